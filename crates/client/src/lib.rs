@@ -1,0 +1,21 @@
+//! One way to the API for every component: kube clients in process or over HTTPS, shared informers, work queues, leader
+//! election and events.
+//!
+//! Not a place for decisions: what to do with an object is the components' business.
+
+mod backoff;
+mod connect;
+mod events;
+mod informer;
+mod leader;
+mod queue;
+
+pub use backoff::Backoff;
+pub use connect::{ConnectError, FailureCause, classify, client_from_kubeconfig, client_from_service};
+pub use events::{EventType, Recorder, object_reference};
+pub use informer::{Change, Informer, InformerOptions, Informers, object_key};
+pub use leader::{LeaderConfig, LeaderElector, LeaderError};
+pub use queue::Queue;
+
+/// The API client of the kube crate.
+pub use kube::Client;

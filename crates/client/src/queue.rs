@@ -1,0 +1,221 @@
+//! The work queue of a controller: keys, each at most once, with delays and back-off for each key.
+//!
+//! Invariants: a key is processed by one worker at a time; a key that is added while it is processed comes again after
+//! it is done; the queue holds at most one entry for each key.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(1000);
+
+/// A queue of keys. Cheap to clone.
+pub struct Queue<T> {
+    state: Arc<Mutex<State<T>>>,
+    changed: Arc<Notify>,
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { state: self.state.clone(), changed: self.changed.clone() }
+    }
+}
+
+struct State<T> {
+    ready: VecDeque<T>,
+    waiting: HashSet<T>,
+    processing: HashSet<T>,
+    again: HashSet<T>,
+    delayed: BTreeMap<(Instant, u64), T>,
+    due: HashMap<T, (Instant, u64)>,
+    failures: HashMap<T, u32>,
+    sequence: u64,
+}
+
+impl<T: Clone + Eq + Hash> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Clone + Eq + Hash> Queue<T> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            waiting: HashSet::new(),
+            processing: HashSet::new(),
+            again: HashSet::new(),
+            delayed: BTreeMap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
+            sequence: 0,
+        };
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()) }
+    }
+
+    /// Adds a key, unless it waits already.
+    pub fn add(&self, key: T) {
+        self.state.lock().add(key);
+        self.changed.notify_one();
+    }
+
+    /// Adds a key after a delay. An earlier due time wins.
+    pub fn add_after(&self, key: T, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        self.state.lock().add_at(key, Instant::now() + delay);
+        self.changed.notify_one();
+    }
+
+    /// Adds a key that failed, after its back-off: 5 ms doubling to 1,000 s.
+    pub fn retry(&self, key: T) {
+        let mut state = self.state.lock();
+        let failures = state.failures.entry(key.clone()).or_default();
+        let delay = (FIRST_RETRY * 2u32.saturating_pow((*failures).min(20))).min(LONGEST_RETRY);
+        *failures += 1;
+        state.add_at(key, Instant::now() + delay);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// How often a key has failed since it was last forgotten.
+    pub fn failures(&self, key: &T) -> u32 {
+        self.state.lock().failures.get(key).copied().unwrap_or_default()
+    }
+
+    /// Resets a key's back-off, after a success.
+    pub fn forget(&self, key: &T) {
+        self.state.lock().failures.remove(key);
+    }
+
+    /// Waits for a key; [`Queue::done`] must follow. Cancel-safe.
+    pub async fn next(&self) -> T {
+        loop {
+            let due = {
+                let mut state = self.state.lock();
+                state.release(Instant::now());
+                if let Some(key) = state.take() {
+                    if !state.ready.is_empty() {
+                        self.changed.notify_one();
+                    }
+                    return key;
+                }
+                state.delayed.first_key_value().map(|((due, _), _)| *due)
+            };
+            match due {
+                Some(due) => tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = tokio::time::sleep_until(due) => {}
+                },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    /// Ends the processing of a key.
+    pub fn done(&self, key: &T) {
+        let mut state = self.state.lock();
+        state.processing.remove(key);
+        if state.again.remove(key) {
+            state.add(key.clone());
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// How many keys are ready to be taken.
+    pub fn len(&self) -> usize {
+        self.state.lock().ready.len()
+    }
+
+    /// Whether no key is ready.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<T: Clone + Eq + Hash> State<T> {
+    fn add(&mut self, key: T) {
+        if self.processing.contains(&key) {
+            self.again.insert(key);
+        } else if self.waiting.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: T, due: Instant) {
+        if let Some(earlier) = self.due.get(&key) {
+            if earlier.0 <= due {
+                return;
+            }
+            self.delayed.remove(earlier);
+        }
+        self.sequence += 1;
+        self.due.insert(key.clone(), (due, self.sequence));
+        self.delayed.insert((due, self.sequence), key);
+    }
+
+    fn release(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            let key = entry.remove();
+            self.due.remove(&key);
+            self.add(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.ready.pop_front()?;
+        self.waiting.remove(&key);
+        self.processing.insert(key.clone());
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_waits_once_and_comes_again_if_added_while_processed() {
+        let queue = Queue::new();
+        queue.add("a");
+        queue.add("a");
+        let key = queue.next().await;
+        assert!(queue.is_empty());
+        queue.add("a");
+        assert!(queue.is_empty(), "a key is not given out twice at a time");
+        queue.done(&key);
+        assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delays_and_retries_come_in_order() {
+        let queue = Queue::new();
+        let start = Instant::now();
+        queue.add_after("late", Duration::from_secs(10));
+        queue.add_after("late", Duration::from_secs(1));
+        queue.retry("failed");
+        assert_eq!(queue.next().await, "failed");
+        assert_eq!(start.elapsed(), Duration::from_millis(5));
+        queue.done(&"failed");
+        queue.retry("failed");
+        assert_eq!(queue.next().await, "failed");
+        assert_eq!(start.elapsed(), Duration::from_millis(15));
+        assert_eq!(queue.next().await, "late");
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+        assert_eq!(queue.failures(&"failed"), 2);
+        queue.forget(&"failed");
+        assert_eq!(queue.failures(&"failed"), 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! The small web application of the demo

@@ -1,0 +1,1 @@
+//! Descriptors of the built-in kinds: names, defaults, validation, table columns: pure

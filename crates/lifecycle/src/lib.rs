@@ -1,0 +1,1 @@
+//! Phases of bringing a cluster up and taking it down

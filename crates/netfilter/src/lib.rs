@@ -1,0 +1,1 @@
+//! nftables rules as data, applied by difference

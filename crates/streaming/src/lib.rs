@@ -1,0 +1,1 @@
+//! SPDY, WebSocket and upgraded connections, for exec, attach and port-forward

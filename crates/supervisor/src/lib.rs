@@ -1,0 +1,1 @@
+//! Start order, wiring and shutdown of one process
