@@ -4,6 +4,7 @@
 //! keys, ordered watches from any revision that is not compacted. A store knows keys and bytes, and nothing of kinds.
 //! [`State`] is the part that backends share which keep their records in memory: a pure state machine without I/O.
 
+mod conformance;
 mod expiry;
 mod history;
 mod list;
@@ -13,11 +14,12 @@ mod port;
 mod state;
 mod topics;
 
+pub use conformance::{Backend, run_conformance};
 pub use history::HistoryLimits;
 pub use memory::MemoryStore;
 pub use port::{
-    Change, ChangeKind, CommitError, Committed, Condition, Durability, Expect, Key, ListPage, ListRequest, Record, Revision,
-    Store, StoreError, StoreStats, Template, Transaction, Watch, WatchError, Write,
+    Change, ChangeKind, CommitError, Committed, Condition, Durability, Expect, Key, ListPage, ListRequest, Record,
+    Revision, Store, StoreError, StoreStats, Template, Transaction, Watch, WatchError, Write,
 };
 pub use state::{Entry, FIRST_REVISION, Prepared, Published, Refusal, Replayed, State};
 pub use topics::{Cursor, Wakeups};

@@ -113,7 +113,8 @@ mod tests {
     fn check_span(prefix: &str, start_after: Option<&str>, keys: &[&str]) {
         let all = ["/a", "/a/", "/a/b", "/a/\u{10ffff}", "/a/\u{10ffff}x", "/a0", "/b", "/b\u{d7ff}", "/b\u{e000}"];
         let map: BTreeMap<Key, ()> = all.iter().map(|key| (Key::new(*key), ())).collect();
-        let found: Vec<_> = map.range::<str, _>(Span::after(prefix, start_after)).map(|(key, ())| key.as_str()).collect();
+        let found: Vec<_> =
+            map.range::<str, _>(Span::after(prefix, start_after)).map(|(key, ())| key.as_str()).collect();
         assert_eq!(found, keys, "{prefix} after {start_after:?}");
     }
 
@@ -139,8 +140,7 @@ mod tests {
             created: Revision(1),
             modified: Revision(modified),
         };
-        let live: BTreeMap<_, _> =
-            ["/a", "/b", "/d"].into_iter().map(|key| (Key::new(key), record(key, 9))).collect();
+        let live: BTreeMap<_, _> = ["/a", "/b", "/d"].into_iter().map(|key| (Key::new(key), record(key, 9))).collect();
         let (b, c, d) = (record("/b", 2), record("/c", 3), record("/d", 0));
         let past = BTreeMap::from([(&b.key, Some(&b)), (&c.key, Some(&c)), (&d.key, None)]);
         let page = page(live.iter(), past, Some(2), Revision(4));

@@ -12,7 +12,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::history::HistoryLimits;
 use crate::port::{
-    CommitError, Committed, Key, ListPage, ListRequest, Record, Revision, Store, StoreError, StoreStats, Transaction, Watch,
+    CommitError, Committed, Key, ListPage, ListRequest, Record, Revision, Store, StoreError, StoreStats, Transaction,
+    Watch,
 };
 use crate::state::State;
 
@@ -76,7 +77,8 @@ impl Inner {
             return Err(StoreError::Closed.into());
         }
         let prepared = open.state.prepare(transaction, now);
-        let prepared = prepared.map_err(|refusal| CommitError::Conflict { key: refusal.key, current: refusal.current })?;
+        let prepared =
+            prepared.map_err(|refusal| CommitError::Conflict { key: refusal.key, current: refusal.current })?;
         let published = open.state.publish(prepared.committed.revision, now);
         drop(open);
         published.wakeups.wake();
@@ -156,7 +158,8 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Committed, CommitError> {
-        let expires = transaction.writes.iter().any(|write| matches!(write, crate::port::Write::Put { ttl: Some(_), .. }));
+        let expires =
+            transaction.writes.iter().any(|write| matches!(write, crate::port::Write::Put { ttl: Some(_), .. }));
         let committed = self.inner.commit(&transaction)?;
         if expires {
             ensure_expiring(&self.inner);

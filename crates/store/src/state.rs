@@ -14,8 +14,8 @@ use crate::history::{History, HistoryLimits};
 use crate::list::{self, Span};
 use crate::pending::{Pending, PendingCommit};
 use crate::port::{
-    Change, ChangeKind, Committed, Condition, Durability, Expect, Key, ListPage, ListRequest, Record, Revision, StoreError,
-    Transaction, Write,
+    Change, ChangeKind, Committed, Condition, Durability, Expect, Key, ListPage, ListRequest, Record, Revision,
+    StoreError, Transaction, Write,
 };
 use crate::topics::{Cursor, Deliveries, Position, Topics, Wakeups};
 

@@ -115,7 +115,13 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// A cursor behind everything up to `after`, which lies at or above the history's floor.
-    pub(crate) fn watch(&mut self, prefix: &str, after: Revision, history: &History, position: &Arc<Position>) -> Cursor {
+    pub(crate) fn watch(
+        &mut self,
+        prefix: &str,
+        after: Revision,
+        history: &History,
+        position: &Arc<Position>,
+    ) -> Cursor {
         let topic = self.by_prefix.get(prefix).and_then(Weak::upgrade).unwrap_or_else(|| self.add(prefix, history));
         let ring = topic.ring.lock();
         let next = ring.first + ring.changes.partition_point(|change| change.revision <= after) as u64;
