@@ -11,6 +11,7 @@ mod error;
 mod host;
 mod images;
 mod import;
+mod layout;
 mod process;
 mod runtime;
 

@@ -53,12 +53,11 @@ impl Runtime {
         let path = socket_path(endpoint)?;
         let endpoint = format!("unix://{}", path.display());
         // The authority is never dialled: the connector below ignores it. gRPC only wants one in `:authority`.
-        let channel = Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(
-            move |_: Uri| {
+        let channel =
+            Endpoint::from_static("http://localhost").connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            },
-        ));
+            }));
         Ok(Self {
             endpoint,
             request_timeout: REQUEST_TIMEOUT,
@@ -145,8 +144,7 @@ impl Runtime {
         config: v1::PodSandboxConfig,
         runtime_handler: &str,
     ) -> Result<String, CriError> {
-        let request =
-            v1::RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.to_owned() };
+        let request = v1::RunPodSandboxRequest { config: Some(config), runtime_handler: runtime_handler.to_owned() };
         let deadline = Some(self.request_timeout * 2);
         let response = runtime_call!(self, "RunPodSandbox", run_pod_sandbox, deadline, request).await?;
         Ok(response.pod_sandbox_id)
@@ -320,8 +318,7 @@ impl Runtime {
     /// Tells the runtime the pod CIDR of this node, for runtimes that write a CNI configuration from a template.
     pub async fn update_pod_cidr(&self, cidr: &str) -> Result<(), CriError> {
         let network_config = Some(v1::NetworkConfig { pod_cidr: cidr.to_owned() });
-        let request =
-            v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
+        let request = v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
         let deadline = Some(self.request_timeout);
         runtime_call!(self, "UpdateRuntimeConfig", update_runtime_config, deadline, request).await?;
         Ok(())
