@@ -1,0 +1,3 @@
+//! Tables that `cargo xtask codegen` writes. Nothing here is edited by hand.
+
+pub(crate) mod served;
