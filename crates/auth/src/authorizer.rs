@@ -1,0 +1,205 @@
+//! The authorizer: privileged group, nodes, RBAC, in this order.
+
+use std::sync::Arc;
+
+use kedge_meta::UserInfo;
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use crate::attributes::{Attributes, Decision};
+use crate::node::NodeIndex;
+use crate::rbac::RbacIndex;
+use crate::rule::PolicyRule;
+
+/// Decides who may do what. Cheap to clone; all clones share one state.
+#[derive(Clone)]
+pub struct Authorizer {
+    state: Arc<RwLock<State>>,
+}
+
+struct State {
+    rbac: RbacIndex,
+    nodes: NodeIndex,
+}
+
+impl Default for Authorizer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Authorizer {
+    /// Knows no roles yet: only `system:masters` may do anything.
+    pub fn new() -> Self {
+        Self { state: Arc::new(RwLock::new(State { rbac: RbacIndex::default(), nodes: NodeIndex::new() })) }
+    }
+
+    /// Decides about a request.
+    pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        if attributes.user.groups.iter().any(|group| group == "system:masters") {
+            return Decision::Allow(String::new());
+        }
+        let state = self.state.read();
+        let by_node = state.nodes.decide(attributes);
+        if by_node.is_allowed() {
+            return by_node;
+        }
+        match state.rbac.allows(attributes) {
+            Some(reason) => Decision::Allow(reason),
+            None => by_node,
+        }
+    }
+
+    /// Takes in a committed change of `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`, `pods` or
+    /// `persistentvolumes`; `None` is a deletion. Other resources are ignored.
+    pub fn observe(&self, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
+        match resource {
+            "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings" => {
+                self.state.write().rbac.observe(resource, namespace, name, object);
+            }
+            "pods" | "persistentvolumes" => self.state.write().nodes.observe(resource, namespace, name, object),
+            _ => {}
+        }
+    }
+
+    /// The rules of a user in a namespace: those about resources, and those about paths.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<PolicyRule>, Vec<PolicyRule>) {
+        let mut rules = self.state.read().rbac.rules_for(user, namespace);
+        if user.groups.iter().any(|group| group == "system:masters") {
+            rules.extend(everything());
+        }
+        rules.into_iter().partition(|rule| rule.non_resource_urls.is_empty())
+    }
+
+    /// Whether a user already has all that `rules` would grant in a namespace; otherwise what is missing.
+    pub fn covers(&self, user: &UserInfo, namespace: &str, rules: &[PolicyRule]) -> Result<(), Vec<PolicyRule>> {
+        let (mut owned, paths) = self.rules_for(user, namespace);
+        owned.extend(paths);
+        let atoms = rules.iter().flat_map(PolicyRule::atoms);
+        let missing: Vec<PolicyRule> = atoms.filter(|atom| !owned.iter().any(|rule| rule.covers(atom))).collect();
+        if missing.is_empty() { Ok(()) } else { Err(missing) }
+    }
+}
+
+fn everything() -> [PolicyRule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attributes::ResourceAttributes;
+    use crate::bootstrap::bootstrap_policy;
+    use serde_json::json;
+
+    fn bootstrapped() -> Authorizer {
+        let authorizer = Authorizer::new();
+        for object in bootstrap_policy() {
+            let resource = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            authorizer.observe(&resource, namespace, object["metadata"]["name"].as_str().unwrap(), Some(&object));
+        }
+        authorizer
+    }
+
+    fn asks(authorizer: &Authorizer, user: &UserInfo, request: &str) -> bool {
+        let words: Vec<&str> = request.split(' ').collect();
+        if words[1].starts_with('/') {
+            return authorizer
+                .authorize(&Attributes { user, verb: words[0], resource: None, path: words[1] })
+                .is_allowed();
+        }
+        // verb group/resource[:subresource] namespace name
+        let (group, rest) = words[1].split_once('/').unwrap();
+        let group = if group == "core" { "" } else { group };
+        let (resource, subresource) = rest.split_once(':').unwrap_or((rest, ""));
+        let namespace = words.get(2).copied().unwrap_or_default();
+        let name = words.get(3).copied().unwrap_or_default();
+        let resource = ResourceAttributes { group, version: "v1", resource, subresource, namespace, name };
+        authorizer.authorize(&Attributes { user, verb: words[0], resource: Some(resource), path: "" }).is_allowed()
+    }
+
+    #[test]
+    fn bootstrap_users_may_do_their_work_and_no_more() {
+        let authorizer = bootstrapped();
+        for (user, groups, request, allowed) in [
+            ("admin", &["system:masters"][..], "delete core/nodes", true),
+            ("admin", &["system:masters"], "delete apps/deployments default web", true),
+            ("admin", &["kubeadm:cluster-admins"], "list core/secrets", false),
+            ("jane", &[], "list core/pods default", false),
+            ("jane", &[], "get /version", true),
+            ("jane", &[], "create authorization.k8s.io/selfsubjectaccessreviews", true),
+            ("system:kube-scheduler", &[], "create core/pods:binding default web", true),
+            ("system:kube-scheduler", &[], "list core/secrets default", false),
+            ("system:kube-controller-manager", &[], "list core/secrets", true),
+            ("system:serviceaccount:kube-system:deployment-controller", &[], "create apps/replicasets default", true),
+            ("system:serviceaccount:kube-system:replicaset-controller", &[], "create core/pods default", true),
+            ("system:serviceaccount:kube-system:replicaset-controller", &[], "create apps/replicasets default", false),
+            ("system:kube-proxy", &[], "watch discovery.k8s.io/endpointslices", true),
+        ] {
+            let user = UserInfo::authenticated(user, groups.iter().copied());
+            assert_eq!(asks(&authorizer, &user, request), allowed, "{} {groups:?} {request}", user.username);
+        }
+        assert!(asks(&authorizer, &UserInfo::anonymous(), "get /livez"));
+        assert!(!asks(&authorizer, &UserInfo::anonymous(), "get /metrics"));
+    }
+
+    #[test]
+    fn a_node_reads_what_its_pods_refer_to() {
+        let authorizer = bootstrapped();
+        let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+        let pod = json!({"spec": {"nodeName": "n1", "serviceAccountName": "web",
+            "volumes": [{"secret": {"secretName": "tls"}}, {"projected": {"sources": [{"configMap": {"name": "ca"}}]}}]}});
+        let requests = ["get core/secrets d tls", "watch core/configmaps d ca", "create core/serviceaccounts:token d web"];
+        for request in requests {
+            assert!(!asks(&authorizer, &node, request), "{request} before");
+        }
+        authorizer.observe("pods", "d", "web", Some(&pod));
+        for request in requests {
+            assert!(asks(&authorizer, &node, request), "{request} while the pod is there");
+        }
+        assert!(!asks(&authorizer, &node, "get core/secrets d other"));
+        assert!(!asks(&authorizer, &node, "update core/secrets d tls"));
+        assert!(asks(&authorizer, &node, "update coordination.k8s.io/leases kube-node-lease n1"));
+        assert!(!asks(&authorizer, &node, "update coordination.k8s.io/leases kube-node-lease n2"));
+        assert!(asks(&authorizer, &node, "patch core/pods:status d web"));
+        authorizer.observe("pods", "d", "web", None);
+        assert!(!asks(&authorizer, &node, "get core/secrets d tls"), "after the pod is gone");
+    }
+
+    #[test]
+    fn nobody_grants_what_they_do_not_have() {
+        let authorizer = bootstrapped();
+        let role = json!({"rules": [{"verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"]}]});
+        let binding = json!({"subjects": [{"kind": "User", "name": "jane"}], "roleRef": {"kind": "Role", "name": "r"}});
+        authorizer.observe("rolebindings", "d", "b", Some(&binding));
+        authorizer.observe("roles", "d", "r", Some(&role));
+        let jane = UserInfo::authenticated("jane", []);
+        assert!(asks(&authorizer, &jane, "list core/pods d"));
+        assert!(!asks(&authorizer, &jane, "list core/pods other"));
+        let wanted = |verbs: &[&str]| PolicyRule {
+            verbs: verbs.iter().map(|verb| (*verb).to_owned()).collect(),
+            api_groups: vec![String::new()],
+            resources: vec!["pods".to_owned()],
+            ..PolicyRule::default()
+        };
+        assert_eq!(authorizer.covers(&jane, "d", &[wanted(&["get"])]), Ok(()));
+        let missing = authorizer.covers(&jane, "d", &[wanted(&["get", "delete"])]).unwrap_err();
+        assert_eq!(missing, [wanted(&["delete"])]);
+    }
+
+    #[test]
+    fn refusals_read_as_upstream() {
+        let user = UserInfo::authenticated("jane", []);
+        let resource = ResourceAttributes { resource: "pods", namespace: "d", ..ResourceAttributes::default() };
+        let attributes = Attributes { user: &user, verb: "list", resource: Some(resource), path: "" };
+        assert_eq!(
+            attributes.denial_text(),
+            "User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"d\""
+        );
+    }
+}
