@@ -1,0 +1,180 @@
+//! Entries in kubeconfig files, merged in as kind does it: one cluster, user and context of the same name, everything
+//! else left as it was.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_yaml::{Mapping, Value};
+
+use crate::PkiError;
+use crate::authority::Identity;
+use crate::file::{read, write_private};
+
+/// What a kubeconfig says about one cluster.
+#[derive(Debug, Clone)]
+pub struct KubeconfigEntry {
+    /// Name of the cluster, the user and the context.
+    pub name: String,
+    /// `https://host:port`.
+    pub server: String,
+    /// The authority to trust.
+    pub authority_pem: String,
+    /// The user's certificate.
+    pub identity: Identity,
+}
+
+/// Where kubectl of this user looks: the first file of `$KUBECONFIG`, or `~/.kube/config`.
+pub fn default_kubeconfig_path(kubeconfig_variable: Option<&str>, home: &Path) -> PathBuf {
+    match kubeconfig_variable.and_then(|list| list.split(':').find(|path| !path.is_empty())) {
+        Some(path) => PathBuf::from(path),
+        None => home.join(".kube").join("config"),
+    }
+}
+
+/// Puts the entry into the file and makes it the current context. A file that is not there is made.
+pub fn merge_kubeconfig(path: &Path, entry: &KubeconfigEntry) -> Result<(), PkiError> {
+    let mut document = load(path)?;
+    let name = &entry.name;
+    let cluster = mapping([
+        ("certificate-authority-data", encoded(&entry.authority_pem)),
+        ("server", Value::from(entry.server.clone())),
+    ]);
+    let user = mapping([
+        ("client-certificate-data", encoded(&entry.identity.certificate_pem)),
+        ("client-key-data", encoded(&entry.identity.key_pem)),
+    ]);
+    let context = mapping([("cluster", Value::from(name.clone())), ("user", Value::from(name.clone()))]);
+    put(&mut document, "clusters", name, "cluster", cluster, path)?;
+    put(&mut document, "contexts", name, "context", context, path)?;
+    put(&mut document, "users", name, "user", user, path)?;
+    document.insert("current-context".into(), Value::from(name.clone()));
+    store(path, &document)
+}
+
+/// Takes the entry out of the file again; the current context is cleared if it was this one.
+pub fn remove_from_kubeconfig(path: &Path, name: &str) -> Result<(), PkiError> {
+    if read(path)?.is_none() {
+        return Ok(());
+    }
+    let mut document = load(path)?;
+    for list in ["clusters", "contexts", "users"] {
+        if let Some(Value::Sequence(items)) = document.get_mut(list) {
+            items.retain(|item| item.get("name").and_then(Value::as_str) != Some(name));
+        }
+    }
+    if document.get("current-context").and_then(Value::as_str) == Some(name) {
+        document.insert("current-context".into(), Value::from(""));
+    }
+    store(path, &document)
+}
+
+fn load(path: &Path) -> Result<Mapping, PkiError> {
+    let malformed = |why: String| PkiError::Malformed { path: path.to_owned(), why };
+    let text = read(path)?.unwrap_or_default();
+    match serde_yaml::from_str(&text).map_err(|error| malformed(error.to_string()))? {
+        Value::Mapping(document) => Ok(document),
+        Value::Null => Ok(empty()),
+        _ => Err(malformed("it is no kubeconfig: a mapping is expected".to_owned())),
+    }
+}
+
+fn empty() -> Mapping {
+    let mut document = Mapping::new();
+    document.insert("apiVersion".into(), "v1".into());
+    document.insert("kind".into(), "Config".into());
+    document.insert("preferences".into(), Value::Mapping(Mapping::new()));
+    document
+}
+
+fn put(
+    document: &mut Mapping,
+    list: &str,
+    name: &str,
+    field: &str,
+    value: Value,
+    path: &Path,
+) -> Result<(), PkiError> {
+    let entry = mapping([("name", Value::from(name)), (field, value)]);
+    let items = document.entry(list.into()).or_insert(Value::Null);
+    if items.is_null() {
+        *items = Value::Sequence(Vec::new());
+    }
+    let Value::Sequence(items) = items else {
+        return Err(PkiError::Malformed { path: path.to_owned(), why: format!("`{list}` is no list") });
+    };
+    match items.iter_mut().find(|item| item.get("name").and_then(Value::as_str) == Some(name)) {
+        Some(existing) => *existing = entry,
+        None => items.push(entry),
+    }
+    Ok(())
+}
+
+fn store(path: &Path, document: &Mapping) -> Result<(), PkiError> {
+    let text = serde_yaml::to_string(document)
+        .map_err(|error| PkiError::Malformed { path: path.to_owned(), why: error.to_string() })?;
+    // A link stays a link: what it points to is replaced.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    write_private(&target, text.as_bytes())
+}
+
+fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    Value::Mapping(fields.into_iter().map(|(key, value)| (Value::from(key), value)).collect())
+}
+
+fn encoded(pem: &str) -> Value {
+    Value::from(STANDARD.encode(pem))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(server: &str) -> KubeconfigEntry {
+        let identity = Identity { certificate_pem: "cert".to_owned(), key_pem: "key".to_owned() };
+        KubeconfigEntry {
+            name: "kedge".to_owned(),
+            server: server.to_owned(),
+            authority_pem: "ca".to_owned(),
+            identity,
+        }
+    }
+
+    #[test]
+    fn other_entries_stay_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub").join("config");
+        merge_kubeconfig(&path, &entry("https://one")).unwrap();
+        let with_other = std::fs::read_to_string(&path).unwrap().replace(
+            "clusters:\n",
+            "extensions: kept\nclusters:\n- name: other\n  cluster:\n    server: https://other\n",
+        );
+        std::fs::write(&path, with_other).unwrap();
+        merge_kubeconfig(&path, &entry("https://two")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for kept in ["extensions: kept", "https://other", "https://two", "current-context: kedge"] {
+            assert!(text.contains(kept), "{kept} is not in\n{text}");
+        }
+        assert!(!text.contains("https://one"), "{text}");
+        remove_from_kubeconfig(&path, "kedge").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("https://other") && !text.contains("https://two"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_kubeconfig_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        std::fs::write(&path, "- a list\n").unwrap();
+        let error = merge_kubeconfig(&path, &entry("https://one")).unwrap_err().to_string();
+        assert!(error.contains("it is no kubeconfig"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "- a list\n");
+    }
+
+    #[test]
+    fn the_default_path_is_kubectls() {
+        let home = Path::new("/home/u");
+        assert_eq!(default_kubeconfig_path(None, home), Path::new("/home/u/.kube/config"));
+        assert_eq!(default_kubeconfig_path(Some(":/a:/b"), home), Path::new("/a"));
+    }
+}
