@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 const UPSTREAM: &str = "KEDGE_UPSTREAM";
 
 /// Writes the generated tables, or with `check` only compares them with what is committed.
-pub fn run(check: bool) -> Result<()> {
+pub(crate) fn run(check: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let upstream = upstream_folder(root);
     if !upstream.join("openapi").is_dir() {

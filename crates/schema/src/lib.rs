@@ -1,10 +1,34 @@
-//! Facts about every field of every kind, and the engines over them: pure.
+//! Facts about every field of every kind, and the engines over them.
+//!
+//! Pure: no clock, no files, no network, no runtime. The facts are generated tables of plain data; the engines are
+//! functions of `serde_json::Value` and a [`Schema`].
 
+mod decode;
+mod defaults;
 mod facts;
 #[path = "generated/index.rs"]
+#[rustfmt::skip]
 mod generated;
+mod leaf;
+mod lexer;
+mod owned;
+mod patch;
+mod problems;
+mod quantity;
+mod schema;
+#[cfg(test)]
+mod testing;
+mod validate;
+mod yaml;
 
+pub use decode::{BodyFormat, Decoded, TypeMeta, Untyped, decode_object, decode_untyped, peek_type_meta};
+pub use defaults::apply_schema_defaults;
 pub use facts::{
     Default, Field, FieldType, GroupVersion, Kind, ListType, MapType, Merge, Type, Union, group_versions, type_by_gvk,
     type_by_name, types,
 };
+pub use owned::OwnedSchema;
+pub use patch::{PatchError, create_merge_patch, json_patch, merge_patch, strategic_merge_patch};
+pub use problems::{DecodeError, FieldValidation};
+pub use schema::{Keys, Schema, Shape, Struct};
+pub use validate::validate_fields;

@@ -70,8 +70,7 @@ pub(super) fn read(folder: &Path) -> Result<Packages> {
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|ext| ext == "json")) {
         let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        let document: Value =
-            serde_json::from_slice(&bytes).with_context(|| format!("parsing {}", path.display()))?;
+        let document: Value = serde_json::from_slice(&bytes).with_context(|| format!("parsing {}", path.display()))?;
         if let Some(schemas) = document.pointer("/components/schemas").and_then(Value::as_object) {
             for (name, schema) in schemas {
                 definitions.entry(name.clone()).or_insert_with(|| schema.clone());

@@ -29,7 +29,9 @@ fn render_package(module: &str, types: &BTreeMap<String, Type>) -> String {
     }
     let mut out = String::from(HEADER);
     out.push_str("\n#![allow(unused_imports)]\n\n");
-    out.push_str("use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};\n\n");
+    out.push_str(
+        "use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};\n\n",
+    );
     for (index, merge) in merges.iter().enumerate() {
         let _ = writeln!(out, "static M{index}: Merge = {};", render_merge(merge));
     }
@@ -137,10 +139,9 @@ fn render_index(packages: &Packages) -> String {
     let mut out = String::from(HEADER);
     out.push_str("\nuse crate::facts::{GroupVersion, Type};\n\n");
     for module in packages.keys() {
-        let _ = writeln!(out, "#[rustfmt::skip]\n#[path = \"{module}.rs\"]\nmod {module};");
+        let _ = writeln!(out, "#[path = \"{module}.rs\"]\nmod {module};");
     }
-    let types: BTreeMap<&str, &Type> =
-        packages.values().flatten().map(|(name, ty)| (name.as_str(), ty)).collect();
+    let types: BTreeMap<&str, &Type> = packages.values().flatten().map(|(name, ty)| (name.as_str(), ty)).collect();
     let _ = writeln!(out, "\n/// Every type, sorted by name.\npub(crate) static TYPES: [&Type; {}] = [", types.len());
     for name in types.keys() {
         let _ = writeln!(out, "    &{}::{},", module_of(name), static_name(name));
@@ -176,8 +177,7 @@ fn render_group_versions(out: &mut String, types: &BTreeMap<&str, &Type>) {
     for (group, version) in group_versions {
         let members = types.values().filter(|ty| ty.kinds.iter().any(|kind| kind.0 == group && kind.1 == version));
         let hash = hash_of(members.copied(), types);
-        let _ =
-            writeln!(out, "    GroupVersion {{ group: {group:?}, version: {version:?}, hash: \"{hash:032X}\" }},");
+        let _ = writeln!(out, "    GroupVersion {{ group: {group:?}, version: {version:?}, hash: \"{hash:032X}\" }},");
     }
     out.push_str("];\n");
 }

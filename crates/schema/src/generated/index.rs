@@ -2,118 +2,80 @@
 
 use crate::facts::{GroupVersion, Type};
 
-#[rustfmt::skip]
 #[path = "admissionregistration_v1.rs"]
 mod admissionregistration_v1;
-#[rustfmt::skip]
 #[path = "admissionregistration_v1alpha1.rs"]
 mod admissionregistration_v1alpha1;
-#[rustfmt::skip]
 #[path = "admissionregistration_v1beta1.rs"]
 mod admissionregistration_v1beta1;
-#[rustfmt::skip]
 #[path = "apiextensions_v1.rs"]
 mod apiextensions_v1;
-#[rustfmt::skip]
 #[path = "apiregistration_v1.rs"]
 mod apiregistration_v1;
-#[rustfmt::skip]
 #[path = "apiserverinternal_v1alpha1.rs"]
 mod apiserverinternal_v1alpha1;
-#[rustfmt::skip]
 #[path = "apps_v1.rs"]
 mod apps_v1;
-#[rustfmt::skip]
 #[path = "authentication_v1.rs"]
 mod authentication_v1;
-#[rustfmt::skip]
 #[path = "authorization_v1.rs"]
 mod authorization_v1;
-#[rustfmt::skip]
 #[path = "autoscaling_v1.rs"]
 mod autoscaling_v1;
-#[rustfmt::skip]
 #[path = "autoscaling_v2.rs"]
 mod autoscaling_v2;
-#[rustfmt::skip]
 #[path = "batch_v1.rs"]
 mod batch_v1;
-#[rustfmt::skip]
 #[path = "certificates_v1.rs"]
 mod certificates_v1;
-#[rustfmt::skip]
 #[path = "certificates_v1alpha1.rs"]
 mod certificates_v1alpha1;
-#[rustfmt::skip]
 #[path = "certificates_v1beta1.rs"]
 mod certificates_v1beta1;
-#[rustfmt::skip]
 #[path = "coordination_v1.rs"]
 mod coordination_v1;
-#[rustfmt::skip]
 #[path = "coordination_v1alpha2.rs"]
 mod coordination_v1alpha2;
-#[rustfmt::skip]
 #[path = "coordination_v1beta1.rs"]
 mod coordination_v1beta1;
-#[rustfmt::skip]
 #[path = "core_v1.rs"]
 mod core_v1;
-#[rustfmt::skip]
 #[path = "discovery_v1.rs"]
 mod discovery_v1;
-#[rustfmt::skip]
 #[path = "events_v1.rs"]
 mod events_v1;
-#[rustfmt::skip]
 #[path = "flowcontrol_v1.rs"]
 mod flowcontrol_v1;
-#[rustfmt::skip]
 #[path = "meta_v1.rs"]
 mod meta_v1;
-#[rustfmt::skip]
 #[path = "networking_v1.rs"]
 mod networking_v1;
-#[rustfmt::skip]
 #[path = "networking_v1beta1.rs"]
 mod networking_v1beta1;
-#[rustfmt::skip]
 #[path = "node_v1.rs"]
 mod node_v1;
-#[rustfmt::skip]
 #[path = "policy_v1.rs"]
 mod policy_v1;
-#[rustfmt::skip]
 #[path = "rbac_v1.rs"]
 mod rbac_v1;
-#[rustfmt::skip]
 #[path = "resource_v1.rs"]
 mod resource_v1;
-#[rustfmt::skip]
 #[path = "resource_v1alpha3.rs"]
 mod resource_v1alpha3;
-#[rustfmt::skip]
 #[path = "resource_v1beta1.rs"]
 mod resource_v1beta1;
-#[rustfmt::skip]
 #[path = "resource_v1beta2.rs"]
 mod resource_v1beta2;
-#[rustfmt::skip]
 #[path = "scheduling_v1.rs"]
 mod scheduling_v1;
-#[rustfmt::skip]
 #[path = "scheduling_v1alpha2.rs"]
 mod scheduling_v1alpha2;
-#[rustfmt::skip]
 #[path = "storage_v1.rs"]
 mod storage_v1;
-#[rustfmt::skip]
 #[path = "storage_v1beta1.rs"]
 mod storage_v1beta1;
-#[rustfmt::skip]
 #[path = "storagemigration_v1beta1.rs"]
 mod storagemigration_v1beta1;
-#[rustfmt::skip]
 #[path = "version.rs"]
 mod version;
 
