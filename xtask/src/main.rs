@@ -1,11 +1,47 @@
-//! The project's automation.
+//! The project's only automation. CI and people run the same commands.
 
+mod build;
+mod check;
 mod codegen;
+mod machine;
+mod packages;
+mod step;
+mod suite;
+mod up;
 
-fn main() -> anyhow::Result<()> {
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask COMMAND
+
+  up [KEDGE FLAGS]     installs what is missing, builds kedge, and runs `kedge up --demo`
+  test [--ci] [FILTER] installs what is missing, and runs the checks and every test
+  check                rustfmt, clippy, layers, generated code
+  bench [NAME...]      measures start-up, memory and the API server
+  build                builds the static release binary
+  codegen [--check]    generates (or checks) the code made from upstream's machine-readable descriptions
+";
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.first().map(String::as_str) {
-        Some("codegen") => codegen::run(arguments.iter().any(|argument| argument == "--check")),
-        _ => anyhow::bail!("usage: cargo xtask codegen [--check]"),
+    let rest = arguments.get(1..).unwrap_or_default();
+    let result = match arguments.first().map(String::as_str) {
+        Some("up") => up::run(rest),
+        Some("test") => suite::test(rest),
+        Some("check") => check::run(),
+        Some("bench") => suite::bench(rest),
+        Some("build") => build::release().map(|path| println!("{}", path.display())),
+        Some("codegen") => codegen::run(rest.iter().any(|flag| flag == "--check")),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -1,0 +1,55 @@
+//! `cargo xtask test` and `cargo xtask bench`.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::step::{cargo, has_program, loud, quiet, step};
+use crate::{build, check, machine, packages};
+
+/// Installs what is missing, runs the checks, builds the binary under test and runs every test.
+pub fn test(flags: &[String]) -> Result<()> {
+    let in_ci = flags.iter().any(|flag| flag == "--ci");
+    let filters: Vec<&String> = flags.iter().filter(|flag| *flag != "--ci").collect();
+    println!("Kedge: tests");
+    if machine::is_root() {
+        packages::ensure(&[packages::NODE, packages::BUILD, packages::TEST])?;
+    } else if in_ci {
+        bail!("CI runs as root: tests with real containers would be skipped otherwise");
+    } else {
+        println!("  skipped: installation of packages (not root); tests that need root name themselves as skipped");
+    }
+    ensure_nextest()?;
+    if filters.is_empty() {
+        check::run()?;
+    }
+    println!("  build kedge (release, static)");
+    let binary = build::release()?;
+    let mut nextest = cargo();
+    nextest.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
+    if in_ci {
+        nextest.args(["--profile", "ci"]).env("KEDGE_NO_SKIP", "1");
+    }
+    nextest.args(filters).env("KEDGE_BINARY", &binary);
+    loud(&mut nextest)
+}
+
+/// Measures the release binary.
+pub fn bench(names: &[String]) -> Result<()> {
+    println!("Kedge: benchmarks");
+    println!("  build kedge (release, static)");
+    let binary = build::release()?;
+    loud(
+        cargo()
+            .args(["run", "--quiet", "--release", "--locked", "--package", "kedge-bench", "--"])
+            .args(names)
+            .env("KEDGE_BINARY", &binary),
+    )
+}
+
+fn ensure_nextest() -> Result<()> {
+    if has_program("cargo-nextest") || Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success()) {
+        return Ok(());
+    }
+    step("install cargo-nextest", || quiet(cargo().args(["install", "--locked", "cargo-nextest"])))
+}
