@@ -1,1 +1,26 @@
-//! The controllers
+//! The controllers: what kube-controller-manager does, each in a file or folder of its own and all of the same shape: a
+//! key in, caches read, a pure plan, its execution.
+//!
+//! Not a scheduler, not a kubelet. Invariants: no controller acts before its caches are complete, none acts on a cache
+//! that does not show its own writes, and none outlives the term for which this instance leads.
+
+mod config;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod error;
+mod expectations;
+mod hash;
+mod int_or_percent;
+mod owners;
+mod pod_control;
+mod pods;
+mod replica_set;
+mod root_ca;
+mod run;
+mod runtime;
+mod service_account;
+
+pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
+pub use error::Error;
+pub use run::{controller_names, run};

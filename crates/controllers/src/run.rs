@@ -1,0 +1,160 @@
+//! The life of the component: compete for the lease, start every selected controller for a term, stop them all when it
+//! ends, compete again.
+//!
+//! Invariant: no controller works outside a term; the component ends only with its token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kedge_client::{LeaderElector, Recorder};
+use kedge_meta::ComponentState;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Deps, select_controllers};
+use crate::error::Error;
+use crate::runtime::{Context, Health, Starter};
+
+const COMPONENT: &str = "kube-controller-manager";
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// A controller in the list of all.
+struct Entry {
+    /// Its name in `--controllers`.
+    name: &'static str,
+    is_on_by_default: bool,
+    /// Its service account in `kube-system`.
+    identity: &'static str,
+    /// The source of its events.
+    event_source: &'static str,
+    start: fn(Starter<'_>),
+}
+
+const fn entry(
+    name: &'static str,
+    identity: &'static str,
+    event_source: &'static str,
+    start: fn(Starter<'_>),
+) -> Entry {
+    Entry { name, is_on_by_default: true, identity, event_source, start }
+}
+
+/// All controllers, those that others wait for first.
+static CONTROLLERS: &[Entry] = &[
+    entry(
+        "serviceaccount-controller",
+        "service-account-controller",
+        "serviceaccount-controller",
+        crate::service_account::start,
+    ),
+    entry(
+        "root-ca-certificate-publisher-controller",
+        "root-ca-cert-publisher",
+        "root-ca-certificate-publisher-controller",
+        crate::root_ca::start,
+    ),
+    entry("replicaset-controller", "replicaset-controller", "replicaset-controller", crate::replica_set::start),
+    entry(
+        "replicationcontroller-controller",
+        "replication-controller",
+        "replication-controller",
+        crate::replica_set::start_replication_controller,
+    ),
+    entry("deployment-controller", "deployment-controller", "deployment-controller", crate::deployment::start),
+    entry(
+        "endpointslice-controller",
+        "endpointslice-controller",
+        "endpoint-slice-controller",
+        crate::endpoint_slice::start,
+    ),
+    entry("endpoints-controller", "endpoint-controller", "endpoint-controller", crate::endpoints::start),
+];
+
+/// The names of all controllers, as `--controllers` takes them.
+pub fn controller_names() -> Vec<&'static str> {
+    CONTROLLERS.iter().map(|entry| entry.name).collect()
+}
+
+/// Runs the selected controllers until `shutdown`. Losing the lease ends the term, not the component.
+pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
+    let known: Vec<(&str, bool)> = CONTROLLERS.iter().map(|entry| (entry.name, entry.is_on_by_default)).collect();
+    let selected = select_controllers(&config.controllers, &known)?;
+    let entries: Vec<&Entry> = CONTROLLERS.iter().filter(|entry| selected.contains(&entry.name)).collect();
+    let status = deps.status.component(COMPONENT);
+    let mut elector = match config.leader.clone() {
+        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader)?),
+        None => None,
+    };
+    let manager = Manager { config: Arc::new(config), deps, entries, health: Health::new(status.clone()) };
+    while !shutdown.is_cancelled() {
+        let Some(elector) = elector.as_mut() else {
+            manager.term(std::future::pending::<()>(), &shutdown).await;
+            break;
+        };
+        if !elector.acquire(&shutdown).await {
+            break;
+        }
+        tracing::info!(component = COMPONENT, "became the leader");
+        if let Some(silent_for) = manager.term(elector.hold(&shutdown), &shutdown).await.flatten() {
+            let text = format!(
+                "the lease could not be renewed for {:.1} s; all controllers stopped, competing again",
+                silent_for.as_secs_f64()
+            );
+            tracing::warn!(component = COMPONENT, text);
+            status.degraded("LeaseLost", text);
+        }
+    }
+    status.set(ComponentState::Stopped, "", "");
+    Ok(())
+}
+
+struct Manager {
+    config: Arc<Config>,
+    deps: Deps,
+    entries: Vec<&'static Entry>,
+    health: Health,
+}
+
+impl Manager {
+    /// Runs all controllers until `end` is over or `shutdown` comes; `None` for the latter.
+    async fn term<T>(&self, end: impl Future<Output = T>, shutdown: &CancellationToken) -> Option<T> {
+        let token = shutdown.child_token();
+        let mut tasks = JoinSet::new();
+        for entry in &self.entries {
+            self.start(entry, &mut tasks, &token);
+        }
+        let beat = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                self.deps.status.component(COMPONENT).heartbeat(None);
+            }
+        };
+        // The lease is given back by `end` itself, so it is first to see the shutdown.
+        let ended = tokio::select! {
+            biased;
+            ended = end => Some(ended),
+            () = shutdown.cancelled(), if self.config.leader.is_none() => None,
+            () = beat => None,
+        };
+        token.cancel();
+        while tasks.join_next().await.is_some() {}
+        self.health.clear();
+        ended
+    }
+
+    fn start(&self, entry: &Entry, tasks: &mut JoinSet<()>, token: &CancellationToken) {
+        let client = (self.deps.client_for)(entry.identity);
+        let recorder = Recorder::start(client.clone(), entry.event_source, "", token.clone());
+        let context = Context {
+            client,
+            informers: self.deps.informers.clone(),
+            recorder,
+            clock: self.deps.clock.clone(),
+            config: self.config.clone(),
+            signer: self.deps.signer.clone(),
+            shutdown: token.clone(),
+        };
+        let health = self.health.clone();
+        (entry.start)(Starter { name: entry.name, context, tasks, health, synced: Vec::new() });
+    }
+}

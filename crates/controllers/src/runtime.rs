@@ -1,0 +1,376 @@
+//! The one runner of all controllers: it feeds changes into queues, starts workers once the caches are complete, tries
+//! again what failed, and says how each controller fares.
+//!
+//! Not a place for decisions about objects. Invariants: no key is reconciled before every informer its controller reads
+//! is synced; a key is worked on once at a time; everything ends with the term's token.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, Recorder};
+use kedge_meta::{Clock, ComponentStatus, ObjectKey};
+use kube::Resource;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CertificateSigner, Config};
+use crate::error::ReconcileError;
+
+/// What to do with a key that was reconciled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing until something changes.
+    Done,
+    /// Look again after this long.
+    After(Duration),
+}
+
+impl Next {
+    /// The earlier of two.
+    pub(crate) fn sooner(self, other: Option<Duration>) -> Next {
+        match (self, other) {
+            (next, None) => next,
+            (Next::Done, Some(delay)) => Next::After(delay),
+            (Next::After(one), Some(other)) => Next::After(one.min(other)),
+        }
+    }
+}
+
+/// The outcome of one key.
+pub(crate) type Outcome = Result<Next, ReconcileError>;
+
+/// A controller: a key in, effects out.
+pub(crate) trait Controller: Send + Sync + 'static {
+    /// What it is asked about.
+    type Key: Clone + Eq + Hash + Display + Send + Sync + 'static;
+
+    /// Brings the world closer to what the object of `key` says.
+    fn reconcile(&self, key: &Self::Key) -> impl Future<Output = Outcome> + Send;
+}
+
+/// What a controller works with.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) informers: Informers,
+    pub(crate) recorder: Recorder,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) signer: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Context {
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn normal(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.recorder.event(about, EventType::Normal, reason, message);
+    }
+
+    pub(crate) fn warning(&self, about: &ObjectReference, reason: &str, message: impl Into<String>) {
+        self.recorder.event(about, EventType::Warning, reason, message);
+    }
+}
+
+/// Starts the tasks of one controller.
+pub(crate) struct Starter<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) context: Context,
+    pub(crate) tasks: &'a mut JoinSet<()>,
+    pub(crate) health: Health,
+    pub(crate) synced: Vec<BoxFuture<'static, ()>>,
+}
+
+impl Starter<'_> {
+    /// The informer for all objects of a kind; workers wait for its first list.
+    pub(crate) fn informer<K>(&mut self) -> Informer<K>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K::DynamicType: Default,
+    {
+        let informer = self.context.informers.all::<K>();
+        self.wait_for(&informer);
+        informer
+    }
+
+    /// Makes workers wait for an informer's first list.
+    pub(crate) fn wait_for<K>(&mut self, informer: &Informer<K>)
+    where
+        K: Resource + Clone + Send + Sync + 'static,
+    {
+        let informer = informer.clone();
+        self.synced.push(Box::pin(async move { informer.synced().await }));
+    }
+
+    /// Calls `route` with each change of an informer's objects, the ones there are at first.
+    pub(crate) fn feed<K>(&mut self, informer: &Informer<K>, route: impl Fn(&Change<K>) + Send + 'static)
+    where
+        K: Resource + Clone + Send + Sync + 'static,
+    {
+        let mut changes = informer.subscribe();
+        let shutdown = self.context.shutdown.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let change = tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    change = changes.next() => change,
+                };
+                route(&change);
+            }
+        });
+    }
+
+    /// Feeds the keys that `route` names for each change into a queue.
+    pub(crate) fn enqueue<K>(
+        &mut self,
+        informer: &Informer<K>,
+        queue: &Queue<ObjectKey>,
+        route: impl Fn(&Change<K>) -> Vec<ObjectKey> + Send + 'static,
+    ) where
+        K: Resource + Clone + Send + Sync + 'static,
+    {
+        let queue = queue.clone();
+        self.feed(informer, move |change| route(change).into_iter().for_each(|key| queue.add(key)));
+    }
+
+    /// Spawns a further task of this controller; it must end with the context's token.
+    pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Starts the workers, which wait for the informers; `workers` bounds how many keys are in work at a time.
+    pub(crate) fn work<C: Controller>(self, controller: Arc<C>, queue: Queue<C::Key>, workers: usize) {
+        let Starter { name, context, tasks, health, synced } = self;
+        let shutdown = context.shutdown;
+        health.waits(name);
+        tasks.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = futures::future::join_all(synced) => {}
+            }
+            health.works(name);
+            let workers = (0..workers.max(1)).map(|_| work(name, &*controller, &queue, &health, &shutdown));
+            futures::future::join_all(workers).await;
+        });
+    }
+}
+
+/// One worker: takes keys until the term ends.
+async fn work<C: Controller>(
+    name: &'static str,
+    controller: &C,
+    queue: &Queue<C::Key>,
+    health: &Health,
+    shutdown: &CancellationToken,
+) {
+    loop {
+        let key = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            key = queue.next() => key,
+        };
+        let started = Instant::now();
+        let outcome = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            outcome = AssertUnwindSafe(Box::pin(controller.reconcile(&key))).catch_unwind() => outcome,
+        };
+        match outcome {
+            Ok(Ok(next)) => {
+                queue.forget(&key);
+                health.succeeded(name, started.elapsed());
+                if let Next::After(delay) = next {
+                    queue.add_after(key.clone(), delay);
+                }
+            }
+            Ok(Err(error)) => {
+                report(name, &key, &error, queue.failures(&key));
+                health.failed(name, &error);
+                queue.retry(key.clone());
+            }
+            Err(_) => {
+                tracing::error!(controller = name, %key, "a reconciliation panicked; the key is tried again");
+                queue.retry(key.clone());
+            }
+        }
+        queue.done(&key);
+    }
+}
+
+/// Races are everyday and silent; a key that keeps failing is logged at powers of two, not at every attempt.
+fn report(name: &str, key: &impl Display, error: &ReconcileError, failures: u32) {
+    let error = error as &dyn std::error::Error;
+    if (failures + 1).is_power_of_two() && failures > 2 {
+        tracing::warn!(controller = name, %key, error, failures, "cannot reconcile; trying again with back-off");
+    } else {
+        tracing::debug!(controller = name, %key, error, failures, "cannot reconcile; trying again");
+    }
+}
+
+/// How all controllers fare, as one component status.
+#[derive(Clone)]
+pub(crate) struct Health {
+    status: ComponentStatus,
+    state: Arc<Mutex<HealthState>>,
+}
+
+#[derive(Default)]
+struct HealthState {
+    waiting: BTreeSet<&'static str>,
+    failing: BTreeMap<&'static str, (u32, String)>,
+}
+
+/// So many failures in a row, each because of the API server, make a controller count as failing.
+const FAILING_AFTER: u32 = 3;
+
+impl Health {
+    pub(crate) fn new(status: ComponentStatus) -> Self {
+        Self { status, state: Arc::default() }
+    }
+
+    /// A controller waits for its caches.
+    pub(crate) fn waits(&self, name: &'static str) {
+        self.state.lock().waiting.insert(name);
+    }
+
+    /// A controller has its caches.
+    pub(crate) fn works(&self, name: &'static str) {
+        let mut state = self.state.lock();
+        state.waiting.remove(name);
+        self.publish(&state);
+    }
+
+    /// The term ended: nothing waits or fails any more.
+    pub(crate) fn clear(&self) {
+        *self.state.lock() = HealthState::default();
+    }
+
+    fn succeeded(&self, name: &'static str, latency: Duration) {
+        self.status.heartbeat(Some(latency));
+        let mut state = self.state.lock();
+        if state.failing.remove(name).is_some_and(|(count, _)| count >= FAILING_AFTER) {
+            self.publish(&state);
+        }
+    }
+
+    fn failed(&self, name: &'static str, error: &ReconcileError) {
+        if error.is_race() || !error.is_outage() {
+            return;
+        }
+        let mut state = self.state.lock();
+        let entry = state.failing.entry(name).or_default();
+        entry.0 += 1;
+        entry.1 = match error {
+            ReconcileError::Api(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        if entry.0 >= FAILING_AFTER {
+            self.publish(&state);
+        }
+    }
+
+    fn publish(&self, state: &HealthState) {
+        let failing: Vec<String> = state
+            .failing
+            .iter()
+            .filter(|(_, (count, _))| *count >= FAILING_AFTER)
+            .map(|(name, (_, text))| format!("{name}: {text}"))
+            .collect();
+        if !failing.is_empty() {
+            self.status.degraded("RequestsFail", failing.join("; "));
+        } else if state.waiting.is_empty() {
+            self.status.running();
+        } else {
+            let names: Vec<&str> = state.waiting.iter().copied().collect();
+            self.status.set(
+                kedge_meta::ComponentState::Starting,
+                "WaitingForCaches",
+                format!("waiting for the first lists of {}", names.join(", ")),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use kedge_meta::{ComponentState, ManualClock, StatusBoard};
+
+    struct Flaky(Mutex<Vec<String>>);
+
+    impl Controller for Flaky {
+        type Key = String;
+
+        async fn reconcile(&self, key: &String) -> Outcome {
+            let mut seen = self.0.lock();
+            let earlier = seen.iter().filter(|seen| *seen == key).count();
+            seen.push(key.clone());
+            match (key.as_str(), earlier) {
+                ("fails", 0) => Err(ReconcileError::Object("not yet".to_owned())),
+                ("panics", 0) => panic!("on purpose"),
+                ("later", 0) => Ok(Next::After(Duration::from_secs(60))),
+                _ => Ok(Next::Done),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_panics_and_delays_come_again() {
+        let board = StatusBoard::new(Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)));
+        let health = Health::new(board.component("kube-controller-manager"));
+        let queue = Queue::new();
+        for key in ["fails", "panics", "later", "fine"] {
+            queue.add(key.to_owned());
+        }
+        let controller = Flaky(Mutex::default());
+        let shutdown = CancellationToken::new();
+        let end = async {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            shutdown.cancel();
+        };
+        tokio::join!(work("test", &controller, &queue, &health, &shutdown), end);
+        let mut seen = controller.0.into_inner();
+        seen.sort();
+        assert_eq!(seen, ["fails", "fails", "fine", "later", "later", "panics", "panics"]);
+    }
+
+    #[test]
+    fn only_outages_degrade() {
+        let board = StatusBoard::new(Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)));
+        let health = Health::new(board.component("kube-controller-manager"));
+        health.waits("a");
+        health.works("a");
+        assert_eq!(board.reports()[0].state, ComponentState::Running);
+        let outage = || {
+            let mut status = kube::core::Status::failure("etcd is slow", "InternalError");
+            status.code = 500;
+            ReconcileError::Api(kube::Error::Api(status.boxed()))
+        };
+        for _ in 0..9 {
+            health.failed("a", &ReconcileError::Object("bad".to_owned()));
+        }
+        health.failed("a", &outage());
+        health.failed("a", &outage());
+        assert_eq!(board.reports()[0].state, ComponentState::Running);
+        health.failed("a", &outage());
+        assert_eq!(board.reports()[0].state, ComponentState::Degraded);
+        assert_eq!(board.reports()[0].reason, "RequestsFail");
+        health.succeeded("a", Duration::from_millis(1));
+        assert_eq!(board.reports()[0].state, ComponentState::Running);
+    }
+}
