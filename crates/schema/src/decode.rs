@@ -170,7 +170,7 @@ impl Decoder<'_> {
                 self.problems.duplicate(path, name);
             }
             let value = self.value(field, &path.field(name, fields.go_struct()))?;
-            if is_unset(&value, field) {
+            if is_unset(name, &value, field) {
                 object.remove(name);
                 emptied.push(name);
             } else {
@@ -277,8 +277,10 @@ impl Decoder<'_> {
 }
 
 /// Whether Go's encoder would leave the field out.
-pub(crate) fn is_unset(value: &Value, field: Schema<'_>) -> bool {
-    if !field.is_built_in() {
+///
+/// An empty `managedFields` stays: it is how clients reset them.
+pub(crate) fn is_unset(name: &str, value: &Value, field: Schema<'_>) -> bool {
+    if !field.is_built_in() || (name == "managedFields" && !value.is_null()) {
         return false;
     }
     match value {

@@ -12,6 +12,7 @@ mod generated;
 mod leaf;
 mod lexer;
 mod owned;
+mod ownership;
 mod patch;
 mod problems;
 mod quantity;
@@ -28,6 +29,10 @@ pub use facts::{
     type_by_name, types,
 };
 pub use owned::OwnedSchema;
+pub use ownership::{
+    Applied, ApplyError, Conflict, FieldSet, ParseFieldSetError, PathElement, ResetFields, Scalar, Writer, apply,
+    update_managed_fields,
+};
 pub use patch::{PatchError, create_merge_patch, json_patch, merge_patch, strategic_merge_patch};
 pub use problems::{DecodeError, FieldValidation};
 pub use schema::{Keys, Schema, Shape, Struct};

@@ -3,8 +3,28 @@
 //! A [`Schema`] is the type of one position in an object (a field, list item or map value) together with how that position
 //! merges. It is a cheap copy, borrowed from where the type lives.
 
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
 use crate::facts::{self, Field, FieldType, ListType, MapType, Merge, Type};
 use crate::owned::{OwnedSchema, OwnedShape};
+
+static IMPLICIT: LazyLock<Implicit> = LazyLock::new(|| Implicit {
+    structure: Value::Object(serde_json::Map::new()),
+    text: Value::from(""),
+    number: Value::from(0),
+    flag: Value::Bool(false),
+    null: Value::Null,
+});
+
+struct Implicit {
+    structure: Value,
+    text: Value,
+    number: Value,
+    flag: Value,
+    null: Value,
+}
 
 /// The type of one position.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +53,7 @@ pub enum Shape<'a> {
     MicroTime,
     Quantity,
     IntOrString,
-    /// Free JSON that belongs to one owner.
+    /// Free JSON that no one looks into. Maps are owned entry by entry, lists as a whole.
     Json,
     /// Nothing is known: maps are owned entry by entry, lists as a whole.
     Untyped,
@@ -141,7 +161,6 @@ impl<'a> Schema<'a> {
         match (self.0, self.shape()) {
             (Source::Owned(schema), _) => schema.atomic,
             (_, Shape::Struct(Struct(StructSource::Facts(ty)))) => ty.atomic,
-            (_, Shape::Json) => true,
             _ => false,
         }
     }
@@ -162,7 +181,7 @@ impl<'a> Schema<'a> {
     }
 
     /// The default of this position: from a custom resource's schema, or the meaningful one of the facts.
-    pub fn default(self) -> Option<serde_json::Value> {
+    pub fn default(self) -> Option<Value> {
         match self.0 {
             Source::Owned(schema) => schema.default.clone(),
             Source::Field(field) => match field.default {
@@ -176,7 +195,7 @@ impl<'a> Schema<'a> {
     }
 
     /// The default that list keys take, where also zero values count.
-    pub fn key_default(self) -> Option<serde_json::Value> {
+    pub fn key_default(self) -> Option<Value> {
         match self.0 {
             Source::Owned(schema) => schema.default.clone(),
             Source::Field(field) => match field.default {
@@ -185,6 +204,20 @@ impl<'a> Schema<'a> {
                 facts::Default::Integer(number) => Some(number.into()),
                 facts::Default::Flag(flag) => Some(flag.into()),
             },
+            _ => None,
+        }
+    }
+
+    /// What Go's structures hold where the field was never set: structures that are no pointers, and zero values that are
+    /// written out.
+    pub(crate) fn implicit(self) -> Option<&'static Value> {
+        let Source::Field(field) = self.0 else { return None };
+        match (field.default, &field.ty) {
+            (facts::Default::Struct, FieldType::Object(_)) => Some(&IMPLICIT.structure),
+            (facts::Default::Text(""), _) => Some(&IMPLICIT.text),
+            (facts::Default::Integer(0), _) => Some(&IMPLICIT.number),
+            (facts::Default::Flag(false), _) => Some(&IMPLICIT.flag),
+            (facts::Default::Absent, FieldType::List(_) | FieldType::Map(_)) if field.required => Some(&IMPLICIT.null),
             _ => None,
         }
     }

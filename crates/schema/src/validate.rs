@@ -49,7 +49,7 @@ fn structure(value: &mut Value, fields: Struct<'_>, path: &Path<'_>, problems: &
     object.retain(|name, value| match fields.field(name) {
         Some((name, field)) => {
             visit(value, field, &path.field(name, fields.go_struct()), problems);
-            !is_unset(value, field)
+            !is_unset(name, value, field)
         }
         None => {
             if !fields.keeps_unknown() {
