@@ -1,1 +1,45 @@
-//! The API server
+//! The API server: the Kubernetes API over the store port.
+//!
+//! One path for every kind: a request is routed by its path to a [`kedge_kinds::Kind`] and a verb; what is particular to a
+//! kind lies in its strategy, in an admission plugin, or in a file under `rest/`. Reads hand out stored bytes. Knows no
+//! store backend, prints nothing, ends no process.
+
+mod access;
+mod admission;
+mod authenticate;
+mod body;
+mod bootstrap;
+mod call;
+mod cidr;
+mod compress;
+mod config;
+mod core;
+mod create;
+mod delete;
+mod documents;
+mod encode;
+mod flow;
+mod handle;
+mod label_index;
+mod metrics;
+mod negotiate;
+mod object;
+mod patch;
+mod present;
+mod query;
+mod read;
+mod registry;
+mod reply;
+mod rest;
+mod scan;
+mod select;
+mod server;
+mod target;
+mod update;
+mod watch;
+mod write;
+
+pub use body::{Body, BoxError};
+pub use cidr::{Cidr, ParseCidrError};
+pub use config::{Config, Deps};
+pub use server::{ApiServer, Error, LocalService};

@@ -1,0 +1,212 @@
+//! Authorization: the authorizer, kept as new as the store, and the questions that the server asks it.
+//!
+//! The authorizer follows the store through a watch that is read whenever somebody asks. Invariant: a decision sees every
+//! commit that was acknowledged before the question.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::FutureExt;
+use kedge_auth::{Attributes, Authorizer, Decision, ResourceAttributes};
+use kedge_meta::{ApiStatus, GroupResource, StatusReason, UserInfo};
+use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, StoreError, Watch};
+use serde_json::Value;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::call::Call;
+use crate::reply::store_error;
+use crate::target::Target;
+
+/// How many changes are taken from the store at once.
+const BATCH: usize = 1024;
+
+/// Roles and bindings.
+const RBAC: &str = "/registry/rbac.authorization.k8s.io/";
+
+/// Only questions of nodes need these.
+const NODE_PREFIXES: [&str; 2] = ["/registry/pods/", "/registry/persistentvolumes/"];
+
+/// Decides who may do what.
+pub(crate) struct Access {
+    authorizer: Authorizer,
+    store: Arc<dyn Store>,
+    rbac: Feed,
+    nodes: [Feed; 2],
+}
+
+/// A part of the store that the authorizer follows.
+struct Feed {
+    prefix: &'static str,
+    seen: AtomicU64,
+    state: AsyncMutex<FeedState>,
+}
+
+#[derive(Default)]
+struct FeedState {
+    watch: Option<Box<dyn Watch>>,
+    known: HashSet<Key>,
+}
+
+impl Access {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        let feed = |prefix| Feed { prefix, seen: AtomicU64::new(0), state: AsyncMutex::default() };
+        Self { authorizer: Authorizer::new(), store, rbac: feed(RBAC), nodes: NODE_PREFIXES.map(feed) }
+    }
+
+    /// Decides about a question.
+    pub(crate) async fn decide(&self, attributes: &Attributes<'_>) -> Result<Decision, ApiStatus> {
+        self.prepare(attributes.user).await?;
+        Ok(self.authorizer.authorize(attributes))
+    }
+
+    /// The authorizer, as new as the store for questions about `user`.
+    pub(crate) async fn authorizer(&self, user: &UserInfo) -> Result<&Authorizer, ApiStatus> {
+        self.prepare(user).await?;
+        Ok(&self.authorizer)
+    }
+
+    async fn prepare(&self, user: &UserInfo) -> Result<(), ApiStatus> {
+        if user.groups.iter().any(|group| group == "system:masters") {
+            return Ok(());
+        }
+        self.rbac.catch_up(&*self.store, &self.authorizer).await.map_err(store_error)?;
+        if user.groups.iter().any(|group| group == "system:nodes") {
+            for feed in &self.nodes {
+                feed.catch_up(&*self.store, &self.authorizer).await.map_err(store_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a request that its user may not make.
+    pub(crate) async fn check(&self, call: &Call) -> Result<(), ApiStatus> {
+        let attributes = attributes(call);
+        if self.decide(&attributes).await?.is_allowed() {
+            return Ok(());
+        }
+        let why = attributes.denial_text();
+        Err(match &call.target {
+            Target::Resource(target) => {
+                let resource = GroupResource { group: target.group.clone(), resource: target.resource.clone() };
+                ApiStatus::forbidden(&resource, &target.name, &why)
+            }
+            Target::Other => {
+                let mut status = ApiStatus::new(403, StatusReason::Forbidden, format!("forbidden: {why}"));
+                status.details = Some(Box::default());
+                status
+            }
+        })
+    }
+}
+
+/// What a request asks for, in the authorizer's words.
+fn attributes(call: &Call) -> Attributes<'_> {
+    let resource = match &call.target {
+        Target::Resource(target) => Some(ResourceAttributes {
+            group: &target.group,
+            version: &target.version,
+            resource: &target.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+        }),
+        Target::Other => None,
+    };
+    Attributes { user: &call.user, verb: call.verb, resource, path: &call.path }
+}
+
+impl Feed {
+    async fn catch_up(&self, store: &dyn Store, authorizer: &Authorizer) -> Result<(), StoreError> {
+        let revision = store.revision().0;
+        if self.seen.load(Ordering::Acquire) >= revision {
+            return Ok(());
+        }
+        let mut state = self.state.lock().await;
+        if !state.drain(authorizer) {
+            state.reload(self.prefix, store, authorizer).await?;
+        }
+        self.seen.fetch_max(revision, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+impl FeedState {
+    /// Takes in what happened; `false` where it must begin anew.
+    fn drain(&mut self, authorizer: &Authorizer) -> bool {
+        let Self { watch: Some(watch), known } = self else { return false };
+        while let Some(changes) = watch.next(BATCH).now_or_never() {
+            let Ok(changes) = changes else { return false };
+            changes.iter().for_each(|change| observe_change(change, known, authorizer));
+        }
+        true
+    }
+
+    async fn reload(&mut self, prefix: &str, store: &dyn Store, authorizer: &Authorizer) -> Result<(), StoreError> {
+        let page = store.list(ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() }).await?;
+        let mut gone = std::mem::take(&mut self.known);
+        for record in page.records {
+            gone.remove(&record.key);
+            observe(authorizer, &record);
+            self.known.insert(record.key);
+        }
+        for key in gone {
+            forget(authorizer, &key);
+        }
+        self.watch = Some(store.watch(prefix, page.revision)?);
+        self.drain(authorizer);
+        Ok(())
+    }
+}
+
+fn observe_change(change: &Change, known: &mut HashSet<Key>, authorizer: &Authorizer) {
+    if change.kind == ChangeKind::Deleted {
+        known.remove(&change.record.key);
+        return forget(authorizer, &change.record.key);
+    }
+    known.insert(change.record.key.clone());
+    observe(authorizer, &change.record);
+}
+
+fn observe(authorizer: &Authorizer, record: &Record) {
+    let Some((resource, namespace, name)) = parts(&record.key) else { return };
+    match serde_json::from_slice::<Value>(&record.value) {
+        Ok(object) => authorizer.observe(resource, namespace, name, Some(&object)),
+        Err(error) => tracing::error!(key = record.key.as_str(), %error, "a stored object cannot be read"),
+    }
+}
+
+fn forget(authorizer: &Authorizer, key: &Key) {
+    if let Some((resource, namespace, name)) = parts(key) {
+        authorizer.observe(resource, namespace, name, None);
+    }
+}
+
+/// Resource, namespace and name of a key under one of the followed prefixes.
+fn parts(key: &Key) -> Option<(&str, &str, &str)> {
+    let text = key.as_str();
+    let rest = text.strip_prefix(RBAC).or_else(|| text.strip_prefix("/registry/"))?;
+    let mut parts = rest.split('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(resource), Some(namespace), Some(name)) => Some((resource, namespace, name)),
+        (Some(resource), Some(name), None) => Some((resource, "", name)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_taken_apart() {
+        for (key, expected) in [
+            ("/registry/rbac.authorization.k8s.io/roles/a/b", Some(("roles", "a", "b"))),
+            ("/registry/rbac.authorization.k8s.io/clusterroles/system:node", Some(("clusterroles", "", "system:node"))),
+            ("/registry/pods/a/b", Some(("pods", "a", "b"))),
+            ("/registry/pods", None),
+        ] {
+            assert_eq!(parts(&Key::new(key)), expected, "{key}");
+        }
+    }
+}

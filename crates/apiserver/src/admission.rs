@@ -1,0 +1,160 @@
+//! Admission: plugins that change or refuse writes, in upstream's order.
+//!
+//! First every plugin may change the object, then every plugin may refuse it, and last those that hand out something
+//! that must be unique (addresses, ports, quota) reserve it together with the commit. Invariant: what was reserved is
+//! given back when the commit does not happen.
+
+use async_trait::async_trait;
+use kedge_meta::{ApiStatus, UserInfo};
+use kedge_store::{Condition, Write};
+use serde_json::Value;
+
+use crate::core::Core;
+use crate::registry::Resource;
+
+mod namespace_lifecycle;
+
+/// What is done to the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// What a plugin knows of a request besides the object.
+pub(crate) struct Attributes<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) resource: &'a Resource,
+    pub(crate) subresource: &'a str,
+    pub(crate) operation: Operation,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    /// The object before, for updates and deletions.
+    pub(crate) old: Option<&'a Value>,
+    pub(crate) dry_run: bool,
+}
+
+impl Attributes<'_> {
+    /// Whether the request is about the main resource of `resource` in `group`.
+    pub(crate) fn is_main(&self, group: &str, resource: &str) -> bool {
+        self.subresource.is_empty() && self.resource.is(group, resource)
+    }
+
+    /// 403 about the object of the request.
+    pub(crate) fn forbidden(&self, why: &str) -> ApiStatus {
+        ApiStatus::forbidden(&self.resource.group_resource, self.name, why)
+    }
+}
+
+/// What is committed or undone together with the write.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) writes: Vec<Write>,
+    /// Run where the commit does not happen.
+    undo: Vec<Box<dyn FnOnce() + Send>>,
+    /// Run after the commit.
+    done: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Effects {
+    pub(crate) fn on_failure(&mut self, undo: impl FnOnce() + Send + 'static) {
+        self.undo.push(Box::new(undo));
+    }
+
+    pub(crate) fn on_commit(&mut self, done: impl FnOnce() + Send + 'static) {
+        self.done.push(Box::new(done));
+    }
+
+    /// The commit has happened.
+    pub(crate) fn committed(mut self) {
+        self.undo.clear();
+        for done in self.done.drain(..) {
+            done();
+        }
+    }
+}
+
+impl Drop for Effects {
+    fn drop(&mut self) {
+        for undo in self.undo.drain(..) {
+            undo();
+        }
+    }
+}
+
+/// One admission plugin.
+#[async_trait]
+pub(crate) trait Plugin: Send + Sync {
+    /// Whether it looks at such a request at all; cheap.
+    fn handles(&self, attributes: &Attributes<'_>) -> bool;
+
+    /// Changes the object.
+    async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        let _ = (attributes, object);
+        Ok(())
+    }
+
+    /// Refuses the object. For deletions it is the one that goes.
+    async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+        let _ = (attributes, object);
+        Ok(())
+    }
+
+    /// Reserves what must be unique. In a dry run everything is given back at once.
+    async fn reserve(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        effects: &mut Effects,
+    ) -> Result<(), ApiStatus> {
+        let _ = (attributes, object, effects);
+        Ok(())
+    }
+
+    /// Takes back what a deleted object had reserved.
+    fn released(&self, resource: &Resource, object: &Value) {
+        let _ = (resource, object);
+    }
+}
+
+/// The plugins, in order.
+pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    /// The plugins that are on by default.
+    pub(crate) fn builtin() -> Self {
+        Self(vec![Box::new(namespace_lifecycle::NamespaceLifecycle::default())])
+    }
+
+    pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.admit(attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.validate(attributes, object).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn reserve(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Effects, ApiStatus> {
+        let mut effects = Effects::default();
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            plugin.reserve(attributes, object, &mut effects).await?;
+        }
+        Ok(effects)
+    }
+
+    pub(crate) fn released(&self, resource: &Resource, object: &Value) {
+        for plugin in &self.0 {
+            plugin.released(resource, object);
+        }
+    }
+}

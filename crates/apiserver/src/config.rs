@@ -1,0 +1,109 @@
+//! What an API server is told at start, and what it is given to work with.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kedge_auth::TokenKeys;
+use kedge_meta::{Clock, ComponentStatus, StatusBoard};
+use kedge_store::Store;
+use serde::{Deserialize, Serialize};
+
+use crate::cidr::Cidr;
+
+/// Settings, named as upstream's flags.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Config {
+    /// The address under which members of the cluster reach this server; stands in the `kubernetes` Service's endpoints.
+    pub advertise_address: IpAddr,
+    /// The port that goes with it.
+    pub secure_port: u16,
+    /// Where ClusterIPs come from: one range, or one for each IP family.
+    pub service_cluster_ip_ranges: Vec<Cidr>,
+    /// Where node ports come from: first and last.
+    pub service_node_port_range: (u16, u16),
+    /// Issuer of service-account tokens.
+    pub service_account_issuer: String,
+    /// Audiences that tokens are for; the issuer where there is none.
+    pub api_audiences: Vec<String>,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous_auth: bool,
+    /// Larger bodies are refused.
+    pub max_request_body_bytes: usize,
+    /// Reading requests at once.
+    pub max_requests_inflight: usize,
+    /// Writing requests at once.
+    pub max_mutating_requests_inflight: usize,
+    /// How long events stay.
+    #[serde(with = "seconds")]
+    pub event_ttl: Duration,
+    /// Watches without a timeout of their own end after this to twice this.
+    #[serde(with = "seconds")]
+    pub min_request_timeout: Duration,
+    /// All other requests end after this.
+    #[serde(with = "seconds")]
+    pub request_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            advertise_address: IpAddr::from([127, 0, 0, 1]),
+            secure_port: 6443,
+            service_cluster_ip_ranges: vec!["10.96.0.0/12".parse().expect("it is a range")],
+            service_node_port_range: (30000, 32767),
+            service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+            api_audiences: Vec::new(),
+            anonymous_auth: true,
+            max_request_body_bytes: 3 << 20,
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            event_ttl: Duration::from_secs(3600),
+            min_request_timeout: Duration::from_secs(1800),
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Config {
+    /// The audiences that tokens must be for.
+    pub(crate) fn audiences(&self) -> Vec<String> {
+        match self.api_audiences.is_empty() {
+            true => vec![self.service_account_issuer.clone()],
+            false => self.api_audiences.clone(),
+        }
+    }
+}
+
+/// What an API server works with.
+pub struct Deps {
+    /// Where objects are.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where it reports its state.
+    pub status: ComponentStatus,
+    /// Every component's state, shown under `/kedge/v1/status`.
+    pub board: StatusBoard,
+    /// What signs and verifies service-account tokens.
+    pub token_keys: TokenKeys,
+    /// The certificate authority of client certificates, PEM; shown to extension servers. TLS itself verifies.
+    pub client_ca: Option<String>,
+    /// How to reach kubelets (logs, exec, proxies).
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(duration.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
+}

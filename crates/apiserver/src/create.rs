@@ -1,0 +1,132 @@
+//! POST of a new object.
+//!
+//! Decode, default, mutating admission, preparation, validation, validating admission, reservation, commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use kedge_kinds::WriteContext;
+use kedge_meta::{ApiStatus, UserInfo};
+use serde_json::Value;
+
+use crate::admission::{Attributes, Operation};
+use crate::call::Call;
+use crate::core::{Core, new_uid, random_suffix};
+use crate::object;
+use crate::present::View;
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::write::{self, Expected, Refusal, WriteOptions};
+
+/// How many generated names are tried.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Upstream's length of the generated part of a name, and of a name that it is appended to.
+const SUFFIX: usize = 5;
+const MAX_BASE: usize = 58;
+
+/// POST of an object to a collection.
+pub(crate) async fn create(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
+    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let options = WriteOptions::of(call)?;
+    let mut object = write::read_object(core, call, Expected::of(resource), options.validation).await?;
+    let namespace = call.resource().namespace.clone();
+    if resource.kind.namespaced {
+        write::place_namespace(&mut object, &namespace)?;
+    } else {
+        object::metadata_mut(&mut object).remove("namespace");
+    }
+    if !object::meta(&object, "resourceVersion").is_empty() {
+        return Err(ApiStatus::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    call.warnings.extend(resource.kind.strategy.warnings(&object, None));
+    let new = New { core, user: &call.user, resource, options: &options, now: call.now };
+    let stored = new.create(object, true).await?;
+    Ok(view.object(resource, StatusCode::CREATED, &stored))
+}
+
+/// A creation, whichever verb it came by.
+pub(crate) struct New<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) resource: &'a Arc<Resource>,
+    pub(crate) options: &'a WriteOptions,
+    pub(crate) now: jiff::Timestamp,
+}
+
+impl New<'_> {
+    /// Creates the object and gives back its stored bytes. `notes_manager` is false where managed fields are there.
+    pub(crate) async fn create(&self, mut object: Value, notes_manager: bool) -> Result<Bytes, ApiStatus> {
+        self.resource.kind.default(&mut object);
+        if notes_manager {
+            // What admission adds is nobody's, as with upstream.
+            write::note_manager(self.resource, "", None, &mut object, &self.options.manager, self.now);
+        }
+        let base = match object::name(&object).is_empty() {
+            true => object::meta(&object, "generateName").to_owned(),
+            false => String::new(),
+        };
+        for _ in 0..NAME_ATTEMPTS {
+            let mut attempt = object.clone();
+            if !base.is_empty() {
+                let base: String = base.chars().take(MAX_BASE).collect();
+                object::set_meta(&mut attempt, "name", &format!("{base}{}", random_suffix(SUFFIX)));
+            }
+            match self.attempt(&mut attempt).await {
+                Ok(stored) => return Ok(stored),
+                Err(Refusal::Status(status)) => return Err(status),
+                Err(Refusal::Conflict) if base.is_empty() && self.exists(&attempt).await? => {
+                    return Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&attempt)));
+                }
+                // A generated name was taken, or something that is written together with the object has changed.
+                Err(Refusal::Conflict) => {}
+            }
+        }
+        Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&object)))
+    }
+
+    async fn exists(&self, object: &Value) -> Result<bool, ApiStatus> {
+        let found = self.core.find(self.resource, object::namespace(object), object::name(object)).await?;
+        Ok(found.is_some())
+    }
+
+    async fn attempt(&self, object: &mut Value) -> Result<Bytes, Refusal> {
+        let (core, resource, kind) = (self.core, self.resource, &self.resource.kind);
+        let (namespace, name) = (object::namespace(object).to_owned(), object::name(object).to_owned());
+        let attributes = Attributes {
+            core,
+            user: self.user,
+            resource,
+            subresource: "",
+            operation: Operation::Create,
+            namespace: &namespace,
+            name: &name,
+            old: None,
+            dry_run: self.options.dry_run,
+        };
+        core.admission.admit(&attributes, object).await?;
+        let uid = new_uid();
+        kind.prepare_create(object, &WriteContext { now: self.now, uid: &uid });
+        let errors = kind.validate_create(object);
+        if !errors.is_empty() {
+            return Err(ApiStatus::invalid(&kind.group, &kind.kind, &name, &errors).into());
+        }
+        core.admission.validate(&attributes, object).await?;
+        let effects = core.admission.reserve(&attributes, object).await?;
+        let key = resource.key(&namespace, &name);
+        if self.options.dry_run {
+            if core.find(resource, &namespace, &name).await?.is_some() {
+                return Err(Refusal::Conflict);
+            }
+            // Like upstream's answer, this one has no resourceVersion: there was no commit.
+            object::metadata_mut(object).remove("resourceVersion");
+            let mut stored = object.clone();
+            kind.to_storage(&mut stored);
+            return Ok(stored.to_string().into());
+        }
+        let template = write::template(resource, object);
+        let record = write::put(core, resource, key, template, None, effects).await?;
+        Ok(record.value)
+    }
+}

@@ -1,0 +1,389 @@
+//! DELETE of one object or of a collection: preconditions, grace, finalizers, propagation.
+//!
+//! Whether an object goes at once is decided by [`plan`], which is pure. Invariant: an object with finalizers or grace
+//! left is marked and stays; it goes with the write that takes the last of them away.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use kedge_kinds::Propagation;
+use kedge_meta::{ApiStatus, FieldError, FieldPath, UserInfo, format_time, parse_time};
+use kedge_store::Record;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::admission::{Attributes, Operation};
+use crate::call::Call;
+use crate::core::Core;
+use crate::present::{ListMeta, View};
+use crate::query::{ListOptions, Query, check_dry_run};
+use crate::registry::Resource;
+use crate::reply::{self, Reply};
+use crate::select::Selection;
+use crate::write::{self, Expected, Refusal};
+use crate::{negotiate, object, read};
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// How often a deletion is tried where the client named no version.
+const ATTEMPTS: usize = 50;
+
+/// `metav1.DeleteOptions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct DeleteOptions {
+    pub(crate) grace_period_seconds: Option<i64>,
+    pub(crate) preconditions: Preconditions,
+    pub(crate) orphan_dependents: Option<bool>,
+    pub(crate) propagation_policy: Option<String>,
+    pub(crate) dry_run: Vec<String>,
+}
+
+/// What the object must be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct Preconditions {
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    /// From the body, or from the query where there is none.
+    pub(crate) async fn read(core: &Core, call: &mut Call) -> Result<Self, ApiStatus> {
+        let body = call.read_body(core.config.max_request_body_bytes).await?;
+        let options = match body.is_empty() {
+            true => Self::of_query(&call.query)?,
+            false => {
+                let format = negotiate::body_format(&call.headers)?;
+                let mut expected = Expected::builtin("", "v1", "DeleteOptions", "v1");
+                let found =
+                    kedge_schema::peek_type_meta(&body, format).map_err(|e| e.unrecognized(expected.kind, &body))?;
+                // Clients may send it in the group and version of the resource.
+                expected.api_version = if found.api_version.is_empty() { "v1" } else { &found.api_version };
+                let (options, _) = write::decode_body(&body, format, expected, kedge_schema::FieldValidation::Ignore)?;
+                let mut options: Self =
+                    serde_json::from_value(options).map_err(|error| ApiStatus::bad_request(error.to_string()))?;
+                options.dry_run.extend(call.query.all("dryRun").map(str::to_owned));
+                options
+            }
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn of_query(query: &Query) -> Result<Self, ApiStatus> {
+        Ok(Self {
+            grace_period_seconds: query.integer("gracePeriodSeconds")?,
+            preconditions: Preconditions::default(),
+            orphan_dependents: query.optional_flag("orphanDependents"),
+            propagation_policy: query.non_empty("propagationPolicy").map(str::to_owned),
+            dry_run: query.all("dryRun").filter(|value| !value.is_empty()).map(str::to_owned).collect(),
+        })
+    }
+
+    /// The rules of upstream's `ValidateDeleteOptions`.
+    fn check(&self) -> Result<(), ApiStatus> {
+        let mut errors = Vec::new();
+        let path = FieldPath::new("propagationPolicy");
+        if self.propagation_policy.is_some() && self.orphan_dependents.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(&path, &json!(self.propagation_policy), why));
+        }
+        let supported = ["Background", "Foreground", "Orphan", "nil"];
+        if self.propagation_policy.as_ref().is_some_and(|policy| !supported[..3].contains(&policy.as_str())) {
+            errors.push(FieldError::not_supported(&path, &json!(self.propagation_policy), &supported));
+        }
+        if !errors.is_empty() {
+            return Err(ApiStatus::invalid("meta.k8s.io", "DeleteOptions", "", &errors));
+        }
+        self.is_dry_run().map(|_| ())
+    }
+
+    pub(crate) fn is_dry_run(&self) -> Result<bool, ApiStatus> {
+        check_dry_run(&self.dry_run.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn check_preconditions(&self, resource: &Resource, object: &Value) -> Result<(), ApiStatus> {
+        let fields = [
+            ("UID", &self.preconditions.uid, object::meta(object, "uid")),
+            ("ResourceVersion", &self.preconditions.resource_version, object::meta(object, "resourceVersion")),
+        ];
+        for (name, wanted, actual) in fields {
+            if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != actual) {
+                let why =
+                    format!("Precondition failed: {name} in precondition: {wanted}, {name} in object meta: {actual}");
+                return Err(ApiStatus::conflict(&resource.group_resource, object::name(object), &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a deletion does to an object.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Plan {
+    /// It goes.
+    Remove,
+    /// It becomes this and stays for now.
+    Mark(Value),
+    /// Its deletion goes on as it did before.
+    Keep,
+}
+
+/// Decides what a deletion does.
+pub(crate) fn plan(resource: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
+    let mut new = old.clone();
+    let requested = options.grace_period_seconds.map(|seconds| seconds.max(0));
+    let grace = resource.kind.strategy.grace_period(old, requested);
+    let graceful = match grace {
+        None => false,
+        Some(_) if object::is_deleting(old) => match shorten(&mut new, requested) {
+            Some(()) => true,
+            None => return Plan::Keep,
+        },
+        Some(seconds) => {
+            mark(&mut new, now, seconds);
+            true
+        }
+    };
+    object::set_finalizers(&mut new, finalizers(resource, old, options));
+    let keeps_spec =
+        resource.kind.strategy.has_spec_finalizers() && !object::list(old, &["spec", "finalizers"]).is_empty();
+    if object::finalizers(&new).is_empty() && !keeps_spec {
+        let seconds = object::at(&new, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+        return if graceful && seconds.unwrap_or(0) > 0 { Plan::Mark(new) } else { Plan::Remove };
+    }
+    if !graceful && !object::is_deleting(&new) {
+        mark(&mut new, now, 0);
+    }
+    if resource.kind.strategy.has_spec_finalizers() {
+        object::child_mut(&mut new, "status").insert("phase".to_owned(), "Terminating".into());
+    }
+    if new == *old { Plan::Keep } else { Plan::Mark(new) }
+}
+
+/// Begins the deletion.
+fn mark(object: &mut Value, now: Timestamp, seconds: i64) {
+    let at = now + std::time::Duration::from_secs(seconds.unsigned_abs());
+    let metadata = object::metadata_mut(object);
+    metadata.insert("deletionTimestamp".to_owned(), format_time(at).into());
+    metadata.insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0) {
+        metadata.insert("generation".to_owned(), (generation + 1).into());
+    }
+}
+
+/// A second deletion may only make the grace shorter.
+fn shorten(object: &mut Value, requested: Option<i64>) -> Option<()> {
+    let requested = requested?;
+    let current = object::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
+    if current.is_some_and(|current| requested >= current) {
+        return None;
+    }
+    let at = parse_time(object::meta(object, "deletionTimestamp"))?;
+    let began = at - std::time::Duration::from_secs(current.unwrap_or(0).unsigned_abs());
+    let at = began + std::time::Duration::from_secs(requested.unsigned_abs());
+    let metadata = object::metadata_mut(object);
+    metadata.insert("deletionTimestamp".to_owned(), format_time(at).into());
+    metadata.insert("deletionGracePeriodSeconds".to_owned(), requested.into());
+    Some(())
+}
+
+/// The finalizers with those that tell the garbage collector what to do with dependents.
+fn finalizers(resource: &Resource, old: &Value, options: &DeleteOptions) -> Vec<String> {
+    let had: Vec<&str> = object::finalizers(old);
+    let default_orphan = resource.kind.strategy.default_propagation() == Propagation::Orphan;
+    let (orphan, foreground) = match (options.orphan_dependents, options.propagation_policy.as_deref()) {
+        (Some(orphan), _) => (orphan, false),
+        (None, Some("Orphan")) => (true, false),
+        (None, Some("Foreground")) => (false, true),
+        (None, Some(_)) => (false, false),
+        (None, None) => {
+            (had.contains(&ORPHAN) || (default_orphan && !had.contains(&FOREGROUND)), had.contains(&FOREGROUND))
+        }
+    };
+    let mut kept: Vec<String> =
+        had.iter().filter(|f| ![ORPHAN, FOREGROUND].contains(f)).map(|f| (*f).to_owned()).collect();
+    if orphan {
+        kept.push(ORPHAN.to_owned());
+    }
+    if foreground {
+        kept.push(FOREGROUND.to_owned());
+    }
+    kept
+}
+
+/// What came of a deletion.
+pub(crate) enum Deleted {
+    /// It is gone; this was its last state.
+    Gone(bytes::Bytes),
+    /// It stays for now, like this.
+    Staying(bytes::Bytes),
+}
+
+/// A deletion of one object, whichever verb it came by.
+pub(crate) struct Deletion<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) user: &'a UserInfo,
+    pub(crate) resource: &'a Arc<Resource>,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) options: &'a DeleteOptions,
+    pub(crate) now: Timestamp,
+}
+
+impl Deletion<'_> {
+    pub(crate) async fn run(&self) -> Result<Deleted, ApiStatus> {
+        for _ in 0..ATTEMPTS {
+            let record = self.core.record(self.resource, self.namespace, self.name).await?;
+            match self.attempt(&record).await {
+                Ok(deleted) => return Ok(deleted),
+                Err(Refusal::Status(status)) => return Err(status),
+                Err(Refusal::Conflict) => {}
+            }
+        }
+        Err(ApiStatus::stale_update(&self.resource.group_resource, self.name))
+    }
+
+    async fn attempt(&self, record: &Record) -> Result<Deleted, Refusal> {
+        let old = crate::core::decode(record)?;
+        self.options.check_preconditions(self.resource, &old)?;
+        let dry_run = self.options.is_dry_run()?;
+        let attributes = Attributes {
+            core: self.core,
+            user: self.user,
+            resource: self.resource,
+            subresource: "",
+            operation: Operation::Delete,
+            namespace: self.namespace,
+            name: self.name,
+            old: Some(&old),
+            dry_run,
+        };
+        self.core.admission.validate(&attributes, &old).await?;
+        match plan(self.resource, &old, self.options, self.now) {
+            Plan::Keep => Ok(Deleted::Staying(record.value.clone())),
+            Plan::Remove => {
+                if dry_run {
+                    return Ok(Deleted::Gone(record.value.clone()));
+                }
+                let revision = write::remove(self.core, self.resource, record).await?;
+                self.core.admission.released(self.resource, &old);
+                Ok(Deleted::Gone(record.value_at(revision)))
+            }
+            Plan::Mark(new) => {
+                let template = crate::encode::template(&new);
+                if dry_run {
+                    return Ok(Deleted::Staying(template.render(record.modified)));
+                }
+                let effects = crate::admission::Effects::default();
+                let key = record.key.clone();
+                let put = write::put(self.core, self.resource, key, template, Some(record), effects).await?;
+                Ok(Deleted::Staying(put.value))
+            }
+        }
+    }
+}
+
+/// DELETE of one object.
+pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
+    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let options = DeleteOptions::read(core, call).await?;
+    let target = call.resource();
+    let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
+    let deletion = Deletion { core, user: &call.user, resource, namespace, name, options: &options, now: call.now };
+    Ok(match deletion.run().await? {
+        // Kinds with grace (pods) answer with the object in either case.
+        Deleted::Gone(last) if is_graceful(resource, &last) => view.object(resource, StatusCode::OK, &last),
+        Deleted::Gone(last) => {
+            let uid = crate::scan::text(&last, &["metadata", "uid"]).into_owned();
+            reply::document(StatusCode::OK, view.accepted.encoding, &success(resource, name, &uid))
+        }
+        Deleted::Staying(object) => {
+            // Upstream's way to say that the dependents go first.
+            let code = if options.orphan_dependents == Some(false) { StatusCode::ACCEPTED } else { StatusCode::OK };
+            view.object(resource, code, &object)
+        }
+    })
+}
+
+fn is_graceful(resource: &Resource, stored: &[u8]) -> bool {
+    let object: Value = serde_json::from_slice(stored).unwrap_or_default();
+    resource.kind.strategy.grace_period(&object, None).is_some()
+}
+
+fn success(resource: &Resource, name: &str, uid: &str) -> Value {
+    let group = &resource.group_resource;
+    let mut details = json!({"name": name, "kind": group.resource, "uid": uid});
+    if !group.group.is_empty() {
+        details["group"] = json!(group.group);
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// DELETE of a collection.
+pub(crate) async fn delete_collection(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
+    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let list = ListOptions::parse(&call.query)?;
+    let options = DeleteOptions::read(core, call).await?;
+    let selection = Selection::new(Arc::clone(resource), list.labels.clone(), list.fields.clone())?;
+    let (records, revision) = read::all(core, resource, &call.resource().namespace, &selection).await?;
+    let prefix = resource.kind.prefix("");
+    for record in &records {
+        let key = record.key.as_str().strip_prefix(&prefix).unwrap_or_default();
+        let (namespace, name) =
+            if resource.kind.namespaced { key.split_once('/').unwrap_or(("", key)) } else { ("", key) };
+        let deletion = Deletion { core, user: &call.user, resource, namespace, name, options: &options, now: call.now };
+        match deletion.run().await {
+            Ok(_) => {}
+            // Somebody else was faster.
+            Err(status) if status.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    Ok(view.list(resource, records, &ListMeta { revision, ..ListMeta::default() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(group: &str, version: &str, name: &str) -> Resource {
+        Resource::new(kedge_kinds::builtin_by_resource(group, version, name).unwrap().clone())
+    }
+
+    fn check(resource: &Resource, metadata: Value, options: DeleteOptions, expected: Option<Value>) {
+        let old = json!({"metadata": metadata, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}});
+        let now = parse_time("2026-01-01T00:00:00Z").unwrap();
+        match (plan(resource, &old, &options, now), expected) {
+            (Plan::Remove, None) => {}
+            (Plan::Mark(new), Some(metadata)) => assert_eq!(new["metadata"], metadata),
+            (Plan::Keep, Some(Value::Null)) => {}
+            (plan, expected) => panic!("{options:?}: {plan:?}, not {expected:?}"),
+        }
+    }
+
+    #[test]
+    fn deletions_are_planned() {
+        let (pods, maps) = (resource("", "v1", "pods"), resource("", "v1", "configmaps"));
+        let none = DeleteOptions::default;
+        let grace = |seconds| DeleteOptions { grace_period_seconds: Some(seconds), ..none() };
+        let policy = |text: &str| DeleteOptions { propagation_policy: Some(text.to_owned()), ..none() };
+        check(&maps, json!({}), none(), None);
+        let marked = |finalizers: Value| json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "finalizers": finalizers});
+        check(&maps, json!({"finalizers": ["a/b"]}), none(), Some(marked(json!(["a/b"]))));
+        check(&maps, json!({}), policy("Foreground"), Some(marked(json!(["foregroundDeletion"]))));
+        check(&maps, json!({}), policy("Orphan"), Some(marked(json!(["orphan"]))));
+        check(&maps, marked(json!(["a/b"])), none(), Some(Value::Null));
+        check(&maps, marked(json!(["a/b"])), policy("Orphan"), Some(marked(json!(["a/b", "orphan"]))));
+        let going = |at: &str, seconds: i64| json!({"deletionTimestamp": at, "deletionGracePeriodSeconds": seconds});
+        check(&pods, json!({}), none(), Some(going("2026-01-01T00:00:30Z", 30)));
+        check(&pods, json!({}), grace(0), None);
+        check(&pods, going("2026-01-01T00:00:30Z", 30), none(), Some(Value::Null));
+        check(&pods, going("2026-01-01T00:00:30Z", 30), grace(40), Some(Value::Null));
+        check(&pods, going("2026-01-01T00:00:30Z", 30), grace(10), Some(going("2026-01-01T00:00:10Z", 10)));
+        check(&pods, going("2026-01-01T00:00:30Z", 30), grace(0), None);
+    }
+}

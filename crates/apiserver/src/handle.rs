@@ -1,0 +1,225 @@
+//! The way of a request: authenticate, limit, authorize, route, answer.
+//!
+//! Invariant: every request gets an answer; a handler that panics answers 500 and harms nobody else.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use http::{Method, Request, Response};
+use kedge_meta::{ApiStatus, UserInfo};
+use parking_lot::Mutex;
+
+use crate::body::{Body, BoxError};
+use crate::call::{self, Call};
+use crate::core::Core;
+use crate::metrics::Labels;
+use crate::negotiate::{self, Encoding};
+use crate::query::Query;
+use crate::registry::Resource;
+use crate::reply::{self, Reply};
+use crate::target::{ResourceTarget, Target, verb};
+use crate::{authenticate, compress, create, delete, documents, patch, read, rest, update, watch, write};
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum Peer {
+    /// A connection, with the user of its client certificate.
+    Connection(Option<Arc<UserInfo>>),
+    /// A component in the same process.
+    Local(Arc<UserInfo>),
+}
+
+/// Answers a request.
+pub(crate) async fn handle<B>(core: Arc<Core>, request: Request<B>, peer: Peer) -> Response<Body>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: bytes::Buf,
+    B::Error: Into<BoxError>,
+{
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let target = Target::of(parts.uri.path());
+    let raw_query = parts.uri.query().unwrap_or("").to_owned();
+    let query = Query::parse(&raw_query);
+    let verb = match &target {
+        Target::Resource(target) => verb(&parts.method, target, &query),
+        Target::Other => method_verb(&parts.method),
+    };
+    let mut call = Call {
+        path: parts.uri.path().to_owned(),
+        method: parts.method,
+        raw_query,
+        query,
+        headers: parts.headers,
+        extensions: parts.extensions,
+        user: UserInfo::default(),
+        target,
+        verb,
+        now: core.clock.now(),
+        warnings: Vec::new(),
+        payload: Mutex::new(call::payload(body)),
+    };
+    fill_name(&mut call);
+    let labels = labels(&core, &call);
+    let long_running = is_long_running(&call);
+    let answered = AssertUnwindSafe(answer(&core, &mut call, &peer, long_running)).catch_unwind().await;
+    let answered = answered.unwrap_or_else(|_| {
+        tracing::error!(path = %call.path, verb, "a request handler panicked");
+        Err(ApiStatus::internal("this request caused apiserver to panic. Look in the logs for details"))
+    });
+    let mut response = match answered {
+        Ok(response) => response,
+        Err(status) => reply::error(&status, error_encoding(&call)),
+    };
+    write::add_warnings(&mut response, &call.warnings);
+    let response = compress::compress(response, &call.headers, long_running);
+    core.metrics.finished(labels, response.status().as_u16(), (!long_running).then(|| started.elapsed()));
+    response
+}
+
+/// A selector on the name makes a collection request one about that object, for authorization too.
+fn fill_name(call: &mut Call) {
+    if !matches!(call.verb, "list" | "watch" | "deletecollection") {
+        return;
+    }
+    let fields = call.query.get("fieldSelector").and_then(|text| kedge_meta::FieldSelector::parse(text).ok());
+    if let (Target::Resource(target), Some(name)) =
+        (&mut call.target, fields.as_ref().and_then(|f| f.exact("metadata.name")))
+    {
+        if target.name.is_empty() {
+            target.name = name.to_owned();
+        }
+    }
+}
+
+fn method_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "",
+    }
+}
+
+fn error_encoding(call: &Call) -> Encoding {
+    negotiate::accepted(&call.headers, &call.query)
+        .map_or(Encoding::Json { pretty: false }, |accepted| accepted.encoding)
+}
+
+fn is_long_running(call: &Call) -> bool {
+    match &call.target {
+        Target::Resource(target) => {
+            call.verb == "watch"
+                || matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+        }
+        Target::Other => false,
+    }
+}
+
+async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bool) -> Reply {
+    call.user = match peer {
+        Peer::Local(user) => UserInfo::clone(user),
+        Peer::Connection(certificate) => {
+            authenticate::authenticate(core, &call.headers, certificate.as_deref()).await?
+        }
+    };
+    let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let exempt = long_running || call.user.groups.iter().any(|group| group == "system:masters");
+    // Held until the answer is made.
+    let _place = if long_running { None } else { Some(core.flow.enter(mutating, exempt)?) };
+    core.access.check(call).await?;
+    let answer = route(core, call);
+    if long_running {
+        return answer.await;
+    }
+    match tokio::time::timeout(core.config.request_timeout, answer).await {
+        Ok(reply) => reply,
+        Err(_) => Err(timed_out(core)),
+    }
+}
+
+fn timed_out(core: &Core) -> ApiStatus {
+    let seconds = core.config.request_timeout.as_secs();
+    let text = format!("request did not complete within the allowed duration of {seconds} seconds");
+    ApiStatus::new(504, kedge_meta::StatusReason::Timeout, format!("Timeout: {text}"))
+}
+
+async fn route(core: &Arc<Core>, call: &mut Call) -> Reply {
+    let Target::Resource(target) = &call.target else { return documents::answer(core, call).await };
+    let registry = core.registry.load();
+    let Some(resource) = registry.find(&target.group, &target.version, &target.resource) else {
+        return documents::answer(core, call).await;
+    };
+    let resource = Arc::clone(resource);
+    drop(registry);
+    if let Some(handler) = rest::handler(&resource, target) {
+        return handler(core, call, &resource).await;
+    }
+    check_served(&resource, target, call.verb)?;
+    match call.verb {
+        "get" => read::get(core, call, &resource).await,
+        "list" => read::list(core, call, &resource).await,
+        "watch" => watch::watch(core, call, &resource).await,
+        "create" => create::create(core, call, &resource).await,
+        "update" => update::update(core, call, &resource).await,
+        "patch" => patch::patch(core, call, &resource).await,
+        "delete" => delete::delete(core, call, &resource).await,
+        "deletecollection" => delete::delete_collection(core, call, &resource).await,
+        _ => Err(ApiStatus::method_not_allowed()),
+    }
+}
+
+/// 404 and 405 for what the registry does not know of a resource.
+fn check_served(resource: &Resource, target: &ResourceTarget, verb: &str) -> Result<(), ApiStatus> {
+    let kind = &resource.kind;
+    let across = kind.namespaced && target.namespace.is_empty();
+    let misplaced = !kind.namespaced && !target.namespace.is_empty() && !resource.is("", "namespaces");
+    if misplaced || (across && !target.name.is_empty() && !matches!(verb, "list" | "watch")) || !target.rest.is_empty()
+    {
+        return Err(ApiStatus::no_such_path());
+    }
+    let served = match target.subresource.is_empty() {
+        true => {
+            let nameless = target.name.is_empty() && matches!(verb, "update" | "patch");
+            kind.has_verb(verb) && !nameless && !(across && matches!(verb, "create" | "deletecollection"))
+        }
+        false => {
+            let subresource = kind.subresource(&target.subresource).ok_or_else(ApiStatus::no_such_path)?;
+            subresource.verbs.iter().any(|own| own == verb)
+        }
+    };
+    if served && resource.is_stored() { Ok(()) } else { Err(ApiStatus::method_not_allowed()) }
+}
+
+fn labels(core: &Core, call: &Call) -> Labels {
+    let mut labels = Labels {
+        verb: call.verb,
+        group: String::new(),
+        version: String::new(),
+        resource: String::new(),
+        subresource: String::new(),
+        scope: "",
+    };
+    let Target::Resource(target) = &call.target else { return labels };
+    let registry = core.registry.load();
+    // Only what is served is named, so that clients can't make up series.
+    let Some(resource) = registry.find(&target.group, &target.version, &target.resource) else { return labels };
+    labels.group = target.group.clone();
+    labels.version = target.version.clone();
+    labels.resource = target.resource.clone();
+    if resource.kind.subresource(&target.subresource).is_some() {
+        labels.subresource = target.subresource.clone();
+    }
+    labels.scope = match (target.name.is_empty(), target.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
+    labels
+}

@@ -1,0 +1,190 @@
+//! Lists by label without looking at every object: for each resource that is listed so, an index from `key=value` to the
+//! records that carry it.
+//!
+//! An index is made by the first list that needs it and catches up with the store when the next one comes; nothing runs
+//! in between, and a resource that is never listed by label costs nothing. Invariant: a lookup shows the store as it was
+//! at one revision, which is at least the one that was current when the lookup began.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use kedge_meta::{LabelSelector, Operator};
+use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Revision, Store, StoreError, Watch, WatchError};
+use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::scan;
+
+/// How many changes are taken from the store at once.
+const BATCH: usize = 1024;
+
+/// The indexes, by store prefix of the resource.
+#[derive(Default)]
+pub(crate) struct LabelIndexes {
+    by_prefix: Mutex<HashMap<String, Arc<AsyncMutex<Option<Index>>>>>,
+}
+
+struct Index {
+    hasher: RandomState,
+    records: BTreeMap<Key, Record>,
+    keys_by_term: HashMap<u64, BTreeSet<Key>>,
+    revision: Revision,
+    watch: Box<dyn Watch>,
+}
+
+impl LabelIndexes {
+    /// The records under `prefix` that carry every label that `selector` asks for by value, with keys starting with
+    /// `below`, in order, and their revision; `None` where the selector names no value, so that an index is of no use.
+    /// The caller checks the rest of the selector.
+    pub(crate) async fn lookup(
+        &self,
+        store: &dyn Store,
+        prefix: &str,
+        below: &str,
+        selector: &LabelSelector,
+    ) -> Result<Option<(Vec<Record>, Revision)>, StoreError> {
+        let wanted = selector.requirements().iter().filter(|requirement| requirement.operator == Operator::In);
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let slot = Arc::clone(self.by_prefix.lock().entry(prefix.to_owned()).or_default());
+        let mut slot = slot.lock().await;
+        let index = current(&mut slot, store, prefix).await?;
+        // The requirement with the fewest candidates decides.
+        let candidates = |requirement: &&kedge_meta::Requirement| -> Vec<&BTreeSet<Key>> {
+            let terms = requirement.values.iter().map(|value| index.term(&requirement.key, value));
+            terms.filter_map(|term| index.keys_by_term.get(&term)).collect()
+        };
+        let best = wanted.iter().map(candidates).min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>());
+        let keys: BTreeSet<&Key> = best.unwrap_or_default().into_iter().flatten().collect();
+        let keys = keys.into_iter().filter(|key| key.as_str().starts_with(below));
+        Ok(Some((keys.filter_map(|key| index.records.get(key).cloned()).collect(), index.revision)))
+    }
+}
+
+async fn current<'a>(slot: &'a mut Option<Index>, store: &dyn Store, prefix: &str) -> Result<&'a Index, StoreError> {
+    let caught_up = match slot {
+        Some(index) => index.catch_up(store.revision()),
+        None => Err(WatchError::Closed),
+    };
+    if caught_up.is_err() {
+        *slot = Some(Index::build(store, prefix).await?);
+    }
+    Ok(slot.as_ref().expect("it was built or is current"))
+}
+
+impl Index {
+    async fn build(store: &dyn Store, prefix: &str) -> Result<Self, StoreError> {
+        let page = store.list(ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() }).await?;
+        let watch = store.watch(prefix, page.revision)?;
+        let (records, keys_by_term) = (BTreeMap::new(), HashMap::new());
+        let mut index = Self { hasher: RandomState::new(), records, keys_by_term, revision: page.revision, watch };
+        for record in page.records {
+            index.insert(record);
+        }
+        Ok(index)
+    }
+
+    /// Takes in what happened up to `revision`, and maybe more.
+    fn catch_up(&mut self, revision: Revision) -> Result<(), WatchError> {
+        if self.revision >= revision {
+            return Ok(());
+        }
+        while let Some(changes) = self.watch.next(BATCH).now_or_never() {
+            for change in changes? {
+                self.apply(&change);
+            }
+        }
+        self.revision = self.revision.max(self.watch.progress());
+        Ok(())
+    }
+
+    fn apply(&mut self, change: &Change) {
+        self.remove(&change.record.key);
+        if change.kind != ChangeKind::Deleted {
+            self.insert(change.record.clone());
+        }
+        self.revision = self.revision.max(change.revision);
+    }
+
+    fn insert(&mut self, record: Record) {
+        for term in self.terms(&record) {
+            self.keys_by_term.entry(term).or_default().insert(record.key.clone());
+        }
+        self.records.insert(record.key.clone(), record);
+    }
+
+    fn remove(&mut self, key: &Key) {
+        let Some(record) = self.records.remove(key) else { return };
+        for term in self.terms(&record) {
+            if let Some(keys) = self.keys_by_term.get_mut(&term) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.keys_by_term.remove(&term);
+                }
+            }
+        }
+    }
+
+    fn terms(&self, record: &Record) -> Vec<u64> {
+        let labels = scan::field(&record.value, &["metadata", "labels"]);
+        labels.map(|raw| scan::strings(raw).map(|(key, value)| self.term(&key, &value)).collect()).unwrap_or_default()
+    }
+
+    fn term(&self, key: &str, value: &str) -> u64 {
+        self.hasher.hash_one((key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kedge_store::{Durability, MemoryStore, Template, Transaction, Write};
+
+    use super::*;
+
+    async fn put(store: &MemoryStore, name: &str, labels: &str) {
+        let bytes = Bytes::from(format!("{{\"metadata\":{{\"labels\":{labels},\"name\":\"{name}\"}}}}"));
+        let write =
+            Write::Put { key: Key::new(format!("/p/{name}")), value: Template { bytes, splice_at: None }, ttl: None };
+        commit(store, write).await;
+    }
+
+    async fn commit(store: &MemoryStore, write: Write) {
+        let transaction = Transaction { conditions: vec![], writes: vec![write], durability: Durability::Durable };
+        store.commit(transaction).await.unwrap();
+    }
+
+    async fn check(indexes: &LabelIndexes, store: &MemoryStore, selector: &str, expected: Option<&[&str]>) {
+        let selector = LabelSelector::parse(selector).unwrap();
+        let found = indexes.lookup(store, "/p/", "/p/", &selector).await.unwrap();
+        let names = found
+            .as_ref()
+            .map(|(records, _)| records.iter().map(|record| &record.key.as_str()[3..]).collect::<Vec<_>>());
+        assert_eq!(names.as_deref(), expected, "{selector}");
+        assert!(found.is_none_or(|(_, revision)| revision == store.revision()));
+    }
+
+    #[tokio::test]
+    async fn an_index_follows_the_store() {
+        let (store, indexes) = (MemoryStore::new(), LabelIndexes::default());
+        put(&store, "a", r#"{"app":"web","tier":"1"}"#).await;
+        put(&store, "b", r#"{"app":"web"}"#).await;
+        put(&store, "c", r#"{"app":"api"}"#).await;
+        check(&indexes, &store, "app=web", Some(&["a", "b"])).await;
+        check(&indexes, &store, "app in (web,api)", Some(&["a", "b", "c"])).await;
+        check(&indexes, &store, "app=web,tier=1", Some(&["a"])).await;
+        check(&indexes, &store, "tier", None).await;
+        put(&store, "b", r#"{"app":"api"}"#).await;
+        commit(&store, Write::Delete { key: Key::new("/p/c") }).await;
+        check(&indexes, &store, "app=web", Some(&["a"])).await;
+        check(&indexes, &store, "app=api", Some(&["b"])).await;
+        store.compact(store.revision()).await.unwrap();
+        put(&store, "d", r#"{"app":"api"}"#).await;
+        store.compact(store.revision()).await.unwrap();
+        check(&indexes, &store, "app=api", Some(&["b", "d"])).await;
+    }
+}

@@ -1,0 +1,174 @@
+//! Content negotiation: what the client sends, what it wants back, and in which form.
+//!
+//! JSON and YAML, both ways. Protobuf is not spoken yet: requests in it are refused with 415 and answers offered in
+//! another encoding, so that clients fall back. Invariant: what is not acceptable is refused before anything is done.
+
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use kedge_meta::{ApiStatus, StatusReason};
+use kedge_schema::BodyFormat;
+
+use crate::query::Query;
+
+/// What an answer is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json { pretty: bool },
+    Yaml,
+}
+
+/// In which form an object or list is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The object itself.
+    Object,
+    /// `meta.k8s.io` `Table` of this version.
+    Table(&'static str),
+    /// `PartialObjectMetadata`, or its list where a list was asked for.
+    Metadata,
+}
+
+/// What the client accepts best.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) encoding: Encoding,
+    pub(crate) form: Form,
+}
+
+impl Accepted {
+    /// Whether stored bytes can go out as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.encoding == Encoding::Json { pretty: false } && self.form == Form::Object
+    }
+}
+
+const SUPPORTED: &str = "application/json, application/yaml";
+
+/// One entry of an `Accept` header.
+pub(crate) struct MediaRange<'a> {
+    pub(crate) name: String,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> MediaRange<'a> {
+    pub(crate) fn parse(text: &'a str) -> Self {
+        let mut parts = text.split(';').map(str::trim);
+        let name = parts.next().unwrap_or("").to_ascii_lowercase();
+        let parameter =
+            |part: &'a str| part.split_once('=').map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
+        Self { name, parameters: parts.filter_map(parameter).collect() }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
+        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn quality(&self) -> f32 {
+        self.get("q").and_then(|q| q.parse().ok()).unwrap_or(1.0)
+    }
+}
+
+/// The entries of the `Accept` headers, best first.
+pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges: Vec<_> = values.flat_map(|value| value.split(',')).map(MediaRange::parse).collect();
+    ranges.retain(|range| !range.name.is_empty());
+    ranges.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+    ranges
+}
+
+/// What an answer may look like. Only resources know other forms than the object.
+pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiStatus> {
+    let pretty = wants_pretty(headers, query);
+    let ranges = accept_ranges(headers);
+    if ranges.is_empty() {
+        return Ok(Accepted { encoding: Encoding::Json { pretty }, form: Form::Object });
+    }
+    for range in &ranges {
+        let encoding = match range.name.as_str() {
+            "application/json" | "*/*" | "application/*" => Encoding::Json { pretty },
+            "application/yaml" => Encoding::Yaml,
+            _ => continue,
+        };
+        if let Some(form) = form(range) {
+            return Ok(Accepted { encoding, form });
+        }
+    }
+    let text = format!("only the following media types are accepted: {SUPPORTED}");
+    Err(ApiStatus::new(406, StatusReason::NotAcceptable, text))
+}
+
+fn form(range: &MediaRange<'_>) -> Option<Form> {
+    let Some(kind) = range.get("as") else { return Some(Form::Object) };
+    let version = match (range.get("g"), range.get("v")) {
+        (Some("meta.k8s.io"), Some("v1")) => "v1",
+        (Some("meta.k8s.io"), Some("v1beta1")) => "v1beta1",
+        _ => return None,
+    };
+    match (kind, version) {
+        ("Table", version) => Some(Form::Table(version)),
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1") => Some(Form::Metadata),
+        _ => None,
+    }
+}
+
+fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
+    if let Some(pretty) = query.get("pretty") {
+        return matches!(pretty, "true" | "1" | "");
+    }
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("");
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|browser| agent.starts_with(browser))
+}
+
+/// The encoding of a request's object.
+pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiStatus> {
+    match content_type(headers).as_str() {
+        "" | "application/json" => Ok(BodyFormat::Json),
+        "application/yaml" => Ok(BodyFormat::Yaml),
+        _ => Err(unsupported_media_type(SUPPORTED)),
+    }
+}
+
+/// The media type of a request's body, without parameters.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    MediaRange::parse(value).name
+}
+
+/// 415 with what would do.
+pub(crate) fn unsupported_media_type(supported: &str) -> ApiStatus {
+    let text = format!("the body of the request was in an unknown format - accepted media types include: {supported}");
+    ApiStatus::new(415, StatusReason::UnsupportedMediaType, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &str, expected: Option<(Encoding, Form)>) {
+        let mut headers = HeaderMap::new();
+        if !accept.is_empty() {
+            headers.insert(ACCEPT, accept.parse().unwrap());
+        }
+        let actual = accepted(&headers, &Query::default()).ok().map(|accepted| (accepted.encoding, accepted.form));
+        assert_eq!(actual, expected, "{accept}");
+    }
+
+    #[test]
+    fn the_best_acceptable_form_is_chosen() {
+        let json = Encoding::Json { pretty: false };
+        check("", Some((json, Form::Object)));
+        check("*/*", Some((json, Form::Object)));
+        check("application/yaml", Some((Encoding::Yaml, Form::Object)));
+        check("application/vnd.kubernetes.protobuf,application/json", Some((json, Form::Object)));
+        check("application/vnd.kubernetes.protobuf", None);
+        check("text/html", None);
+        check("application/yaml;q=0.5,application/json;q=0.9", Some((json, Form::Object)));
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        check(table, Some((json, Form::Table("v1"))));
+        check("application/json;as=Table;v=v1beta1;g=meta.k8s.io", Some((json, Form::Table("v1beta1"))));
+        check("application/json;as=Table;v=v9;g=meta.k8s.io", None);
+        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some((json, Form::Metadata)));
+        check("application/json;stream=watch", Some((json, Form::Object)));
+    }
+}

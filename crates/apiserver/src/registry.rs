@@ -1,0 +1,114 @@
+//! The kinds that are served, found by the words of a path.
+//!
+//! Built-in and custom kinds are the same [`Resource`]; the registry can be replaced as a whole while requests run.
+//! Invariant: within one group, version and resource name there is one resource.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kedge_kinds::{Backing, Kind};
+use kedge_meta::GroupResource;
+use kedge_schema::Schema;
+use kedge_store::Key;
+
+/// One kind in one served version, with what requests need of it at hand.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    pub(crate) kind: Kind,
+    pub(crate) api_version: String,
+    pub(crate) group_resource: GroupResource,
+    /// Stored bytes are answers as they are.
+    pub(crate) is_storage_version: bool,
+    schema: Schema<'static>,
+}
+
+impl Resource {
+    pub(crate) fn new(kind: Kind) -> Self {
+        let schema = kedge_schema::type_by_gvk(&kind.group, &kind.version, &kind.kind).map(Schema::of);
+        Self {
+            api_version: kind.api_version().into_owned(),
+            group_resource: kind.group_resource(),
+            is_storage_version: kind.is_storage_version(),
+            schema: schema.unwrap_or_else(Schema::untyped),
+            kind,
+        }
+    }
+
+    /// What is known of the fields of its objects.
+    pub(crate) fn schema(&self) -> Schema<'_> {
+        self.schema
+    }
+
+    /// Whether its objects are in the store.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.kind.backing == Backing::Stored
+    }
+
+    /// The store key of an object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Key {
+        Key::new(self.kind.key(namespace, name))
+    }
+
+    /// Whether this is the resource `resource` in `group`.
+    pub(crate) fn is(&self, group: &str, resource: &str) -> bool {
+        self.kind.resource == resource && self.kind.group == group
+    }
+}
+
+/// Resource by version and name, of one group.
+type Versions = BTreeMap<String, BTreeMap<String, Arc<Resource>>>;
+
+/// Everything that is served.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    by_group: BTreeMap<String, Versions>,
+    in_order: Vec<Arc<Resource>>,
+}
+
+impl Registry {
+    /// The kinds that are built in.
+    pub(crate) fn builtin() -> Self {
+        let mut registry = Self::default();
+        for kind in kedge_kinds::builtins().iter().filter(|kind| kind.served_by_default) {
+            registry.add(kind.clone());
+        }
+        registry
+    }
+
+    /// Adds a kind, in the place of one with the same group, version and resource.
+    pub(crate) fn add(&mut self, kind: Kind) {
+        let resource = Arc::new(Resource::new(kind));
+        let kind = &resource.kind;
+        let versions = self.by_group.entry(kind.group.to_string()).or_default();
+        let resources = versions.entry(kind.version.to_string()).or_default();
+        let replaced = resources.insert(kind.resource.to_string(), Arc::clone(&resource));
+        self.in_order.retain(|known| replaced.as_ref().is_none_or(|replaced| !Arc::ptr_eq(known, replaced)));
+        self.in_order.push(resource);
+    }
+
+    /// The resource that a path names.
+    pub(crate) fn find(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Resource>> {
+        self.by_group.get(group)?.get(version)?.get(resource)
+    }
+
+    /// The version of a resource in which its objects are stored, or any version that is served.
+    pub(crate) fn storage(&self, group: &str, resource: &str) -> Option<&Arc<Resource>> {
+        let served = || self.in_order.iter().filter(|known| known.is(group, resource));
+        served().find(|known| known.is_storage_version).or_else(|| served().next())
+    }
+
+    /// The resource of a kind.
+    pub(crate) fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        self.by_group.get(group)?.get(version)?.values().find(|resource| resource.kind.kind == kind)
+    }
+
+    /// Everything, in the order of registration.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.in_order.iter()
+    }
+
+    /// Whether a group is served in a version.
+    pub(crate) fn serves(&self, group: &str, version: &str) -> bool {
+        self.by_group.get(group).is_some_and(|versions| versions.contains_key(version))
+    }
+}

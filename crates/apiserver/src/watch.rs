@@ -1,0 +1,336 @@
+//! Watches: a cursor of the store turned into frames.
+//!
+//! All changes that are there leave in one write. Invariant: what a client sees is the selected part of the collection's
+//! history, in order, without gaps, from the revision it asked for; where that cannot be kept it gets an `ERROR` event
+//! with code 410 and the watch ends.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::{Response, StatusCode};
+use kedge_kinds::Kind;
+use kedge_meta::ApiStatus;
+use kedge_store::{Change, ChangeKind, Record, Revision, StoreError, Watch, WatchError};
+use rand::Rng;
+use serde_json::json;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::core::Core;
+use crate::negotiate::Form;
+use crate::present::View;
+use crate::query::{AtRevision, ListOptions};
+use crate::read;
+use crate::registry::Resource;
+use crate::reply::{self, Reply, store_error};
+use crate::select::Selection;
+
+/// How many changes are taken at once.
+const BATCH: usize = 512;
+
+/// About how many bytes of the initial state leave at once.
+const INITIAL_CHUNK: usize = 64 << 10;
+
+/// How often a quiet watch is told how far it got.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long before its end a watch gets its last bookmark.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// Marks the bookmark that ends the initial events of a streaming list.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// GET with `watch`.
+pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) -> Reply {
+    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let mut options = ListOptions::parse(&call.query)?;
+    options.watch = true;
+    let target = call.resource();
+    if target.watch_prefix && !target.name.is_empty() {
+        let text = format!("metadata.name={}", target.name);
+        options.fields =
+            kedge_meta::FieldSelector::parse(&text).map_err(|error| ApiStatus::bad_request(error.to_string()))?;
+    }
+    let selection = Selection::new(Arc::clone(resource), options.labels.clone(), options.fields.clone())?;
+    let prefix = prefix(&resource.kind, &target.namespace, &selection);
+    let start = match plan_start(&options) {
+        Start::Initial => start_with_state(core, resource, &target.namespace, &selection, &prefix).await?,
+        Start::Now => start_after(core, &prefix, core.store.revision())?,
+        Start::After(revision) => start_after(core, &prefix, revision)?,
+    };
+    let Some(mut start) = start else { return Ok(expired_at_start(core, &options)) };
+    if options.send_initial_events == Some(true) && options.allow_bookmarks {
+        start.end_of_state = Some(start.after);
+    }
+    let watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options);
+    let body = Body::stream(stream::unfold(watcher, |mut watcher| async move {
+        let bytes = watcher.next().await?;
+        Some((Ok(bytes), watcher))
+    }));
+    Ok(reply::respond(StatusCode::OK, reply::JSON, body))
+}
+
+/// The narrowest prefix that holds everything that can be selected.
+fn prefix(kind: &Kind, namespace: &str, selection: &Selection) -> String {
+    let namespace =
+        if namespace.is_empty() && kind.namespaced { selection.exact_namespace().unwrap_or("") } else { namespace };
+    match selection.exact_name() {
+        Some(name) if !kind.namespaced || !namespace.is_empty() => kind.key(namespace, name),
+        _ => kind.prefix(namespace),
+    }
+}
+
+enum Start {
+    /// With everything there is as `ADDED`.
+    Initial,
+    Now,
+    After(Revision),
+}
+
+fn plan_start(options: &ListOptions) -> Start {
+    match (options.send_initial_events, options.at) {
+        (Some(true), _) | (None, AtRevision::Latest | AtRevision::Any) => Start::Initial,
+        (Some(false), AtRevision::Latest | AtRevision::Any) => Start::Now,
+        (_, AtRevision::NotOlderThan(revision) | AtRevision::Exactly(revision)) => Start::After(Revision(revision)),
+    }
+}
+
+struct Started {
+    watch: Box<dyn Watch>,
+    state: VecDeque<Record>,
+    after: Revision,
+    end_of_state: Option<Revision>,
+}
+
+async fn start_with_state(
+    core: &Core,
+    resource: &Arc<Resource>,
+    namespace: &str,
+    selection: &Selection,
+    prefix: &str,
+) -> Result<Option<Started>, ApiStatus> {
+    let (records, revision) = read::all(core, resource, namespace, selection).await?;
+    let started = start_after(core, prefix, revision)?;
+    Ok(started.map(|started| Started { state: records.into(), ..started }))
+}
+
+/// `None` where the store has forgotten what came after `revision`.
+fn start_after(core: &Core, prefix: &str, revision: Revision) -> Result<Option<Started>, ApiStatus> {
+    let watch = match core.store.watch(prefix, revision) {
+        Err(StoreError::Compacted { .. }) => return Ok(None),
+        // What has not happened yet is waited for, as upstream does.
+        Err(StoreError::Future { current, .. }) => core.store.watch(prefix, current),
+        watch => watch,
+    };
+    let watch = watch.map_err(store_error)?;
+    Ok(Some(Started { watch, state: VecDeque::new(), after: revision, end_of_state: None }))
+}
+
+fn expired_at_start(core: &Core, options: &ListOptions) -> Response<Body> {
+    let requested = match options.at {
+        AtRevision::NotOlderThan(revision) | AtRevision::Exactly(revision) => revision,
+        AtRevision::Latest | AtRevision::Any => 0,
+    };
+    reply::respond(StatusCode::OK, reply::JSON, Body::full(expired(requested, core.store.oldest())))
+}
+
+fn expired(requested: u64, oldest: Revision) -> Bytes {
+    let status = ApiStatus::expired(format!("too old resource version: {requested} ({oldest})"));
+    let mut text = json!({"type": "ERROR", "object": status.to_json()}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+struct Watcher {
+    started: Started,
+    resource: Arc<Resource>,
+    view: View,
+    selection: Selection,
+    bookmarks: bool,
+    /// The next bookmark, or the end.
+    timer: Pin<Box<Sleep>>,
+    deadline: Instant,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    sent_columns: bool,
+    ended: bool,
+}
+
+impl Watcher {
+    fn new(
+        core: &Core,
+        started: Started,
+        resource: Arc<Resource>,
+        view: View,
+        selection: Selection,
+        options: &ListOptions,
+    ) -> Self {
+        // A random end keeps clients from coming back all at once.
+        let spread = rand::rng().random_range(1.0..2.0);
+        let timeout = options.timeout.unwrap_or(core.config.min_request_timeout.mul_f64(spread));
+        let deadline = Instant::now() + timeout;
+        let bookmarks = options.allow_bookmarks;
+        let mut watcher = Self {
+            started,
+            resource,
+            view,
+            selection,
+            bookmarks,
+            timer: Box::pin(tokio::time::sleep_until(deadline)),
+            deadline,
+            shutdown: Box::pin(core.shutdown.clone().cancelled_owned()),
+            sent_columns: false,
+            ended: false,
+        };
+        watcher.set_timer();
+        watcher
+    }
+
+    /// The next bytes; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if let Some(bytes) = self.initial() {
+            return Some(bytes);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                changes = self.started.watch.next(BATCH) => {
+                    let bytes = match changes {
+                        Ok(changes) => self.frames(&changes),
+                        Err(error) => return self.end(&error),
+                    };
+                    if !bytes.is_empty() {
+                        return Some(bytes);
+                    }
+                }
+                () = &mut self.timer => match self.tick() {
+                    Some(bytes) => return Some(bytes),
+                    None if self.ended => return None,
+                    None => {}
+                },
+                () = &mut self.shutdown => return None,
+            }
+        }
+    }
+
+    fn end(&mut self, error: &WatchError) -> Option<Bytes> {
+        self.ended = true;
+        match error {
+            WatchError::Lagged { oldest } => Some(expired(self.started.after.0, *oldest)),
+            WatchError::Closed => None,
+        }
+    }
+
+    fn initial(&mut self) -> Option<Bytes> {
+        let mut bytes = BytesMut::new();
+        while bytes.len() < INITIAL_CHUNK {
+            let Some(record) = self.started.state.pop_front() else { break };
+            self.write_event(&mut bytes, "ADDED", &record.value);
+        }
+        if self.started.state.is_empty()
+            && let Some(revision) = self.started.end_of_state.take()
+        {
+            bytes.extend_from_slice(&self.bookmark(revision, true));
+        }
+        if bytes.is_empty() { None } else { Some(bytes.freeze()) }
+    }
+
+    fn frames(&mut self, changes: &[Arc<Change>]) -> Bytes {
+        let size: usize = changes.iter().map(|change| change.record.value.len() + 48).sum();
+        let mut bytes = BytesMut::with_capacity(if self.selection.is_everything() { size } else { 0 });
+        for change in changes {
+            // Before the revision that the client asked for only where that lies in the future.
+            if change.revision <= self.started.after {
+                continue;
+            }
+            self.started.after = change.revision;
+            if let Some((kind, object)) = event(change, &self.selection) {
+                self.write_event(&mut bytes, kind, &object);
+            }
+        }
+        bytes.freeze()
+    }
+
+    fn write_event(&mut self, bytes: &mut BytesMut, kind: &str, stored: &Bytes) {
+        let object = match self.view.accepted.form {
+            Form::Object if self.resource.is_storage_version => stored.clone(),
+            _ => self.view.render(&self.resource, stored, !self.sent_columns),
+        };
+        self.sent_columns = true;
+        bytes.extend_from_slice(b"{\"type\":\"");
+        bytes.extend_from_slice(kind.as_bytes());
+        bytes.extend_from_slice(b"\",\"object\":");
+        bytes.extend_from_slice(&object);
+        bytes.extend_from_slice(b"}\n");
+    }
+
+    /// The timer has rung: a bookmark, or the end.
+    fn tick(&mut self) -> Option<Bytes> {
+        if Instant::now() >= self.deadline {
+            self.ended = true;
+            return None;
+        }
+        self.set_timer();
+        let revision = self.started.watch.progress();
+        // A watch that waits for the future has nothing to tell before it comes.
+        (revision >= self.started.after).then(|| self.bookmark(revision, false))
+    }
+
+    fn set_timer(&mut self) {
+        let now = Instant::now();
+        let last = self.deadline.checked_sub(LAST_BOOKMARK).unwrap_or(self.deadline);
+        let next = match self.bookmarks {
+            true if now + BOOKMARK_INTERVAL < last => now + BOOKMARK_INTERVAL,
+            true if now < last => last,
+            _ => self.deadline,
+        };
+        self.timer.as_mut().reset(next);
+    }
+
+    fn bookmark(&self, revision: Revision, ends_state: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if ends_state {
+            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+        }
+        let object = match self.view.accepted.form {
+            Form::Object => {
+                json!({"kind": self.resource.kind.kind, "apiVersion": self.resource.api_version, "metadata": metadata})
+            }
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Form::Table(version) => table_bookmark(version, &metadata),
+        };
+        let mut text = json!({"type": "BOOKMARK", "object": object}).to_string();
+        text.push('\n');
+        text.into()
+    }
+}
+
+fn table_bookmark(version: &str, metadata: &serde_json::Value) -> serde_json::Value {
+    let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+    json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "columnDefinitions": [],
+        "metadata": {"resourceVersion": metadata["resourceVersion"]}, "rows": [{"cells": [], "object": object}]})
+}
+
+/// What a change is to somebody who sees the selected objects only.
+fn event(change: &Change, selection: &Selection) -> Option<(&'static str, Bytes)> {
+    let deleted = change.kind == ChangeKind::Deleted;
+    let is_selected = !deleted && selection.matches(&change.record.value);
+    let previous = change.previous.as_ref().filter(|previous| selection.matches(&previous.value));
+    match (is_selected, previous) {
+        (true, None) => Some(("ADDED", change.record.value.clone())),
+        (true, Some(_)) => Some(("MODIFIED", change.record.value.clone())),
+        // The last state that was selected, at the revision at which it ceased to be.
+        (false, Some(previous)) => Some(("DELETED", previous.value_at(change.revision))),
+        (false, None) => None,
+    }
+}
