@@ -24,6 +24,8 @@ mod kind;
 mod metadata;
 mod networking;
 mod node;
+mod path;
+mod pod_spec;
 mod policy;
 mod rbac;
 mod registry;

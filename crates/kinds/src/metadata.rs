@@ -3,25 +3,23 @@
 //! Not the namespace and not `generateName`: the API server knows the request's namespace and draws the random suffix. The
 //! invariant: what only the server may set never comes from a client.
 
-use kedge_meta::{FieldError, FieldPath, format_time};
+use kedge_meta::{FieldError, format_time};
 use serde_json::Value;
 
 use crate::formats;
 use crate::kind::Kind;
+use crate::path::Path;
 use crate::strategy::{NameRule, UnsupportedField, WriteContext};
 use crate::value::{at, child, entries, field_text, int, is_set, items, keep, remove, set, text, truth};
 
 /// The most that an object's annotations may hold, keys and values together, in bytes.
 const ANNOTATIONS_LIMIT: usize = 256 * 1024;
 
-/// What a client's text says after an update that changes what may not change.
-pub(crate) const IMMUTABLE: &str = "field is immutable";
-
 /// Fields of metadata that only the server sets.
 const SERVER_SET: &[&str] = &["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"];
 
 pub(crate) fn prepare_create(kind: &Kind, object: &mut Value, context: &WriteContext<'_>) {
-    if kind.has_status() {
+    if kind.has_status() && !kind.strategy.keeps_status_on_create() {
         for field in kind.strategy.status_fields() {
             remove(object, field);
         }
@@ -84,14 +82,14 @@ pub(crate) fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
 
 pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let path = FieldPath::new("metadata");
+    let path = Path::root("metadata");
     let metadata = &object["metadata"];
     let generate_name = text(metadata, &["generateName"]);
     if !generate_name.is_empty() {
         name_errors(kind.strategy.name_rule(), generate_name, true, &path.child("generateName"), &mut errors);
     }
     match text(metadata, &["name"]) {
-        "" => errors.push(FieldError::required(&path.child("name"), "name or generateName is required")),
+        "" => path.child("name").required(&mut errors, "name or generateName is required"),
         name => name_errors(kind.strategy.name_rule(), name, false, &path.child("name"), &mut errors),
     }
     namespace_errors(kind, text(metadata, &["namespace"]), &path.child("namespace"), &mut errors);
@@ -103,22 +101,19 @@ pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<FieldError> {
 pub(crate) fn validate_update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
     let _ = kind;
     let mut errors = Vec::new();
-    let path = FieldPath::new("metadata");
+    let path = Path::root("metadata");
     let (new, old) = (&new["metadata"], &old["metadata"]);
     if is_set(old, &["deletionTimestamp"]) {
         new_finalizer_errors(new, old, &path.child("finalizers"), &mut errors);
     }
     for field in ["name", "namespace"].iter().chain(SERVER_SET) {
-        if at(new, &[field]) != at(old, &[field]) {
-            let value = at(new, &[field]).cloned().unwrap_or(Value::Null);
-            errors.push(FieldError::invalid(&path.child(field), &value, IMMUTABLE));
-        }
+        path.child(field).immutable(&mut errors, at(new, &[field]), at(old, &[field]));
     }
     shared_errors(new, &path, &mut errors);
     errors
 }
 
-fn name_errors(rule: NameRule, name: &str, prefix: bool, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn name_errors(rule: NameRule, name: &str, prefix: bool, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     // What is generated from a prefix never ends with the prefix's dash.
     let masked = match name.strip_suffix('-') {
         Some(rest) if prefix && !rest.is_empty() => format!("{}a", &rest[..rest.len() - last_char_len(rest)]),
@@ -131,73 +126,68 @@ fn name_errors(rule: NameRule, name: &str, prefix: bool, path: &FieldPath, error
         NameRule::PathSegment | NameRule::Own if prefix => formats::path_segment_prefix(name),
         NameRule::PathSegment | NameRule::Own => formats::path_segment(name),
     };
-    errors.extend(wrong.iter().map(|why| FieldError::invalid(path, &Value::from(name), why)));
+    path.check(errors, name, wrong);
 }
 
 fn last_char_len(text: &str) -> usize {
     text.chars().next_back().map_or(0, char::len_utf8)
 }
 
-fn namespace_errors(kind: &Kind, namespace: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn namespace_errors(kind: &Kind, namespace: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     match (kind.namespaced, namespace) {
-        (true, "") => errors.push(FieldError::required(path, "")),
-        (true, _) => {
-            let wrong = formats::label(namespace);
-            errors.extend(wrong.iter().map(|why| FieldError::invalid(path, &Value::from(namespace), why)));
-        }
+        (true, "") => path.required(errors, ""),
+        (true, _) => path.check(errors, namespace, formats::label(namespace)),
         (false, "") => {}
-        (false, _) => errors.push(FieldError::forbidden(path, "not allowed on this type")),
+        (false, _) => path.forbidden(errors, "not allowed on this type"),
     }
 }
 
 /// What creates and updates check alike.
-fn shared_errors(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn shared_errors(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     label_errors(metadata, "labels", path, errors);
     annotation_errors(metadata, &path.child("annotations"), errors);
     owner_errors(metadata, &path.child("ownerReferences"), errors);
 }
 
 /// What is wrong with the labels in the map `field` of `holder`.
-pub(crate) fn label_errors(holder: &Value, field: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub(crate) fn label_errors(holder: &Value, field: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     for (key, value) in entries(holder, &[field]) {
         let path = path.child(field);
-        let wrong = formats::qualified_name(key);
-        errors.extend(wrong.iter().map(|why| FieldError::invalid(&path, &Value::from(key.as_str()), why)));
-        let wrong = formats::label_value(value.as_str().unwrap_or_default());
-        errors.extend(wrong.iter().map(|why| FieldError::invalid(&path, value, why)));
+        let value = value.as_str().unwrap_or_default();
+        path.check(errors, key, formats::qualified_name(key));
+        path.check(errors, value, formats::label_value(value));
     }
 }
 
 /// What is wrong with annotations.
-pub(crate) fn annotation_errors(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub(crate) fn annotation_errors(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mut size = 0;
     for (key, value) in entries(metadata, &["annotations"]) {
         size += key.len() + value.as_str().map_or(0, str::len);
-        let wrong = formats::qualified_name(&key.to_lowercase());
-        errors.extend(wrong.iter().map(|why| FieldError::invalid(path, &Value::from(key.as_str()), why)));
+        path.check(errors, key, formats::qualified_name(&key.to_lowercase()));
     }
     if size > ANNOTATIONS_LIMIT {
-        errors.push(FieldError::too_long(path, ANNOTATIONS_LIMIT));
+        path.too_long(errors, ANNOTATIONS_LIMIT);
     }
 }
 
-fn owner_errors(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn owner_errors(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let references = items(metadata, &["ownerReferences"]);
     let mut first_controller: Option<String> = None;
     for (index, reference) in references.iter().enumerate() {
         let path = path.index(index);
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(reference, &[field]).is_empty() {
-                errors.push(FieldError::required(&path.child(field), "must not be empty"));
+                path.child(field).required(errors, "must not be empty");
             }
         }
         let api_version = text(reference, &["apiVersion"]);
         if api_version.matches('/').count() > 1 || api_version.ends_with('/') {
             let why = "must be <group>/<version> or <version>";
-            errors.push(FieldError::invalid(&path.child("apiVersion"), &Value::from(api_version), why));
+            path.child("apiVersion").invalid(errors, api_version, why);
         }
         if api_version == "v1" && text(reference, &["kind"]) == "Event" {
-            errors.push(FieldError::invalid(&path, reference, "/v1, Kind=Event is disallowed from being an owner"));
+            path.invalid(errors, reference.clone(), "/v1, Kind=Event is disallowed from being an owner");
         }
     }
     for reference in references.iter().filter(|reference| truth(reference, &["controller"])) {
@@ -208,26 +198,26 @@ fn owner_errors(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>
                 let why = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
                 );
-                errors.push(FieldError::invalid(path, &metadata["ownerReferences"], &why));
+                path.invalid(errors, metadata["ownerReferences"].clone(), &why);
             }
         }
     }
 }
 
-fn finalizer_errors(metadata: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn finalizer_errors(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let finalizers = items(metadata, &["finalizers"]);
     for finalizer in finalizers {
-        let wrong = formats::qualified_name(finalizer.as_str().unwrap_or_default());
-        errors.extend(wrong.iter().map(|why| FieldError::invalid(path, finalizer, why)));
+        let finalizer = finalizer.as_str().unwrap_or_default();
+        path.check(errors, finalizer, formats::qualified_name(finalizer));
     }
     let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
     if has("orphan") && has("foregroundDeletion") {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(FieldError::invalid(path, &metadata["finalizers"], why));
+        path.invalid(errors, metadata["finalizers"].clone(), why);
     }
 }
 
-fn new_finalizer_errors(new: &Value, old: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn new_finalizer_errors(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let known = items(old, &["finalizers"]);
     let mut added: Vec<&str> =
         items(new, &["finalizers"]).iter().filter(|name| !known.contains(name)).filter_map(Value::as_str).collect();
@@ -239,7 +229,7 @@ fn new_finalizer_errors(new: &Value, old: &Value, path: &FieldPath, errors: &mut
             "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
             list.join(", ")
         );
-        errors.push(FieldError::forbidden(path, &why));
+        path.forbidden(errors, &why);
     }
 }
 

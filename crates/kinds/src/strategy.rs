@@ -104,6 +104,11 @@ pub trait Strategy: Send + Sync {
         &["status"]
     }
 
+    /// Whether a new object keeps the status that the client sends.
+    fn keeps_status_on_create(&self) -> bool {
+        false
+    }
+
     /// Whether PUT of an object that is not there creates it.
     fn creates_on_update(&self) -> bool {
         false

@@ -84,6 +84,13 @@ impl FieldError {
         Self::make(FieldErrorKind::NotSupported, path, text)
     }
 
+    /// The value is not one of `supported`, which the text lists in the order given.
+    pub fn not_supported_in_order(path: &FieldPath, value: &serde_json::Value, supported: &[&str]) -> Self {
+        let supported: Vec<String> = supported.iter().map(|value| format!("\"{value}\"")).collect();
+        let text = format!("Unsupported value: {value}: supported values: {}", supported.join(", "));
+        Self::make(FieldErrorKind::NotSupported, path, text)
+    }
+
     /// The value may stand only once.
     pub fn duplicate(path: &FieldPath, value: &serde_json::Value) -> Self {
         Self::make(FieldErrorKind::Duplicate, path, format!("Duplicate value: {value}"))

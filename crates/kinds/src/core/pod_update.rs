@@ -1,0 +1,307 @@
+//! What an update of a pod, its status, its ephemeral containers or its resources may change.
+//!
+//! The invariant: everything that is not named here as changeable is compared with the old pod.
+
+use std::collections::BTreeSet;
+
+use kedge_meta::{FieldError, FieldPath};
+use serde_json::{Map, Value, json};
+
+use crate::formats;
+use crate::path::Path;
+use crate::pod_spec::qos_class;
+use crate::value::{at, at_mut, int, is_set, items, items_mut, map, set, text};
+
+const SPEC: Path<'static> = Path::root("spec");
+
+const NOT_CHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
+     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
+     tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// What a main update may not do.
+pub(super) fn validate(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let (new, old) = (&new["spec"], &old["spec"]);
+    for list in ["containers", "initContainers"] {
+        if items(new, &[list]).len() != items(old, &[list]).len() {
+            return SPEC.child(list).forbidden(errors, "pod updates may not add or remove containers");
+        }
+    }
+    if !deadline(new, old, errors) {
+        return;
+    }
+    tolerations(new, old, errors);
+    gates(new, old, errors);
+    let changed = changed_fields(new, old);
+    if !changed.is_empty() {
+        // DIVERGES: upstream appends a Go diff of the two specs; this lists the changed fields with both values.
+        let lines: Vec<String> = changed
+            .iter()
+            .map(|field| format!("spec.{field}: {} -> {}", brief(old.get(*field)), brief(new.get(*field))))
+            .collect();
+        SPEC.forbidden(errors, &format!("{NOT_CHANGEABLE}\n{}\n", lines.join("\n")));
+    }
+}
+
+fn brief(value: Option<&Value>) -> String {
+    let text = value.map_or_else(|| "<unset>".to_owned(), Value::to_string);
+    match text.char_indices().nth(200) {
+        Some((cut, _)) => format!("{}...", &text[..cut]),
+        None => text,
+    }
+}
+
+/// Whether checking goes on.
+fn deadline(new: &Value, old: &Value, errors: &mut Vec<FieldError>) -> bool {
+    let path = SPEC.child("activeDeadlineSeconds");
+    let before = int(old, &["activeDeadlineSeconds"]);
+    match int(new, &["activeDeadlineSeconds"]) {
+        Some(seconds) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
+            path.check_number(errors, seconds, formats::in_range(seconds, 0, i64::from(i32::MAX)));
+            false
+        }
+        Some(seconds) if before.is_some_and(|before| before < seconds) => {
+            path.invalid(errors, seconds, "must be less than or equal to previous value");
+            false
+        }
+        None if before.is_some() => {
+            path.invalid(errors, Value::Null, "must not update from a positive integer to nil value");
+            true
+        }
+        _ => true,
+    }
+}
+
+fn tolerations(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let same = |a: &Value, b: &Value| {
+        let fields = ["key", "operator", "value", "effect"];
+        fields.iter().all(|field| text(a, &[field]) == text(b, &[field]))
+    };
+    let kept = |old: &Value| items(new, &["tolerations"]).iter().any(|new| same(new, old));
+    if !items(old, &["tolerations"]).iter().all(kept) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        SPEC.child("tolerations").forbidden(errors, why);
+    }
+}
+
+fn gates(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let known = items(old, &["schedulingGates"]);
+    for (index, gate) in items(new, &["schedulingGates"]).iter().enumerate() {
+        let name = text(gate, &["name"]);
+        if !known.iter().any(|known| text(known, &["name"]) == name) {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            SPEC.child("schedulingGates").index(index).child("name").forbidden(errors, &why);
+        }
+    }
+}
+
+/// Fields of the spec that changed and may not.
+fn changed_fields<'a>(new: &'a Value, old: &'a Value) -> BTreeSet<&'a str> {
+    let (Some(new_fields), Some(old_fields)) = (new.as_object(), old.as_object()) else {
+        return BTreeSet::new();
+    };
+    let gated = !items(old, &["schedulingGates"]).is_empty();
+    let fields: BTreeSet<&str> = new_fields.keys().chain(old_fields.keys()).map(String::as_str).collect();
+    fields.into_iter().filter(|field| !may_change(field, new, old, gated)).collect()
+}
+
+fn may_change(field: &str, new: &Value, old: &Value, gated: bool) -> bool {
+    let (after, before) = (at(new, &[field]), at(old, &[field]));
+    after == before
+        || match field {
+            "activeDeadlineSeconds" | "tolerations" | "schedulingGates" => true,
+            "containers" | "initContainers" => same_but(new, old, field, &["image"]),
+            "terminationGracePeriodSeconds" => {
+                before.and_then(Value::as_i64).is_some_and(|before| before < 0) && after == Some(&json!(1))
+            }
+            "nodeSelector" if gated => {
+                let added = map(new, &[field]);
+                map(old, &[field]).is_none_or(|old| {
+                    old.iter().all(|(key, value)| added.and_then(|added| added.get(key)) == Some(value))
+                })
+            }
+            "affinity" if gated => {
+                ["podAffinity", "podAntiAffinity"].iter().all(|kind| at(new, &[field, kind]) == at(old, &[field, kind]))
+            }
+            _ => false,
+        }
+}
+
+/// Whether two lists of containers are the same but for some fields.
+fn same_but(new: &Value, old: &Value, list: &str, fields: &[&str]) -> bool {
+    let strip = |container: &Value| -> Map<String, Value> {
+        let all = container.as_object().cloned().unwrap_or_default();
+        all.into_iter().filter(|(field, _)| !fields.contains(&field.as_str())).collect()
+    };
+    let (new, old) = (items(new, &[list]), items(old, &[list]));
+    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| strip(new) == strip(old))
+}
+
+/// What a status update may not do.
+pub(super) fn validate_status(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let path = Path::root("status");
+    let nominated = text(new, &["status", "nominatedNodeName"]);
+    if nominated != text(old, &["status", "nominatedNodeName"]) && !nominated.is_empty() {
+        path.child("nominatedNodeName").check(errors, nominated, formats::subdomain(nominated));
+    }
+    path.child("qosClass").immutable(errors, at(new, &["status", "qosClass"]), at(old, &["status", "qosClass"]));
+    for (index, condition) in items(new, &["status", "conditions"]).iter().enumerate() {
+        let kind = text(condition, &["type"]);
+        let observed = int(condition, &["observedGeneration"]).unwrap_or(0);
+        let list = path.child("conditions");
+        let path = list.index(index);
+        path.child("type").check(errors, kind, formats::qualified_name(kind));
+        if observed < 0 {
+            let why = "must be a non-negative integer";
+            path.child("observedGeneration").invalid(errors, observed, why);
+        }
+    }
+    state_transitions(new, old, &path.child("containerStatuses"), errors);
+    for list in ["podIPs", "hostIPs"] {
+        ips(new, list, &path, errors);
+    }
+}
+
+/// A container that has ended stays so, unless its restart policy lets it run again.
+fn state_transitions(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let pod_policy = text(old, &["spec", "restartPolicy"]);
+    let specs = items(old, &["spec", "containers"]);
+    for (index, before) in items(old, &["status", "containerStatuses"]).iter().enumerate() {
+        let Some(terminated) = at(before, &["state", "terminated"]) else { continue };
+        let name = text(before, &["name"]);
+        let spec = specs.iter().find(|spec| text(spec, &["name"]) == name);
+        if spec.is_some_and(|spec| is_set(spec, &["restartPolicyRules"])) {
+            continue;
+        }
+        let policy = match spec.map(|spec| text(spec, &["restartPolicy"])).unwrap_or_default() {
+            "" => pod_policy,
+            own => own,
+        };
+        let failed = int(terminated, &["exitCode"]).unwrap_or(0) != 0;
+        if policy == "Always" || (policy == "OnFailure" && failed) {
+            continue;
+        }
+        let after = items(new, &["status", "containerStatuses"]).iter().find(|after| text(after, &["name"]) == name);
+        if after.is_some_and(|after| at(after, &["state", "terminated"]).is_none()) {
+            path.index(index).child("state").forbidden(errors, "may not be transitioned to non-terminated state");
+        }
+    }
+}
+
+fn ips(new: &Value, list: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let all = items(new, &["status", list]);
+    for (index, entry) in all.iter().enumerate() {
+        let ip = text(entry, &["ip"]);
+        path.child(list).index(index).check(errors, ip, formats::ip(ip));
+        if all[..index].iter().any(|earlier| text(earlier, &["ip"]) == ip) {
+            path.child(list).index(index).duplicate(errors, ip);
+        }
+    }
+}
+
+/// Makes `new` the old pod with the new ephemeral containers.
+pub(super) fn keep_all_but_ephemeral_containers(new: &mut Value, old: &Value) {
+    let containers = at(new, &["spec", "ephemeralContainers"]).cloned();
+    replace(new, old);
+    if let (Some(containers), Some(spec)) = (containers, new.get_mut("spec")) {
+        set(spec, "ephemeralContainers", containers);
+    }
+}
+
+/// Makes `new` the old pod with the new resources and resize policies of containers.
+pub(super) fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let spec = new.get_mut("spec").map(Value::take).unwrap_or_default();
+    replace(new, old);
+    for list in ["containers", "initContainers"] {
+        for container in items_mut(new, &["spec", list]) {
+            let name = text(container, &["name"]);
+            let wanted = items(&spec, &[list]).iter().find(|wanted| text(wanted, &["name"]) == name).cloned();
+            for field in ["resources", "resizePolicy"] {
+                if let Some(value) = wanted.as_ref().and_then(|wanted| at(wanted, &[field])) {
+                    set(container, field, value.clone());
+                }
+            }
+        }
+    }
+    if let (Some(resources), Some(kept)) = (at(&spec, &["resources"]), at_mut(new, &["spec"])) {
+        set(kept, "resources", resources.clone());
+    }
+}
+
+/// Puts the old pod in the place of the new one, except for the version that the client has seen.
+fn replace(new: &mut Value, old: &Value) {
+    let version = at(new, &["metadata", "resourceVersion"]).cloned();
+    new.clone_from(old);
+    if let (Some(version), Some(metadata)) = (version, new.get_mut("metadata")) {
+        set(metadata, "resourceVersion", version);
+    }
+}
+
+/// What an update of ephemeral containers may not do: remove or change one that is there.
+pub(super) fn validate_ephemeral_containers(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    if is_mirror(old) {
+        *errors = vec![FieldError::forbidden(&FieldPath::default(), "static pods do not support ephemeral containers")];
+        return;
+    }
+    let path = SPEC.child("ephemeralContainers");
+    let after = items(new, &["spec", "ephemeralContainers"]);
+    for before in items(old, &["spec", "ephemeralContainers"]) {
+        let name = text(before, &["name"]);
+        match after.iter().find(|after| text(after, &["name"]) == name) {
+            None => path.forbidden(errors, &format!("existing ephemeral containers {name:?} may not be removed\n")),
+            Some(after) if after != before => {
+                path.forbidden(errors, &format!("existing ephemeral containers {name:?} may not be changed\n"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// What a resize may not do.
+pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    if is_mirror(old) {
+        *errors = vec![FieldError::forbidden(&FieldPath::default(), "static pods cannot be resized")];
+        return;
+    }
+    let class = text(old, &["status", "qosClass"]);
+    if !class.is_empty() && qos_class(&new["spec"]) != class {
+        SPEC.invalid(errors, class, "Pod QOS Class may not change as a result of resizing");
+    }
+    for list in ["initContainers", "containers"] {
+        let pairs = items(new, &["spec", list]).iter().zip(items(old, &["spec", list])).enumerate();
+        for (index, (new, old)) in pairs {
+            let field = SPEC.child(list);
+            let item = field.index(index);
+            resized(new, old, list, &item.child("resources"), errors);
+        }
+    }
+}
+
+fn resized(new: &Value, old: &Value, list: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    for amounts in ["requests", "limits"] {
+        let before = map(old, &["resources", amounts]);
+        let after = map(new, &["resources", amounts]);
+        let removed = before.into_iter().flatten().any(|(name, _)| after.is_none_or(|after| !after.contains_key(name)));
+        if removed {
+            let what = if amounts == "requests" { "resource requests" } else { "resource limits" };
+            path.child(amounts).forbidden(errors, &format!("{what} cannot be removed"));
+        }
+        let other = |name: &str| !matches!(name, "cpu" | "memory");
+        let rest = |amounts: Option<&Map<String, Value>>| -> Map<String, Value> {
+            amounts.into_iter().flatten().filter(|(name, _)| other(name)).map(|(a, b)| (a.clone(), b.clone())).collect()
+        };
+        if rest(before) != rest(after) {
+            SPEC.forbidden(errors, "only cpu and memory resources are mutable");
+        }
+    }
+    let sidecar = text(old, &["restartPolicy"]) == "Always";
+    if list == "initContainers" && !sidecar && at(new, &["resources"]) != at(old, &["resources"]) {
+        SPEC.forbidden(errors, "resources for non-sidecar init containers are immutable");
+    }
+    if at(new, &["resizePolicy"]) != at(old, &["resizePolicy"]) {
+        SPEC.forbidden(errors, "only cpu and memory resources are mutable");
+    }
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    at(pod, &["metadata", "annotations", "kubernetes.io/config.mirror"]).is_some()
+}
