@@ -1,1 +1,18 @@
-//! The scheduler
+//! The scheduler: which node a pod runs on.
+//!
+//! Deciding is pure: plugins look at a snapshot of the nodes and a pod, and know no clock, no API and no runtime. The
+//! edges (watching, binding, events, preemption's deletions) are in `run` and `execute`.
+
+mod cache;
+mod cycle;
+mod execute;
+mod framework;
+mod node_info;
+mod plugins;
+mod preemption;
+mod queue;
+mod resources;
+mod run;
+mod selectors;
+
+pub use run::{Config, Deps, Error, run};

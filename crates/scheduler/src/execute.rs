@@ -1,0 +1,98 @@
+//! The scheduler's effects: bindings, conditions, deletions and events.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kedge_client::{Client, EventType, Recorder, object_reference};
+use kedge_meta::{Clock, format_time};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::node_info::PodInfo;
+
+/// Does what was decided. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) scheduler_name: Arc<str>,
+}
+
+impl Executor {
+    /// Binds a pod to a node.
+    pub(crate) async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
+        let body = json!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.pod.metadata.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let pods = self.pods(pod);
+        pods.create_subresource::<Value, Value>("binding", &pod.key.name, &PostParams::default(), &body).await?;
+        let text = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
+        self.recorder.event(&object_reference(&*pod.pod), EventType::Normal, "Scheduled", text);
+        Ok(())
+    }
+
+    /// Tells the volume controller on which node a claim will be used.
+    pub(crate) async fn select_node(&self, claim: &PersistentVolumeClaim, node: &str) -> Result<(), kube::Error> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let patch = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": node}}});
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
+    }
+
+    /// Says on the pod why it has no node: the condition, and where it fits nowhere an event.
+    pub(crate) async fn report_unscheduled(&self, pod: &PodInfo, reason: &str, message: &str) {
+        if reason == "Unschedulable" {
+            self.recorder.event(&object_reference(&*pod.pod), EventType::Warning, "FailedScheduling", message);
+        }
+        let unchanged = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
+            condition.type_ == "PodScheduled"
+                && condition.status == "False"
+                && condition.reason.as_deref() == Some(reason)
+                && condition.message.as_deref() == Some(message)
+        });
+        if unchanged {
+            return;
+        }
+        let patch = json!({"status": {"conditions": [{
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+            "lastTransitionTime": format_time(self.clock.now()),
+        }]}});
+        self.patch_status(pod, patch).await;
+    }
+
+    /// Deletes the victims of a preemption and promises the node to the pod.
+    pub(crate) async fn preempt(&self, pod: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) {
+        for victim in victims {
+            let text = format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name);
+            let patch = json!({"status": {"conditions": [{
+                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": text,
+                "lastTransitionTime": format_time(self.clock.now()),
+            }]}});
+            self.patch_status(victim, patch).await;
+            if let Err(error) = self.pods(victim).delete(&victim.key.name, &DeleteParams::default()).await {
+                tracing::warn!(pod = %victim.key, %error, "a preempted pod could not be deleted");
+                continue;
+            }
+            let by = pod.pod.metadata.uid.as_deref().unwrap_or_default();
+            let text = format!("Preempted by pod {by} on node {node}");
+            self.recorder.event(&object_reference(&*victim.pod), EventType::Normal, "Preempted", text);
+        }
+        self.patch_status(pod, json!({"status": {"nominatedNodeName": node}})).await;
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, patch: Value) {
+        let result =
+            self.pods(pod).patch_status(&pod.key.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+        if let Err(error) = result {
+            tracing::debug!(pod = %pod.key, %error, "a pod's status could not be patched");
+        }
+    }
+
+    fn pods(&self, pod: &PodInfo) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &pod.key.namespace)
+    }
+}

@@ -1,0 +1,96 @@
+//! Upstream's extension points, as far as they are pure: filter, score, and what both prepare for one pod.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use crate::node_info::{NodeInfo, PodInfo};
+
+/// The best score that a plugin gives a node.
+pub(crate) const MAX_SCORE: i64 = 100;
+
+/// A plugin's word about a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The pod may run there.
+    Fits,
+    /// It may not, but could if other pods went away.
+    Unschedulable(Vec<String>),
+    /// It may not, whatever pods go away.
+    Unresolvable(String),
+}
+
+impl Verdict {
+    pub(crate) fn unschedulable(reason: impl Into<String>) -> Self {
+        Verdict::Unschedulable(vec![reason.into()])
+    }
+
+    pub(crate) fn fits(&self) -> bool {
+        *self == Verdict::Fits
+    }
+
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        match self {
+            Verdict::Fits => Vec::new(),
+            Verdict::Unschedulable(reasons) => reasons.clone(),
+            Verdict::Unresolvable(reason) => vec![reason.clone()],
+        }
+    }
+}
+
+/// What plugins may look at besides pods and nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    pub(crate) namespace_labels: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) claims: Vec<Arc<PersistentVolumeClaim>>,
+    pub(crate) volumes: Vec<Arc<PersistentVolume>>,
+    pub(crate) storage_classes: Vec<Arc<StorageClass>>,
+    /// Label selectors (as maps) of the Services and owners that select the pod, for spreading without constraints.
+    pub(crate) default_spread_selectors: Vec<BTreeMap<String, String>>,
+}
+
+/// One pod to be placed, and everything it may be placed on.
+pub(crate) struct Cycle<'a> {
+    pub(crate) pod: &'a PodInfo,
+    pub(crate) nodes: &'a [&'a NodeInfo],
+    pub(crate) surroundings: &'a Surroundings,
+}
+
+/// What a plugin prepared for one cycle.
+pub(crate) trait Evaluation {
+    /// Whether the pod may run on a node.
+    fn filter(&self, _node: &NodeInfo) -> Verdict {
+        Verdict::Fits
+    }
+
+    /// How much a node is liked, in any unit; `None` where the plugin has no opinion in this cycle.
+    fn score(&self, _node: &NodeInfo) -> Option<i64> {
+        None
+    }
+
+    /// Brings the scores of all nodes that fit into 0..=100.
+    fn normalize(&self, _scores: &mut [i64]) {}
+}
+
+/// A plugin: upstream's name, the weight of its score, and its evaluation of a cycle.
+pub(crate) trait Plugin: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    fn weight(&self) -> i64 {
+        1
+    }
+
+    /// Prepares for a cycle; `None` where the pod gives the plugin nothing to say.
+    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>>;
+}
+
+/// Scales scores so that the highest becomes 100; `reverse` makes the lowest the best.
+pub(crate) fn scale_to_max(scores: &mut [i64], reverse: bool) {
+    let most = scores.iter().copied().max().unwrap_or_default();
+    for score in scores {
+        let scaled = if most == 0 { 0 } else { *score * MAX_SCORE / most };
+        *score = if reverse { MAX_SCORE - scaled } else { scaled };
+    }
+}

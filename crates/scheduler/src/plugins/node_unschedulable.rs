@@ -1,0 +1,54 @@
+//! NodeUnschedulable: cordoned nodes take only pods that tolerate it.
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
+use crate::node_info::NodeInfo;
+use crate::selectors::tolerated;
+
+pub(crate) struct NodeUnschedulable;
+
+struct Tolerance<'a>(&'a [Toleration]);
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        let tolerations = cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default();
+        Some(Box::new(Tolerance(tolerations)))
+    }
+}
+
+impl Evaluation for Tolerance<'_> {
+    fn filter(&self, node: &NodeInfo) -> Verdict {
+        let cordoned = node.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        };
+        match cordoned && !tolerated(&taint, self.0) {
+            true => Verdict::Unresolvable("node(s) were unschedulable".to_owned()),
+            false => Verdict::Fits,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::test_world::{filter, node, pod};
+    use serde_json::json;
+
+    #[test]
+    fn a_cordoned_node_is_left_alone() {
+        let nodes = [node(json!({"spec": {"unschedulable": true}}), vec![]), node(json!({"spec": {}}), vec![])];
+        let plain = pod(json!({"spec": {"containers": []}}));
+        let refusal = Verdict::Unresolvable("node(s) were unschedulable".to_owned());
+        assert_eq!(filter(&NodeUnschedulable, &plain, &nodes), [refusal, Verdict::Fits]);
+        let daemon = pod(json!({"spec": {"containers": [], "tolerations": [{"operator": "Exists"}]}}));
+        assert_eq!(filter(&NodeUnschedulable, &daemon, &nodes), [Verdict::Fits, Verdict::Fits]);
+    }
+}

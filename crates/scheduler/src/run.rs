@@ -1,0 +1,413 @@
+//! The scheduler's loop: one task owns the cache and the queue, takes in changes, and decides about one pod at a time;
+//! bindings and other effects run beside it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kedge_client::{
+    Change, Client, Informer, Informers, LeaderConfig, LeaderElector, LeaderError, Recorder, object_key,
+};
+use kedge_meta::{Clock, ComponentStatus, LabelSelector, ObjectKey};
+use rand::Rng;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::cycle::{Failure, Outcome, decide};
+use crate::execute::Executor;
+use crate::framework::{Cycle, Plugin, Surroundings};
+use crate::node_info::{NodeInfo, PodInfo};
+use crate::plugins::{BindingMode, binding_mode, default_plugins};
+use crate::preemption;
+use crate::queue::{Queue, Taken, is_gated};
+
+const FINISHED_BOUND: usize = 256;
+
+/// What the scheduler is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Pods with this `spec.schedulerName` are its business.
+    pub scheduler_name: String,
+    /// Where several schedulers may run: the lease for which they compete.
+    pub leader_election: Option<LeaderConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { scheduler_name: "default-scheduler".to_owned(), leader_election: None }
+    }
+}
+
+/// What the scheduler works with.
+pub struct Deps {
+    /// The API, as `system:kube-scheduler`.
+    pub client: Client,
+    /// Shared caches.
+    pub informers: Informers,
+    /// Where it reports.
+    pub status: ComponentStatus,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why the scheduler can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The leader election's durations make no sense.
+    #[error("the leader election is misconfigured")]
+    Leader(#[from] LeaderError),
+}
+
+/// Schedules until `shutdown`. Losing the API or the lease never ends it: it stops deciding, says so, and goes on later.
+pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
+    let mut elector = match &config.leader_election {
+        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader.clone())?),
+        None => None,
+    };
+    let Some(elector) = &mut elector else {
+        schedule(&config, &deps, shutdown).await;
+        return Ok(());
+    };
+    while !shutdown.is_cancelled() {
+        deps.status.set(kedge_meta::ComponentState::Starting, "WaitingForLease", "another scheduler is active");
+        if !elector.acquire(&shutdown).await {
+            break;
+        }
+        let term = shutdown.child_token();
+        let work = schedule(&config, &deps, term.clone());
+        let (_, lost) = tokio::join!(work, async {
+            let lost = elector.hold(&shutdown).await;
+            term.cancel();
+            lost
+        });
+        if let Some(after) = lost {
+            let text = format!("the lease could not be renewed for {:.1} s; competing again", after.as_secs_f64());
+            deps.status.degraded("LeaseLost", text);
+        }
+    }
+    Ok(())
+}
+
+async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
+    let informers = &deps.informers;
+    let caches = Caches {
+        namespaces: informers.all(),
+        services: informers.all(),
+        claims: informers.all(),
+        volumes: informers.all(),
+        storage_classes: informers.all(),
+        budgets: informers.all(),
+    };
+    let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = caches.synced() => {}
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => return,
+        () = async { pods.synced().await; nodes.synced().await } => {}
+    }
+    let recorder = Recorder::start(deps.client.clone(), &config.scheduler_name, "", shutdown.clone());
+    let (finished, bindings) = mpsc::channel(FINISHED_BOUND);
+    let scheduler = Scheduler {
+        executor: Executor {
+            client: deps.client.clone(),
+            recorder,
+            clock: deps.clock.clone(),
+            scheduler_name: config.scheduler_name.as_str().into(),
+        },
+        scheduler_name: config.scheduler_name.clone(),
+        status: deps.status.clone(),
+        caches,
+        cache: Cache::default(),
+        queue: Queue::default(),
+        plugins: default_plugins(),
+        nominated: HashMap::new(),
+        finished,
+    };
+    deps.status.running();
+    scheduler.work(pods, nodes, bindings, shutdown).await;
+}
+
+struct Caches {
+    namespaces: Informer<Namespace>,
+    services: Informer<Service>,
+    claims: Informer<PersistentVolumeClaim>,
+    volumes: Informer<PersistentVolume>,
+    storage_classes: Informer<StorageClass>,
+    budgets: Informer<PodDisruptionBudget>,
+}
+
+impl Caches {
+    async fn synced(&self) {
+        self.namespaces.synced().await;
+        self.services.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.storage_classes.synced().await;
+        self.budgets.synced().await;
+    }
+}
+
+/// How a binding ended.
+struct Binding {
+    taken: Taken,
+    result: Result<(), String>,
+}
+
+struct Scheduler {
+    executor: Executor,
+    scheduler_name: String,
+    status: ComponentStatus,
+    caches: Caches,
+    cache: Cache,
+    queue: Queue,
+    plugins: Vec<Box<dyn Plugin>>,
+    nominated: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
+    finished: mpsc::Sender<Binding>,
+}
+
+impl Scheduler {
+    async fn work(
+        mut self,
+        pods: Informer<Pod>,
+        nodes: Informer<Node>,
+        mut bindings: mpsc::Receiver<Binding>,
+        shutdown: CancellationToken,
+    ) {
+        let (mut pods, mut nodes) = (pods.subscribe(), nodes.subscribe());
+        let (mut claims, mut volumes) = (self.caches.claims.subscribe(), self.caches.volumes.subscribe());
+        loop {
+            while let Some(change) = nodes.try_next() {
+                self.take_in_node(change);
+            }
+            while let Some(change) = pods.try_next() {
+                self.take_in_pod(change);
+            }
+            if let Some(taken) = self.queue.next(Instant::now()) {
+                self.attempt(taken).await;
+                // The loop must not starve the other tasks of its thread while many pods wait.
+                tokio::task::yield_now().await;
+                if !shutdown.is_cancelled() {
+                    continue;
+                }
+            }
+            let due = self.queue.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                change = pods.next() => self.take_in_pod(change),
+                change = nodes.next() => self.take_in_node(change),
+                _ = claims.next() => self.queue.cluster_changed(Instant::now()),
+                _ = volumes.next() => self.queue.cluster_changed(Instant::now()),
+                Some(binding) = bindings.recv() => self.take_in_binding(binding),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            self.status.heartbeat(None);
+        }
+    }
+
+    fn take_in_node(&mut self, change: Change<Node>) {
+        match change {
+            Change::Added(node) => self.cache.set_node(node),
+            Change::Updated { old, new } => {
+                let helps = may_help(&old, &new);
+                self.cache.set_node(new);
+                if !helps {
+                    return;
+                }
+            }
+            Change::Deleted(node) => self.cache.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+        }
+        self.queue.cluster_changed(Instant::now());
+    }
+
+    fn take_in_pod(&mut self, change: Change<Pod>) {
+        let deleted = matches!(change, Change::Deleted(_));
+        let pod = change.object().clone();
+        let key = object_key(&*pod);
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty());
+        if deleted || is_terminal(&pod) {
+            self.queue.remove(&key);
+            self.nominated.remove(&key);
+            self.cache.remove_pod(&key);
+            return self.queue.cluster_changed(Instant::now());
+        }
+        if let Some(node) = node {
+            self.queue.remove(&key);
+            self.nominated.remove(&key);
+            self.cache.set_pod(&node, Arc::new(PodInfo::new(pod)));
+            // A new neighbour may be what a pod with affinity waits for.
+            return self.queue.cluster_changed(Instant::now());
+        }
+        let ours = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()) == Some(&self.scheduler_name);
+        if !ours || pod.metadata.deletion_timestamp.is_some() {
+            return self.queue.remove(&key);
+        }
+        let only_status = matches!(&change, Change::Updated { old, new } if old.spec == new.spec && old.metadata.labels == new.metadata.labels);
+        if !only_status && !self.cache.is_assumed(&key) {
+            self.enqueue(Arc::new(PodInfo::new(pod)));
+        }
+    }
+
+    fn enqueue(&mut self, pod: Arc<PodInfo>) {
+        if is_gated(&pod) {
+            let (executor, pod) = (self.executor.clone(), pod.clone());
+            tokio::spawn(async move {
+                let text = "Scheduling is blocked due to non-empty scheduling gates";
+                executor.report_unscheduled(&pod, "SchedulingGated", text).await;
+            });
+        }
+        self.queue.add(pod);
+    }
+
+    fn take_in_binding(&mut self, binding: Binding) {
+        let Err(why) = binding.result else { return };
+        tracing::warn!(pod = %binding.taken.pod.key, why, "a pod could not be bound; it is tried again");
+        self.cache.forget(&binding.taken.pod.key);
+        self.queue.retry(binding.taken, Instant::now());
+    }
+
+    async fn attempt(&mut self, taken: Taken) {
+        let start = Instant::now();
+        let pod = taken.pod.clone();
+        let surroundings = self.surroundings(&pod);
+        let promised: Vec<(String, Arc<PodInfo>)> = self.nominated.values().cloned().collect();
+        let outcome = match promised.is_empty() {
+            true => {
+                let nodes: Vec<&NodeInfo> = self.cache.nodes().collect();
+                self.decide(&pod, &nodes, &surroundings)
+            }
+            false => {
+                let mut copies: Vec<NodeInfo> = self.cache.nodes().cloned().collect();
+                preemption::with_nominated(&mut copies, &promised, &pod);
+                let nodes: Vec<&NodeInfo> = copies.iter().collect();
+                self.decide(&pod, &nodes, &surroundings)
+            }
+        };
+        match outcome {
+            Outcome::Node(node) => self.bind(taken, node, &surroundings),
+            Outcome::Unschedulable(failure) => self.give_up(taken, &failure, &surroundings).await,
+        }
+        self.status.heartbeat(Some(start.elapsed()));
+    }
+
+    fn decide(&self, pod: &PodInfo, nodes: &[&NodeInfo], surroundings: &Surroundings) -> Outcome {
+        let cycle = Cycle { pod, nodes, surroundings };
+        decide(&cycle, &self.plugins, |ties| rand::rng().random_range(0..ties))
+    }
+
+    /// Binds in the background; claims that waited for a node are told first, and the pod comes again once they are
+    /// bound.
+    fn bind(&mut self, taken: Taken, node: String, surroundings: &Surroundings) {
+        let waiting: Vec<Arc<PersistentVolumeClaim>> = surroundings
+            .claims
+            .iter()
+            .filter(|claim| binding_mode(claim, &surroundings.storage_classes) == BindingMode::WaitForFirstConsumer)
+            .cloned()
+            .collect();
+        self.nominated.remove(&taken.pod.key);
+        let (executor, finished) = (self.executor.clone(), self.finished.clone());
+        if !waiting.is_empty() {
+            self.queue.failed(taken, Instant::now());
+            tokio::spawn(async move {
+                for claim in waiting {
+                    if let Err(error) = executor.select_node(&claim, &node).await {
+                        tracing::warn!(%error, node, "a claim could not be given its node");
+                    }
+                }
+            });
+            return;
+        }
+        self.cache.assume(&node, taken.pod.clone());
+        tokio::spawn(async move {
+            let result = executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string());
+            // The receiver only goes away with the scheduler itself.
+            let _ = finished.send(Binding { taken, result }).await;
+        });
+    }
+
+    async fn give_up(&mut self, taken: Taken, failure: &Failure, surroundings: &Surroundings) {
+        let pod = taken.pod.clone();
+        let nodes: Vec<&NodeInfo> = self.cache.nodes().collect();
+        let budgets = self.caches.budgets.list();
+        let found = preemption::find(&pod, &nodes, failure, surroundings, &self.plugins, &budgets);
+        let message = match &found {
+            Some(_) => failure.message(),
+            None => format!("{} {}", failure.message(), preemption::unhelpful_text(failure)),
+        };
+        let message = if failure.verdicts.is_empty() { failure.message() } else { message };
+        let executor = self.executor.clone();
+        if let Some(found) = found {
+            self.nominated.insert(pod.key.clone(), (found.node.clone(), pod.clone()));
+            executor.preempt(&pod, &found.node, &found.victims).await;
+        }
+        tokio::spawn(async move { executor.report_unscheduled(&pod, "Unschedulable", &message).await });
+        self.queue.failed(taken, Instant::now());
+        tracing::debug!(waiting = self.queue.len(), refused_by = ?failure.refused_by, "a pod fits on no node");
+    }
+
+    /// What the plugins may look at, gathered only as far as the pod needs it.
+    fn surroundings(&self, pod: &PodInfo) -> Surroundings {
+        let mut surroundings = Surroundings::default();
+        let Some(spec) = &pod.pod.spec else { return surroundings };
+        let claims = |volume: &k8s_openapi::api::core::v1::Volume| {
+            volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
+        };
+        if spec.volumes.iter().flatten().any(claims) {
+            surroundings.claims = self.claims_of(pod);
+            surroundings.volumes = self.caches.volumes.list();
+            surroundings.storage_classes = self.caches.storage_classes.list();
+        }
+        let labels = |namespace: Arc<Namespace>| {
+            (namespace.metadata.name.clone().unwrap_or_default(), namespace.metadata.labels.clone().unwrap_or_default())
+        };
+        surroundings.namespace_labels = self.caches.namespaces.list().into_iter().map(labels).collect();
+        surroundings.default_spread_selectors = self.spread_selector(pod).into_iter().collect();
+        surroundings
+    }
+
+    fn claims_of(&self, pod: &PodInfo) -> Vec<Arc<PersistentVolumeClaim>> {
+        let volumes = pod.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        volumes
+            .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+                (Some(source), _) => Some(source.claim_name.clone()),
+                (None, Some(_)) => Some(format!("{}-{}", pod.key.name, volume.name)),
+                (None, None) => None,
+            })
+            .filter_map(|name| self.caches.claims.get(&ObjectKey::new(pod.namespace(), name)))
+            .collect()
+    }
+
+    /// The labels by which the pod's Services select it, and its own where a controller made it: its likes.
+    fn spread_selector(&self, pod: &PodInfo) -> Option<BTreeMap<String, String>> {
+        let mut merged = BTreeMap::new();
+        for service in self.caches.services.in_namespace(pod.namespace()) {
+            let Some(selector) = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()) else { continue };
+            if !selector.is_empty() && LabelSelector::from_map(selector).matches(pod.labels()) {
+                merged.extend(selector.clone());
+            }
+        }
+        let owners = pod.pod.metadata.owner_references.iter().flatten();
+        let spread = ["ReplicaSet", "ReplicationController", "StatefulSet"];
+        if owners.into_iter().any(|owner| owner.controller == Some(true) && spread.contains(&owner.kind.as_str())) {
+            let shared = |(key, _): &(&String, &String)| !key.starts_with("statefulset.") && !key.starts_with("apps.");
+            merged.extend(pod.labels().iter().filter(shared).map(|(key, value)| (key.clone(), value.clone())));
+        }
+        (!merged.is_empty()).then_some(merged)
+    }
+}
+
+fn is_terminal(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Whether a node's change could make room: a heartbeat can't.
+fn may_help(old: &Node, new: &Node) -> bool {
+    let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
+    old.spec != new.spec || old.metadata.labels != new.metadata.labels || allocatable(old) != allocatable(new)
+}
