@@ -44,9 +44,12 @@ impl Pending {
         self.commits.push_back(commit);
     }
 
-    /// The newest state of a key that an unpublished commit touches, with that commit.
+    /// The newest state of a key that an unpublished commit touches, with that commit; with none where it is released,
+    /// as that state may be told already.
     pub(crate) fn newest(&self, key: &Key) -> Option<(Option<&Record>, Revision)> {
-        self.overlay.get(key).map(|overlaid| (overlaid.record.as_ref(), overlaid.revision))
+        let overlaid = self.overlay.get(key)?;
+        let untold = if overlaid.released { Revision::default() } else { overlaid.revision };
+        Some((overlaid.record.as_ref(), untold))
     }
 
     /// The state of a key that a released commit touches.
@@ -64,7 +67,8 @@ impl Pending {
     }
 
     pub(crate) fn pop_through(&mut self, through: Revision) -> Option<PendingCommit> {
-        let commit = self.commits.pop_front_if(|commit| commit.revision <= through)?;
+        self.commits.front().filter(|commit| commit.revision <= through)?;
+        let commit = self.commits.pop_front()?;
         for entry in &commit.entries {
             let key = &entry.change.record.key;
             if self.overlay.get(key).is_some_and(|overlaid| overlaid.revision == commit.revision) {

@@ -276,9 +276,8 @@ pub enum WatchError {
 #[async_trait]
 pub trait Watch: Send {
     /// Waits for the next changes of the prefix and returns all that are there, up to `limit` (but whole commits), in
-    /// order, together with the revision up to which nothing has been left out. Returns an empty batch with a newer
-    /// revision when the store moved on without touching the prefix only if asked through [`Watch::progress`].
-    /// Cancel-safe: dropping the future loses nothing.
+    /// the order of revisions and within a commit by key. Never returns an empty batch: that the store moved on without
+    /// touching the prefix is told by [`Watch::progress`]. Cancel-safe: dropping the future loses nothing.
     async fn next(&mut self, limit: usize) -> Result<Vec<Arc<Change>>, WatchError>;
 
     /// The revision up to which this watch has delivered everything (for bookmarks). Moves on also while only other

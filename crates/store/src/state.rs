@@ -36,9 +36,10 @@ pub struct Entry {
 pub struct Prepared {
     /// What the client is told once it is acknowledged.
     pub committed: Committed,
-    /// The changes; empty where the commit changed nothing.
+    /// The changes, by key; empty where the commit changed nothing.
     pub entries: Vec<Entry>,
-    /// The newest unpublished commit that this answer rests on. The answer leaves only after that one is published.
+    /// The newest unpublished and unreleased commit that this answer rests on. The answer leaves only after that one is
+    /// published.
     pub depends_on: Revision,
 }
 
@@ -197,6 +198,8 @@ impl State {
             }
             entries.push(entry);
         }
+        // One order for a commit's changes, which a backend can give back after a restart.
+        entries.sort_by(|a: &Entry, b| a.change.record.key.cmp(&b.change.record.key));
         let revision = if entries.is_empty() { self.head() } else { revision };
         if !entries.is_empty() {
             self.pending.push(PendingCommit { revision, entries: entries.clone() });
@@ -204,7 +207,7 @@ impl State {
         Ok(Prepared { committed: Committed { revision, records }, entries, depends_on })
     }
 
-    /// A key's record as the next commit finds it, with the revision of the unpublished commit it is from, if any.
+    /// A key's record as the next commit finds it, with the revision of the untold commit it is from, if any.
     fn newest(&self, key: &Key) -> (Option<&Record>, Revision) {
         match self.pending.newest(key) {
             Some((record, revision)) => (record, revision),

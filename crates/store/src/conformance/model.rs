@@ -85,6 +85,8 @@ impl Model {
                 }
             }
         }
+        let commit = self.changes.partition_point(|change| change.1 < committed.revision);
+        self.changes[commit..].sort_by(|a, b| a.2.key.cmp(&b.2.key));
         assert_eq!(committed.revision.0, self.now().0 + 1, "revisions have no gap");
         self.snapshots.insert(committed.revision, next);
     }
