@@ -1,1 +1,22 @@
-//! The pod network of a node
+//! The pod network of one node: a bridge, the CNI configuration that plugs pods into it, the kernel switches, routes and
+//! rules that let pods reach each other, Services and the world, and keep packets for nobody on the machine.
+//!
+//! Not here: Services (the proxy's), plugging a pod in (the CNI plugins', called by the container runtime), routes to
+//! other nodes. What is planned is pure; [`run`] keeps the machine that way and [`teardown`] removes what was made.
+
+mod cni;
+mod config;
+mod link;
+mod record;
+mod routes;
+mod rules;
+mod run;
+mod setup;
+mod teardown;
+
+pub use cni::{CNI_FILE_NAME, NETWORK_NAME, PLUGINS, find_plugins, plan_cni_config};
+pub use config::{Config, Deps, Error};
+pub use routes::{RouteKind, RouteSpec, gateway, plan_routes};
+pub use rules::plan_rules;
+pub use run::run;
+pub use teardown::teardown;

@@ -1,0 +1,206 @@
+//! Links, addresses and routes of this network namespace, over rtnetlink. Knows nothing of pods.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
+use tokio::task::AbortHandle;
+
+use crate::config::Error;
+use crate::routes::{RouteKind, RouteSpec};
+
+/// Marks our routes; free in iproute2's table of protocol numbers. Looks like `proto 107`.
+const ROUTE_PROTOCOL: u8 = 107;
+const ENODEV: i32 = -19;
+const EEXIST: i32 = -17;
+const ESRCH: i32 = -3;
+
+/// A connection to the kernel.
+pub(crate) struct Links {
+    handle: Handle,
+    connection: AbortHandle,
+}
+
+/// What is known of a link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) is_bridge: bool,
+    pub(crate) is_up: bool,
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Links {
+    /// Connects, in the network namespace of this thread.
+    pub(crate) fn connect() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| Error::File {
+            file: "the kernel's routing socket".into(),
+            action: "opened",
+            source,
+        })?;
+        Ok(Self { handle, connection: tokio::spawn(connection).abort_handle() })
+    }
+
+    pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>, Error> {
+        let mut found = std::pin::pin!(self.handle.link().get().match_name(name).execute());
+        match found.try_next().await {
+            Ok(message) => Ok(message.map(|message| read_link(&message))),
+            Err(error) if code(&error) == ENODEV => Ok(None),
+            Err(source) => Err(refused(format!("show the interface {name}"), source)),
+        }
+    }
+
+    pub(crate) async fn add_bridge(
+        &self,
+        name: &str,
+        hardware_address: Vec<u8>,
+        mtu: Option<u32>,
+    ) -> Result<(), Error> {
+        let mut bridge = LinkBridge::new(name).address(hardware_address).up();
+        if let Some(mtu) = mtu {
+            bridge = bridge.mtu(mtu);
+        }
+        let added = self.handle.link().add(bridge.build()).execute().await;
+        added.map_err(|source| refused(format!("add the bridge {name}"), source))
+    }
+
+    pub(crate) async fn set_up(&self, index: u32) -> Result<(), Error> {
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let set = self.handle.link().set(up).execute().await;
+        set.map_err(|source| refused(format!("set up the interface {index}"), source))
+    }
+
+    pub(crate) async fn delete_link(&self, index: u32) -> Result<(), Error> {
+        match self.handle.link().del(index).execute().await {
+            Err(error) if code(&error) != ENODEV => Err(refused(format!("delete the interface {index}"), error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The addresses of a link, without link-local ones.
+    pub(crate) async fn addresses(&self, index: u32) -> Result<Vec<IpNet>, Error> {
+        let request = self.handle.address().get().set_link_index_filter(index);
+        let messages: Vec<_> =
+            request.execute().try_collect().await.map_err(|source| refused("list addresses", source))?;
+        let global = messages.into_iter().filter(|message| message.header.scope != AddressScope::Link);
+        let addresses = global.filter_map(|message| {
+            let prefix = message.header.prefix_len;
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(address) => IpNet::new(*address, prefix).ok(),
+                _ => None,
+            })
+        });
+        Ok(addresses.collect())
+    }
+
+    pub(crate) async fn add_address(&self, index: u32, address: IpNet) -> Result<(), Error> {
+        let added = self.handle.address().add(index, address.addr(), address.prefix_len()).execute().await;
+        match added {
+            Err(error) if code(&error) != EEXIST => Err(refused(format!("add the address {address}"), error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Our routes, with what they were made from where that is understood.
+    pub(crate) async fn our_routes(
+        &self,
+        bridge: Option<u32>,
+    ) -> Result<Vec<(Option<RouteSpec>, RouteMessage)>, Error> {
+        let mut routes = Vec::new();
+        let families = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+        for filter in families {
+            let listed = self.handle.route().get(filter).execute();
+            let listed: Vec<_> = listed.try_collect().await.map_err(|source| refused("list routes", source))?;
+            let ours = listed.into_iter().filter(|route| route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL));
+            routes.extend(ours.map(|route| (read_route(&route, bridge), route)));
+        }
+        Ok(routes)
+    }
+
+    pub(crate) async fn add_route(&self, route: &RouteSpec, bridge: u32) -> Result<(), Error> {
+        let action = || format!("add the route to {}", route.destination);
+        let unusable = |_| Error::Config(format!("no route can lead to {}", route.destination));
+        let mut message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(route.destination.addr(), route.destination.prefix_len())
+            .map_err(unusable)?
+            .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
+            .priority(route.metric);
+        message = match &route.kind {
+            RouteKind::Unreachable => message.kind(RouteType::Unreachable),
+            RouteKind::Bridge { source } => {
+                let message = message.output_interface(bridge).scope(RouteScope::Link);
+                match source {
+                    Some(source) => message.pref_source(*source).map_err(unusable)?,
+                    None => message,
+                }
+            }
+        };
+        match self.handle.route().add(message.build()).execute().await {
+            Err(error) if code(&error) != EEXIST => Err(refused(action(), error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn delete_route(&self, route: RouteMessage) -> Result<(), Error> {
+        match self.handle.route().del(route).execute().await {
+            Err(error) if code(&error) != ESRCH => Err(refused("delete a route", error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read_link(message: &LinkMessage) -> Link {
+    let info = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(info) => Some(info),
+        _ => None,
+    });
+    let is_bridge = info.is_some_and(|info| info.contains(&LinkInfo::Kind(InfoKind::Bridge)));
+    Link { index: message.header.index, is_bridge, is_up: message.header.flags.contains(LinkFlags::Up) }
+}
+
+fn read_route(message: &RouteMessage, bridge: Option<u32>) -> Option<RouteSpec> {
+    let address = |address: &RouteAddress| match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    };
+    let (mut destination, mut source, mut metric, mut out) = (None, None, 0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => destination = address(to),
+            RouteAttribute::PrefSource(from) => source = address(from),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => out = Some(*index),
+            _ => {}
+        }
+    }
+    let kind = match message.header.kind {
+        RouteType::Unreachable => RouteKind::Unreachable,
+        RouteType::Unicast if out.is_some() && out == bridge => RouteKind::Bridge { source },
+        _ => return None,
+    };
+    let destination = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
+    Some(RouteSpec { destination, kind, metric })
+}
+
+fn code(error: &rtnetlink::Error) -> i32 {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.raw_code(),
+        _ => 0,
+    }
+}
+
+fn refused(action: impl Into<String>, source: rtnetlink::Error) -> Error {
+    Error::Netlink { action: action.into(), source }
+}
