@@ -333,29 +333,42 @@ async fn exec_over_websocket_against_containerd() -> TestResult {
             outcome["message"].as_str().is_some_and(|text| text.contains("executable file not found")),
             "{outcome}"
         );
+        // A terminal: one output, and the size that the client tells. The loop ends when the size has arrived.
+        let script = "while+[+\"$(stty+size+2%3E/dev/null)\"+!=+\"40+100\"+];+do+:;+done;+echo+sized";
+        let command = format!("sh&command=-c&command={script}&tty=true").replace('"', "%22");
+        let size = b"\x04{\"Width\":100,\"Height\":40}\n";
+        let messages = exec_over_websocket(api, "v5.channel.k8s.io", &command, &[size]).await?;
+        assert_eq!(messages, [vec![1], b"\x01sized\r\n".to_vec(), success]);
         Ok(())
     })
     .await
 }
 
-/// Exit code, standard output and standard error of a kubectl that is given this input.
-async fn kubectl(
-    program: &str,
+/// A kubectl of the one or the other version, that speaks WebSocket or SPDY.
+struct Kubectl {
+    program: String,
+    websockets: &'static str,
     api: SocketAddr,
-    env: &[(&str, &str)],
-    arguments: &[&str],
-    input: &[u8],
-) -> TestResult<(Option<i32>, Vec<u8>, String)> {
-    let mut child = tokio::process::Command::new(program)
-        .args(["--server", &format!("http://{api}"), "--kubeconfig", "/dev/null", "--cache-dir"])
-        .arg(std::env::temp_dir().join(format!("kedge-kubectl-cache-{}", api.port())))
-        .args(arguments)
-        .envs(env.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+    cache: tempfile::TempDir,
+}
+
+impl Kubectl {
+    fn command(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .args(["--server", &format!("http://{}", self.api), "--kubeconfig", "/dev/null", "--cache-dir"])
+            .arg(self.cache.path())
+            .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", self.websockets)
+            .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", self.websockets)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// Exit code, standard output and standard error of a kubectl that is given this input.
+async fn kubectl(tool: &Kubectl, arguments: &[&str], input: &[u8]) -> TestResult<(Option<i32>, Vec<u8>, String)> {
+    let mut child =
+        tool.command().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().ok_or("piped")?;
     let write = async {
         // A command that does not read its input may be gone.
@@ -368,13 +381,22 @@ async fn kubectl(
     Ok((output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned()))
 }
 
+/// The programs of `KEDGE_KUBECTL`, parted by colons, to try several versions; else the one on PATH.
+fn kubectl_programs() -> Vec<String> {
+    let list = std::env::var("KEDGE_KUBECTL").unwrap_or_else(|_| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).map(|dir| dir.join("kubectl")).find(|file| file.is_file());
+        found.map(|file| file.display().to_string()).unwrap_or_default()
+    });
+    list.split(':').filter(|program| !program.is_empty()).map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn kubectl_execs_and_forwards_ports() -> TestResult {
     if skipped("kubectl_execs_and_forwards_ports") {
         return Ok(());
     }
-    let programs: Vec<&str> =
-        ["/usr/local/bin/kubectl", "/usr/bin/kubectl"].into_iter().filter(|file| Path::new(file).exists()).collect();
+    let programs = kubectl_programs();
     if programs.is_empty() {
         say_skipped("kubectl_execs_and_forwards_ports", "kubectl is missing");
         return Ok(());
@@ -384,21 +406,9 @@ async fn kubectl_execs_and_forwards_ports() -> TestResult {
         let large: Vec<u8> = (0..1_000_000_u32).map(|index| index.to_le_bytes()[0]).collect();
         for program in programs {
             for websockets in ["true", "false"] {
-                let env = [
-                    ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets),
-                    ("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets),
-                ];
+                let tool = Kubectl { program: program.clone(), websockets, api, cache: tempfile::tempdir()? };
                 let context = format!("{program}, WebSockets {websockets}");
-                let (code, out, err) = kubectl(program, api, &env, &["exec", "-i", "web", "--", "cat"], &large).await?;
-                assert!(code == Some(0) && out == large, "{context}: {code:?}, {} bytes, {err}", out.len());
-                let script = ["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 3"];
-                let (code, out, err) = kubectl(program, api, &env, &script, b"").await?;
-                assert_eq!((code, &out[..]), (Some(3), &b"out\n"[..]), "{context}: {err}");
-                assert!(
-                    err.starts_with("err\n") && err.ends_with("command terminated with exit code 3\n"),
-                    "{context}: {err}"
-                );
-                forward_with_kubectl(program, api, &env).await.map_err(|error| format!("{context}: {error}"))?;
+                check_kubectl(&tool, &large).await.map_err(|error| format!("{context}: {error}"))?;
             }
         }
         Ok(())
@@ -406,8 +416,24 @@ async fn kubectl_execs_and_forwards_ports() -> TestResult {
     .await
 }
 
+async fn check_kubectl(tool: &Kubectl, large: &[u8]) -> TestResult {
+    let (code, out, err) = kubectl(tool, &["exec", "-i", "web", "--", "cat"], large).await?;
+    if code != Some(0) || out != large {
+        return Err(format!("exec cat: {code:?}, {} bytes, {err}", out.len()).into());
+    }
+    let script = ["exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 3"];
+    let (code, out, err) = kubectl(tool, &script, b"").await?;
+    if (code, &out[..]) != (Some(3), b"out\n")
+        || !err.starts_with("err\n")
+        || !err.ends_with("command terminated with exit code 3\n")
+    {
+        return Err(format!("exec exit 3: {code:?}, {out:?}, {err}").into());
+    }
+    forward_with_kubectl(tool).await
+}
+
 /// Forwards a port of this machine, whose network the sandbox has, to another one.
-async fn forward_with_kubectl(program: &str, api: SocketAddr, env: &[(&str, &str)]) -> TestResult {
+async fn forward_with_kubectl(tool: &Kubectl) -> TestResult {
     let echo = TcpListener::bind("127.0.0.1:0").await?;
     let remote = echo.local_addr()?.port();
     tokio::spawn(async move {
@@ -418,13 +444,8 @@ async fn forward_with_kubectl(program: &str, api: SocketAddr, env: &[(&str, &str
             });
         }
     });
-    let mut child = tokio::process::Command::new(program)
-        .args(["--server", &format!("http://{api}"), "--kubeconfig", "/dev/null"])
-        .args(["port-forward", "pod/web", &format!(":{remote}")])
-        .envs(env.iter().copied())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut child =
+        tool.command().args(["port-forward", "pod/web", &format!(":{remote}")]).stdout(Stdio::piped()).spawn()?;
     let mut lines = tokio::io::BufReader::new(child.stdout.take().ok_or("piped")?);
     let mut line = String::new();
     tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line).await?;

@@ -1,7 +1,7 @@
 //! A SPDY connection: the task that reads, the task that writes, and the opening and accepting of streams.
 //!
 //! Upstream's implementation has no flow control: it never sends a window update and never waits for one. By default neither
-//! do we wait, or a megabyte of stdin would hang. What bounds memory instead is that the connection is read no further while
+//! do we, or a megabyte of stdin would hang. What bounds memory instead is that the connection is read no further while
 //! one of its streams is full. Invariant: frames leave in the order of the queue, and stream numbers grow in that order.
 
 use std::io;
@@ -53,7 +53,8 @@ enum ReadError {
 /// How a connection behaves.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpdyConfig {
-    /// Whether sending waits for the peer's window updates. Only for peers that send any: upstream's do not.
+    /// Whether sending waits for the peer's window updates, and reading sends them. Only for peers that know of it:
+    /// upstream's do not.
     pub flow_control: bool,
 }
 

@@ -199,7 +199,7 @@ impl State {
         entry.unreported = entry.unreported.saturating_add(counted);
         self.session_unreported = self.session_unreported.saturating_add(counted);
         let report = entry.unreported >= WINDOW_UPDATE_AFTER || self.session_unreported >= WINDOW_UPDATE_AFTER;
-        (taken, report)
+        (taken, report && self.flow_control)
     }
 
     /// How much may be sent on the stream now; without flow control, any amount.
@@ -243,10 +243,14 @@ impl State {
         }
     }
 
-    /// What is to be written beside the queue: resets and window updates.
+    /// What is to be written beside the queue: resets and, with flow control, window updates. Without it they would do harm:
+    /// a peer that ends the connection with one of them unread makes TCP discard the end of its own output.
     pub(crate) fn take_work(&mut self) -> Vec<Frame> {
         let mut frames: Vec<Frame> =
             self.resets.drain(..).map(|(id, status)| Frame::RstStream { id, status }).collect();
+        if !self.flow_control {
+            return frames;
+        }
         for (id, entry) in &mut self.streams {
             if entry.unreported >= WINDOW_UPDATE_AFTER && entry.remote == Remote::Open {
                 frames.push(Frame::WindowUpdate { id: *id, delta: std::mem::take(&mut entry.unreported) });
@@ -289,11 +293,15 @@ mod tests {
         state.insert(1, None);
         state.sent(1, 1 << 30);
         assert_eq!(state.send_allowance(1), usize::MAX);
+        state.receive(1, Bytes::from(vec![7; 40_000]), false);
+        let mut space = vec![0; 40_000];
+        assert_eq!(state.take(1, &mut tokio::io::ReadBuf::new(&mut space)), (40_000, false));
+        assert_eq!(state.take_work(), []);
     }
 
     #[test]
     fn what_was_read_is_reported_once() {
-        let shared = Shared::new(false, false);
+        let shared = Shared::new(false, true);
         let mut state = shared.state.lock();
         state.insert(1, None);
         assert!(!state.receive(1, Bytes::from(vec![7; 40_000]), false));
