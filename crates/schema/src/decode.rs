@@ -530,6 +530,26 @@ mod tests {
         assert!(decode_untyped(b"a: [", BodyFormat::Yaml).is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn documents_are_read_as_others_read_them(document in crate::testing::any_json(), text in ".*") {
+            let mut document = document;
+            document["text"] = text.into();
+            let compact = decode_untyped(document.to_string().as_bytes(), BodyFormat::Json).unwrap();
+            proptest::prop_assert_eq!(&compact.value, &document);
+            let spaced = serde_json::to_vec_pretty(&document).unwrap();
+            proptest::prop_assert_eq!(decode_untyped(&spaced, BodyFormat::Json).unwrap().value, document);
+        }
+
+        #[test]
+        fn no_input_makes_the_decoder_panic(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..64)) {
+            let ours = decode_untyped(&bytes, BodyFormat::Json).is_ok();
+            let others = serde_json::from_slice::<Value>(&bytes).is_ok();
+            // Where others insist on valid UTF-8, Go does not.
+            proptest::prop_assert!(ours || !others);
+        }
+    }
+
     #[test]
     fn custom_schemas_prune_and_keep_as_they_say() {
         let owned = crate::owned::OwnedSchema::from_structural(&json!({"type": "object", "properties": {

@@ -11,6 +11,7 @@ mod facts;
 mod generated;
 mod leaf;
 mod lexer;
+mod openapi;
 mod owned;
 mod ownership;
 mod patch;
@@ -27,6 +28,10 @@ pub use defaults::apply_schema_defaults;
 pub use facts::{
     Default, Field, FieldType, GroupVersion, Kind, ListType, MapType, Merge, Type, Union, group_versions, type_by_gvk,
     type_by_name, types,
+};
+pub use openapi::{
+    OPENAPI_V2_PROTOBUF, OPENAPI_V2_PROTOBUF_ASKED, ServedResource, ServedSubresource, openapi_v2_json,
+    openapi_v2_protobuf, openapi_v3, openapi_v3_hash, openapi_v3_index,
 };
 pub use owned::OwnedSchema;
 pub use ownership::{

@@ -1,0 +1,133 @@
+//! OpenAPI v2: one document for all group versions, as JSON and as protobuf.
+//!
+//! Old clients read only this one, and kubectl before 1.27 only its protobuf form.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::ServedResource;
+use super::definitions::{Dialect, META, closure, render};
+use super::operations::{Operation, PATCH_TYPES, Parameter};
+use super::paths::{self, PathItem};
+use super::protobuf;
+use super::v3::Writer;
+
+const VERSION: &str = "v1.36.0";
+
+/// The document as JSON.
+pub fn openapi_v2_json(resources: &[ServedResource]) -> Vec<u8> {
+    let mut document = Writer::new();
+    document.entry("swagger", &json!("2.0"));
+    document.entry("info", &info());
+    document.open("paths");
+    let items = items(resources);
+    for item in &items {
+        document.entry(&item.path, &path(item));
+    }
+    document.close().open("definitions");
+    for_each_definition(resources, &items, &mut |name, schema| {
+        document.entry(name, schema);
+    });
+    document.close();
+    document.entry("securityDefinitions", &security_definitions());
+    document.entry("security", &json!([{"BearerToken": []}]));
+    document.finish()
+}
+
+/// The document as `gnostic.openapi.v2.Document`, content type [`super::OPENAPI_V2_PROTOBUF`].
+pub fn openapi_v2_protobuf(resources: &[ServedResource]) -> Vec<u8> {
+    let mut document = protobuf::Document::new(&info());
+    let items = items(resources);
+    document.paths(items.iter().map(|item| (item.path.as_str(), path(item))));
+    let mut definitions = protobuf::Definitions::default();
+    for_each_definition(resources, &items, &mut |name, schema| definitions.add(name, schema));
+    document.finish(definitions, &security_definitions())
+}
+
+fn info() -> Value {
+    json!({"title": "Kubernetes", "version": VERSION})
+}
+
+fn security_definitions() -> Value {
+    json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
+        "description": "Bearer Token authentication"}})
+}
+
+fn items(resources: &[ServedResource]) -> Vec<PathItem> {
+    paths::of_resources(&resources.iter().collect::<Vec<_>>())
+}
+
+fn for_each_definition(resources: &[ServedResource], items: &[PathItem], visit: &mut dyn FnMut(&str, &Value)) {
+    let group_versions: BTreeSet<(String, String)> =
+        resources.iter().map(|resource| (resource.group.clone(), resource.version.clone())).collect();
+    let group_versions: Vec<(String, String)> = group_versions.into_iter().collect();
+    let event = format!("{META}WatchEvent");
+    let roots = paths::definitions(items).into_iter().chain([event.as_str()]);
+    for (name, definition) in closure(roots) {
+        visit(&name, &render(&name, definition, Dialect::V2, &group_versions));
+    }
+}
+
+fn path(item: &PathItem) -> Value {
+    let mut rendered = Map::new();
+    for operation in &item.operations {
+        rendered.insert(operation.method.to_owned(), render_operation(operation));
+    }
+    let in_path = item
+        .parameters
+        .iter()
+        .map(|name| json!({"name": name, "in": "path", "required": true, "type": "string", "uniqueItems": true}));
+    let parameters: Vec<Value> = in_path.chain([query(&("pretty", "string"))]).collect();
+    rendered.insert("parameters".to_owned(), parameters.into());
+    Value::Object(rendered)
+}
+
+fn query((name, ty): &Parameter) -> Value {
+    json!({"name": name, "in": "query", "type": ty, "uniqueItems": true})
+}
+
+fn render_operation(operation: &Operation) -> Value {
+    let mut rendered = Map::new();
+    rendered.insert("operationId".to_owned(), operation.id.as_str().into());
+    rendered.insert("tags".to_owned(), json!([operation.tag]));
+    rendered.insert("schemes".to_owned(), json!(["https"]));
+    let consumes =
+        if operation.method == "patch" && operation.body.is_some() { json!(PATCH_TYPES) } else { json!(["*/*"]) };
+    rendered.insert("consumes".to_owned(), consumes);
+    rendered.insert("produces".to_owned(), produces(operation));
+    let mut parameters: Vec<Value> = Vec::new();
+    if let Some((definition, required)) = &operation.body {
+        let mut body = json!({"name": "body", "in": "body", "schema": Dialect::V2.reference(definition)});
+        if *required {
+            body["required"] = true.into();
+        }
+        parameters.push(body);
+    }
+    parameters.extend(operation.query.iter().map(query));
+    if !parameters.is_empty() {
+        rendered.insert("parameters".to_owned(), parameters.into());
+    }
+    let schema = match &operation.answer {
+        Some(name) => Dialect::V2.reference(name),
+        None => json!({"type": "string"}),
+    };
+    let mut responses = Map::new();
+    responses.insert("200".to_owned(), json!({"description": "OK", "schema": schema}));
+    for (code, text) in operation.codes {
+        responses.insert((*code).to_owned(), json!({"description": text, "schema": schema}));
+    }
+    responses.insert("401".to_owned(), json!({"description": "Unauthorized"}));
+    rendered.insert("responses".to_owned(), Value::Object(responses));
+    rendered.extend(paths::vendor(operation).map(|(name, value)| (name.to_owned(), value)));
+    Value::Object(rendered)
+}
+
+fn produces(operation: &Operation) -> Value {
+    match (operation.action, &operation.answer) {
+        ("list", _) => json!(["application/json", "application/yaml", "application/json;stream=watch"]),
+        ("connect", _) => json!(["*/*"]),
+        (_, None) => json!(["text/plain"]),
+        _ => json!(["application/json", "application/yaml"]),
+    }
+}
