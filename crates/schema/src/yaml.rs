@@ -1,6 +1,9 @@
 //! YAML documents as JSON values.
 //!
 //! Keys become text and duplicates are noted; the last one wins. Anchors are expanded by the parser, which bounds them.
+//!
+//! DIVERGES: upstream reads YAML 1.1, where a plain `yes`, `on` or `y` is a boolean; this reads YAML 1.2, where it is text.
+//! Upstream's texts about duplicate keys also name the line.
 
 use std::fmt;
 

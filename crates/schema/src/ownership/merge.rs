@@ -3,7 +3,7 @@
 //! Nothing is removed by this; what only the live object has stays. Lists keep the live order unless the applied one says
 //! otherwise.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::{Map, Value};
 
@@ -56,89 +56,94 @@ fn merge_entries(live: &Map<String, Value>, applied: &Map<String, Value>, schema
 }
 
 fn merge_items(live: &[Value], applied: &[Value], schema: Schema<'_>, items: Schema<'_>) -> Value {
-    Merging {
-        live_items: live,
-        applied_items: applied,
-        live: indexed(live, schema, items),
-        applied: indexed(applied, schema, items),
-        items,
+    let mut merging = Merging::new(live, applied, schema, items);
+    while merging.live_at < live.len() || merging.applied_at < merging.applied.len() {
+        if !merging.take_live() {
+            merging.take_applied();
+        }
     }
-    .run()
+    Value::Array(merging.out)
 }
 
-fn indexed<'v>(list: &'v [Value], schema: Schema<'_>, items: Schema<'_>) -> Vec<(usize, PathElement<'v>)> {
-    let elements = list.iter().map(|item| element_of(schema, items, item)).enumerate();
-    elements.filter_map(|(index, element)| Some((index, element.ok()?))).collect()
-}
-
+/// Two lists on their way to become one. Positions are those of the lists as given.
 struct Merging<'v, 's> {
-    live_items: &'v [Value],
-    applied_items: &'v [Value],
-    live: Vec<(usize, PathElement<'v>)>,
-    applied: Vec<(usize, PathElement<'v>)>,
+    live: Vec<(&'v Value, Option<PathElement<'v>>)>,
+    applied: Vec<(&'v Value, PathElement<'v>)>,
+    /// `None` for live items that stand twice: they are not merged with the applied one but replaced by it.
+    live_by_element: BTreeMap<PathElement<'v>, Option<&'v Value>>,
+    applied_by_element: BTreeMap<PathElement<'v>, usize>,
+    /// Applied items that are also live and were not reached yet.
+    shared: VecDeque<usize>,
+    done: Vec<bool>,
+    live_at: usize,
+    applied_at: usize,
     items: Schema<'s>,
+    out: Vec<Value>,
 }
 
-impl Merging<'_, '_> {
-    fn run(self) -> Value {
-        // Live items that stand twice are not merged with the applied one but replaced by it.
-        let mut live_by_element: BTreeMap<&PathElement<'_>, Option<usize>> = BTreeMap::new();
-        for (index, element) in &self.live {
-            live_by_element.entry(element).and_modify(|twice| *twice = None).or_insert(Some(*index));
-        }
-        let applied_by_element: BTreeMap<&PathElement<'_>, usize> =
-            self.applied.iter().map(|(index, element)| (element, *index)).collect();
-        let mut shared: VecDeque<&PathElement<'_>> =
-            self.applied.iter().map(|(_, element)| element).filter(|e| live_by_element.contains_key(e)).collect();
-        let mut next_shared = shared.pop_front();
-        let mut done: BTreeSet<&PathElement<'_>> = BTreeSet::new();
-        let mut out = Vec::with_capacity(self.live.len().max(self.applied.len()));
-        let (mut l, mut r) = (0, 0);
-        while l < self.live.len() || r < self.applied.len() {
-            if l < self.live.len() {
-                let (index, element) = &self.live[l];
-                let is_applied = applied_by_element.contains_key(element);
-                if r < self.applied.len() {
-                    if *element == self.applied[r].1 {
-                        done.insert(element);
-                        out.push(self.pair(live_by_element[element], self.applied[r].0));
-                        l += 1;
-                        r += 1;
-                        next_shared = shared.pop_front();
-                        continue;
-                    }
-                    if is_applied && next_shared.is_some_and(|next| next != element) {
-                        l += 1;
-                        continue;
-                    }
-                }
-                if !is_applied {
-                    out.push(self.live_items[*index].clone());
-                    l += 1;
-                    continue;
-                }
-                if done.contains(element) {
-                    l += 1;
-                }
-            }
-            if r < self.applied.len() {
-                let (index, element) = &self.applied[r];
-                done.insert(element);
-                out.push(self.pair(live_by_element.get(element).copied().flatten(), *index));
-                r += 1;
-                if next_shared == Some(element) {
-                    next_shared = shared.pop_front();
-                }
+impl<'v, 's> Merging<'v, 's> {
+    fn new(live: &'v [Value], applied: &'v [Value], schema: Schema<'s>, items: Schema<'s>) -> Self {
+        let element = |item: &'v Value| element_of(schema, items, item).ok();
+        let live: Vec<_> = live.iter().map(|item| (item, element(item))).collect();
+        let applied: Vec<_> = applied.iter().filter_map(|item| Some((item, element(item)?))).collect();
+        let mut live_by_element = BTreeMap::new();
+        for (item, element) in &live {
+            if let Some(element) = element {
+                live_by_element.entry(element.clone()).and_modify(|twice| *twice = None).or_insert(Some(*item));
             }
         }
-        Value::Array(out)
+        let positions = || applied.iter().enumerate().map(|(position, (_, element))| (element, position));
+        let shared = positions().filter(|(element, _)| live_by_element.contains_key(element)).map(|(_, at)| at);
+        Self {
+            shared: shared.collect(),
+            applied_by_element: positions().map(|(element, position)| (element.clone(), position)).collect(),
+            done: vec![false; applied.len()],
+            out: Vec::with_capacity(live.len().max(applied.len())),
+            live_at: 0,
+            applied_at: 0,
+            live,
+            applied,
+            live_by_element,
+            items,
+        }
     }
 
-    fn pair(&self, live: Option<usize>, applied: usize) -> Value {
-        let applied = &self.applied_items[applied];
-        match live {
-            Some(live) => merge(&self.live_items[live], applied, self.items),
-            None => applied.clone(),
+    /// Handles the next live item; `false` when it is the applied list's turn.
+    fn take_live(&mut self) -> bool {
+        let Some((item, element)) = self.live.get(self.live_at) else { return false };
+        let Some(position) = element.as_ref().and_then(|element| self.applied_by_element.get(element).copied()) else {
+            self.out.push((*item).clone());
+            self.live_at += 1;
+            return true;
+        };
+        if self.applied_at < self.applied.len() {
+            if position == self.applied_at {
+                self.live_at += 1;
+                self.take_applied();
+                return true;
+            }
+            // It is applied too, but another shared item comes first there.
+            if self.shared.front().is_some_and(|next| *next != position) {
+                self.live_at += 1;
+                return true;
+            }
         }
+        if self.done[position] {
+            self.live_at += 1;
+        }
+        false
+    }
+
+    fn take_applied(&mut self) {
+        let Some((item, element)) = self.applied.get(self.applied_at) else { return };
+        self.out.push(match self.live_by_element.get(element).copied().flatten() {
+            Some(live) => merge(live, item, self.items),
+            None => (*item).clone(),
+        });
+        self.done[self.applied_at] = true;
+        if self.shared.front() == Some(&self.applied_at) {
+            self.shared.pop_front();
+        }
+        self.applied_at += 1;
     }
 }

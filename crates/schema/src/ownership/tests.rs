@@ -1,5 +1,8 @@
 //! Cases of ownership: what plain writes record, and what applies change, refuse and remove.
 
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -331,4 +334,50 @@ fn objects_without_a_schema_are_owned_by_entry() {
     let mut new = object.clone();
     update_managed_fields(None, &mut new, Schema::untyped(), &writer("one", &object), &[]);
     assert_eq!(owners(&new), [r#"one Update {"f:spec":{".":{},"f:l":{},"f:m":{".":{},"f:a":{}}}}"#]);
+}
+
+/// Every path that somebody owns, once for each owner.
+fn owned_paths(object: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    for entry in object["metadata"]["managedFields"].as_array().into_iter().flatten() {
+        FieldSet::decode(&entry["fieldsV1"]).unwrap().for_each_path(&mut |path| paths.push(path.to_owned()));
+    }
+    paths.sort();
+    paths
+}
+
+fn any_data() -> impl Strategy<Value = BTreeMap<String, String>> {
+    prop::collection::btree_map("[a-e]", "[x-z]", 1..5)
+}
+
+proptest! {
+    #[test]
+    fn plain_writes_own_each_field_once(writes in prop::collection::vec((any_data(), "[m-p]"), 1..6)) {
+        let mut live: Option<Value> = None;
+        for (data, manager) in writes {
+            let mut new = config_map(json!(data));
+            if let Some(live) = &live {
+                new["metadata"] = live["metadata"].clone();
+            }
+            let written = write(live.as_ref(), new, &manager);
+            let mut expected: Vec<String> = data.keys().map(|key| format!(".data.{key}")).collect();
+            expected.push(".data".to_owned());
+            expected.sort();
+            prop_assert_eq!(owned_paths(&written), expected);
+            live = Some(written);
+        }
+    }
+
+    #[test]
+    fn a_forced_apply_wins_and_settles(first in any_data(), second in any_data(), third in any_data()) {
+        let one = apply_as(None, config_map(json!(first)), "one", true).unwrap();
+        let two = apply_as(Some(&one), config_map(json!(second)), "two", true).unwrap();
+        let patch = config_map(json!(third));
+        let three = apply_as(Some(&two), patch.clone(), "one", true).unwrap();
+        // What "one" applies now, and what "two" applied and nobody took since.
+        let mut expected = second;
+        expected.extend(third);
+        prop_assert_eq!(&three["data"], &json!(expected));
+        prop_assert_eq!(apply_as(Some(&three), patch, "one", false).unwrap(), three);
+    }
 }
