@@ -35,6 +35,7 @@ mod storage;
 mod strategy;
 mod table;
 mod value;
+mod workload;
 
 pub use generic::Generic;
 pub use kind::{Backing, Kind, StrategyRef, Subresource};

@@ -190,7 +190,8 @@ pub trait Strategy: Send + Sync {
 
     /// The cells of an object's row, one for each column.
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        vec![table::name(object), table::age(object, now)]
+        let _ = now;
+        vec![table::name(object), table::created_at(object)]
     }
 
     /// `TableRow.conditions` of an object.

@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::strategy::Column;
 use crate::value::{entries, items, text, texts};
 
-/// Name and age.
-pub(crate) const DEFAULT_COLUMNS: &[Column] = &[NAME, AGE];
+/// Of kinds without columns of their own: name and time of creation, as upstream's default table has it.
+pub(crate) const DEFAULT_COLUMNS: &[Column] =
+    &[NAME, column("Created At", "date", "Time at which the object was created")];
 
 /// The primary column.
 pub(crate) const NAME: Column = Column {
@@ -51,6 +52,11 @@ pub(crate) const fn wide(name: &'static str, kind: &'static str, description: &'
 /// The object's name.
 pub(crate) fn name(object: &Value) -> Value {
     Value::from(text(object, &["metadata", "name"]))
+}
+
+/// The time at which an object was created.
+pub(crate) fn created_at(object: &Value) -> Value {
+    Value::from(text(object, &["metadata", "creationTimestamp"]))
 }
 
 /// The time since an object was created, as upstream prints it; `<unknown>` without a creation time.
