@@ -146,12 +146,14 @@ async fn a_full_disk_stops_writes_and_not_reads() {
     let store = start(&disk);
     let first = put(&store, "/r/a", "1").await.unwrap().revision;
     let mut watch = store.watch("/r/", first).unwrap();
+    assert_eq!(store.failure(), None);
     disk.fail_after(0);
     for key in ["/r/b", "/r/c"] {
         let refused = put(&store, key, "1").await.unwrap_err();
         assert!(matches!(refused, CommitError::Store(StoreError::Storage(_))), "{refused}");
         assert_eq!(value(&store, key).await, None, "what failed is not seen");
     }
+    assert!(store.failure().is_some());
     let relaxed = store.commit(writing("/r/d", "1", Durability::Relaxed)).await;
     assert!(matches!(relaxed, Err(CommitError::Store(StoreError::Storage(_)))));
     assert_eq!(value(&store, "/r/a").await.unwrap(), "1");

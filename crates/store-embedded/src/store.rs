@@ -99,6 +99,11 @@ impl EmbeddedStore {
         self.shared.expire();
     }
 
+    /// Why the storage failed, if it did: the store then serves reads and refuses writes until it is opened again.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.core.read().failure.clone()
+    }
+
     fn reading<T>(&self, read: impl FnOnce(&Core) -> T) -> Result<T, StoreError> {
         let core = self.shared.core.read();
         core.check_readable()?;

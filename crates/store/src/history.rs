@@ -25,7 +25,7 @@ pub struct HistoryLimits {
 
 impl Default for HistoryLimits {
     fn default() -> Self {
-        Self { changes: 100_000, bytes: 48 << 20, age: Duration::from_secs(300) }
+        Self { changes: 100_000, bytes: 32 << 20, age: Duration::from_secs(300) }
     }
 }
 

@@ -47,19 +47,40 @@ struct Topic {
     moved: Notify,
 }
 
-#[derive(Debug, Default)]
+/// The changes of a prefix, from where its watchers began or its history ends.
+#[derive(Debug)]
 struct Ring {
     changes: VecDeque<Arc<Change>>,
-    /// How many changes have been dropped, so `first + index` names a change for good.
+    /// The number of the first change; they are numbered for good.
     first: u64,
+    /// Every change after this is here.
+    complete_after: Revision,
     closed: bool,
 }
 
 impl Ring {
+    /// Numbers begin in the middle, as a ring may grow at both ends.
+    fn new(complete_after: Revision) -> Self {
+        Self { changes: VecDeque::new(), first: 1 << 62, complete_after, closed: false }
+    }
+
+    /// Takes in the changes after `after`, so that only what watchers ask for is ever looked through.
+    fn reach_back(&mut self, prefix: &str, after: Revision, history: &History) {
+        if after >= self.complete_after {
+            return;
+        }
+        let past = history.after(after).take_while(|change| change.revision <= self.complete_after);
+        let past: Vec<_> = past.filter(|change| change.record.key.as_str().starts_with(prefix)).cloned().collect();
+        self.first -= past.len() as u64;
+        past.into_iter().rev().for_each(|change| self.changes.push_front(change));
+        self.complete_after = after;
+    }
+
     fn drop_through(&mut self, floor: Revision) {
         let count = self.changes.partition_point(|change| change.revision <= floor);
         self.changes.drain(..count);
         self.first += count as u64;
+        self.complete_after = self.complete_after.max(floor);
         if self.changes.capacity() > 1024 && self.changes.len() < self.changes.capacity() / 4 {
             self.changes.shrink_to(self.changes.len() * 2);
         }
@@ -122,17 +143,18 @@ impl Topics {
         history: &History,
         position: &Arc<Position>,
     ) -> Cursor {
-        let topic = self.by_prefix.get(prefix).and_then(Weak::upgrade).unwrap_or_else(|| self.add(prefix, history));
-        let ring = topic.ring.lock();
+        let visible = position.visible();
+        let topic = self.by_prefix.get(prefix).and_then(Weak::upgrade).unwrap_or_else(|| self.add(prefix, visible));
+        let mut ring = topic.ring.lock();
+        ring.reach_back(prefix, after, history);
         let next = ring.first + ring.changes.partition_point(|change| change.revision <= after) as u64;
         drop(ring);
         Cursor { topic, position: Arc::clone(position), next, delivered: after }
     }
 
-    fn add(&mut self, prefix: &str, history: &History) -> Arc<Topic> {
-        let past = history.after(history.floor()).filter(|change| change.record.key.as_str().starts_with(prefix));
-        let ring = Ring { changes: past.cloned().collect(), ..Ring::default() };
-        let topic = Arc::new(Topic { ring: Mutex::new(ring), moved: Notify::new() });
+    /// Adds a prefix whose changes after `visible` will come.
+    fn add(&mut self, prefix: &str, visible: Revision) -> Arc<Topic> {
+        let topic = Arc::new(Topic { ring: Mutex::new(Ring::new(visible)), moved: Notify::new() });
         if self.by_prefix.len() >= self.sweep_at {
             self.sweep();
         }
