@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const IMAGE: &str = "localhost/kedge-test/busybox:v1";
-type TestResult = Result<(), Box<dyn Error>>;
+type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Prints why and returns true where the machine cannot run these tests.
 fn skipped(test: &str) -> bool {
@@ -81,7 +81,7 @@ fn sandbox_config() -> v1::PodSandboxConfig {
     }
 }
 
-async fn run_container(runtime: &Runtime) -> Result<(String, String), Box<dyn Error>> {
+async fn run_container(runtime: &Runtime) -> TestResult<(String, String)> {
     let sandbox = runtime.run_pod_sandbox(sandbox_config(), "").await?;
     let container = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
@@ -93,7 +93,7 @@ async fn run_container(runtime: &Runtime) -> Result<(String, String), Box<dyn Er
     Ok((sandbox, container))
 }
 
-async fn started_at(runtime: &Runtime, container: &str) -> Result<i64, Box<dyn Error>> {
+async fn started_at(runtime: &Runtime, container: &str) -> TestResult<i64> {
     let status = runtime.container_status(container, false).await?.status.ok_or("no status")?;
     assert_eq!(status.state(), v1::ContainerState::ContainerRunning);
     Ok(status.started_at)
@@ -131,9 +131,11 @@ async fn containers_outlive_containerd_and_its_starter() -> TestResult {
         return Ok(());
     }
     let dir = tempfile::Builder::new().prefix("kedge-cri-").tempdir()?;
-    let result = outlive(dir.path()).await;
+    let path = dir.path().to_owned();
+    // A task of its own, so that a failed assertion does not pass the cleaning up by.
+    let result = tokio::spawn(async move { outlive(&path).await }).await;
     clean_up(dir.path()).await?;
-    result
+    result?
 }
 
 async fn outlive(dir: &Path) -> TestResult {

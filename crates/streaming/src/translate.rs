@@ -30,7 +30,9 @@ use crate::upgrade::{SessionError, Upgrade, plain_error};
 
 /// Upstream's period; it keeps load balancers from closing an idle connection.
 const PING_PERIOD: Duration = Duration::from_secs(5);
-/// How long a client may take to answer our good-bye before its connection is closed.
+/// Upstream's bound on telling a client the outcome.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an end may take to part properly before its connection is closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const READ_BYTES: usize = 32 * 1024;
 /// Messages that wait for a slow client.
@@ -112,13 +114,19 @@ async fn run(
                     join(&mut sink, &mut source, protocol, backend, command).await?
                 }
             };
-            connection.close().await;
+            if outcome.is_some() {
+                // A backend that does not read any more must not keep the outcome from the client.
+                let _ = tokio::time::timeout(CLOSE_GRACE, connection.close()).await;
+            }
             outcome
         }
     };
     // Without an outcome the client has left: there is nobody to tell.
     match outcome {
-        Some(outcome) => finish(sink, source, protocol, &outcome).await,
+        Some(outcome) => {
+            let told = tokio::time::timeout(OUTCOME_TIMEOUT, finish(sink, source, protocol, &outcome)).await;
+            told.unwrap_or_else(|_| Err(SessionError::Client(io::ErrorKind::TimedOut.into())))
+        }
         None => Ok(()),
     }
 }

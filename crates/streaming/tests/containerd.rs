@@ -99,7 +99,7 @@ async fn start_pod(containerd: &PrivateContainerd, dir: &Path) -> TestResult<Pod
 async fn with_pod<F, R>(test: F) -> TestResult
 where
     F: FnOnce(Pod) -> R,
-    R: Future<Output = TestResult>,
+    R: Future<Output = TestResult> + Send + 'static,
 {
     let dir = tempfile::Builder::new().prefix("kedge-streaming-").tempdir()?;
     let mut config = PrivateContainerdConfig::new(dir.path().join("containerd"));
@@ -107,7 +107,8 @@ where
     config.sandbox_image = IMAGE.to_owned();
     let containerd = PrivateContainerd::start(config).await?;
     let result = match start_pod(&containerd, dir.path()).await {
-        Ok(pod) => test(pod).await,
+        // A task of its own, so that a failed assertion does not pass the cleaning up by.
+        Ok(pod) => tokio::spawn(test(pod)).await.map_err(Into::into).flatten(),
         Err(error) => Err(error),
     };
     let runtime = containerd.runtime();
