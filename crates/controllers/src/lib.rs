@@ -5,21 +5,30 @@
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
 mod config;
+mod daemon_set;
 mod deployment;
+mod discovery;
 mod endpoint_slice;
 mod endpoints;
 mod error;
 mod expectations;
+mod garbage;
 mod hash;
+mod history;
 mod int_or_percent;
+mod namespace;
+mod node_lifecycle;
 mod owners;
 mod pod_control;
+mod pod_gc;
 mod pods;
 mod replica_set;
 mod root_ca;
 mod run;
 mod runtime;
 mod service_account;
+mod taint_eviction;
+mod taints;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
 pub use error::Error;

@@ -65,14 +65,6 @@ pub(crate) fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
-/// How often the most restarted container was restarted.
-pub(crate) fn most_restarts(pod: &Pod) -> i32 {
-    let Some(status) = &pod.status else { return 0 };
-    let containers = status.container_statuses.iter().flatten();
-    let all = containers.chain(status.init_container_statuses.iter().flatten());
-    all.map(|container| container.restart_count).max().unwrap_or_default()
-}
-
 /// The name of an object, empty where it has none.
 pub(crate) fn name_of(meta: &ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()

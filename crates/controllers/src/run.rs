@@ -67,7 +67,23 @@ static CONTROLLERS: &[Entry] = &[
         "endpoint-slice-controller",
         crate::endpoint_slice::start,
     ),
+    entry("daemonset-controller", "daemon-set-controller", "daemonset-controller", crate::daemon_set::start),
     entry("endpoints-controller", "endpoint-controller", "endpoint-controller", crate::endpoints::start),
+    entry("namespace-controller", "namespace-controller", "namespace-controller", crate::namespace::start),
+    entry(
+        "garbage-collector-controller",
+        "generic-garbage-collector",
+        "garbage-collector-controller",
+        crate::garbage::start,
+    ),
+    entry("node-lifecycle-controller", "node-controller", "node-controller", crate::node_lifecycle::start),
+    entry("taint-eviction-controller", "node-controller", "taint-eviction-controller", crate::taint_eviction::start),
+    entry(
+        "pod-garbage-collector-controller",
+        "pod-garbage-collector",
+        "pod-garbage-collector-controller",
+        crate::pod_gc::start,
+    ),
 ];
 
 /// The names of all controllers, as `--controllers` takes them.

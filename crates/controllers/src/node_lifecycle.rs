@@ -1,0 +1,282 @@
+//! The node lifecycle controller: notices that a node fell silent, says so in its conditions, and taints it so that
+//! nothing new comes and what is there leaves.
+//!
+//! A node is looked at when it changes and when its patience would run out, not by the clock. Invariant: a node counts as
+//! silent only by this process's own clock since it last heard of it, whatever the node's clock says.
+
+mod health;
+mod zones;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use kedge_client::{Change, Informer, InformerOptions, Queue, object_key, object_reference};
+use kedge_meta::ObjectKey;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::error::{ReconcileError, unless_gone};
+use crate::pods::{is_ready, name_of, node_name};
+use crate::runtime::{Context, Controller, Next, Outcome, Starter};
+use health::{Eviction, Readiness, needs_eviction, plan_silence, plan_taints, readiness, time_left};
+use zones::{Buckets, eviction_rate, zone_key, zone_states};
+
+const LEASES: &str = "kube-node-lease";
+
+/// Starts the controller.
+pub(crate) fn start(mut starter: Starter<'_>) {
+    let nodes = starter.informer::<Node>();
+    let pods = starter.informer::<Pod>();
+    let options = InformerOptions { namespace: Some(LEASES.to_owned()), ..InformerOptions::default() };
+    let leases = starter.context.informers.select::<Lease>(options);
+    starter.wait_for(&leases);
+    let queue = Queue::new();
+    let context = starter.context.clone();
+    let controller = Arc::new(Lifecycle { context, nodes: nodes.clone(), pods, state: Mutex::default() });
+    let (of_nodes, queue_for_nodes) = (controller.clone(), queue.clone());
+    starter.feed(&nodes, move |change| {
+        if of_nodes.hear_node(change) {
+            queue_for_nodes.add(object_key(&**change.object()));
+        }
+        if changes_readiness(change) {
+            // How fast others are evicted from depends on how many are well.
+            let unwell = of_nodes.nodes.filter(|node| readiness(node) != Readiness::True);
+            unwell.iter().for_each(|node| queue_for_nodes.add(object_key(&**node)));
+        }
+    });
+    let of_leases = controller.clone();
+    starter.feed(&leases, move |change| of_leases.hear_lease(change));
+    // One worker: the zones' tokens are given out in one order.
+    starter.work(controller, queue, 1);
+}
+
+/// What was last heard of a node.
+#[derive(Debug, Default)]
+struct Heard {
+    at: Option<Timestamp>,
+    renewed: Option<MicroTime>,
+    conditions: Option<(Option<Time>, Option<Time>)>,
+    was_ready: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    heard: HashMap<String, Heard>,
+    buckets: Buckets,
+    was_suspended: bool,
+}
+
+struct Lifecycle {
+    context: Context,
+    nodes: Informer<Node>,
+    pods: Informer<Pod>,
+    state: Mutex<State>,
+}
+
+impl Controller for Lifecycle {
+    type Key = ObjectKey;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Outcome {
+        let Some(node) = self.nodes.get(key) else { return Ok(Next::Done) };
+        let now = self.context.now();
+        let config = &self.context.config;
+        let heard = self.state.lock().heard.get(&key.name).and_then(|heard| heard.at).unwrap_or(now);
+        let left = time_left(&node, heard, config.node_monitor_grace_period, config.node_startup_grace_period, now);
+        let mut current = (*node).clone();
+        if left.is_none()
+            && let Some(conditions) = plan_silence(&node, now)
+        {
+            current = self.write_conditions(key, &current, conditions).await?;
+        }
+        self.note_readiness(key, &current).await?;
+        let look_again = self.taint(key, &current, now).await?;
+        Ok(Next::Done.sooner(left).sooner(look_again))
+    }
+}
+
+impl Lifecycle {
+    /// Notes what a change of a node says; whether the node has to be looked at.
+    fn hear_node(&self, change: &Change<Node>) -> bool {
+        let node = change.object();
+        let name = name_of(&node.metadata).to_owned();
+        let about = node_reference(node);
+        if matches!(change, Change::Deleted(_)) {
+            self.state.lock().heard.remove(&name);
+            let text = format!("Node {name} event: Removing Node {name} from Controller");
+            self.context.normal(&about, "RemovingNode", text);
+            return false;
+        }
+        let now = self.context.now();
+        let ready = health::condition(node, "Ready");
+        let said = ready.map(|ready| (ready.last_heartbeat_time.clone(), ready.last_transition_time.clone()));
+        let mut state = self.state.lock();
+        let is_new = !state.heard.contains_key(&name);
+        let heard = state.heard.entry(name.clone()).or_default();
+        if is_new {
+            heard.was_ready = readiness(node) == Readiness::True;
+        }
+        // What this controller writes about a silent node is no sign of life.
+        let is_kubelets = ready.is_none_or(|ready| ready.status != "Unknown");
+        if heard.at.is_none() || is_kubelets && heard.conditions != said {
+            heard.at = Some(now);
+        }
+        heard.conditions = said;
+        drop(state);
+        if matches!(change, Change::Added(_)) {
+            let text = format!("Node {name} event: Registered Node {name} in Controller");
+            self.context.normal(&about, "RegisteredNode", text);
+        }
+        match change {
+            Change::Updated { old, new } => is_relevant(old, new),
+            _ => true,
+        }
+    }
+
+    fn hear_lease(&self, change: &Change<Lease>) {
+        let lease = change.object();
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.clone());
+        if matches!(change, Change::Deleted(_)) || renewed.is_none() {
+            return;
+        }
+        let now = self.context.now();
+        let mut state = self.state.lock();
+        let heard = state.heard.entry(name_of(&lease.metadata).to_owned()).or_default();
+        if heard.renewed != renewed {
+            heard.renewed = renewed;
+            heard.at = Some(now);
+        }
+    }
+
+    async fn write_conditions(
+        &self,
+        key: &ObjectKey,
+        node: &Node,
+        conditions: Vec<NodeCondition>,
+    ) -> Result<Node, ReconcileError> {
+        let mut changed = node.clone();
+        changed.status.get_or_insert_default().conditions = Some(conditions);
+        let nodes = Api::<Node>::all(self.context.client.clone());
+        tracing::warn!(node = key.name, "the node is silent; its conditions are unknown now");
+        Ok(nodes.replace_status(&key.name, &PostParams::default(), &changed).await?)
+    }
+
+    /// Says once that a node is not ready any more, and that its pods are not.
+    async fn note_readiness(&self, key: &ObjectKey, node: &Node) -> Result<(), ReconcileError> {
+        let is_ready = readiness(node) == Readiness::True;
+        let was_ready = self.state.lock().heard.get(&key.name).is_some_and(|heard| heard.was_ready);
+        if was_ready && !is_ready {
+            let text = format!("Node {} status is now: NodeNotReady", key.name);
+            self.context.normal(&node_reference(node), "NodeNotReady", text);
+        }
+        if !is_ready {
+            self.mark_pods_not_ready(key).await?;
+        }
+        if let Some(heard) = self.state.lock().heard.get_mut(&key.name) {
+            heard.was_ready = is_ready;
+        }
+        Ok(())
+    }
+
+    async fn mark_pods_not_ready(&self, key: &ObjectKey) -> Result<(), ReconcileError> {
+        let pods = self.pods.filter(|pod| node_name(pod) == Some(&key.name) && is_ready(pod));
+        for pod in pods {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let api = Api::<Pod>::namespaced(self.context.client.clone(), namespace);
+            let patch = json!({
+                "metadata": { "uid": pod.metadata.uid },
+                "status": { "conditions": [{
+                    "type": "Ready", "status": "False",
+                    "lastTransitionTime": kedge_meta::format_time(self.context.now()),
+                }] },
+            });
+            let name = name_of(&pod.metadata);
+            let result = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+            if unless_gone(result)?.is_some() {
+                self.context.warning(&object_reference(&*pod), "NodeNotReady", "Node is not ready");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the taints that the node should have, and says when to look again because a token was missing.
+    async fn taint(
+        &self,
+        key: &ObjectKey,
+        node: &Node,
+        now: Timestamp,
+    ) -> Result<Option<std::time::Duration>, ReconcileError> {
+        let (eviction, wait) = self.eviction(node, now);
+        let Some(taints) = plan_taints(node, eviction, now) else { return Ok(wait) };
+        self.write_taints(key, node, &taints).await?;
+        Ok(wait)
+    }
+
+    fn eviction(&self, node: &Node, now: Timestamp) -> (Eviction, Option<std::time::Duration>) {
+        if readiness(node) == Readiness::True {
+            return (Eviction::Held, None);
+        }
+        let config = &self.context.config;
+        let nodes = self.nodes.list();
+        let newest = |known: &Arc<Node>| match known.metadata.name == node.metadata.name {
+            true => node.clone(),
+            false => (**known).clone(),
+        };
+        let nodes: Vec<Node> = nodes.iter().map(newest).collect();
+        let states = zone_states(&nodes, config.unhealthy_zone_threshold);
+        let zone = zone_key(node);
+        let rate = eviction_rate(&states, &zone, config);
+        let mut state = self.state.lock();
+        if rate.is_none() != state.was_suspended {
+            state.was_suspended = rate.is_none();
+            match rate {
+                None => tracing::warn!("no node is ready: suspecting our own view, evictions are suspended"),
+                Some(_) => tracing::info!("a node is ready again: evictions resume"),
+            }
+        }
+        match (rate, needs_eviction(node)) {
+            (None, _) => (Eviction::Suspended, None),
+            (Some(_), false) => (Eviction::Held, None),
+            (rate, true) => {
+                let (eviction, wait) = state.buckets.take(&zone, rate, now);
+                // A zone without evictions is looked at as often as upstream does.
+                (eviction, wait.or((eviction == Eviction::Held).then_some(config.node_monitor_period)))
+            }
+        }
+    }
+
+    async fn write_taints(&self, key: &ObjectKey, node: &Node, taints: &[Taint]) -> Result<(), ReconcileError> {
+        let nodes = Api::<Node>::all(self.context.client.clone());
+        let patch = json!({
+            "metadata": { "resourceVersion": node.metadata.resource_version },
+            "spec": { "taints": taints },
+        });
+        unless_gone(nodes.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
+        Ok(())
+    }
+}
+
+fn changes_readiness(change: &Change<Node>) -> bool {
+    match change {
+        Change::Added(_) | Change::Deleted(_) => true,
+        Change::Updated { old, new } => readiness(old) != readiness(new),
+    }
+}
+
+/// Whether an update changes anything but heartbeats.
+fn is_relevant(old: &Node, new: &Node) -> bool {
+    fn states(node: &Node) -> Vec<(&str, &str)> {
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        conditions.map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect()
+    }
+    old.spec != new.spec || old.metadata.labels != new.metadata.labels || states(old) != states(new)
+}
+
+/// Upstream's reference to a node in events carries the node's name as its uid nowhere but here: the real uid.
+fn node_reference(node: &Node) -> ObjectReference {
+    ObjectReference { namespace: None, ..object_reference(node) }
+}

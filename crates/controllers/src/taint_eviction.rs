@@ -1,0 +1,186 @@
+//! The taint eviction controller: deletes pods that do not tolerate a NoExecute taint of their node, at once or when
+//! their toleration ends.
+//!
+//! Invariant: the time a pod tolerates counts from when its node got the taint, and only from anew where the taints
+//! changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use kedge_client::{Change, Informer, Queue, object_key, object_reference};
+use kedge_meta::ObjectKey;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::error::{ReconcileError, unless_gone};
+use crate::pods::{condition, is_terminal, name_of, node_name};
+use crate::runtime::{Context, Controller, Next, Outcome, Starter};
+use crate::taints::{Stay, plan_stay, taints_of, tolerations_of};
+
+/// Starts the controller.
+pub(crate) fn start(mut starter: Starter<'_>) {
+    let nodes = starter.informer::<Node>();
+    let pods = starter.informer::<Pod>();
+    let queue = Queue::new();
+    let known = nodes.clone();
+    starter.enqueue(&pods, &queue, move |change| pod_to_look_at(change, &known).into_iter().collect());
+    let known = pods.clone();
+    starter.enqueue(&nodes, &queue, move |change| pods_to_look_at(change, &known));
+    let workers = starter.context.config.concurrency;
+    let controller = Evictions { context: starter.context.clone(), nodes, pods, scheduled: Mutex::default() };
+    starter.work(Arc::new(controller), queue, workers);
+}
+
+fn executing(node: &Node) -> Vec<&Taint> {
+    taints_of(node).iter().filter(|taint| taint.effect == "NoExecute").collect()
+}
+
+/// A pod matters when it comes to a tainted node, or changes there.
+fn pod_to_look_at(change: &Change<Pod>, nodes: &Informer<Node>) -> Option<ObjectKey> {
+    let pod = change.object();
+    if let Change::Updated { old, new } = change
+        && node_name(old) == node_name(new)
+        && tolerations_of(old) == tolerations_of(new)
+    {
+        return None;
+    }
+    let node = nodes.get(&ObjectKey::cluster(node_name(pod)?))?;
+    (!executing(&node).is_empty()).then(|| object_key(&**pod))
+}
+
+/// All pods of a node whose NoExecute taints changed.
+fn pods_to_look_at(change: &Change<Node>, pods: &Informer<Pod>) -> Vec<ObjectKey> {
+    let matters = match change {
+        Change::Added(node) => !executing(node).is_empty(),
+        Change::Updated { old, new } => executing(old) != executing(new),
+        Change::Deleted(_) => false,
+    };
+    if !matters {
+        return Vec::new();
+    }
+    let name = name_of(&change.object().metadata);
+    pods.filter(|pod| node_name(pod) == Some(name)).iter().map(|pod| object_key(&**pod)).collect()
+}
+
+struct Evictions {
+    context: Context,
+    nodes: Informer<Node>,
+    pods: Informer<Pod>,
+    /// Pods that wait for the end of their toleration: uid, and since when.
+    scheduled: Mutex<HashMap<ObjectKey, (Option<String>, Timestamp)>>,
+}
+
+/// What becomes of a pod.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Stay,
+    Wait(Duration),
+    Evict,
+}
+
+impl Controller for Evictions {
+    type Key = ObjectKey;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Outcome {
+        let pod = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_terminal(pod));
+        let Some(pod) = pod else {
+            self.scheduled.lock().remove(key);
+            return Ok(Next::Done);
+        };
+        let node = node_name(&pod).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
+        let taints = node.as_deref().map(taints_of).unwrap_or_default();
+        let now = self.context.now();
+        let since = {
+            let mut scheduled = self.scheduled.lock();
+            scheduled.retain(|other, (uid, _)| other != key || *uid == pod.metadata.uid);
+            scheduled.get(key).map(|(_, since)| *since)
+        };
+        match plan(&pod, taints, since, now) {
+            Plan::Stay => {
+                if self.scheduled.lock().remove(key).is_some() {
+                    let text = format!("Cancelling deletion of Pod {key}");
+                    self.context.normal(&object_reference(&*pod), "TaintManagerEviction", text);
+                }
+                Ok(Next::Done)
+            }
+            Plan::Wait(left) => {
+                self.scheduled.lock().entry(key.clone()).or_insert((pod.metadata.uid.clone(), now));
+                Ok(Next::After(left))
+            }
+            Plan::Evict => {
+                self.evict(key, &pod).await?;
+                self.scheduled.lock().remove(key);
+                Ok(Next::Done)
+            }
+        }
+    }
+}
+
+fn plan(pod: &Pod, taints: &[Taint], since: Option<Timestamp>, now: Timestamp) -> Plan {
+    match plan_stay(taints, tolerations_of(pod)) {
+        Stay::Forever => Plan::Stay,
+        Stay::No => Plan::Evict,
+        Stay::For(time) => {
+            let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+            let left = time - now.duration_since(since.unwrap_or(now));
+            match Duration::try_from(left) {
+                Ok(left) if !left.is_zero() => Plan::Wait(left),
+                _ => Plan::Evict,
+            }
+        }
+    }
+}
+
+impl Evictions {
+    async fn evict(&self, key: &ObjectKey, pod: &Pod) -> Result<(), ReconcileError> {
+        let text = format!("Marking for deletion Pod {key}");
+        self.context.normal(&object_reference(pod), "TaintManagerEviction", text);
+        let pods = Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace);
+        if condition(pod, "DisruptionTarget").is_none_or(|condition| condition.status != "True") {
+            let patch = json!({
+                "metadata": { "uid": pod.metadata.uid },
+                "status": { "conditions": [{
+                    "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+                    "message": "Taint manager: deleting due to NoExecute taint",
+                    "lastTransitionTime": kedge_meta::format_time(self.context.now()),
+                }] },
+            });
+            unless_gone(pods.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
+        }
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        unless_gone(pods.delete(&key.name, &parameters).await)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::fixtures::pod;
+    use crate::taints::fixtures::{exists, taint};
+
+    #[test]
+    fn tolerations_end_after_their_time() {
+        let check = |seconds: Option<i64>, since: Option<i64>, expected: Plan| {
+            let mut pod = pod("a");
+            pod.spec.get_or_insert_default().tolerations = Some(vec![exists("k", seconds)]);
+            let now = Timestamp::from_second(1_000).unwrap();
+            let since = since.map(|since| Timestamp::from_second(since).unwrap());
+            assert_eq!(plan(&pod, &[taint("k", "NoExecute")], since, now), expected);
+        };
+        check(None, None, Plan::Stay);
+        check(Some(300), None, Plan::Wait(Duration::from_secs(300)));
+        check(Some(300), Some(900), Plan::Wait(Duration::from_secs(200)));
+        check(Some(300), Some(700), Plan::Evict);
+        check(Some(0), None, Plan::Evict);
+        assert_eq!(plan(&pod("a"), &[taint("k", "NoExecute")], None, Timestamp::UNIX_EPOCH), Plan::Evict);
+        assert_eq!(plan(&pod("a"), &[taint("k", "NoSchedule")], None, Timestamp::UNIX_EPOCH), Plan::Stay);
+    }
+}
