@@ -1,1 +1,23 @@
-//! Cluster DNS
+//! Cluster DNS: names of Services and pods per version 1.1.0 of the Kubernetes DNS specification, answered from
+//! informers, and everything else forwarded to the machine's resolvers.
+//!
+//! Losing the API server changes nothing in the answers. What to answer is pure ([`Zone::resolve`]); this process holds
+//! sockets and a bounded cache around that. The wire format is hickory-proto's.
+
+mod cache;
+mod catalog;
+mod config;
+mod forward;
+mod message;
+mod publish;
+mod resolv_conf;
+mod run;
+mod server;
+mod zone;
+
+pub use catalog::Catalog;
+pub use config::{Config, DEFAULT_PORT, Deps, Error, Publish};
+pub use publish::{ensure_service, plan_endpoint_slice, plan_service};
+pub use resolv_conf::{Upstreams, parse_resolv_conf};
+pub use run::run;
+pub use zone::{Outcome, Zone};

@@ -1,0 +1,122 @@
+//! What cluster DNS is told and given.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kedge_client::{Client, Informer, Informers};
+use kedge_meta::ComponentStatus;
+
+/// The port on the node; 53 may be taken there. Pods reach it through the Service's port 53.
+pub const DEFAULT_PORT: u16 = 10053;
+
+/// How cluster DNS works.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it listens, UDP and TCP: an address of the node, as the Service leads to it, and pods must reach it.
+    pub listen: Vec<SocketAddr>,
+    /// The cluster's domain, without a dot at the end.
+    pub domain: String,
+    /// The ranges of pods and of ClusterIPs: reverse names in them are never asked of others.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// See `cluster_cidrs`.
+    pub service_cidrs: Vec<IpNet>,
+    /// Whom it answers; everybody where empty. Others get no answer, so that it can't be used to attack third parties.
+    pub allowed_clients: Vec<IpNet>,
+    /// Where the machine's resolvers stand.
+    pub resolv_conf: PathBuf,
+    /// Resolvers to ask instead of those in `resolv_conf`, if any.
+    pub upstreams: Vec<SocketAddr>,
+    /// The Service through which pods reach it, if this process is to keep it in the API.
+    pub publish: Option<Publish>,
+}
+
+/// The Service of cluster DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// The ClusterIP; by convention the tenth address of the range.
+    pub cluster_ip: IpAddr,
+    /// The node whose DNS this is.
+    pub node_name: String,
+    /// Where the Service leads to: one of the addresses listened on. Neither loopback nor link-local.
+    pub endpoint: SocketAddr,
+}
+
+impl Config {
+    /// DNS on a node's address with the usual port, domain and resolvers, for clients in the pods' ranges and on the
+    /// node itself.
+    pub fn new(
+        node_name: &str,
+        node_ip: IpAddr,
+        cluster_ip: IpAddr,
+        cluster_cidrs: Vec<IpNet>,
+        service_cidrs: Vec<IpNet>,
+    ) -> Self {
+        let endpoint = SocketAddr::new(node_ip, DEFAULT_PORT);
+        let mut allowed_clients = cluster_cidrs.clone();
+        allowed_clients.extend([IpNet::from(node_ip), IpNet::from(IpAddr::from([127, 0, 0, 1]))]);
+        Self {
+            listen: vec![endpoint],
+            domain: "cluster.local".to_owned(),
+            cluster_cidrs,
+            service_cidrs,
+            allowed_clients,
+            resolv_conf: "/etc/resolv.conf".into(),
+            upstreams: Vec::new(),
+            publish: Some(Publish { cluster_ip, node_name: node_name.to_owned(), endpoint }),
+        }
+    }
+}
+
+/// What cluster DNS works with.
+#[derive(Clone)]
+pub struct Deps {
+    /// All Services.
+    pub services: Informer<Service>,
+    /// All EndpointSlices.
+    pub endpoint_slices: Informer<EndpointSlice>,
+    /// All Namespaces.
+    pub namespaces: Informer<Namespace>,
+    /// To keep the Service; not needed where nothing is published.
+    pub client: Option<Client>,
+    /// Where the state is reported.
+    pub status: ComponentStatus,
+}
+
+impl Deps {
+    /// Takes what cluster DNS needs from the shared informers.
+    pub fn new(informers: &Informers, status: ComponentStatus) -> Self {
+        Self {
+            services: informers.all(),
+            endpoint_slices: informers.all(),
+            namespaces: informers.all(),
+            client: Some(informers.client().clone()),
+            status,
+        }
+    }
+}
+
+/// Why cluster DNS can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address is taken or not ours.
+    #[error("cluster DNS can't listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The configuration makes no sense.
+    #[error("the configuration of cluster DNS is not usable: {0}")]
+    Config(String),
+    /// The Service or its EndpointSlice can't be kept.
+    #[error("the Service of cluster DNS can't be kept")]
+    Publish(#[from] kube::Error),
+    /// A Service of that name belongs to somebody else.
+    #[error("the Service kube-system/kube-dns belongs to another DNS server: {0}")]
+    Foreign(String),
+}
