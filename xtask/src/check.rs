@@ -17,7 +17,9 @@ pub fn run() -> Result<()> {
         println!("  skipped: generated code (upstream's descriptions are not beside the repository)");
     }
     if has_program("cargo-deny") {
-        step("licences and sources", || quiet(cargo().args(["deny", "--offline", "check", "licenses", "bans", "sources"])))?;
+        step("licences and sources", || {
+            quiet(cargo().args(["deny", "--offline", "check", "licenses", "bans", "sources"]))
+        })?;
     } else {
         println!("  skipped: licences and sources (cargo-deny is not installed: `cargo install --locked cargo-deny`)");
     }

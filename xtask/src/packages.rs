@@ -28,6 +28,8 @@ pub const NODE: &[Need] = &[
 pub const BUILD: &[Need] = &[
     Need { package: "gcc", satisfied: || has_program("cc") },
     Need { package: "libc6-dev", satisfied: || Path::new("/usr/include/stdio.h").exists() },
+    // A build script of the runtime interface turns its protocol description into code.
+    Need { package: "protobuf-compiler", satisfied: || has_program("protoc") },
     Need { package: "mold", satisfied: || has_program("mold") },
 ];
 
@@ -55,7 +57,9 @@ pub fn ensure(needs: &[&[Need]]) -> Result<()> {
     }
     let list = packages.join(" ");
     if !has_program("apt-get") {
-        bail!("these Debian packages are missing: {list}\n  install them (or what they hold) by hand, then run this again");
+        bail!(
+            "these Debian packages are missing: {list}\n  install them (or what they hold) by hand, then run this again"
+        );
     }
     step(&format!("install {list}"), || {
         let apt = |words: &[&str]| {
@@ -67,6 +71,8 @@ pub fn ensure(needs: &[&[Need]]) -> Result<()> {
         let _ = apt(&["update"]);
         let mut words = vec!["install", "-y", "--no-install-recommends"];
         words.extend(&packages);
-        apt(&words).with_context(|| format!("`apt-get install {list}` failed; install the packages by hand, then run this again"))
+        apt(&words).with_context(|| {
+            format!("`apt-get install {list}` failed; install the packages by hand, then run this again")
+        })
     })
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::step::{cargo, has_program, loud, quiet, step};
+use crate::step::{cargo, has_program, loud, quiet, root, step};
 use crate::{build, check, machine, packages};
 
 /// Installs what is missing, runs the checks, builds the binary under test and runs every test.
@@ -30,8 +30,15 @@ pub fn test(flags: &[String]) -> Result<()> {
     if in_ci {
         nextest.args(["--profile", "ci"]).env("KEDGE_NO_SKIP", "1");
     }
-    nextest.args(filters).env("KEDGE_BINARY", &binary);
-    loud(&mut nextest)
+    let skipped = root().join("target").join("skipped-tests.txt");
+    let _ = std::fs::remove_file(&skipped);
+    nextest.args(filters).env("KEDGE_BINARY", &binary).env("KEDGE_SKIPPED_FILE", &skipped);
+    let result = loud(&mut nextest);
+    // nextest shows nothing of tests that pass, so what was skipped is named here.
+    for line in std::fs::read_to_string(&skipped).unwrap_or_default().lines() {
+        println!("  skipped: {line}");
+    }
+    result
 }
 
 /// Measures the release binary.
@@ -48,7 +55,9 @@ pub fn bench(names: &[String]) -> Result<()> {
 }
 
 fn ensure_nextest() -> Result<()> {
-    if has_program("cargo-nextest") || Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success()) {
+    if has_program("cargo-nextest")
+        || Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success())
+    {
         return Ok(());
     }
     step("install cargo-nextest", || quiet(cargo().args(["install", "--locked", "cargo-nextest"])))

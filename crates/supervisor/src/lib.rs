@@ -1,1 +1,24 @@
-//! Start order, wiring and shutdown of one process
+//! Start order, wiring and shutdown of one process: the only place that knows every component and picks the adapters.
+//!
+//! It holds no logic of its own: what a component does is in its crate, what a phase does is in `lifecycle`.
+
+mod control_plane;
+mod down;
+mod error;
+mod image;
+mod node;
+mod options;
+mod progress;
+mod start;
+mod status;
+
+pub use down::{DownReport, down};
+pub use error::Error;
+pub use image::load_image;
+pub use options::Options;
+pub use progress::Progress;
+pub use start::{Running, Summary, start};
+pub use status::{Status, status};
+
+/// The version of the Kubernetes API that is served.
+pub const KUBERNETES_VERSION: &str = "v1.36.0";

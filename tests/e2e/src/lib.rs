@@ -1,1 +1,16 @@
-//! Harness of the end-to-end suites.
+//! The harness of the end-to-end suites: hosts in network namespaces, real kubectl, real containers.
+//!
+//! Invariants: a test ends only processes that it started; whatever it made is gone when its host is dropped; a test that
+//! can't run says so by name, and fails instead where `KEDGE_NO_SKIP` is set (in CI).
+
+mod binary;
+mod host;
+mod kubectl;
+mod skip;
+mod wait;
+
+pub use binary::{busybox_image, kedge_binary};
+pub use host::{Host, HostOptions};
+pub use kubectl::{Kubectl, Output};
+pub use skip::{is_root, skip};
+pub use wait::eventually;

@@ -1,0 +1,8 @@
+//! One file for each command.
+
+pub(crate) mod demo_app;
+pub(crate) mod down;
+pub(crate) mod image;
+pub(crate) mod status;
+pub(crate) mod up;
+pub(crate) mod version;

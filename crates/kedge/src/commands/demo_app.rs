@@ -1,0 +1,13 @@
+//! `kedge demo-app`: what runs in the demo's containers.
+
+use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::DemoAppFlags;
+use crate::commands::up::cancel_on_signals;
+
+pub(crate) async fn run(flags: DemoAppFlags) -> Result<()> {
+    let shutdown = CancellationToken::new();
+    cancel_on_signals(shutdown.clone())?;
+    kedge_demo_app::run(flags.listen, shutdown).await.with_context(|| format!("cannot serve on {}", flags.listen))
+}

@@ -1,0 +1,110 @@
+//! `kedge up`: runs the cluster until SIGINT or SIGTERM.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kedge_supervisor::{Options, Summary};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::arguments::{Output, UpFlags};
+use crate::output::{Steps, seconds, start_logging};
+
+pub(crate) async fn run(flags: UpFlags) -> Result<()> {
+    let json = flags.output == Output::Json;
+    start_logging(json);
+    let shutdown = CancellationToken::new();
+    cancel_on_signals(shutdown.clone())?;
+    let steps = Steps::new(json);
+    let started = kedge_supervisor::start(options(&flags), shutdown.clone(), |progress| steps.show(progress)).await;
+    let running = match started {
+        Err(_) if shutdown.is_cancelled() => {
+            eprintln!("stopped before the cluster was ready; `kedge down` removes what was made so far");
+            return Ok(());
+        }
+        other => other?,
+    };
+    match json {
+        true => println!("{}", serde_json::to_string(running.summary())?),
+        false => print!("{}", panel(running.summary())),
+    }
+    shutdown.cancelled().await;
+    if !json {
+        eprintln!("\nstopping; pods keep running (`kedge down` ends them)");
+    }
+    running.finish().await.context("the cluster did not end cleanly")
+}
+
+/// The first signal asks for an orderly end; a second one ends the process at once.
+pub(crate) fn cancel_on_signals(shutdown: CancellationToken) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    tokio::spawn(async move {
+        for count in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if count > 0 {
+                std::process::exit(130);
+            }
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn options(flags: &UpFlags) -> Options {
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    let variable = std::env::var("KUBECONFIG").ok();
+    let kubeconfig =
+        flags.kubeconfig.clone().unwrap_or_else(|| kedge_pki::default_kubeconfig_path(variable.as_deref(), &home));
+    Options {
+        data_dir: flags.data_dir.data_dir.clone(),
+        node_ip: flags.node_ip,
+        node_name: flags.node_name.clone(),
+        secure_port: flags.secure_port,
+        pod_network_cidr: flags.pod_network_cidr.clone(),
+        service_cidr: flags.service_cidr.clone(),
+        service_dns_domain: flags.service_dns_domain.clone(),
+        container_runtime_endpoint: flags.container_runtime_endpoint.clone(),
+        control_plane_only: flags.control_plane_only,
+        kubeconfig,
+        demo: flags.demo,
+    }
+}
+
+fn panel(summary: &Summary) -> String {
+    let mut lines = vec![
+        format!("Kedge is up after {} (Kubernetes {})", seconds(summary.took), kedge_supervisor::KUBERNETES_VERSION),
+        String::new(),
+        format!("  API server   {}", summary.server),
+        format!("  node         {} ({})", summary.node_name, summary.node_ip),
+        format!("  data         {}", summary.data_dir.display()),
+    ];
+    lines.extend(summary.demo_url.iter().map(|url| format!("  demo         {url}")));
+    lines.extend([
+        String::new(),
+        format!("  kubectl uses it now: context `{}` in {}", summary.context, summary.merged_kubeconfig.display()),
+        "  or, in any shell:".to_owned(),
+        format!("    export KUBECONFIG={}", summary.kubeconfig.display()),
+        String::new(),
+        "  next:".to_owned(),
+        "    kubectl get nodes".to_owned(),
+        "    kubectl get pods -A -o wide".to_owned(),
+    ]);
+    lines.extend(summary.demo_url.iter().map(|url| format!("    curl {url}/get")));
+    lines.extend([
+        "    kedge status".to_owned(),
+        String::new(),
+        "  Ctrl-C ends kedge; pods keep running. `kedge down` removes everything.".to_owned(),
+    ]);
+    let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or_default();
+    let rule = "\u{2500}".repeat(width + 2);
+    let mut text = format!("\u{256d}{rule}\u{256e}\n");
+    for line in lines {
+        text.push_str(&format!("\u{2502} {line:<width$} \u{2502}\n"));
+    }
+    text.push_str(&format!("\u{2570}{rule}\u{256f}\n"));
+    text
+}

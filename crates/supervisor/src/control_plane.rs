@@ -1,0 +1,174 @@
+//! The control plane: store, API server, controllers, scheduler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
+use kedge_auth::TokenKeys;
+use kedge_client::{Client, Informers, client_from_service};
+use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
+use kedge_pki::{ClusterNames, ClusterPki};
+use kedge_store::Store;
+use kedge_store_embedded::EmbeddedStore;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::options::Plan;
+
+const STORE_REPORT_PERIOD: Duration = Duration::from_secs(5);
+
+/// A component's end: its name, and why it ended if not because it was told to.
+pub(crate) type Ended = (&'static str, Result<(), String>);
+
+/// A running control plane.
+pub(crate) struct ControlPlane {
+    pub(crate) pki: ClusterPki,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) board: StatusBoard,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Caches shared by everything in the process that reads the whole cluster.
+    pub(crate) informers: Informers,
+    /// Ends the API server, after everything that talks to it has ended.
+    pub(crate) server_shutdown: CancellationToken,
+    pub(crate) serving: JoinSet<Ended>,
+}
+
+impl ControlPlane {
+    /// Opens the store and starts the API server; it answers when this returns.
+    pub(crate) async fn start(plan: &Plan, shutdown: &CancellationToken) -> Result<Self, Error> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let board = StatusBoard::new(clock.clone());
+        let pki = ClusterPki::ensure(&plan.layout.pki(), &names(plan))?;
+        let store_path = plan.layout.store();
+        let opened = tokio::task::spawn_blocking(move || {
+            EmbeddedStore::open(&store_path, kedge_store_embedded::Options::default())
+        });
+        let store: Arc<dyn Store> = match opened.await {
+            Ok(store) => Arc::new(store?),
+            Err(error) => return Err(Error::Component { component: "store", why: error.to_string() }),
+        };
+        let server = api_server(plan, &pki, &store, &board, &clock).await?;
+        let address = plan.api_address();
+        let listen = |source| Error::Listen { address: address.to_string(), source };
+        let listener = TcpListener::bind(address).await.map_err(listen)?;
+        let tls = Arc::new(kedge_pki::server_config(&pki.apiserver, pki.authority.certificate_pem())?);
+        let server_shutdown = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let (serving_server, token) = (server.clone(), server_shutdown.clone());
+        serving.spawn(async move {
+            let result = serving_server.serve(listener, tls, token).await;
+            ("kube-apiserver", result.map_err(|error| error.to_string()))
+        });
+        serving.spawn(report_store(store.clone(), board.clone(), server_shutdown.clone()));
+        let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
+        let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
+        Ok(Self { pki, store, server, board, clock, informers, server_shutdown, serving })
+    }
+
+    /// A client inside the process, as some user.
+    pub(crate) fn client(&self, username: &str, groups: &[&str]) -> Client {
+        let user = UserInfo::authenticated(username, groups.iter().copied());
+        client_from_service(self.server.local_service(user))
+    }
+
+    /// Starts controllers and scheduler.
+    pub(crate) fn start_controllers(&self, plan: &Plan, components: &mut JoinSet<Ended>, shutdown: &CancellationToken) {
+        let server = self.server.clone();
+        let client_for = Arc::new(move |account: &str| {
+            let name = format!("system:serviceaccount:kube-system:{account}");
+            let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+            client_from_service(server.local_service(UserInfo::authenticated(&name, groups)))
+        });
+        let config = kedge_controllers::Config {
+            root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
+            cluster_cidrs: vec![plan.pod_network.to_string()],
+            ..kedge_controllers::Config::default()
+        };
+        let deps = kedge_controllers::Deps {
+            client: self.client("system:kube-controller-manager", &[]),
+            client_for,
+            informers: self.informers.clone(),
+            status: self.board.clone(),
+            clock: self.clock.clone(),
+            signer: None,
+        };
+        let token = shutdown.clone();
+        components.spawn(async move {
+            let result = kedge_controllers::run(config, deps, token).await;
+            ("kube-controller-manager", result.map_err(|error| error.to_string()))
+        });
+        let deps = kedge_scheduler::Deps {
+            client: self.client("system:kube-scheduler", &[]),
+            informers: self.informers.clone(),
+            status: self.board.component("kube-scheduler"),
+            clock: self.clock.clone(),
+        };
+        let token = shutdown.clone();
+        components.spawn(async move {
+            let result = kedge_scheduler::run(kedge_scheduler::Config::default(), deps, token).await;
+            ("kube-scheduler", result.map_err(|error| error.to_string()))
+        });
+    }
+}
+
+fn names(plan: &Plan) -> ClusterNames {
+    let loopback = "127.0.0.1".parse().expect("it is an address");
+    let mut api_addresses = vec![plan.api_service_ip, plan.node_ip, loopback];
+    api_addresses.dedup();
+    ClusterNames {
+        node_name: plan.node_name.clone(),
+        dns_domain: plan.options.service_dns_domain.clone(),
+        api_addresses,
+        api_names: Vec::new(),
+        node_addresses: vec![plan.node_ip, loopback],
+    }
+}
+
+async fn api_server(
+    plan: &Plan,
+    pki: &ClusterPki,
+    store: &Arc<dyn Store>,
+    board: &StatusBoard,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<ApiServer>, Error> {
+    let authority = pki.authority.certificate_pem();
+    let range = plan.service_network.to_string();
+    let range = range.parse().map_err(|error: kedge_apiserver::ParseCidrError| Error::Flag {
+        flag: "--service-cidr",
+        value: range.clone(),
+        why: error.to_string(),
+    })?;
+    let config = ApiConfig {
+        advertise_address: plan.node_ip,
+        secure_port: plan.options.secure_port,
+        service_cluster_ip_ranges: vec![range],
+        service_account_issuer: format!("https://kubernetes.default.svc.{}", plan.options.service_dns_domain),
+        ..ApiConfig::default()
+    };
+    let deps = ApiDeps {
+        store: store.clone(),
+        clock: clock.clone(),
+        status: board.component("kube-apiserver"),
+        board: board.clone(),
+        token_keys: TokenKeys::from_private_pem(&pki.service_account_key_pem)?,
+        client_ca: Some(authority.to_owned()),
+        kubelet_tls: Some(Arc::new(kedge_pki::client_config(&pki.apiserver_kubelet_client, authority)?)),
+    };
+    Ok(ApiServer::new(config, deps).await?)
+}
+
+/// Keeps the store's line on the status board.
+async fn report_store(store: Arc<dyn Store>, board: StatusBoard, shutdown: CancellationToken) -> Ended {
+    let status = board.component("store");
+    status.running();
+    loop {
+        status.heartbeat(store.stats().last_sync);
+        tokio::select! {
+            () = shutdown.cancelled() => return ("store", Ok(())),
+            () = tokio::time::sleep(STORE_REPORT_PERIOD) => {}
+        }
+    }
+}

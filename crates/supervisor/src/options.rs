@@ -1,0 +1,187 @@
+//! What was asked for, checked once, and what follows from it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
+
+use crate::error::Error;
+
+/// The name of the context, cluster and user in kubeconfigs.
+pub(crate) const CONTEXT: &str = "kedge";
+pub(crate) const KUBELET_PORT: u16 = 10250;
+
+/// What `kedge up` was asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the cluster's state is.
+    pub data_dir: PathBuf,
+    /// The node's address; found where absent.
+    pub node_ip: Option<IpAddr>,
+    /// The node's name; the host's where absent.
+    pub node_name: Option<String>,
+    /// Port of the API server.
+    pub secure_port: u16,
+    /// Range of pod addresses.
+    pub pod_network_cidr: String,
+    /// Range of Service addresses.
+    pub service_cidr: String,
+    /// DNS domain of the cluster.
+    pub service_dns_domain: String,
+    /// Socket of the container runtime; found or started where absent.
+    pub container_runtime_endpoint: Option<String>,
+    /// Whether to run no node.
+    pub control_plane_only: bool,
+    /// The kubeconfig into which the context is merged.
+    pub kubeconfig: PathBuf,
+    /// Whether to deploy the demo.
+    pub demo: bool,
+}
+
+/// The same, checked and complete.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) options: Options,
+    pub(crate) layout: Layout,
+    pub(crate) node_ip: IpAddr,
+    pub(crate) node_name: String,
+    pub(crate) pod_network: IpNet,
+    pub(crate) service_network: IpNet,
+    /// The first address of the Service range: the API server's.
+    pub(crate) api_service_ip: IpAddr,
+    /// The tenth address of the Service range: the cluster DNS's.
+    pub(crate) dns_service_ip: IpAddr,
+}
+
+impl Plan {
+    pub(crate) fn new(options: Options) -> Result<Self, Error> {
+        let pod_network = range("--pod-network-cidr", &options.pod_network_cidr, 24)?;
+        let service_network = range("--service-cidr", &options.service_cidr, 28)?;
+        let nth = |index| {
+            service_network.hosts().nth(index).ok_or_else(|| Error::Flag {
+                flag: "--service-cidr",
+                value: options.service_cidr.clone(),
+                why: "it has too few addresses".to_owned(),
+            })
+        };
+        let (api_service_ip, dns_service_ip) = (nth(0)?, nth(9)?);
+        check_domain(&options.service_dns_domain)?;
+        let node_ip = match (options.node_ip, options.control_plane_only) {
+            (Some(address), _) => address,
+            (None, true) => find_node_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            (None, false) => find_node_ip()?,
+        };
+        let node_name = match &options.node_name {
+            Some(name) if kedge_meta::is_dns1123_subdomain(name) => name.clone(),
+            Some(name) => {
+                let why = "a node name has lower-case letters, digits, `-` and `.` only".to_owned();
+                return Err(Error::Flag { flag: "--node-name", value: name.clone(), why });
+            }
+            None => hostname()?,
+        };
+        let layout = Layout::new(std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()));
+        Ok(Self { layout, node_ip, node_name, pod_network, service_network, api_service_ip, dns_service_ip, options })
+    }
+
+    /// Where the API server listens: every address, so that loopback, node and tests reach it.
+    pub(crate) fn api_address(&self) -> SocketAddr {
+        let any: IpAddr = match self.node_ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        match self.options.control_plane_only && self.node_ip.is_loopback() {
+            true => SocketAddr::new(self.node_ip, self.options.secure_port),
+            false => SocketAddr::new(any, self.options.secure_port),
+        }
+    }
+
+    /// The URL in kubeconfigs.
+    pub(crate) fn server(&self) -> String {
+        format!("https://{}", SocketAddr::new(self.node_ip, self.options.secure_port))
+    }
+
+    /// What the machine must have.
+    pub(crate) fn needs(&self, private_runtime: bool) -> Needs {
+        let network = |flag, range: &IpNet| (flag, range.network(), range.prefix_len());
+        Needs {
+            api_addresses: vec![self.api_address()],
+            node: !self.options.control_plane_only,
+            kubelet_port: KUBELET_PORT,
+            private_runtime,
+            ranges: vec![
+                network("--pod-network-cidr", &self.pod_network),
+                network("--service-cidr", &self.service_network),
+            ],
+            node_ip: self.node_ip,
+        }
+    }
+}
+
+fn range(flag: &'static str, value: &str, longest: u8) -> Result<IpNet, Error> {
+    let wrong = |why: &str| Error::Flag { flag, value: value.to_owned(), why: why.to_owned() };
+    let range: IpNet = value.parse().map_err(|_| wrong("a range like 10.244.0.0/16 is expected"))?;
+    let range = range.trunc();
+    // The kubelet, the proxy and the CNI configuration of this release are IPv4's.
+    if range.addr().is_ipv6() {
+        return Err(wrong("IPv6 is not supported yet"));
+    }
+    if range.prefix_len() > longest {
+        return Err(wrong(&format!("the range is too small: at most /{longest} is possible")));
+    }
+    Ok(range)
+}
+
+fn check_domain(domain: &str) -> Result<(), Error> {
+    match kedge_meta::is_dns1123_subdomain(domain) {
+        true => Ok(()),
+        false => Err(Error::Flag {
+            flag: "--service-dns-domain",
+            value: domain.to_owned(),
+            why: "a DNS domain like cluster.local is expected".to_owned(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> Options {
+        Options {
+            data_dir: "/tmp/x".into(),
+            node_ip: Some("192.0.2.2".parse().unwrap()),
+            node_name: Some("n1".to_owned()),
+            secure_port: 6443,
+            pod_network_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/12".to_owned(),
+            service_dns_domain: "cluster.local".to_owned(),
+            container_runtime_endpoint: None,
+            control_plane_only: false,
+            kubeconfig: "/tmp/x/config".into(),
+            demo: false,
+        }
+    }
+
+    #[test]
+    fn addresses_follow_from_the_ranges() {
+        let plan = Plan::new(options()).unwrap();
+        assert_eq!(plan.api_service_ip.to_string(), "10.96.0.1");
+        assert_eq!(plan.dns_service_ip.to_string(), "10.96.0.10");
+        assert_eq!(plan.server(), "https://192.0.2.2:6443");
+    }
+
+    #[test]
+    fn flags_that_make_no_sense_are_named() {
+        let check = |change: &dyn Fn(&mut Options), text: &str| {
+            let mut options = options();
+            change(&mut options);
+            let error = Plan::new(options).unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        };
+        check(&|o| o.pod_network_cidr = "10.244".to_owned(), "--pod-network-cidr \"10.244\"");
+        check(&|o| o.service_cidr = "10.96.0.0/30".to_owned(), "too small");
+        check(&|o| o.service_dns_domain = "a b".to_owned(), "--service-dns-domain");
+        check(&|o| o.node_name = Some("Node_1".to_owned()), "--node-name");
+    }
+}

@@ -1,0 +1,198 @@
+//! The start, step by step, and the orderly end.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kedge_lifecycle::{DEMO_NODE_PORT, InstanceLock, RunFile, Severity, preflight};
+use kedge_pki::{KubeconfigEntry, merge_kubeconfig};
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::control_plane::{ControlPlane, Ended};
+use crate::error::Error;
+use crate::node;
+use crate::options::{CONTEXT, Options, Plan};
+use crate::progress::{Progress, step};
+
+const COMPONENTS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a started cluster says of itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// URL of the API server.
+    pub server: String,
+    /// The node's name.
+    pub node_name: String,
+    /// The node's address.
+    pub node_ip: IpAddr,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The administrator's kubeconfig in the data directory.
+    pub kubeconfig: PathBuf,
+    /// The kubeconfig into which the context was merged.
+    pub merged_kubeconfig: PathBuf,
+    /// The context's name.
+    pub context: String,
+    /// Where the demo answers.
+    pub demo_url: Option<String>,
+    /// How long the start took.
+    #[serde(serialize_with = "milliseconds", rename = "milliseconds")]
+    pub took: Duration,
+}
+
+fn milliseconds<S: serde::Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(took.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A cluster that runs in this process.
+pub struct Running {
+    summary: Summary,
+    control_plane: ControlPlane,
+    components: JoinSet<Ended>,
+    shutdown: CancellationToken,
+    _lock: InstanceLock,
+}
+
+/// Starts a cluster. `shutdown` ends it; [`Running::finish`] waits for that.
+pub async fn start(
+    options: Options,
+    shutdown: CancellationToken,
+    report: impl Fn(Progress) + Sync,
+) -> Result<Running, Error> {
+    let began = Instant::now();
+    let plan = Plan::new(options)?;
+    let runtime_choice = node::choose_runtime(&plan).await?;
+    // The lock comes before the preflight: it explains a busy port better than the port does.
+    let lock = InstanceLock::take(plan.layout.root(), &plan.layout.lock())?;
+    check_machine(&plan, runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private), &report)?;
+    let work = bring_up(&plan, runtime_choice, &shutdown, &report);
+    let (control_plane, components) = tokio::select! {
+        result = work => result?,
+        () = shutdown.cancelled() => return Err(Error::Interrupted),
+    };
+    let summary = Summary {
+        server: plan.server(),
+        node_name: plan.node_name.clone(),
+        node_ip: plan.node_ip,
+        data_dir: plan.layout.root().to_owned(),
+        kubeconfig: plan.layout.kubeconfig(),
+        merged_kubeconfig: plan.options.kubeconfig.clone(),
+        context: CONTEXT.to_owned(),
+        demo_url: plan.options.demo.then(|| format!("http://{}:{DEMO_NODE_PORT}", plan.node_ip)),
+        took: began.elapsed(),
+    };
+    Ok(Running { summary, control_plane, components, shutdown, _lock: lock })
+}
+
+fn check_machine(plan: &Plan, private_runtime: bool, report: &(impl Fn(Progress) + Sync)) -> Result<(), Error> {
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        preflight(&plan.needs(private_runtime)).into_iter().partition(|finding| finding.severity == Severity::Error);
+    for warning in warnings {
+        report(Progress::Note(warning.text));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Error::Preflight { findings: errors }) }
+}
+
+async fn bring_up(
+    plan: &Plan,
+    runtime_choice: Option<node::RuntimeChoice>,
+    shutdown: &CancellationToken,
+    report: &(impl Fn(Progress) + Sync),
+) -> Result<(ControlPlane, JoinSet<Ended>), Error> {
+    let mut components = JoinSet::new();
+    let runtime = async {
+        match runtime_choice {
+            Some(choice) => {
+                let work = node::prepare_runtime(plan, choice, shutdown);
+                step(report, "container runtime and images", work).await.map(Some)
+            }
+            None => Ok(None),
+        }
+    };
+    let control_plane = step(report, "control plane", async {
+        let control_plane = ControlPlane::start(plan, shutdown).await?;
+        write_kubeconfigs(plan, &control_plane)?;
+        control_plane.start_controllers(plan, &mut components, shutdown);
+        write_run_file(plan, None)?;
+        Ok::<_, Error>(control_plane)
+    });
+    let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
+    if let Some(runtime) = runtime {
+        write_run_file(plan, Some(&runtime))?;
+        node::start(plan, &control_plane, &runtime, &mut components, shutdown).await?;
+        step(report, "node is ready", node::wait_ready(plan, &control_plane)).await?;
+        if plan.options.demo {
+            step(report, "demo answers", node::deploy_demo(plan, &control_plane, &runtime)).await?;
+        }
+    }
+    Ok((control_plane, components))
+}
+
+fn write_kubeconfigs(plan: &Plan, control_plane: &ControlPlane) -> Result<(), Error> {
+    let entry = KubeconfigEntry {
+        name: CONTEXT.to_owned(),
+        server: plan.server(),
+        authority_pem: control_plane.pki.authority.certificate_pem().to_owned(),
+        identity: control_plane.pki.admin.clone(),
+    };
+    merge_kubeconfig(&plan.layout.kubeconfig(), &entry)?;
+    Ok(merge_kubeconfig(&plan.options.kubeconfig, &entry)?)
+}
+
+fn write_run_file(plan: &Plan, runtime: Option<&node::PreparedRuntime>) -> Result<(), Error> {
+    let file = RunFile {
+        pid: i32::try_from(std::process::id()).unwrap_or_default(),
+        start_ticks: RunFile::own_start_ticks(),
+        started: Timestamp::now(),
+        node_name: plan.node_name.clone(),
+        node_ip: plan.node_ip,
+        secure_port: plan.options.secure_port,
+        pod_network_cidr: plan.pod_network.to_string(),
+        service_cidr: plan.service_network.to_string(),
+        control_plane_only: plan.options.control_plane_only,
+        runtime_endpoint: runtime.map(|runtime| runtime.endpoint.clone()),
+        runtime_is_private: runtime.is_some_and(|runtime| runtime.is_private),
+        cni_config_dir: runtime.map(|runtime| runtime.cni_config_dir.clone()),
+        kubeconfigs: vec![plan.options.kubeconfig.clone()],
+        context: CONTEXT.to_owned(),
+    };
+    Ok(file.write(&plan.layout.run_file())?)
+}
+
+impl Running {
+    /// What the cluster says of itself.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Waits until `shutdown`, then ends everything in order: components, requests, store. Pods keep running. A
+    /// component that ends before its time ends the whole process, so that nothing runs half.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        let early = tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            Some(ended) = self.components.join_next() => Some(ended),
+            Some(ended) = self.control_plane.serving.join_next() => Some(ended),
+        };
+        self.shutdown.cancel();
+        let drained =
+            tokio::time::timeout(COMPONENTS_PATIENCE, async { while self.components.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!("some components did not end in time and are cut off");
+        }
+        self.control_plane.server_shutdown.cancel();
+        while self.control_plane.serving.join_next().await.is_some() {}
+        self.control_plane.store.close().await.map_err(Error::CloseStore)?;
+        match early {
+            None => Ok(()),
+            Some(Ok((component, result))) => Err(Error::Component {
+                component,
+                why: result.err().unwrap_or_else(|| "it was not told to".to_owned()),
+            }),
+            Some(Err(error)) => Err(Error::Component { component: "a component", why: error.to_string() }),
+        }
+    }
+}
