@@ -16,6 +16,7 @@ mod garbage;
 mod hash;
 mod history;
 mod int_or_percent;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod owners;
@@ -29,6 +30,7 @@ mod runtime;
 mod service_account;
 mod taint_eviction;
 mod taints;
+mod ttl_after_finished;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
 pub use error::Error;

@@ -24,6 +24,7 @@ use crate::pods::{from_template, is_active};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use kind::ReplicaKind;
 use plan::{Attempt, Scale, plan_next_look, plan_scale, plan_status};
+pub(crate) use ranking::sort_for_deletion;
 
 /// Starts the controller of ReplicaSets.
 pub(crate) fn start(starter: Starter<'_>) {

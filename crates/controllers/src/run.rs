@@ -68,6 +68,13 @@ static CONTROLLERS: &[Entry] = &[
         crate::endpoint_slice::start,
     ),
     entry("daemonset-controller", "daemon-set-controller", "daemonset-controller", crate::daemon_set::start),
+    entry("job-controller", "job-controller", "job-controller", crate::job::start),
+    entry(
+        "ttl-after-finished-controller",
+        "ttl-after-finished-controller",
+        "ttl-after-finished-controller",
+        crate::ttl_after_finished::start,
+    ),
     entry("endpoints-controller", "endpoint-controller", "endpoint-controller", crate::endpoints::start),
     entry("namespace-controller", "namespace-controller", "namespace-controller", crate::namespace::start),
     entry(

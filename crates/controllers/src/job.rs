@@ -1,0 +1,221 @@
+//! The Job controller: runs pods to completion and counts each of them exactly once.
+//!
+//! Invariant: a finished pod keeps its finalizer until the Job's status notes its end.
+
+mod indexes;
+mod plan;
+mod pods;
+mod policy;
+mod tally;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kedge_client::{Change, Informer, Queue, object_key, object_reference};
+use kedge_meta::{LabelSelector, ObjectKey};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::error::{ReconcileError, unless_gone};
+use crate::expectations::Expectations;
+use crate::owners::{controller_of, execute_claims, is_controlled_by, owners_of_change, plan_claims, selector_of};
+use crate::pod_control::{PodControl, slow_start};
+use crate::pods::name_of;
+use crate::runtime::{Context, Controller, Next, Outcome, Starter};
+pub(crate) use plan::is_finished;
+use plan::{Failures, Plan};
+use pods::{FINALIZER, finished_at, has_finalizer, is_succeeded};
+
+const MANAGER: &str = "kubernetes.io/job-controller";
+
+/// Starts the controller.
+pub(crate) fn start(mut starter: Starter<'_>) {
+    let jobs = starter.informer::<Job>();
+    let pods = starter.informer::<Pod>();
+    let queue = Queue::new();
+    starter.enqueue(&jobs, &queue, |change| vec![object_key(&**change.object())]);
+    let owners = jobs.clone();
+    starter.enqueue(&pods, &queue, move |change| jobs_of_pod(change, &owners));
+    let workers = starter.context.config.concurrency;
+    let controller = Jobs {
+        context: starter.context.clone(),
+        jobs,
+        pods,
+        expectations: Expectations::default(),
+        failures: Mutex::default(),
+    };
+    starter.work(Arc::new(controller), queue, workers);
+}
+
+fn selector(job: &Job) -> Option<LabelSelector> {
+    selector_of(job.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+}
+
+/// A pod that no Job controls but that waits to be counted is released under a key without a name.
+fn jobs_of_pod(change: &Change<Pod>, jobs: &Informer<Job>) -> Vec<ObjectKey> {
+    let mut keys = owners_of_change(change, jobs, selector);
+    let pod = change.object();
+    if !matches!(change, Change::Deleted(_)) && has_finalizer(pod) && controller_of(&pod.metadata).is_none() {
+        keys.push(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), ""));
+    }
+    keys
+}
+
+struct Jobs {
+    context: Context,
+    jobs: Informer<Job>,
+    pods: Informer<Pod>,
+    expectations: Expectations,
+    failures: Mutex<HashMap<ObjectKey, Failures>>,
+}
+
+impl Controller for Jobs {
+    type Key = ObjectKey;
+
+    async fn reconcile(&self, key: &ObjectKey) -> Outcome {
+        let Some(job) = self.jobs.get(key) else {
+            self.expectations.forget(key);
+            self.failures.lock().remove(key);
+            return self.release_leftovers(key).await;
+        };
+        let Some(spec) = &job.spec else { return Ok(Next::Done) };
+        if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
+            return Ok(Next::Done);
+        }
+        if is_finished(&job.status.clone().unwrap_or_default()) {
+            self.failures.lock().remove(key);
+            let owned = |pod: &Pod| has_finalizer(pod) && is_controlled_by(&pod.metadata, &job.metadata);
+            let pods: Vec<Arc<Pod>> =
+                self.pods.in_namespace(&key.namespace).into_iter().filter(|pod| owned(pod)).collect();
+            self.release(&pods).await?;
+            return Ok(Next::Done);
+        }
+        let Some(selector) = selector(&job).filter(|selector| !selector.is_everything()) else { return Ok(Next::Done) };
+        let now = self.context.now();
+        let lag = self.expectations.lag(key, &self.pods, now);
+        let claims = plan_claims(&job.metadata, &selector, self.pods.in_namespace(&key.namespace), |_| true);
+        let pods = execute_claims(&self.context.client, &*job, claims).await?;
+        let failures = self.failures.lock().get(key).copied().unwrap_or_default();
+        let mut plan = plan::plan(&job, &pods, failures, lag.is_none(), now);
+        let updated = count_failures(failures, &plan.fresh, now);
+        if updated != failures {
+            // The pods that just failed hold up their own successors.
+            plan = plan::plan(&job, &pods, updated, lag.is_none(), now);
+        }
+        let look_again = plan.look_again;
+        let result = self.execute(key, &job, plan).await;
+        if result.is_ok() {
+            self.failures.lock().insert(key.clone(), updated);
+        }
+        result?;
+        Ok(Next::Done.sooner(lag).sooner(look_again))
+    }
+}
+
+/// Brings the count of failures in a row up to date with pods that ended since.
+fn count_failures(mut failures: Failures, ended: &[Arc<Pod>], now: Timestamp) -> Failures {
+    let mut ended: Vec<(Timestamp, bool)> =
+        ended.iter().map(|pod| (finished_at(pod, now), is_succeeded(pod))).collect();
+    ended.sort();
+    for (at, is_success) in ended {
+        failures = match is_success {
+            true => Failures::default(),
+            false => Failures { in_a_row: failures.in_a_row + 1, last: failures.last.max(Some(at)) },
+        };
+    }
+    failures
+}
+
+impl Jobs {
+    async fn execute(&self, key: &ObjectKey, job: &Job, plan: Plan) -> Result<(), ReconcileError> {
+        let owner = object_reference(job);
+        let control = PodControl { context: &self.context, expectations: &self.expectations, key, owner: &owner };
+        let starts = job.status.as_ref().and_then(|status| status.start_time.as_ref()).is_none();
+        // A Job's start is on record before its pods are: the deadline counts from it.
+        let changes = job.status.as_ref() != Some(&plan.status);
+        if starts && changes {
+            self.write_status(key, job, &plan).await?;
+        }
+        self.release(&plan.discard).await?;
+        control.delete_many(&plan.discard).await?;
+        control.delete_many(&plan.terminate).await?;
+        let created = control.create_many(&plan.create).await;
+        if !starts && changes {
+            self.write_status(key, job, &plan).await?;
+        }
+        self.release(&plan.release).await?;
+        created
+    }
+
+    async fn write_status(&self, key: &ObjectKey, job: &Job, plan: &Plan) -> Result<(), ReconcileError> {
+        let jobs = Api::<Job>::namespaced(self.context.client.clone(), &key.namespace);
+        let changed = Job { status: Some(plan.status.clone()), ..job.clone() };
+        jobs.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        let about = object_reference(job);
+        for said in &plan.announce {
+            match said.is_warning {
+                true => self.context.warning(&about, &said.reason, &said.message),
+                false => self.context.normal(&about, &said.reason, &said.message),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the tracking finalizer off pods.
+    async fn release(&self, pods: &[Arc<Pod>]) -> Result<(), ReconcileError> {
+        slow_start(pods, |pod| self.release_one(pod)).await
+    }
+
+    async fn release_one(&self, pod: &Pod) -> Result<(), ReconcileError> {
+        if !has_finalizer(pod) {
+            return Ok(());
+        }
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let pods = Api::<Pod>::namespaced(self.context.client.clone(), namespace);
+        let patch = json!({
+            "metadata": { "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] },
+        });
+        let name = name_of(&pod.metadata);
+        match unless_gone(pods.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await) {
+            Ok(_) => Ok(()),
+            // Another pod has the name by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 409 | 422) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Pods of a Job that is gone, or of none, wait for nobody.
+    async fn release_leftovers(&self, key: &ObjectKey) -> Outcome {
+        let is_left = |pod: &Pod| {
+            has_finalizer(pod)
+                && match controller_of(&pod.metadata) {
+                    None => key.name.is_empty(),
+                    Some(owner) => owner.kind == "Job" && owner.name == key.name,
+                }
+        };
+        let pods: Vec<Arc<Pod>> =
+            self.pods.in_namespace(&key.namespace).into_iter().filter(|pod| is_left(pod)).collect();
+        self.release(&pods).await?;
+        Ok(Next::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pods::fixtures::{pod, terminating, with_phase};
+
+    #[test]
+    fn a_success_ends_the_row_of_failures() {
+        let failed = |name: &str| Arc::new(terminating(with_phase(pod(name), "Failed")));
+        let succeeded = |name: &str| Arc::new(terminating(with_phase(pod(name), "Succeeded")));
+        let now = Timestamp::UNIX_EPOCH;
+        let two = count_failures(Failures::default(), &[failed("a"), failed("b")], now);
+        assert_eq!(two, Failures { in_a_row: 2, last: Some(now) });
+        assert_eq!(count_failures(two, &[succeeded("c")], now), Failures::default());
+    }
+}
