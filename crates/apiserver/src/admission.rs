@@ -6,13 +6,28 @@
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, UserInfo};
-use kedge_store::{Condition, Write};
+use kedge_store::{Condition, ListRequest, Record, Write};
 use serde_json::Value;
 
 use crate::core::Core;
 use crate::registry::Resource;
+use crate::reply::store_error;
 
+mod certificates;
+mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod rbac_escalation;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod service_allocation;
+mod storage;
+mod taint_nodes;
+
+pub(crate) use service_allocation::ServiceAllocation;
 
 /// What is done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +49,6 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: &'a str,
     /// The object before, for updates and deletions.
     pub(crate) old: Option<&'a Value>,
-    pub(crate) dry_run: bool,
 }
 
 impl Attributes<'_> {
@@ -121,13 +135,43 @@ pub(crate) trait Plugin: Send + Sync {
     }
 }
 
+/// The records of a built-in resource in a namespace.
+async fn records(core: &Core, group: &str, resource: &str, namespace: &str) -> Result<Vec<Record>, ApiStatus> {
+    let registry = core.registry.load();
+    let Some(resource) = registry.storage(group, resource) else { return Ok(Vec::new()) };
+    let prefix = resource.kind.prefix(namespace);
+    let page = core.store.list(ListRequest { prefix, ..ListRequest::default() }).await.map_err(store_error)?;
+    Ok(page.records)
+}
+
+/// The objects of a built-in resource in a namespace, as they are stored.
+async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> Result<Vec<Value>, ApiStatus> {
+    records(core, group, resource, namespace).await?.iter().map(crate::core::decode).collect()
+}
+
 /// The plugins, in order.
 pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
 
 impl Chain {
-    /// The plugins that are on by default.
-    pub(crate) fn builtin() -> Self {
-        Self(vec![Box::new(namespace_lifecycle::NamespaceLifecycle::default())])
+    /// The plugins that are on by default, in upstream's order; allocation comes last, when nothing can go wrong any more.
+    pub(crate) fn builtin(services: ServiceAllocation) -> Self {
+        Self(vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle),
+            Box::new(limit_ranger::LimitRanger),
+            Box::new(service_account::ServiceAccount),
+            Box::new(node_restriction::NodeRestriction),
+            Box::new(taint_nodes::TaintNodesByCondition),
+            Box::new(priority::Priority),
+            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(storage::DefaultStorageClass),
+            Box::new(storage::PersistentVolumeClaimResize),
+            Box::new(runtime_class::RuntimeClass),
+            Box::new(certificates::Certificates),
+            Box::new(storage::DefaultIngressClass),
+            Box::new(rbac_escalation::RbacEscalation),
+            Box::new(resource_quota::ResourceQuota),
+            Box::new(services),
+        ])
     }
 
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {

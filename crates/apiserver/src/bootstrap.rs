@@ -1,50 +1,48 @@
-//! The objects that every cluster has, ensured at start in one commit.
+//! The objects that every cluster has, ensured at start in one commit, and what is kept in memory restored.
 //!
 //! What is there already is left as it is, except for the `kubernetes` Service's endpoints, which name this server.
 
 use kedge_kinds::WriteContext;
 use kedge_meta::ApiStatus;
-use kedge_store::{Condition, Expect, Transaction, Write};
+use kedge_store::{Condition, Expect, ListRequest, Transaction, Write};
 use serde_json::Value;
 
-use crate::core::{Core, new_uid};
+use crate::core::{Core, decode, new_uid};
 use crate::reply::store_error;
-use crate::{object, write};
+use crate::{encode, object, write};
 
 mod objects;
 
 /// Ensures them.
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
-    let mut objects = objects::all(&core.config, client_ca);
-    objects.extend(kedge_auth::bootstrap_policy());
-    let mut transaction = Transaction::default();
     let now = core.clock.now();
-    for object in objects {
+    let mut transaction = Transaction::default();
+    let all = objects::all(&core.config, client_ca, now);
+    for object in all.into_iter().chain(kedge_auth::bootstrap_policy()) {
         plan(core, object, now, &mut transaction).await?;
     }
-    if transaction.writes.is_empty() {
-        return Ok(());
+    for object in objects::kubernetes_endpoints(&core.config) {
+        plan_refresh(core, object, &mut transaction).await?;
     }
-    match core.store.commit(transaction).await {
-        Ok(_) => Ok(()),
-        Err(kedge_store::CommitError::Store(error)) => Err(store_error(error)),
-        Err(error) => Err(ApiStatus::internal(error)),
+    if !transaction.writes.is_empty() {
+        match core.store.commit(transaction).await {
+            Ok(_) => {}
+            Err(kedge_store::CommitError::Store(error)) => return Err(store_error(error)),
+            Err(error) => return Err(ApiStatus::internal(error)),
+        }
     }
+    restore_services(core).await
 }
 
-/// Adds the write of one object, if it is needed.
+/// Adds the write of one object, if it is not there.
 async fn plan(
     core: &Core,
     mut object: Value,
     now: jiff::Timestamp,
     transaction: &mut Transaction,
 ) -> Result<(), ApiStatus> {
-    let (api_version, kind) = (object::text(&object, &["apiVersion"]), object::text(&object, &["kind"]));
-    let gvk = kedge_meta::GroupVersionKind::from_fields(api_version, kind);
     let registry = core.registry.load();
-    let Some(resource) = registry.find_kind(&gvk.group, &gvk.version, &gvk.kind) else {
-        return Err(ApiStatus::internal(format!("{api_version} {kind} is not served")));
-    };
+    let resource = resource_of(&registry, &object)?;
     let key = resource.key(object::namespace(&object), object::name(&object));
     if core.store.get(&key).await.map_err(store_error)?.is_some() {
         return Ok(());
@@ -53,10 +51,50 @@ async fn plan(
     let status = object.get("status").cloned();
     resource.kind.prepare_create(&mut object, &WriteContext { now, uid: &new_uid() });
     if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
-        fields.entry("status").or_insert(status);
+        fields.insert("status".to_owned(), status);
     }
     let value = write::template(resource, &object);
     transaction.conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
     transaction.writes.push(Write::Put { key, value, ttl: None });
+    Ok(())
+}
+
+/// Brings an object that is there up to date with what it is to say now.
+async fn plan_refresh(core: &Core, wanted: Value, transaction: &mut Transaction) -> Result<(), ApiStatus> {
+    let registry = core.registry.load();
+    let resource = resource_of(&registry, &wanted)?;
+    let key = resource.key(object::namespace(&wanted), object::name(&wanted));
+    let Some(record) = core.store.get(&key).await.map_err(store_error)? else { return Ok(()) };
+    let mut object = decode(&record)?;
+    for field in ["subsets", "addressType", "endpoints", "ports"] {
+        object::copy_field(&wanted, &mut object, field);
+    }
+    let value = encode::template(&object);
+    if !encode::is_unchanged(&value, &record) {
+        transaction.conditions.push(Condition { key: key.clone(), expect: Expect::Modified(record.modified) });
+        transaction.writes.push(Write::Put { key, value, ttl: None });
+    }
+    Ok(())
+}
+
+fn resource_of<'a>(
+    registry: &'a crate::registry::Registry,
+    object: &Value,
+) -> Result<&'a crate::registry::Resource, ApiStatus> {
+    let (api_version, kind) = (object::text(object, &["apiVersion"]), object::text(object, &["kind"]));
+    let gvk = kedge_meta::GroupVersionKind::from_fields(api_version, kind);
+    let found = registry.find_kind(&gvk.group, &gvk.version, &gvk.kind);
+    found.map(AsRef::as_ref).ok_or_else(|| ApiStatus::internal(format!("{api_version} {kind} is not served")))
+}
+
+/// Addresses and ports that Services hold.
+async fn restore_services(core: &Core) -> Result<(), ApiStatus> {
+    let prefix = "/registry/services/".to_owned();
+    let registry = core.registry.load();
+    let prefix = registry.storage("", "services").map_or(prefix, |resource| resource.kind.prefix(""));
+    let page = core.store.list(ListRequest { prefix, ..ListRequest::default() }).await.map_err(store_error)?;
+    for record in &page.records {
+        core.services.restore(&decode(record)?);
+    }
     Ok(())
 }

@@ -13,9 +13,10 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::admission::Chain;
+use crate::admission::{Chain, ServiceAllocation};
 use crate::authenticate::VerifiedTokens;
 use crate::config::Config;
+use crate::documents::Documents;
 use crate::flow::Flow;
 use crate::label_index::LabelIndexes;
 use crate::metrics::Metrics;
@@ -34,10 +35,12 @@ pub(crate) struct Core {
     pub(crate) registry: ArcSwap<Registry>,
     pub(crate) access: Access,
     pub(crate) admission: Chain,
+    pub(crate) services: ServiceAllocation,
     pub(crate) verified_tokens: VerifiedTokens,
     pub(crate) indexes: LabelIndexes,
     pub(crate) flow: Flow,
     pub(crate) metrics: Metrics,
+    pub(crate) documents: Documents,
     pub(crate) started: jiff::Timestamp,
     /// Ends watches and streams.
     pub(crate) shutdown: CancellationToken,

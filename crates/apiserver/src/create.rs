@@ -22,6 +22,9 @@ use crate::write::{self, Expected, Refusal, WriteOptions};
 /// How many generated names are tried.
 const NAME_ATTEMPTS: usize = 8;
 
+/// How often a creation is tried whose companions (quotas) have changed.
+const ATTEMPTS: usize = 50;
+
 /// Upstream's length of the generated part of a name, and of a name that it is appended to.
 const SUFFIX: usize = 5;
 const MAX_BASE: usize = 58;
@@ -67,7 +70,8 @@ impl New<'_> {
             true => object::meta(&object, "generateName").to_owned(),
             false => String::new(),
         };
-        for _ in 0..NAME_ATTEMPTS {
+        let attempts = if base.is_empty() { ATTEMPTS } else { NAME_ATTEMPTS };
+        for _ in 0..attempts {
             let mut attempt = object.clone();
             if !base.is_empty() {
                 let base: String = base.chars().take(MAX_BASE).collect();
@@ -103,7 +107,6 @@ impl New<'_> {
             namespace: &namespace,
             name: &name,
             old: None,
-            dry_run: self.options.dry_run,
         };
         core.admission.admit(&attributes, object).await?;
         let uid = new_uid();

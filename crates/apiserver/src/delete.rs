@@ -260,7 +260,6 @@ impl Deletion<'_> {
             namespace: self.namespace,
             name: self.name,
             old: Some(&old),
-            dry_run,
         };
         self.core.admission.validate(&attributes, &old).await?;
         match plan(self.resource, &old, self.options, self.now) {

@@ -1,35 +1,133 @@
-//! Paths that are no resource: discovery, OpenAPI, health, version, metrics.
+//! Paths that are no resource: discovery, OpenAPI, health, version, metrics, keys of token issuers, component status.
 
 use std::sync::Arc;
 
-use http::Method;
+use http::{Method, Response, StatusCode};
 use kedge_meta::ApiStatus;
+use serde_json::{Value, json};
 
+use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
+use crate::metrics::{single, write_process};
 use crate::reply::{self, Reply};
 
+mod discovery;
 mod health;
+mod openapi;
 mod version;
+
+pub(crate) use openapi::Documents;
 
 /// Answers a request for a path that is no resource.
 pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
-    let path = call.path.trim_end_matches('/');
-    let path = if path.is_empty() { "/" } else { path };
+    let path = call.path.trim_matches('/');
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(ApiStatus::no_such_path());
     }
-    let (first, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-    match first {
-        "healthz" | "livez" | "readyz" => health::answer(core, call, first, rest),
-        "version" => Ok(version::answer(call)?),
-        "metrics" => Ok(metrics(core)),
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    match (first, rest) {
+        ("", _) => Ok(reply::document(StatusCode::OK, call.accepted()?.encoding, &root(core))),
+        ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check),
+        ("version", "") => version::answer(call),
+        ("metrics", "") => Ok(metrics(core)),
+        ("api" | "apis", rest) => discovery::answer(core, call, first, rest),
+        ("openapi", rest) => openapi::answer(core, call, rest),
+        (".well-known", "openid-configuration") => Ok(issuer(core)),
+        ("openid", "v1/jwks") => {
+            let content_type = http::HeaderValue::from_static("application/jwk-set+json");
+            Ok(reply::bytes(StatusCode::OK, content_type, core.token_keys.jwks().to_string()))
+        }
+        ("kedge", "v1/status") => {
+            let reports = json!({"components": core.board.reports()});
+            Ok(reply::document(StatusCode::OK, call.accepted()?.encoding, &reports))
+        }
         _ => Err(ApiStatus::no_such_path()),
     }
 }
 
-fn metrics(core: &Core) -> http::Response<crate::body::Body> {
+/// The paths that lead somewhere.
+fn root(core: &Core) -> Value {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/kedge/v1/status",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .into();
+    let registry = core.registry.load();
+    for (group, versions) in registry.groups().filter(|(group, _)| !group.is_empty()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.sort();
+    json!({"paths": paths})
+}
+
+/// What verifiers of service-account tokens need to know.
+fn issuer(core: &Core) -> Response<Body> {
+    let issuer = &core.config.service_account_issuer;
+    let address = std::net::SocketAddr::new(core.config.advertise_address, core.config.secure_port);
+    let document = json!({
+        "issuer": issuer,
+        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    });
+    reply::bytes(StatusCode::OK, reply::JSON, document.to_string())
+}
+
+fn metrics(core: &Core) -> Response<Body> {
     let mut text = String::with_capacity(16 << 10);
     core.metrics.write(&mut text);
-    reply::plain(text)
+    let (reading, writing) = core.flow.running();
+    let name = "apiserver_current_inflight_requests";
+    crate::metrics::header(
+        &mut text,
+        name,
+        "gauge",
+        "Maximal number of currently used inflight request limit of this apiserver per request kind in last second.",
+    );
+    text.push_str(&format!(
+        "{name}{{request_kind=\"mutating\"}} {writing}\n{name}{{request_kind=\"readOnly\"}} {reading}\n"
+    ));
+    let stats = core.store.stats();
+    single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);
+    single(
+        &mut text,
+        "apiserver_storage_size_bytes",
+        "gauge",
+        "Size of the live values in the store.",
+        stats.value_bytes as f64,
+    );
+    single(&mut text, "kedge_store_history_changes", "gauge", "Changes kept for watches.", stats.history as f64);
+    single(
+        &mut text,
+        "kedge_store_revision",
+        "counter",
+        "The store's latest revision.",
+        core.store.revision().0 as f64,
+    );
+    for (name, latency) in [("last", stats.last_sync), ("slowest", stats.slowest_sync)] {
+        if let Some(latency) = latency {
+            let name = format!("kedge_store_{name}_sync_seconds");
+            single(&mut text, &name, "gauge", "Latency of commits to disk.", latency.as_secs_f64());
+        }
+    }
+    write_process(&mut text, core.started);
+    let mut response = reply::plain(text);
+    let content_type = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
+    response
 }

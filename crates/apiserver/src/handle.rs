@@ -158,6 +158,13 @@ async fn route(core: &Arc<Core>, call: &mut Call) -> Reply {
     };
     let resource = Arc::clone(resource);
     drop(registry);
+    if let Target::Resource(target) = &mut call.target {
+        // A namespace's path names it twice; its key does not.
+        if resource.is("", "namespaces") {
+            target.namespace.clear();
+        }
+    }
+    let target = call.resource();
     if let Some(handler) = rest::handler(&resource, target) {
         return handler(core, call, &resource).await;
     }
@@ -179,7 +186,7 @@ async fn route(core: &Arc<Core>, call: &mut Call) -> Reply {
 fn check_served(resource: &Resource, target: &ResourceTarget, verb: &str) -> Result<(), ApiStatus> {
     let kind = &resource.kind;
     let across = kind.namespaced && target.namespace.is_empty();
-    let misplaced = !kind.namespaced && !target.namespace.is_empty() && !resource.is("", "namespaces");
+    let misplaced = !kind.namespaced && !target.namespace.is_empty();
     if misplaced || (across && !target.name.is_empty() && !matches!(verb, "list" | "watch")) || !target.rest.is_empty()
     {
         return Err(ApiStatus::no_such_path());

@@ -197,11 +197,6 @@ impl ListOptions {
         let exact = matching == Some("Exact") || (matching.is_none() && self.limit.is_some() && !self.watch);
         Ok(if exact { AtRevision::Exactly(revision) } else { AtRevision::NotOlderThan(revision) })
     }
-
-    /// Whether every object is selected.
-    pub(crate) fn selects_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
-    }
 }
 
 /// A `resourceVersion` that must be a number.

@@ -102,6 +102,17 @@ impl Registry {
         self.by_group.get(group)?.get(version)?.values().find(|resource| resource.kind.kind == kind)
     }
 
+    /// The groups with their versions.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        self.by_group.iter().map(|(group, versions)| (group.as_str(), versions.keys().map(String::as_str).collect()))
+    }
+
+    /// The resources of a group in a version, by name.
+    pub(crate) fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Resource> {
+        let resources = self.by_group.get(group).and_then(|versions| versions.get(version));
+        resources.into_iter().flat_map(BTreeMap::values).map(Arc::as_ref)
+    }
+
     /// Everything, in the order of registration.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.in_order.iter()

@@ -22,12 +22,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::admission::Chain;
+use crate::admission::{Chain, ServiceAllocation};
 use crate::authenticate::VerifiedTokens;
 use crate::body::{Body, BoxError};
 use crate::bootstrap;
 use crate::config::{Config, Deps};
 use crate::core::Core;
+use crate::documents::Documents;
 use crate::flow::Flow;
 use crate::handle::{Peer, handle};
 use crate::label_index::LabelIndexes;
@@ -62,14 +63,17 @@ pub struct ApiServer {
 impl ApiServer {
     /// Opens the registry over the store and ensures the objects that every cluster has.
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
+        let services = ServiceAllocation::new(&config);
         let core = Arc::new(Core {
             flow: Flow::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
-            admission: Chain::builtin(),
+            admission: Chain::builtin(services.clone()),
+            services,
             access: Access::new(Arc::clone(&deps.store)),
             registry: ArcSwap::from_pointee(Registry::builtin()),
             verified_tokens: VerifiedTokens::default(),
             indexes: LabelIndexes::default(),
             metrics: Metrics::default(),
+            documents: Documents::default(),
             started: deps.clock.now(),
             shutdown: CancellationToken::new(),
             config,

@@ -153,7 +153,6 @@ impl Update<'_> {
             namespace: self.namespace,
             name: self.name,
             old: Some(old),
-            dry_run: self.options.dry_run,
         }
     }
 

@@ -2,9 +2,21 @@
 //!
 //! One file for each group of verbs; every case says what is sent and what must come back.
 
+#[path = "api/access.rs"]
+mod access;
 #[path = "api/crud.rs"]
 mod crud;
+#[path = "api/deletion.rs"]
+mod deletion;
+#[path = "api/discovery.rs"]
+mod discovery;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/lists.rs"]
+mod lists;
+#[path = "api/patches.rs"]
+mod patches;
+#[path = "api/pods.rs"]
+mod pods;
 #[path = "api/watches.rs"]
 mod watches;

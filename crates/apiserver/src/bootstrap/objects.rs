@@ -1,5 +1,9 @@
 //! The bootstrap objects themselves, apart from the RBAC policy.
 
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use kedge_meta::format_time;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -8,19 +12,13 @@ use crate::config::Config;
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// Everything but the RBAC policy. Namespaces come first.
-pub(super) fn all(config: &Config, client_ca: Option<&str>) -> Vec<Value> {
+pub(super) fn all(config: &Config, client_ca: Option<&str>, now: Timestamp) -> Vec<Value> {
     let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
-    objects.extend([priority_class(
-        "system-cluster-critical",
-        2_000_000_000,
-        "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
-    ), priority_class(
-        "system-node-critical",
-        2_000_001_000,
-        "Used for system critical pods that must not be moved from their current node.",
-    )]);
+    objects.extend(priority_classes());
     objects.push(extension_authentication(client_ca));
-    objects.push(service_cidr(config));
+    objects.push(service_cidr(config, now));
+    objects.extend(kubernetes_service(config));
+    objects.extend(flow_control());
     objects
 }
 
@@ -30,9 +28,23 @@ fn namespace(name: &str) -> Value {
         "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
 }
 
-fn priority_class(name: &str, value: i64, description: &str) -> Value {
-    json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
-        "value": value, "description": description})
+fn priority_classes() -> [Value; 2] {
+    let class = |name: &str, value: i64, description: &str| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description})
+    };
+    [
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ]
 }
 
 fn extension_authentication(client_ca: Option<&str>) -> Value {
@@ -44,10 +56,73 @@ fn extension_authentication(client_ca: Option<&str>) -> Value {
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data})
 }
 
-fn service_cidr(config: &Config) -> Value {
+fn service_cidr(config: &Config, now: Timestamp) -> Value {
     let ranges: Vec<String> = config.service_cluster_ip_ranges.iter().map(ToString::to_string).collect();
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
         "spec": {"cidrs": ranges},
-        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes Service CIDR is ready",
-            "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "",
+            "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": format_time(now)}]}})
+}
+
+/// The Service through which pods reach the API, and its endpoints, which no controller keeps.
+fn kubernetes_service(config: &Config) -> Vec<Value> {
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": labels});
+    let range = config.service_cluster_ip_ranges.first();
+    let address = range.and_then(|range| range.nth(1)).map(|address| address.to_string());
+    let family = if range.is_some_and(|range| range.is_ipv6()) { "IPv6" } else { "IPv4" };
+    let mut objects = vec![json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {
+        "type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address, "clusterIPs": [address],
+        "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}]}})];
+    objects.extend(kubernetes_endpoints(config));
+    objects
+}
+
+/// The endpoints, which follow the configuration at every start.
+pub(super) fn kubernetes_endpoints(config: &Config) -> [Value; 2] {
+    let address = config.advertise_address.to_string();
+    let family = if matches!(config.advertise_address, IpAddr::V6(_)) { "IPv6" } else { "IPv4" };
+    let port = json!({"name": "https", "port": config.secure_port, "protocol": "TCP"});
+    let metadata =
+        |label: &str, value: &str| json!({"name": "kubernetes", "namespace": "default", "labels": {label: value}});
+    [
+        json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata("endpointslice.kubernetes.io/skip-mirror", "true"),
+            "subsets": [{"addresses": [{"ip": address}], "ports": [port]}]}),
+        json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": metadata("kubernetes.io/service-name", "kubernetes"), "addressType": family,
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]}),
+    ]
+}
+
+/// The two mandatory flow schemas and priority levels. Kedge limits requests by their number alone; the objects are there
+/// for clients that look for them.
+fn flow_control() -> Vec<Value> {
+    let api = "flowcontrol.apiserver.k8s.io/v1";
+    let every_path = json!([{"nonResourceURLs": ["*"], "verbs": ["*"]}]);
+    let everything =
+        json!([{"apiGroups": ["*"], "clusterScope": true, "namespaces": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let schema = |name: &str, precedence: i64, level: &str, groups: &[&str]| {
+        let subjects: Vec<Value> =
+            groups.iter().map(|group| json!({"kind": "Group", "group": {"name": group}})).collect();
+        let mut spec = json!({"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": level},
+            "rules": [{"nonResourceRules": every_path, "resourceRules": everything, "subjects": subjects}]});
+        if name == "catch-all" {
+            spec["distinguisherMethod"] = json!({"type": "ByUser"});
+        }
+        json!({"apiVersion": api, "kind": "FlowSchema", "spec": spec,
+            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}})
+    };
+    let level = |name: &str, spec: Value| {
+        json!({"apiVersion": api, "kind": "PriorityLevelConfiguration", "spec": spec,
+            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}})
+    };
+    let limited = json!({"type": "Limited", "limited": {"lendablePercent": 0, "limitResponse": {"type": "Reject"},
+        "nominalConcurrencyShares": 5}});
+    vec![
+        level("exempt", json!({"type": "Exempt", "exempt": {"lendablePercent": 0, "nominalConcurrencyShares": 0}})),
+        level("catch-all", limited),
+        schema("exempt", 1, "exempt", &["system:masters"]),
+        schema("catch-all", 10_000, "catch-all", &["system:unauthenticated", "system:authenticated"]),
+    ]
 }

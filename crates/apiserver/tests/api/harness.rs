@@ -16,23 +16,23 @@ use serde_json::Value;
 use tower::Service;
 
 /// A server and what it works with.
-pub struct Harness {
-    pub server: Arc<ApiServer>,
-    pub store: MemoryStore,
-    pub clock: ManualClock,
+pub(crate) struct Harness {
+    pub(crate) server: Arc<ApiServer>,
+    pub(crate) store: MemoryStore,
+    pub(crate) clock: ManualClock,
     admin: LocalService,
 }
 
 /// An answer that has been read.
 #[derive(Debug)]
-pub struct Answer {
-    pub code: u16,
-    pub headers: http::HeaderMap,
-    pub text: String,
-    pub json: Value,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) text: String,
+    pub(crate) json: Value,
 }
 
-pub fn token_keys() -> TokenKeys {
+pub(crate) fn token_keys() -> TokenKeys {
     let random = ring::rand::SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let body = base64::engine::general_purpose::STANDARD.encode(document.as_ref());
@@ -40,15 +40,15 @@ pub fn token_keys() -> TokenKeys {
 }
 
 impl Harness {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(Config { advertise_address: IpAddr::from([192, 0, 2, 10]), ..Config::default() }).await
     }
 
-    pub async fn with(config: Config) -> Self {
+    pub(crate) async fn with(config: Config) -> Self {
         Self::over(MemoryStore::new(), config).await
     }
 
-    pub async fn over(store: MemoryStore, config: Config) -> Self {
+    pub(crate) async fn over(store: MemoryStore, config: Config) -> Self {
         let clock = ManualClock::new(parse_time("2026-01-02T03:04:05Z").unwrap());
         let board = StatusBoard::new(Arc::new(clock.clone()));
         let deps = Deps {
@@ -66,7 +66,7 @@ impl Harness {
     }
 
     /// Sends a request as `user` (`system:masters` where absent) and gives back the answer before its body is read.
-    pub async fn send(&self, user: Option<UserInfo>, request: Request<Full<Bytes>>) -> Response<Body> {
+    pub(crate) async fn send(&self, user: Option<UserInfo>, request: Request<Full<Bytes>>) -> Response<Body> {
         let mut service = user.map_or_else(|| self.admin.clone(), |user| self.server.local_service(user));
         match service.call(request).await {
             Ok(response) => response,
@@ -75,7 +75,7 @@ impl Harness {
     }
 
     /// A request with a JSON body; `null` sends none.
-    pub async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
         let content_type = match method {
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
@@ -84,42 +84,53 @@ impl Harness {
         self.raw(method, path, &[("content-type", content_type)], body).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, Value::Null).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.call(Method::POST, path, body).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.call(Method::PUT, path, body).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.call(Method::PATCH, path, body).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, Value::Null).await
     }
 
-    pub async fn raw(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub(crate) async fn raw(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         Answer::read(self.send(None, request(method, path, headers, body)).await).await
     }
 
     /// GET as somebody.
-    pub async fn get_as(&self, user: UserInfo, path: &str) -> Answer {
+    pub(crate) async fn get_as(&self, user: UserInfo, path: &str) -> Answer {
         Answer::read(self.send(Some(user), request(Method::GET, path, &[], "")).await).await
     }
 
-    pub async fn call_as(&self, user: UserInfo, method: Method, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call_as(&self, user: UserInfo, method: Method, path: &str, body: Value) -> Answer {
         let headers = [("content-type", "application/json")];
         Answer::read(self.send(Some(user), request(method, path, &headers, body.to_string())).await).await
     }
 }
 
-pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+pub(crate) fn request(
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Request<Full<Bytes>> {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -128,7 +139,7 @@ pub fn request(method: Method, path: &str, headers: &[(&str, &str)], body: impl 
 }
 
 impl Answer {
-    pub async fn read(response: Response<Body>) -> Self {
+    pub(crate) async fn read(response: Response<Body>) -> Self {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -138,39 +149,39 @@ impl Answer {
 
     /// Fails with the answer's text where the code is another one.
     #[track_caller]
-    pub fn expect(self, code: u16) -> Value {
+    pub(crate) fn expect(self, code: u16) -> Value {
         assert_eq!(self.code, code, "{}", self.text);
         self.json
     }
 
     /// Fails unless the answer is a `Status` with this code, reason and a message that contains `text`.
     #[track_caller]
-    pub fn refused(self, code: u16, reason: &str, text: &str) -> Value {
+    pub(crate) fn refused(self, code: u16, reason: &str, text: &str) -> Value {
         let message = self.json["message"].as_str().unwrap_or("");
         assert!(self.code == code && self.json["reason"] == reason && message.contains(text), "{}", self.text);
         self.json
     }
 
-    pub fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         self.headers.get_all("warning").iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 }
 
 /// The events of a watch, one by one.
-pub struct Events {
+pub(crate) struct Events {
     body: Body,
     rest: Vec<u8>,
 }
 
 impl Events {
-    pub async fn open(harness: &Harness, path: &str) -> Self {
+    pub(crate) async fn open(harness: &Harness, path: &str) -> Self {
         let response = harness.send(None, request(Method::GET, path, &[], "")).await;
         assert_eq!(response.status(), 200);
         Self { body: response.into_body(), rest: Vec::new() }
     }
 
     /// The next event; `None` at the end of the watch.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
@@ -182,7 +193,7 @@ impl Events {
     }
 
     /// The next event's type and the name of its object.
-    pub async fn next_name(&mut self) -> (String, String) {
+    pub(crate) async fn next_name(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch goes on");
         let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
         (text(&event["type"]), text(&event["object"]["metadata"]["name"]))

@@ -1,0 +1,284 @@
+//! ResourceQuota: nothing is created in a namespace beyond its quotas.
+//!
+//! What is used is counted anew at each admission, so it is right also where no controller keeps the status, and the
+//! quota's status is written in the same commit as the object. Invariant: two creations never share the last place, since
+//! both need the quota as they saw it.
+
+use async_trait::async_trait;
+use kedge_meta::{ApiStatus, Quantity};
+use kedge_store::{Condition, Expect, Record, Write};
+use serde_json::{Map, Value, json};
+
+use super::{Attributes, Effects, Operation, Plugin, objects, records};
+use crate::{encode, object};
+
+#[derive(Debug, Default)]
+pub(super) struct ResourceQuota;
+
+#[async_trait]
+impl Plugin for ResourceQuota {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create
+            && attributes.subresource.is_empty()
+            && attributes.resource.kind.namespaced
+            && attributes.resource.is_stored()
+    }
+
+    async fn reserve(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        effects: &mut Effects,
+    ) -> Result<(), ApiStatus> {
+        let quotas = records(attributes.core, "", "resourcequotas", attributes.namespace).await?;
+        for record in quotas {
+            let quota = crate::core::decode(&record)?;
+            charge(attributes, object, &record, quota, effects).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn charge(
+    attributes: &Attributes<'_>,
+    new: &Value,
+    record: &Record,
+    mut quota: Value,
+    effects: &mut Effects,
+) -> Result<(), ApiStatus> {
+    let kind = &attributes.resource.kind;
+    if !in_scopes(&quota, new, attributes.resource.is("", "pods")) {
+        return Ok(());
+    }
+    let hard = object::at(&quota, &["spec", "hard"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    let usage = |object: &Value| usage(&kind.group, &kind.resource, object);
+    let touched: Vec<&String> = hard.keys().filter(|name| usage(new).iter().any(|(own, _)| own == *name)).collect();
+    check_stated(attributes, &quota, &hard, new)?;
+    if touched.is_empty() {
+        return Ok(());
+    }
+    let existing = objects(attributes.core, &kind.group, &kind.resource, attributes.namespace).await?;
+    let counted = existing
+        .iter()
+        .filter(|object| counts(object) && in_scopes(&quota, object, attributes.resource.is("", "pods")));
+    let totals: Vec<Vec<(String, Quantity)>> = counted.map(usage).collect();
+    let mut used = object::at(&quota, &["status", "used"]).and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut over: Vec<(String, String, String, String)> = Vec::new();
+    for name in touched {
+        let of = |amounts: &[(String, Quantity)]| {
+            amounts.iter().filter(|(own, _)| own == name).fold(Quantity::ZERO, |sum, (_, quantity)| sum + *quantity)
+        };
+        let (before, wanted) = (totals.iter().fold(Quantity::ZERO, |sum, amounts| sum + of(amounts)), of(&usage(new)));
+        let limit: Quantity = hard[name].as_str().unwrap_or("0").parse().unwrap_or(Quantity::ZERO);
+        if before + wanted > limit {
+            let limited = hard[name].as_str().unwrap_or("0").to_owned();
+            over.push((name.clone(), wanted.to_string(), before.to_string(), limited));
+        }
+        used.insert(name.clone(), (before + wanted).to_string().into());
+    }
+    if !over.is_empty() {
+        return Err(exceeded(attributes, object::name(&quota), &over));
+    }
+    let status = object::child_mut(&mut quota, "status");
+    status.insert("hard".to_owned(), hard.into());
+    status.insert("used".to_owned(), used.into());
+    let value = encode::template(&quota);
+    if !encode::is_unchanged(&value, record) {
+        effects.writes.push(Write::Put { key: record.key.clone(), value, ttl: None });
+    }
+    effects.conditions.push(Condition { key: record.key.clone(), expect: Expect::Modified(record.modified) });
+    Ok(())
+}
+
+fn exceeded(attributes: &Attributes<'_>, quota: &str, over: &[(String, String, String, String)]) -> ApiStatus {
+    let list = |pick: fn(&(String, String, String, String)) -> &String| {
+        over.iter().map(|entry| format!("{}={}", entry.0, pick(entry))).collect::<Vec<_>>().join(",")
+    };
+    let (requested, used, limited) = (list(|o| &o.1), list(|o| &o.2), list(|o| &o.3));
+    attributes.forbidden(&format!("exceeded quota: {quota}, requested: {requested}, used: {used}, limited: {limited}"))
+}
+
+/// A quota on compute resources wants every container to say what it takes.
+fn check_stated(
+    attributes: &Attributes<'_>,
+    quota: &Value,
+    hard: &Map<String, Value>,
+    pod: &Value,
+) -> Result<(), ApiStatus> {
+    if !attributes.resource.is("", "pods") {
+        return Ok(());
+    }
+    let mut missing = Vec::new();
+    for (name, kind, resource) in [
+        ("cpu", "requests", "cpu"),
+        ("memory", "requests", "memory"),
+        ("requests.cpu", "requests", "cpu"),
+        ("requests.memory", "requests", "memory"),
+        ("limits.cpu", "limits", "cpu"),
+        ("limits.memory", "limits", "memory"),
+    ] {
+        if !hard.contains_key(name) {
+            continue;
+        }
+        let containers = object::list(pod, &["spec", "containers"]).iter();
+        let silent: Vec<&str> = containers
+            .filter(|container| object::at(container, &["resources", kind, resource]).is_none())
+            .map(|container| object::text(container, &["name"]))
+            .collect();
+        if !silent.is_empty() {
+            missing.push(format!("{name} for: {}", silent.join(",")));
+        }
+    }
+    match missing.is_empty() {
+        true => Ok(()),
+        false => {
+            let why = format!("failed quota: {}: must specify {}", object::name(quota), missing.join("; "));
+            Err(attributes.forbidden(&why))
+        }
+    }
+}
+
+/// Pods that have ended use nothing any more.
+fn counts(object: &Value) -> bool {
+    !matches!(object::text(object, &["status", "phase"]), "Succeeded" | "Failed") || object["kind"] != "Pod"
+}
+
+/// What one object uses of everything that can be limited.
+fn usage(group: &str, resource: &str, object: &Value) -> Vec<(String, Quantity)> {
+    let one = Quantity::from_units(1);
+    let counted = if group.is_empty() { format!("count/{resource}") } else { format!("count/{resource}.{group}") };
+    let mut usage = vec![(counted, one)];
+    match (group, resource) {
+        ("", "pods") => {
+            usage.push(("pods".to_owned(), one));
+            usage.extend(pod_usage(object));
+        }
+        ("", "services") => {
+            usage.push(("services".to_owned(), one));
+            let ports = object::list(object, &["spec", "ports"]).len() as i64;
+            match object::text(object, &["spec", "type"]) {
+                "LoadBalancer" => {
+                    usage.push(("services.loadbalancers".to_owned(), one));
+                    usage.push(("services.nodeports".to_owned(), Quantity::from_units(ports)));
+                }
+                "NodePort" => usage.push(("services.nodeports".to_owned(), Quantity::from_units(ports))),
+                _ => {}
+            }
+        }
+        ("", "persistentvolumeclaims") => usage.extend(claim_usage(object)),
+        ("", "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps") => {
+            usage.push((resource.to_owned(), one));
+        }
+        _ => {}
+    }
+    usage
+}
+
+fn claim_usage(claim: &Value) -> Vec<(String, Quantity)> {
+    let one = Quantity::from_units(1);
+    let storage = object::text(claim, &["spec", "resources", "requests", "storage"]).parse().unwrap_or(Quantity::ZERO);
+    let mut usage = vec![("persistentvolumeclaims".to_owned(), one), ("requests.storage".to_owned(), storage)];
+    let class = object::text(claim, &["spec", "storageClassName"]);
+    if !class.is_empty() {
+        usage.push((format!("{class}.storageclass.storage.k8s.io/persistentvolumeclaims"), one));
+        usage.push((format!("{class}.storageclass.storage.k8s.io/requests.storage"), storage));
+    }
+    usage
+}
+
+fn pod_usage(pod: &Value) -> Vec<(String, Quantity)> {
+    let mut usage = Vec::new();
+    for kind in ["requests", "limits"] {
+        for resource in ["cpu", "memory", "ephemeral-storage"] {
+            let of = |list: &str| {
+                let containers = object::list(pod, &["spec", list]).iter();
+                let amounts = containers.filter_map(|c| object::text(c, &["resources", kind, resource]).parse().ok());
+                amounts.collect::<Vec<Quantity>>()
+            };
+            let sum = of("containers").into_iter().fold(Quantity::ZERO, |sum, quantity| sum + quantity);
+            let total = of("initContainers").into_iter().fold(sum, Quantity::max);
+            usage.push((format!("{kind}.{resource}"), total));
+            if kind == "requests" {
+                usage.push((resource.to_owned(), total));
+            }
+        }
+    }
+    usage
+}
+
+/// Whether a quota looks at an object at all.
+fn in_scopes(quota: &Value, object: &Value, is_pod: bool) -> bool {
+    let scopes = object::list(quota, &["spec", "scopes"]).iter().filter_map(Value::as_str);
+    let simple = scopes.map(|scope| json!({"scopeName": scope, "operator": "Exists"}));
+    let selected = object::list(quota, &["spec", "scopeSelector", "matchExpressions"]).iter().cloned();
+    let mut all = simple.chain(selected).peekable();
+    if all.peek().is_some() && !is_pod {
+        return false;
+    }
+    all.all(|scope| matches_scope(&scope, object))
+}
+
+fn matches_scope(scope: &Value, pod: &Value) -> bool {
+    let best_effort = || {
+        let mut containers =
+            object::list(pod, &["spec", "containers"]).iter().chain(object::list(pod, &["spec", "initContainers"]));
+        let silent = |kind: &str, container: &Value| {
+            object::at(container, &["resources", kind]).and_then(Value::as_object).is_none_or(Map::is_empty)
+        };
+        containers.all(|container| silent("requests", container) && silent("limits", container))
+    };
+    let terminating =
+        object::at(pod, &["spec", "activeDeadlineSeconds"]).and_then(Value::as_i64).is_some_and(|s| s >= 0);
+    let class = object::text(pod, &["spec", "priorityClassName"]);
+    match object::text(scope, &["scopeName"]) {
+        "Terminating" => terminating,
+        "NotTerminating" => !terminating,
+        "BestEffort" => best_effort(),
+        "NotBestEffort" => !best_effort(),
+        "PriorityClass" => {
+            let listed = object::list(scope, &["values"]).iter().any(|value| value == class);
+            match object::text(scope, &["operator"]) {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => !class.is_empty(),
+                _ => class.is_empty(),
+            }
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_counted() {
+        let pod = json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "100m"}}}, {"resources": {"requests": {"cpu": "200m"}}}],
+            "initContainers": [{"resources": {"requests": {"cpu": "1"}}}]}});
+        let usage = usage("", "pods", &pod);
+        let of = |name: &str| usage.iter().find(|(own, _)| own == name).map(|(_, quantity)| quantity.to_string());
+        for (name, expected) in
+            [("pods", "1"), ("count/pods", "1"), ("requests.cpu", "1"), ("cpu", "1"), ("limits.cpu", "0")]
+        {
+            assert_eq!(of(name).as_deref(), Some(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn scopes_choose_pods() {
+        let pod = json!({"spec": {"containers": [{}], "priorityClassName": "high"}});
+        for (scopes, expected) in [
+            (json!({"scopes": ["BestEffort"]}), true),
+            (json!({"scopes": ["NotBestEffort"]}), false),
+            (json!({"scopes": ["Terminating"]}), false),
+            (
+                json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}),
+                true,
+            ),
+            (json!({}), true),
+        ] {
+            assert_eq!(in_scopes(&json!({"spec": scopes}), &pod, true), expected, "{scopes}");
+        }
+    }
+}

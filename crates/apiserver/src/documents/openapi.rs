@@ -1,0 +1,157 @@
+//! `/openapi/v2` and `/openapi/v3`: the schema of what is served, made when first asked for.
+//!
+//! Invariant: a document belongs to one state of the registry; a new registry makes new documents.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
+use http::{Response, StatusCode};
+use kedge_meta::{ApiStatus, StatusReason};
+use kedge_schema::{ServedResource, ServedSubresource};
+use parking_lot::Mutex;
+
+use crate::body::Body;
+use crate::call::Call;
+use crate::core::Core;
+use crate::negotiate;
+use crate::registry::Registry;
+use crate::reply::{self, Reply};
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Documents that were made, for the registry they were made of. Bounded by the number of groups and versions.
+#[derive(Default)]
+pub(crate) struct Documents {
+    made: Mutex<(Option<Arc<Registry>>, HashMap<String, (Bytes, String)>)>,
+}
+
+impl Documents {
+    /// The document `name` with its etag, made by `make` if it was not made yet.
+    fn get(
+        &self,
+        registry: &Arc<Registry>,
+        name: &str,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<(Bytes, String)> {
+        let mut made = self.made.lock();
+        if made.0.as_ref().is_none_or(|known| !Arc::ptr_eq(known, registry)) {
+            *made = (Some(Arc::clone(registry)), HashMap::new());
+        }
+        if let Some(document) = made.1.get(name) {
+            return Some(document.clone());
+        }
+        let text = Bytes::from(make()?);
+        let document = (text.clone(), super::discovery::etag(&text));
+        made.1.insert(name.to_owned(), document.clone());
+        Some(document)
+    }
+}
+
+/// Answers `/openapi/...`; `rest` is what follows.
+pub(super) fn answer(core: &Core, call: &Call, rest: &str) -> Reply {
+    let registry = core.registry.load_full();
+    match rest.split_once('/').unwrap_or((rest, "")) {
+        ("v2", "") => v2(core, call, &registry),
+        ("v3", "") => {
+            let index =
+                core.documents.get(&registry, "v3", || Some(kedge_schema::openapi_v3_index(&served(&registry))));
+            index.map(|index| send(call, reply::JSON, index)).ok_or_else(ApiStatus::no_such_path)
+        }
+        ("v3", path) => v3(core, call, &registry, path),
+        _ => Err(ApiStatus::no_such_path()),
+    }
+}
+
+fn v2(core: &Core, call: &Call, registry: &Arc<Registry>) -> Reply {
+    let ranges = negotiate::accept_ranges(&call.headers);
+    let wanted = ranges.iter().find_map(|range| match range.name.as_str() {
+        V2_PROTOBUF => Some(true),
+        // What kubectl and older clients ask for by its old name is the same protobuf document.
+        name if name.starts_with("application/com.github.googleapis.gnostic.openapiv2") => Some(true),
+        name if name.starts_with("application/com.github.proto-openapi.spec.v2") => Some(true),
+        "application/json" | "*/*" | "application/*" => Some(false),
+        _ => None,
+    });
+    match wanted.or(ranges.is_empty().then_some(false)) {
+        Some(true) => {
+            let document =
+                core.documents.get(registry, "v2.pb", || Some(kedge_schema::openapi_v2_protobuf(&served(registry))));
+            let document = document.ok_or_else(ApiStatus::no_such_path)?;
+            Ok(send(call, HeaderValue::from_static(V2_PROTOBUF), document))
+        }
+        Some(false) => {
+            let document =
+                core.documents.get(registry, "v2", || Some(kedge_schema::openapi_v2_json(&served(registry))));
+            Ok(send(call, reply::JSON, document.ok_or_else(ApiStatus::no_such_path)?))
+        }
+        None => Err(ApiStatus::new(
+            406,
+            StatusReason::NotAcceptable,
+            format!("only the following media types are accepted: application/json, {V2_PROTOBUF}"),
+        )),
+    }
+}
+
+fn v3(core: &Core, call: &Call, registry: &Arc<Registry>, path: &str) -> Reply {
+    let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => ("", version),
+        ["apis", group, version] => (group, version),
+        _ => return Err(ApiStatus::no_such_path()),
+    };
+    let wants_json = negotiate::accept_ranges(&call.headers);
+    let json = wants_json.is_empty()
+        || wants_json.iter().any(|range| matches!(range.name.as_str(), "application/json" | "*/*" | "application/*"));
+    if !json {
+        let text = "only the following media types are accepted: application/json";
+        return Err(ApiStatus::new(406, StatusReason::NotAcceptable, text));
+    }
+    let document = core.documents.get(registry, path, || kedge_schema::openapi_v3(group, version, &served(registry)));
+    let document = document.ok_or_else(ApiStatus::no_such_path)?;
+    let mut response = send(call, reply::JSON, document);
+    // With the document's hash in the query the answer can be kept for good.
+    if call.query.non_empty("hash").is_some() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        let in_a_year = call.now + std::time::Duration::from_secs(365 * 86_400);
+        let text = in_a_year.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(EXPIRES, value);
+        }
+    }
+    Ok(response)
+}
+
+fn send(call: &Call, content_type: HeaderValue, (text, etag): (Bytes, String)) -> Response<Body> {
+    let unchanged = call.header(IF_NONE_MATCH.as_str()).split(',').any(|known| known.trim() == etag);
+    let mut response = match unchanged {
+        true => reply::respond(StatusCode::NOT_MODIFIED, content_type, Body::empty()),
+        false => reply::bytes(StatusCode::OK, content_type, text),
+    };
+    response.headers_mut().insert(ETAG, HeaderValue::from_str(&etag).expect("it is ASCII"));
+    response
+}
+
+fn served(registry: &Registry) -> Vec<ServedResource> {
+    let text = |text: &std::borrow::Cow<'static, str>| text.to_string();
+    let all = registry.all().map(|resource| {
+        let kind = &resource.kind;
+        let subresource = |sub: &kedge_kinds::Subresource| ServedSubresource {
+            name: text(&sub.name),
+            group: text(&sub.group),
+            version: text(&sub.version),
+            kind: text(&sub.kind),
+            verbs: sub.verbs.iter().map(text).collect(),
+        };
+        ServedResource {
+            group: text(&kind.group),
+            version: text(&kind.version),
+            resource: text(&kind.resource),
+            kind: text(&kind.kind),
+            namespaced: kind.namespaced,
+            verbs: kind.verbs.iter().map(text).collect(),
+            subresources: kind.subresources.iter().map(subresource).collect(),
+        }
+    });
+    all.collect()
+}

@@ -1,0 +1,200 @@
+//! `proxy` of nodes, pods and services: a request handed on to what they serve.
+//!
+//! The path after `proxy`, the query, the method and the body go on; credentials do not. DIVERGES: links in HTML answers
+//! are not rewritten.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Request};
+use kedge_meta::{ApiStatus, GroupResource};
+use kedge_streaming::Target;
+use serde_json::Value;
+
+use super::kubelet::{self, Endpoint, Stream};
+use crate::body::Body;
+use crate::call::Call;
+use crate::core::Core;
+use crate::object;
+use crate::reply::{self, Reply};
+
+/// `https:name:port`, `name:port` or `name`.
+#[derive(Debug, PartialEq, Eq)]
+struct Address<'a> {
+    scheme: &'a str,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Address<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        match parts[..] {
+            [name] => Some(Self { scheme: "", name, port: "" }),
+            [name, port] => Some(Self { scheme: "", name, port }),
+            [scheme @ ("" | "http" | "https"), name, port] => Some(Self { scheme, name, port }),
+            _ => None,
+        }
+    }
+
+    fn of(call: &'a Call, what: &str) -> Result<Self, ApiStatus> {
+        let text = &call.resource().name;
+        Self::parse(text).ok_or_else(|| ApiStatus::bad_request(format!("invalid {what} request \"{text}\"")))
+    }
+}
+
+/// To a node's kubelet, or another port of the node.
+pub(super) async fn node(core: &Arc<Core>, call: &mut Call) -> Reply {
+    let address = Address::of(call, "node")?;
+    let kubelet = kubelet::endpoint(core, address.name).await?;
+    let port: u16 = if address.port.is_empty() { kubelet.port } else { number(address.port)? };
+    let endpoint = Endpoint { port, ..kubelet.clone() };
+    let secure = endpoint == kubelet || address.scheme == "https";
+    forward(core, call, &endpoint, secure).await
+}
+
+/// To a pod.
+pub(super) async fn pod(core: &Arc<Core>, call: &mut Call) -> Reply {
+    let address = Address::of(call, "pod")?;
+    let pod = kubelet::pod(core, &call.resource().namespace, address.name).await?;
+    let host = object::text(&pod, &["status", "podIP"]);
+    if host.is_empty() {
+        return Err(ApiStatus::bad_request("address not allowed"));
+    }
+    let port = if address.port.is_empty() { first_port(&pod) } else { number(address.port)? };
+    let endpoint = Endpoint { host: host.to_owned(), port };
+    let secure = address.scheme == "https";
+    forward(core, call, &endpoint, secure).await
+}
+
+fn first_port(pod: &Value) -> u16 {
+    let ports = object::list(pod, &["spec", "containers"]).iter().flat_map(|c| object::list(c, &["ports"]));
+    let mut ports = ports.filter_map(|port| port["containerPort"].as_u64()).filter_map(|port| u16::try_from(port).ok());
+    ports.next().unwrap_or(80)
+}
+
+/// To one of a Service's ready endpoints.
+pub(super) async fn service(core: &Arc<Core>, call: &mut Call) -> Reply {
+    let address = Address::of(call, "service")?;
+    let namespace = call.resource().namespace.clone();
+    let resource = GroupResource { group: String::new(), resource: "services".to_owned() };
+    let found = core.object("", "services", &namespace, address.name).await?;
+    let (_, service) = found.ok_or_else(|| ApiStatus::not_found(&resource, address.name))?;
+    let none = || reply::unavailable(&format!("no endpoints available for service \"{}\"", address.name));
+    let port = port_name(&service, address.port).ok_or_else(none)?;
+    let endpoints = core.object("", "endpoints", &namespace, address.name).await?;
+    let (_, endpoints) = endpoints.ok_or_else(none)?;
+    let endpoint = ready_endpoint(&endpoints, &port, rand::random::<u32>() as usize).ok_or_else(none)?;
+    let secure = address.scheme == "https";
+    forward(core, call, &endpoint, secure).await
+}
+
+/// The name of a Service's port, given its name or number.
+fn port_name(service: &Value, asked: &str) -> Option<String> {
+    let ports = object::list(service, &["spec", "ports"]);
+    let name = |port: &Value| object::text(port, &["name"]).to_owned();
+    if asked.is_empty() && ports.len() == 1 {
+        return ports.first().map(name);
+    }
+    let is_asked = |port: &&Value| name(port) == asked || port["port"].as_u64().is_some_and(|n| n.to_string() == asked);
+    ports.iter().find(is_asked).map(name)
+}
+
+fn ready_endpoint(endpoints: &Value, port: &str, random: usize) -> Option<Endpoint> {
+    let mut found = Vec::new();
+    for subset in object::list(endpoints, &["subsets"]) {
+        let ports = object::list(subset, &["ports"]);
+        let Some(number) = ports.iter().find(|p| object::text(p, &["name"]) == port).and_then(|p| p["port"].as_u64())
+        else {
+            continue;
+        };
+        let hosts =
+            object::list(subset, &["addresses"]).iter().map(|address| object::text(address, &["ip"]).to_owned());
+        let port = u16::try_from(number).ok()?;
+        found.extend(hosts.map(|host| Endpoint { host, port }));
+    }
+    if found.is_empty() { None } else { Some(found.swap_remove(random % found.len())) }
+}
+
+fn number(port: &str) -> Result<u16, ApiStatus> {
+    port.parse().map_err(|_| ApiStatus::bad_request(format!("invalid port \"{port}\"")))
+}
+
+async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, secure: bool) -> Reply {
+    let rest = call.resource().rest.clone();
+    let path = if rest.is_empty() { "/".to_owned() } else { rest };
+    let path = if call.raw_query.is_empty() { path } else { format!("{path}?{}", call.raw_query) };
+    let authority = endpoint.authority();
+    let failed = |error: &dyn std::fmt::Display| kubelet::unreachable(&authority, error);
+    let stream: Box<dyn Stream> = match secure {
+        true => kubelet::dial(core.kubelet_tls.clone(), endpoint).await.map_err(|error| failed(&error))?,
+        false => Box::new(kubelet::dial_plain(&endpoint.host, endpoint.port).await.map_err(|error| failed(&error))?),
+    };
+    if kedge_streaming::is_upgrade_request(&call.headers) {
+        let mut request = Request::new(());
+        *request.method_mut() = call.method.clone();
+        *request.headers_mut() = call.headers.clone();
+        request.headers_mut().remove(AUTHORIZATION);
+        *request.extensions_mut() = std::mem::take(&mut call.extensions);
+        let upgrade = kedge_streaming::proxy_upgrade(request, stream, Target::new(authority, path)).await;
+        return Ok(upgrade.spawn().map(Body::full));
+    }
+    let mut request = Request::new(call.take_payload());
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = path.parse().map_err(|error| ApiStatus::bad_request(format!("invalid path: {error}")))?;
+    *request.headers_mut() = forwarded(&call.headers);
+    let host = authority.parse().map_err(ApiStatus::internal)?;
+    request.headers_mut().insert(HOST, host);
+    let mut response = kubelet::exchange(stream, request).await.map_err(|error| failed(&error))?;
+    for name in [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive")] {
+        response.headers_mut().remove(name);
+    }
+    Ok(response)
+}
+
+/// The headers that go on: not the connection's own, and no credentials.
+fn forwarded(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in [AUTHORIZATION, CONNECTION, UPGRADE, TRANSFER_ENCODING, HOST] {
+        headers.remove(name);
+    }
+    let impersonating: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonating {
+        headers.remove(name);
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        for (text, expected) in [
+            ("web", Some(("", "web", ""))),
+            ("web:http", Some(("", "web", "http"))),
+            ("https:web:443", Some(("https", "web", "443"))),
+            ("ftp:web:21", None),
+            ("a:b:c:d", None),
+        ] {
+            let actual = Address::parse(text).map(|address| (address.scheme, address.name, address.port));
+            assert_eq!(actual, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ready_endpoint_is_chosen() {
+        let service = json!({"spec": {"ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 81}]}});
+        assert_eq!(port_name(&service, "80").as_deref(), Some("http"));
+        assert_eq!(port_name(&service, "admin").as_deref(), Some("admin"));
+        assert_eq!(port_name(&service, ""), None);
+        let endpoints = json!({"subsets": [{"ports": [{"name": "http", "port": 8080}],
+            "addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "notReadyAddresses": [{"ip": "10.0.0.3"}]}]});
+        assert_eq!(ready_endpoint(&endpoints, "http", 1), Some(Endpoint { host: "10.0.0.2".to_owned(), port: 8080 }));
+        assert_eq!(ready_endpoint(&endpoints, "admin", 1), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! Who may do what: denials, RBAC at once, impersonation, tokens, reviews.
+
+use http::Method;
+use kedge_meta::UserInfo;
+use serde_json::{Value, json};
+
+use crate::crud::config_map;
+use crate::harness::{Answer, Harness, request};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+fn jane() -> UserInfo {
+    UserInfo::authenticated("jane", ["developers"])
+}
+
+async fn grant(harness: &Harness) {
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]});
+    harness.post(&format!("{RBAC}/namespaces/default/roles"), role).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "developers"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"}});
+    harness.post(&format!("{RBAC}/namespaces/default/rolebindings"), binding).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_binding_is_effective_at_once_and_until_it_goes() {
+    let harness = Harness::new().await;
+    let denied = "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\"";
+    harness.get_as(jane(), MAPS).await.refused(403, "Forbidden", denied);
+    grant(&harness).await;
+    harness.get_as(jane(), MAPS).await.expect(200);
+    harness.get_as(jane(), "/api/v1/namespaces/kube-system/configmaps").await.expect(403);
+    harness.delete(&format!("{RBAC}/namespaces/default/rolebindings/reader")).await.expect(200);
+    harness.get_as(jane(), MAPS).await.expect(403);
+    let path = "forbidden: User \"jane\" cannot get path \"/metrics\"";
+    harness.get_as(jane(), "/metrics").await.refused(403, "Forbidden", path);
+    harness.get_as(jane(), "/api").await.expect(200);
+}
+
+#[tokio::test]
+async fn nobody_grants_more_than_they_have() {
+    let harness = Harness::new().await;
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "keeper"},
+        "rules": [{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["*"]}]});
+    harness.post(&format!("{RBAC}/namespaces/default/roles"), role.clone()).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "keeper"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "jane"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
+    harness.post(&format!("{RBAC}/namespaces/default/rolebindings"), binding).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "writer"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "joe"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "keeper"}});
+    harness.post(&format!("{RBAC}/namespaces/default/rolebindings"), binding).await.expect(201);
+    let joe = || UserInfo::authenticated("joe", []);
+    let mut wide = role.clone();
+    wide["metadata"]["name"] = json!("wide");
+    wide["rules"] = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
+    // The keeper may do everything with roles, escalation included; a plain writer may not.
+    harness.call_as(joe(), Method::POST, &format!("{RBAC}/namespaces/default/roles"), wide.clone()).await.expect(201);
+    let plain =
+        json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create", "update"]}]);
+    harness.patch(&format!("{RBAC}/namespaces/default/roles/keeper"), json!({"rules": plain})).await.expect(200);
+    wide["metadata"]["name"] = json!("wider");
+    let refused = harness.call_as(joe(), Method::POST, &format!("{RBAC}/namespaces/default/roles"), wide).await;
+    refused.refused(403, "Forbidden", "is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}");
+}
+
+async fn send(harness: &Harness, user: UserInfo, headers: &[(&str, &str)], path: &str) -> Answer {
+    Answer::read(harness.send(Some(user), request(Method::GET, path, headers, "")).await).await
+}
+
+#[tokio::test]
+async fn reviews_answer() {
+    let harness = Harness::new().await;
+    grant(&harness).await;
+    let review = |verb: &str| {
+        json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": verb, "resource": "configmaps", "namespace": "default"}}})
+    };
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    for (verb, allowed) in [("list", true), ("delete", false)] {
+        let answer = harness.call_as(jane(), Method::POST, path, review(verb)).await.expect(201);
+        assert_eq!(answer["status"]["allowed"], allowed, "{answer}");
+    }
+    let subject = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"groups": ["developers"], "resourceAttributes": {"verb": "get", "resource": "configmaps", "namespace": "default"}}});
+    let answer = harness.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", subject).await.expect(201);
+    assert_eq!(answer["status"]["allowed"], true);
+    let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
+    let answer = harness
+        .call_as(jane(), Method::POST, "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", rules)
+        .await
+        .expect(201);
+    let listed = answer["status"]["resourceRules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|rule| rule["resources"] == json!(["configmaps"]));
+    assert!(listed, "{answer}");
+    let who = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let answer = harness
+        .call_as(jane(), Method::POST, "/apis/authentication.k8s.io/v1/selfsubjectreviews", who)
+        .await
+        .expect(201);
+    assert_eq!(
+        answer["status"]["userInfo"],
+        json!({"username": "jane", "groups": ["developers", "system:authenticated"]})
+    );
+    let empty = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"resourceAttributes": {"verb": "get"}}});
+    harness.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", empty).await.refused(
+        422,
+        "Invalid",
+        "at least one of user or group",
+    );
+}
+
+async fn token_review(harness: &Harness, token: &str) -> Value {
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    harness.post("/apis/authentication.k8s.io/v1/tokenreviews", review).await.expect(201)["status"].clone()
+}
+
+#[tokio::test]
+async fn a_token_lives_as_long_as_its_account() {
+    let harness = Harness::new().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    harness.post(accounts, account.clone()).await.expect(201);
+    let wanted =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
+    let answer = harness.post(&format!("{accounts}/robot/token"), wanted.clone()).await.expect(201);
+    assert_eq!(answer["status"]["expirationTimestamp"], "2026-01-02T03:14:05Z");
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    let status = token_review(&harness, &token).await;
+    assert_eq!(
+        (&status["authenticated"], &status["user"]["username"]),
+        (&json!(true), &json!("system:serviceaccount:default:robot"))
+    );
+    harness.clock.advance(std::time::Duration::from_secs(700));
+    assert_eq!(token_review(&harness, &token).await["authenticated"], false);
+    let answer = harness.post(&format!("{accounts}/robot/token"), wanted).await.expect(201);
+    let token = answer["status"]["token"].as_str().unwrap().to_owned();
+    harness.delete(&format!("{accounts}/robot")).await.expect(200);
+    harness.post(accounts, account).await.expect(201);
+    assert_eq!(
+        token_review(&harness, &token).await["authenticated"],
+        false,
+        "the account of that name is another one now"
+    );
+    let short =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 5}});
+    harness.post(&format!("{accounts}/robot/token"), short).await.refused(
+        422,
+        "Invalid",
+        "may not specify a duration less than 10 minutes",
+    );
+}
+
+#[tokio::test]
+async fn nodes_keep_to_themselves() {
+    let harness = Harness::new().await;
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    let kubelet = || UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+    let created = harness.call_as(kubelet(), Method::POST, "/api/v1/nodes", node("n1")).await.expect(201);
+    assert_eq!(created["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
+    let other = harness.call_as(kubelet(), Method::POST, "/api/v1/nodes", node("n2")).await;
+    other.refused(403, "Forbidden", "node \"n1\" is not allowed to modify node \"n2\"");
+    harness.post(MAPS, config_map("a", json!({}))).await.expect(201);
+    assert_eq!(send(&harness, kubelet(), &[], &format!("{MAPS}/a")).await.code, 403);
+}

@@ -1,0 +1,104 @@
+//! Discovery, OpenAPI, health, version, metrics.
+
+use http::Method;
+use serde_json::json;
+
+use crate::harness::Harness;
+
+#[tokio::test]
+async fn documents() {
+    let harness = Harness::new().await;
+    assert_eq!(harness.get("/api").await.expect(200)["versions"], json!(["v1"]));
+    let groups = harness.get("/apis").await.expect(200);
+    let apps = groups["groups"].as_array().unwrap().iter().find(|group| group["name"] == "apps").unwrap().clone();
+    assert_eq!(apps["preferredVersion"], json!({"groupVersion": "apps/v1", "version": "v1"}));
+    let autoscaling = harness.get("/apis/autoscaling").await.expect(200);
+    assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
+    let core = harness.get("/api/v1").await.expect(200);
+    let find = |name: &str| core["resources"].as_array().unwrap().iter().find(|r| r["name"] == name).unwrap().clone();
+    assert_eq!(find("pods")["shortNames"], json!(["po"]));
+    assert_eq!(
+        find("pods/eviction"),
+        json!({"name": "pods/eviction", "singularName": "", "namespaced": true,
+        "group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]})
+    );
+    harness.get("/apis/nonsense").await.expect(404);
+    harness.get("/apis/apps/v9").await.expect(404);
+    assert_eq!(harness.get("/version").await.expect(200)["gitVersion"], "v1.36.0+kedge");
+}
+
+#[tokio::test]
+async fn aggregated_discovery_has_an_etag() {
+    let harness = Harness::new().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let first = harness.raw(Method::GET, "/apis", &[("accept", accept)], "").await;
+    let etag = first.headers["etag"].to_str().unwrap().to_owned();
+    assert_eq!(first.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    let list = first.expect(200);
+    assert_eq!(
+        (&list["kind"], &list["apiVersion"]),
+        (&json!("APIGroupDiscoveryList"), &json!("apidiscovery.k8s.io/v2"))
+    );
+    let again = harness.raw(Method::GET, "/apis", &[("accept", accept), ("if-none-match", &etag)], "").await;
+    assert_eq!((again.code, again.text.as_str()), (304, ""));
+    let core = harness.raw(Method::GET, "/api", &[("accept", accept)], "").await.expect(200);
+    let pods = core["items"][0]["versions"][0]["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["resource"] == "pods")
+        .unwrap()
+        .clone();
+    assert_eq!((&pods["scope"], &pods["responseKind"]["kind"]), (&json!("Namespaced"), &json!("Pod")));
+}
+
+#[tokio::test]
+async fn health_and_metrics() {
+    let harness = Harness::new().await;
+    for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd"] {
+        let answer = harness.get(path).await;
+        assert_eq!((answer.code, answer.text.as_str()), (200, "ok"), "{path}");
+    }
+    let verbose = harness.get("/readyz?verbose&exclude=etcd").await.text;
+    assert!(
+        verbose.contains("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n") && verbose.ends_with("readyz check passed\n"),
+        "{verbose}"
+    );
+    harness.get("/readyz/nonsense").await.expect(404);
+    harness.server.shut_down();
+    let down = harness.get("/readyz").await;
+    assert!(down.code == 500 && down.text.contains("[-]shutdown failed: reason withheld\n"), "{}", down.text);
+    harness.get("/api/v1/nodes").await.expect(200);
+    let metrics = harness.get("/metrics").await.text;
+    let counted = "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"nodes\",scope=\"cluster\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1\n";
+    assert!(metrics.contains(counted) && metrics.contains("apiserver_request_duration_seconds_bucket"), "{metrics}");
+}
+
+#[tokio::test]
+async fn openapi_documents() {
+    let harness = Harness::new().await;
+    let index = harness.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let apps = harness.get(&url).await;
+    assert_eq!(apps.headers["cache-control"], "public, immutable");
+    assert!(apps.expect(200)["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    let v2 = harness.get("/openapi/v2").await.expect(200);
+    assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = harness.raw(Method::GET, "/openapi/v2", &[("accept", protobuf)], "").await;
+    assert_eq!((answer.code, answer.headers["content-type"].to_str().unwrap()), (200, protobuf));
+    harness.get("/openapi/v3/apis/nonsense/v1").await.expect(404);
+}
+
+#[tokio::test]
+async fn keys_of_tokens_are_published() {
+    let harness = Harness::new().await;
+    let issuer = harness.get("/.well-known/openid-configuration").await.expect(200);
+    assert_eq!(issuer["issuer"], "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(harness.get("/openid/v1/jwks").await.expect(200)["keys"][0]["alg"], "ES256");
+    let status = harness.get("/kedge/v1/status").await.expect(200);
+    assert_eq!(
+        (&status["components"][0]["component"], &status["components"][0]["state"]),
+        (&json!("kube-apiserver"), &json!("Running"))
+    );
+}

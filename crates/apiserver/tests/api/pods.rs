@@ -1,0 +1,227 @@
+//! Pods and Services: what admission and allocation make of them, binding, eviction, graceful deletion, scale, status.
+
+use serde_json::{Value, json};
+
+use crate::harness::Harness;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"containers": [{"name": "c", "image": "nginx"}]}})
+}
+
+async fn harness() -> Harness {
+    let harness = Harness::new().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
+    harness
+}
+
+async fn bind(harness: &Harness, name: &str) -> crate::harness::Answer {
+    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": {"kind": "Node", "name": "n"}});
+    harness.post(&format!("{PODS}/{name}/binding"), binding).await
+}
+
+#[tokio::test]
+async fn a_pod_gets_what_every_pod_has() {
+    let harness = harness().await;
+    let created = harness.post(PODS, pod("a")).await.expect(201);
+    let spec = &created["spec"];
+    assert_eq!(
+        (&spec["serviceAccountName"], &spec["serviceAccount"], &spec["priority"]),
+        (&json!("default"), &json!("default"), &json!(0))
+    );
+    assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
+    assert_eq!(spec["containers"][0]["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert_eq!(
+        (&spec["restartPolicy"], &created["status"]["phase"], &created["status"]["qosClass"]),
+        (&json!("Always"), &json!("Pending"), &json!("BestEffort"))
+    );
+    let mut classed = pod("b");
+    classed["spec"]["priorityClassName"] = json!("system-node-critical");
+    assert_eq!(harness.post(PODS, classed.clone()).await.expect(201)["spec"]["priority"], 2_000_001_000);
+    classed["metadata"]["name"] = json!("c");
+    classed["spec"]["priorityClassName"] = json!("nonsense");
+    harness.post(PODS, classed).await.refused(403, "Forbidden", "no PriorityClass with name nonsense was found");
+    let mut accounted = pod("d");
+    accounted["spec"]["serviceAccountName"] = json!("nobody");
+    harness.post(PODS, accounted).await.refused(
+        403,
+        "Forbidden",
+        "pods \"d\" is forbidden: error looking up service account default/nobody: serviceaccount \"nobody\" not found",
+    );
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once_and_deleted_with_grace() {
+    let harness = harness().await;
+    harness.post(PODS, pod("a")).await.expect(201);
+    bind(&harness, "a").await.expect(201);
+    bind(&harness, "a").await.refused(
+        409,
+        "Conflict",
+        "Operation cannot be fulfilled on pods/binding \"a\": pod a is already assigned to node \"n\"",
+    );
+    let path = format!("{PODS}/a");
+    let bound = harness.get(&path).await.expect(200);
+    assert_eq!(
+        (&bound["spec"]["nodeName"], &bound["status"]["conditions"][0]["type"]),
+        (&json!("n"), &json!("PodScheduled"))
+    );
+    let on_node = harness.get(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn")).await.expect(200);
+    assert_eq!(on_node["items"].as_array().unwrap().len(), 1);
+    let marked = harness.delete(&path).await.expect(200);
+    assert_eq!(
+        (&marked["metadata"]["deletionTimestamp"], &marked["metadata"]["deletionGracePeriodSeconds"]),
+        (&json!("2026-01-02T03:04:35Z"), &json!(30))
+    );
+    let again = harness.delete(&path).await.expect(200);
+    assert_eq!(again["metadata"], marked["metadata"]);
+    let gone = harness.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+    assert_eq!(gone["kind"], "Pod");
+    harness.get(&path).await.expect(404);
+    harness.post(PODS, pod("b")).await.expect(201);
+    harness.delete(&format!("{PODS}/b")).await.expect(200);
+    harness.get(&format!("{PODS}/b")).await.expect(404);
+}
+
+#[tokio::test]
+async fn evictions_respect_budgets() {
+    let harness = harness().await;
+    harness.post(PODS, pod("a")).await.expect(201);
+    bind(&harness, "a").await.expect(201);
+    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    harness.patch(&format!("{PODS}/a/status"), running).await.expect(200);
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "web"}}}});
+    harness.post(budgets, budget).await.expect(201);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let evict = format!("{PODS}/a/eviction");
+    harness.post(&evict, eviction.clone()).await.refused(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+    );
+    let status = |allowed: i64| {
+        json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed, "desiredHealthy": 1,
+        "currentHealthy": 1, "expectedPods": 1}})
+    };
+    harness.patch(&format!("{budgets}/b/status"), status(0)).await.expect(200);
+    let refused = harness.post(&evict, eviction.clone()).await.refused(429, "TooManyRequests", "Cannot evict");
+    assert_eq!(
+        refused["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 1 currently"
+    );
+    harness.patch(&format!("{budgets}/b/status"), status(1)).await.expect(200);
+    harness.post(&evict, eviction).await.expect(201);
+    assert!(harness.get(&format!("{PODS}/a")).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+    let spent = harness.get(&format!("{budgets}/b")).await.expect(200);
+    assert_eq!(
+        (&spent["status"]["disruptionsAllowed"], spent["status"]["disruptedPods"]["a"].is_string()),
+        (&json!(0), true)
+    );
+}
+
+fn service(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_ports() {
+    let harness = harness().await;
+    let ports = || json!([{"port": 80}]);
+    let kubernetes = harness.get(&format!("{SERVICES}/kubernetes")).await.expect(200);
+    assert_eq!(kubernetes["spec"]["clusterIP"], "10.96.0.1");
+    let slice = harness.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await.expect(200);
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["192.0.2.10"]));
+    let web = harness.post(SERVICES, service("web", json!({"type": "NodePort", "ports": ports()}))).await.expect(201);
+    let (ip, port) = (web["spec"]["clusterIP"].clone(), web["spec"]["ports"][0]["nodePort"].clone());
+    assert!(
+        ip.as_str().unwrap().starts_with("10.") && port.as_u64().is_some_and(|port| (30000..=32767).contains(&port))
+    );
+    let taken = service("other", json!({"clusterIP": ip, "ports": ports()}));
+    harness.post(SERVICES, taken.clone()).await.refused(422, "Invalid", "provided IP is already allocated");
+    let taken_port = service("other", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}));
+    harness.post(SERVICES, taken_port).await.refused(422, "Invalid",
+        &format!("Service \"other\" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"));
+    harness.delete(&format!("{SERVICES}/web")).await.expect(200);
+    assert_eq!(harness.post(SERVICES, taken).await.expect(201)["spec"]["clusterIP"], ip);
+    let headless =
+        harness.post(SERVICES, service("headless", json!({"clusterIP": "None", "ports": ports()}))).await.expect(201);
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    let changed = harness.patch(&format!("{SERVICES}/other"), json!({"spec": {"type": "NodePort"}})).await.expect(200);
+    assert!(changed["spec"]["ports"][0]["nodePort"].as_u64().is_some(), "{changed}");
+    let back = harness.patch(&format!("{SERVICES}/other"), json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
+    assert!(back["spec"]["ports"][0]["nodePort"].is_null(), "{back}");
+}
+
+#[tokio::test]
+async fn what_services_hold_is_known_after_a_restart() {
+    let harness = harness().await;
+    let web = harness.post(SERVICES, service("web", json!({"ports": [{"port": 80}]}))).await.expect(201);
+    let again = Harness::over(harness.store.clone(), kedge_apiserver::Config::default()).await;
+    let taken = service("other", json!({"clusterIP": web["spec"]["clusterIP"], "ports": [{"port": 80}]}));
+    again.post(SERVICES, taken).await.refused(422, "Invalid", "provided IP is already allocated");
+    let slice = again.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes").await.expect(200);
+    assert_eq!(slice["endpoints"][0]["addresses"], json!(["127.0.0.1"]), "the endpoints follow the configuration");
+}
+
+#[tokio::test]
+async fn scale_and_status_are_parts_of_the_object() {
+    let harness = harness().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": pod("x")["spec"]}}});
+    let created = harness.post(path, deployment).await.expect(201);
+    assert_eq!(created["metadata"]["generation"], 1);
+    let scale = harness.get(&format!("{path}/web/scale")).await.expect(200);
+    assert_eq!(
+        (&scale["kind"], &scale["spec"], &scale["status"]),
+        (&json!("Scale"), &json!({"replicas": 2}), &json!({"replicas": 0, "selector": "app=web"}))
+    );
+    let scaled = harness.patch(&format!("{path}/web/scale"), json!({"spec": {"replicas": 5}})).await.expect(200);
+    assert_eq!(scaled["spec"]["replicas"], 5);
+    let now = harness.get(&format!("{path}/web")).await.expect(200);
+    assert_eq!((&now["spec"]["replicas"], &now["metadata"]["generation"]), (&json!(5), &json!(2)));
+    harness.put(&format!("{path}/web/scale"), scale).await.expect(409);
+    harness.patch(&format!("{path}/web/scale"), json!({"spec": {"replicas": -1}})).await.refused(
+        422,
+        "Invalid",
+        "Scale.autoscaling \"web\" is invalid: spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+    );
+    let status = json!({"spec": {"replicas": 9}, "status": {"replicas": 3, "observedGeneration": 2}});
+    let updated = harness.patch(&format!("{path}/web/status"), status.clone()).await.expect(200);
+    assert_eq!(
+        (&updated["spec"]["replicas"], &updated["status"]["replicas"], &updated["metadata"]["generation"]),
+        (&json!(5), &json!(3), &json!(2))
+    );
+    let updated = harness.patch(&format!("{path}/web"), status).await.expect(200);
+    assert_eq!((&updated["spec"]["replicas"], &updated["status"]["observedGeneration"]), (&json!(9), &json!(2)));
+}
+
+#[tokio::test]
+async fn quotas_and_limits_hold() {
+    let harness = harness().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});
+    harness.post("/api/v1/namespaces/default/resourcequotas", quota).await.expect(201);
+    harness.post(PODS, pod("a")).await.expect(201);
+    harness.post(PODS, pod("b")).await.refused(
+        403,
+        "Forbidden",
+        "pods \"b\" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
+    );
+    let status = harness.get("/api/v1/namespaces/default/resourcequotas/q").await.expect(200)["status"].clone();
+    assert_eq!(status, json!({"hard": {"pods": "1"}, "used": {"pods": "1"}}));
+    harness.delete(&format!("{PODS}/a")).await.expect(200);
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": {"limits": [
+        {"type": "Container", "default": {"cpu": "1"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "2"}}]}});
+    harness.post("/api/v1/namespaces/default/limitranges", range).await.expect(201);
+    let created = harness.post(PODS, pod("b")).await.expect(201);
+    assert_eq!(
+        created["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m"}})
+    );
+}
