@@ -85,7 +85,7 @@ impl Resolver {
                 }
                 Outcome::Alias { record, target } => {
                     answer.metadata.authoritative = true;
-                    answer.answers.push(record);
+                    answer.answers.push(*record);
                     query.name = target;
                 }
                 Outcome::Foreign => {

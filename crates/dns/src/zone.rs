@@ -34,7 +34,7 @@ pub enum Outcome {
     /// The name is an alias; the answer is this record and what its target leads to.
     Alias {
         /// The record.
-        record: Record,
+        record: Box<Record>,
         /// Its target.
         target: Name,
     },
@@ -238,7 +238,7 @@ impl Question<'_> {
         let record = self.record(SERVICE_TTL, RData::CNAME(CNAME(target.clone())));
         match self.kind {
             RecordType::CNAME => Outcome::Records { answers: vec![record], additionals: Vec::new() },
-            _ => Outcome::Alias { record, target },
+            _ => Outcome::Alias { record: Box::new(record), target },
         }
     }
 

@@ -75,7 +75,7 @@ fn ask(name: &str, kind: RecordType) -> String {
     match zone().resolve(&catalog(), &Name::from_ascii(name).unwrap(), kind) {
         Outcome::Records { answers, additionals } if additionals.is_empty() => show(&answers),
         Outcome::Records { answers, additionals } => format!("{} + {}", show(&answers), show(&additionals)),
-        Outcome::Alias { record, target } => format!("{} -> {target}", show(&[record])),
+        Outcome::Alias { record, target } => format!("{} -> {target}", show(&[*record])),
         Outcome::NoSuchName => "NXDOMAIN".to_owned(),
         Outcome::Foreign => "foreign".to_owned(),
     }

@@ -3,10 +3,11 @@
 //!
 //! Runs the `conntrack` program (Debian package conntrack), one process per flow description.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -50,7 +51,18 @@ pub enum StaleFlow {
     },
 }
 
-/// Why entries could not be removed.
+/// A UDP entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UdpFlow {
+    /// The address that the client sent to.
+    pub address: IpAddr,
+    /// The port that the client sent to.
+    pub port: u16,
+    /// Who the answers come from: the same address where nothing is translated.
+    pub answered_by: IpAddr,
+}
+
+/// Why entries could not be read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
     /// The program is not there.
@@ -82,21 +94,47 @@ impl Default for Conntrack {
 impl Conntrack {
     /// Removes the UDP entries that match; that there are none is no error.
     pub async fn remove(&self, flow: &StaleFlow) -> Result<(), ConntrackError> {
-        let mut command = Command::new(&self.program);
-        command.args(arguments(flow)).env("LC_ALL", "C").kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ConntrackError::Missing,
-            _ => ConntrackError::Io(error),
-        })?;
-        let output = tokio::time::timeout(TIMEOUT, child.wait_with_output()).await;
-        let output = output.map_err(|_| ConntrackError::Timeout)??;
+        let output = self.call(&arguments(flow)).await?;
         let message = String::from_utf8_lossy(&output.stderr);
         if output.status.success() || message.contains("0 flow entries have been deleted") {
             return Ok(());
         }
         Err(ConntrackError::Failed(message.trim().to_owned()))
     }
+
+    /// All UDP entries of a family.
+    pub async fn udp_flows(&self, ipv6: bool) -> Result<BTreeSet<UdpFlow>, ConntrackError> {
+        let family = if ipv6 { "ipv6" } else { "ipv4" };
+        let output = self.call(&["-L", "-p", "udp", "-f", family].map(str::to_owned)).await?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr);
+            return Err(ConntrackError::Failed(message.trim().to_owned()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(parse_flow).collect())
+    }
+
+    async fn call(&self, arguments: &[String]) -> Result<Output, ConntrackError> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("LC_ALL", "C").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ConntrackError::Missing,
+            _ => ConntrackError::Io(error),
+        })?;
+        let output = tokio::time::timeout(TIMEOUT, child.wait_with_output()).await;
+        Ok(output.map_err(|_| ConntrackError::Timeout)??)
+    }
+}
+
+/// Reads a line of the listing: the words of the client's direction, then those of the answers'.
+fn parse_flow(line: &str) -> Option<UdpFlow> {
+    let values =
+        |name: &'static str| line.split_whitespace().filter_map(move |word| word.strip_prefix(name)?.strip_prefix('='));
+    Some(UdpFlow {
+        address: values("dst").next()?.parse().ok()?,
+        port: values("dport").next()?.parse().ok()?,
+        answered_by: values("src").nth(1)?.parse().ok()?,
+    })
 }
 
 fn arguments(flow: &StaleFlow) -> Vec<String> {
@@ -146,6 +184,18 @@ mod tests {
         );
         check(StaleFlow::NodePort { port: 30053, ipv6: true }, "-D -p udp --dport 30053 -f ipv6");
         check(StaleFlow::NodePortToEndpoint { port: 30053, endpoint }, "-D -p udp --dport 30053 --dst-nat 10.244.0.5");
+    }
+
+    #[test]
+    fn the_listing_is_read() {
+        let line = "udp      17 27 src=10.244.0.2 dst=10.96.0.10 sport=40000 dport=53 [UNREPLIED] src=10.244.0.9 dst=10.244.0.2 \
+                    sport=5353 dport=40000 mark=0 use=1";
+        let flow = parse_flow(line).unwrap();
+        assert_eq!(
+            (flow.address.to_string(), flow.port, flow.answered_by.to_string()),
+            ("10.96.0.10".into(), 53, "10.244.0.9".into())
+        );
+        assert_eq!(parse_flow("conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown."), None);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ mod snapshot;
 mod state;
 mod sysctl;
 
-pub use conntrack::{Conntrack, ConntrackError, StaleFlow};
+pub use conntrack::{Conntrack, ConntrackError, StaleFlow, UdpFlow};
 pub use foreign::{DroppingChain, forward_drops};
 pub use generation::ruleset_generation;
 pub use keeper::{Applied, TableKeeper, Verified};

@@ -1,6 +1,8 @@
 //! The keeper against the kernel, in a network namespace that the test makes and that ends with it. Needs root and nft;
 //! without them each test says that it was skipped.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::collections::BTreeMap;
 
 use kedge_netfilter::{

@@ -22,4 +22,4 @@ pub use plan::{HealthCheck, NodeView, ServicePlan, plan_node, plan_service};
 pub use run::{run, teardown};
 pub use service::{Affinity, Protocol, ServicePort, service_ports};
 pub use skeleton::plan_skeleton;
-pub use stale::{UdpPort, plan_stale_flows};
+pub use stale::{UdpPort, plan_left_over_flows, plan_stale_flows};

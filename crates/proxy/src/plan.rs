@@ -155,7 +155,7 @@ impl PortPlan<'_> {
         }
         let chain = self.policy_chain(self.port.internal_local);
         self.fragment.map(SERVICE_IPS, key, format!("goto {chain}"), None);
-        let from_outside = if self.node.masquerade_all { Some(String::new()) } else { self.from_pods("!= ") };
+        let from_outside = if self.node.masquerade_all { Some(String::new()) } else { self.match_pods("!= ") };
         if let Some(from_outside) = from_outside {
             let ServicePort { cluster_ip, port, protocol, .. } = self.port;
             let (ip, protocol) = (self.ip(), protocol.as_str());
@@ -219,7 +219,7 @@ impl PortPlan<'_> {
         if self.port.external_local {
             // From pods and from the node itself any endpoint will do, as if the packet had gone out to a load balancer
             // and had come in again.
-            if let Some(from_pods) = self.from_pods("") {
+            if let Some(from_pods) = self.match_pods("") {
                 self.rule(chain, format!("{from_pods}goto {cluster} comment \"short-circuit pod traffic\""));
             }
             let masquerade =
@@ -254,6 +254,11 @@ impl PortPlan<'_> {
                 self.rule(chain, rule);
             }
         }
+        // Each set without a name costs the kernel a walk over all others when it is made; one endpoint needs none.
+        if let [endpoint] = endpoints {
+            self.rule(chain, format!("goto {}", endpoint_chain(self.port, endpoint)));
+            return;
+        }
         let numbered = endpoints.iter().enumerate();
         let choices: Vec<String> =
             numbered.map(|(n, endpoint)| format!("{n} : goto {}", endpoint_chain(self.port, endpoint))).collect();
@@ -277,7 +282,7 @@ impl PortPlan<'_> {
     }
 
     /// Matches what comes from pods, or what does not; `None` where it is not known where pods are.
-    fn from_pods(&self, operator: &str) -> Option<String> {
+    fn match_pods(&self, operator: &str) -> Option<String> {
         let ipv6 = self.port.cluster_ip.is_ipv6();
         let ranges = self.node.cluster_cidrs.iter().filter(|range| range.addr().is_ipv6() == ipv6);
         let ranges: Vec<String> = ranges.map(show_net).collect();

@@ -45,12 +45,12 @@ fn a_cluster_ip_with_two_endpoints() {
         "
         cluster-ips { 10.96.0.1 }
         service-ips { 10.96.0.1 . tcp . 80 : goto service-ns/web/tcp/ }
-        endpoint-ns/web/tcp/__10.244.0.2/8080
-          ip saddr 10.244.0.2 jump mark-for-masquerade
-          meta l4proto tcp dnat to 10.244.0.2:8080
         endpoint-ns/web/tcp/__10.244.0.3/8080
           ip saddr 10.244.0.3 jump mark-for-masquerade
           meta l4proto tcp dnat to 10.244.0.3:8080
+        endpoint-ns/web/tcp/__10.244.0.2/8080
+          ip saddr 10.244.0.2 jump mark-for-masquerade
+          meta l4proto tcp dnat to 10.244.0.2:8080
         service-ns/web/tcp/
           ip daddr 10.96.0.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
           numgen random mod 2 vmap { 0 : goto endpoint-ns/web/tcp/__10.244.0.2/8080, 1 : goto endpoint-ns/web/tcp/__10.244.0.3/8080 }
@@ -99,7 +99,7 @@ fn external_addresses_are_masqueraded() {
           ip saddr != { 5.5.5.5, 192.0.2.0/24 } drop
         service-ns/web/tcp/
           ip daddr 10.96.0.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
-          numgen random mod 1 vmap { 0 : goto endpoint-ns/web/tcp/__10.244.0.2/8080 }
+          goto endpoint-ns/web/tcp/__10.244.0.2/8080
         ",
     );
 }
@@ -123,7 +123,7 @@ fn local_policies_keep_traffic_here_or_drop_it() {
           fib saddr type local jump mark-for-masquerade comment \"masquerade local traffic\"
           fib saddr type local goto service-ns/web/tcp/ comment \"short-circuit local traffic\"
         service-ns/web/tcp/
-          numgen random mod 1 vmap { 0 : goto endpoint-ns/web/tcp/__10.244.1.2/8080 }
+          goto endpoint-ns/web/tcp/__10.244.1.2/8080
         ",
     );
 }
@@ -144,7 +144,7 @@ fn affinity_remembers_clients_per_endpoint() {
         service-ns/web/tcp/
           ip daddr 10.96.0.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
           ip saddr @affinity-ns/web/tcp/__10.244.0.2/8080 goto endpoint-ns/web/tcp/__10.244.0.2/8080
-          numgen random mod 1 vmap { 0 : goto endpoint-ns/web/tcp/__10.244.0.2/8080 }
+          goto endpoint-ns/web/tcp/__10.244.0.2/8080
         set affinity-ns/web/tcp/__10.244.0.2/8080
         ",
     );

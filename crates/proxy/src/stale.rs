@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use kedge_netfilter::StaleFlow;
+use kedge_netfilter::{StaleFlow, UdpFlow};
 
 use crate::endpoints::Reachable;
 use crate::service::ServicePort;
@@ -89,6 +89,28 @@ fn stale_node_ports(old: &[UdpPort], new: &[UdpPort]) -> BTreeSet<StaleFlow> {
     stale
 }
 
+/// The flows that must go when a new process takes over: those to Services that lead to no endpoint in use now. While no
+/// process was there, nobody removed them.
+pub fn plan_left_over_flows(ports: &[UdpPort], node_ips: &[IpAddr], flows: &BTreeSet<UdpFlow>) -> BTreeSet<StaleFlow> {
+    let mut stale = BTreeSet::new();
+    for UdpFlow { address, port, answered_by } in flows.iter().copied() {
+        let is_at = |known: &&UdpPort| known.port == port && known.addresses.contains(&address);
+        let is_node_port =
+            |known: &&UdpPort| known.node_port == Some(port) && (node_ips.contains(&address) || address.is_loopback());
+        let Some(known) = ports.iter().find(is_at).or_else(|| ports.iter().find(is_node_port)) else { continue };
+        if known.endpoints.is_empty() || known.endpoints.contains(&answered_by) {
+            continue;
+        }
+        stale.insert(match (known.addresses.contains(&address), answered_by == address) {
+            (true, true) => StaleFlow::Address { address, port },
+            (true, false) => StaleFlow::AddressToEndpoint { address, port, endpoint: answered_by },
+            (false, true) => StaleFlow::NodePort { port, ipv6: address.is_ipv6() },
+            (false, false) => StaleFlow::NodePortToEndpoint { port, endpoint: answered_by },
+        });
+    }
+    stale
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,5 +150,31 @@ mod tests {
                 "NodePortToEndpoint { port: 30053, endpoint: 10.0.0.1 }",
             ],
         );
+    }
+
+    #[test]
+    fn a_new_process_removes_what_leads_nowhere() {
+        let check = |address: &str, port: u16, answered_by: &str, expected: &[&str]| {
+            let ports = udp("10.96.0.10", Some(30053), &["10.0.0.1"]);
+            let node_ips = ["192.0.2.2".parse().unwrap()];
+            let flow = UdpFlow { address: address.parse().unwrap(), port, answered_by: answered_by.parse().unwrap() };
+            let stale = plan_left_over_flows(&ports, &node_ips, &BTreeSet::from([flow]));
+            let shown: Vec<String> = stale.iter().map(|flow| format!("{flow:?}")).collect();
+            assert_eq!(shown, expected, "{address}:{port} {answered_by}");
+        };
+        check("10.96.0.10", 53, "10.0.0.1", &[]);
+        check("10.96.0.10", 54, "10.0.0.2", &[]);
+        check("8.8.8.8", 53, "8.8.8.8", &[]);
+        check("8.8.8.8", 30053, "8.8.8.8", &[]);
+        check(
+            "10.96.0.10",
+            53,
+            "10.0.0.2",
+            &["AddressToEndpoint { address: 10.96.0.10, port: 53, endpoint: 10.0.0.2 }"],
+        );
+        check("10.96.0.10", 53, "10.96.0.10", &["Address { address: 10.96.0.10, port: 53 }"]);
+        check("192.0.2.2", 30053, "10.0.0.1", &[]);
+        check("192.0.2.2", 30053, "10.0.0.2", &["NodePortToEndpoint { port: 30053, endpoint: 10.0.0.2 }"]);
+        check("127.0.0.1", 30053, "127.0.0.1", &["NodePort { port: 30053, ipv6: false }"]);
     }
 }

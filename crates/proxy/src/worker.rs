@@ -15,7 +15,7 @@ use crate::config::{Config, Deps};
 use crate::health::HealthServers;
 use crate::plan::{HealthCheck, NodeView, plan_node, plan_service};
 use crate::skeleton::plan_skeleton;
-use crate::stale::{UdpPort, plan_stale_flows};
+use crate::stale::{UdpPort, plan_left_over_flows, plan_stale_flows};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -39,6 +39,7 @@ pub(crate) struct Worker {
     stale_flows: BTreeSet<StaleFlow>,
     conntrack: Conntrack,
     conntrack_missing: bool,
+    took_over: bool,
     conflicts: BTreeSet<String>,
 }
 
@@ -71,6 +72,7 @@ impl Worker {
             stale_flows: BTreeSet::new(),
             conntrack: Conntrack::default(),
             conntrack_missing: false,
+            took_over: false,
             conflicts: BTreeSet::new(),
         }
     }
@@ -130,6 +132,9 @@ impl Worker {
             table.keeper.apply().await?;
         }
         self.tell_conflicts();
+        if !std::mem::replace(&mut self.took_over, true) {
+            self.find_left_over_flows().await;
+        }
         self.remove_stale_flows().await;
         self.set_health_checks().await;
         Ok(())
@@ -171,6 +176,19 @@ impl Worker {
             tracing::warn!(conflict, "several Services claim the same address and port; the first has it");
         }
         self.conflicts = conflicts;
+    }
+
+    async fn find_left_over_flows(&mut self) {
+        for table in &self.tables {
+            let ports: Vec<UdpPort> = table.udp_by_service.values().flatten().cloned().collect();
+            if ports.is_empty() {
+                continue;
+            }
+            match self.conntrack.udp_flows(table.ipv6).await {
+                Ok(flows) => self.stale_flows.extend(plan_left_over_flows(&ports, &self.node.ips, &flows)),
+                Err(error) => tracing::warn!(%error, "UDP flows of before the start can't be looked through"),
+            }
+        }
     }
 
     async fn remove_stale_flows(&mut self) {

@@ -1,6 +1,8 @@
 //! The pod network in the kernel, with the real CNI plugin, in network namespaces that the test makes for itself. Needs
 //! root, nft and the CNI plugins; where one is missing, the test says that it was skipped.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 mod lab;
 
 use std::path::Path;

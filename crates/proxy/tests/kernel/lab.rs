@@ -55,7 +55,8 @@ impl Namespace {
         self.run(move || ask_tcp(address).unwrap_or_else(|error| format!("{:?}", error.kind())))
     }
 
-    fn serve(&self, name: &'static str) {
+    /// Serves on TCP 8080 and UDP 5353.
+    pub(crate) fn serve(&self, name: &'static str) {
         self.run(move || {
             let listener = TcpListener::bind("0.0.0.0:8080").expect("a fresh namespace has free ports");
             thread::spawn(move || {
@@ -138,7 +139,8 @@ impl Lab {
             sh("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up");
         });
         lab.outside.run(|| sh("ip addr add 192.0.2.1/24 dev eth0 && ip link set eth0 up"));
-        lab.node.run(|| sh("ip route add default via 192.0.2.1"));
+        // The route that the pod network makes; there is no default route.
+        lab.node.run(|| sh("ip route add 10.96.0.0/12 dev cni0 scope link src 192.0.2.2 metric 4096"));
         Some(lab)
     }
 }

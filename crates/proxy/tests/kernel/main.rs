@@ -1,6 +1,8 @@
 //! The proxy's rules in the kernel, with real packets between network namespaces that each test makes for itself. Needs
 //! root and nft; without root each test says that it was skipped.
 
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 mod lab;
 
 use std::collections::BTreeSet;
@@ -93,6 +95,57 @@ fn cluster_ips_and_node_ports_reach_pods_from_everywhere() {
     ] {
         assert_eq!(from.ask(address), expected, "{address}");
     }
+}
+
+#[test]
+fn endpoints_on_the_node_itself_are_reached() {
+    let Some(lab) = Lab::new("endpoints_on_the_node_itself_are_reached") else { return };
+    lab.node.serve("node");
+    lab.node.run(|| lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
+    write(&lab, json!({}), &["192.0.2.2"]);
+    for (from, address, expected) in [
+        (&lab.pod_a, "10.96.0.100:80", "node saw 10.244.0.2"),
+        // Masqueraded on the loopback interface, which has no address for that: the kernel takes the first interface's.
+        (&lab.node, "10.96.0.100:80", "node saw 10.244.0.1"),
+        (&lab.node, "127.0.0.1:30080", "node saw 10.244.0.1"),
+        (&lab.outside, "192.0.2.2:30080", "node saw 192.0.2.1"),
+    ] {
+        assert_eq!(from.ask(address), expected, "{address}");
+    }
+    let answer = lab.pod_a.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("10.96.0.100:53").unwrap();
+        ask_udp(&socket)
+    });
+    assert_eq!(answer, "node", "as cluster DNS is reached");
+}
+
+#[test]
+fn the_ipv6_table_is_taken_by_the_kernel() {
+    let Some(lab) = Lab::new("the_ipv6_table_is_taken_by_the_kernel") else { return };
+    let mut config = config();
+    config.service_cidrs.push("fd01::/108".parse().unwrap());
+    let spec = json!({"type": "LoadBalancer", "clusterIPs": ["fd01::1"], "sessionAffinity": "ClientIP", "externalIPs": ["fd02::9"],
+        "externalTrafficPolicy": "Local", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]});
+    let metadata = json!({"namespace": "default", "name": "web"});
+    let service: Service = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap();
+    let mut slice = slice(&["fd00::2", "fd00::3"]);
+    slice.address_type = "IPv6".to_owned();
+    let node =
+        NodeView { name: "node".to_owned(), cluster_cidrs: vec!["fd00::/64".parse().unwrap()], ..NodeView::default() };
+    let fragment = plan_service(&service, [&slice], &node, true).fragment;
+    let table = lab.node.block_on(|| async move {
+        let mut keeper = TableKeeper::new(Nft::default(), plan_skeleton(&config, true));
+        keeper.put("node", plan_node(&config, true));
+        keeper.put("default/web", fragment);
+        keeper.apply().await.unwrap();
+        let output = std::process::Command::new("nft").args(["list", "table", "ip6", "kube-proxy"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    });
+    assert!(
+        table.contains("dnat to [fd00::2]:8080") && table.contains("fd01::1 . tcp . 80 : goto service-"),
+        "{table}"
+    );
 }
 
 #[test]
