@@ -1,10 +1,20 @@
-//! The kinds of this group.
+//! The kinds of `admissionregistration.k8s.io`.
+//!
+//! Not checked: CEL expressions. The versions that are not stored have the stored version's shape.
+
+mod policy;
+mod webhooks;
 
 use crate::generic::Generic;
 use crate::strategy::Strategy;
 
 pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
     match resource {
+        "mutatingadmissionpolicies" => &policy::Policy { rules: "mutations" },
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => &policy::PolicyBinding,
+        "mutatingwebhookconfigurations" => &webhooks::WebhookConfiguration { mutating: true },
+        "validatingadmissionpolicies" => &policy::Policy { rules: "validations" },
+        "validatingwebhookconfigurations" => &webhooks::WebhookConfiguration { mutating: false },
         _ => &Generic::PLAIN,
     }
 }

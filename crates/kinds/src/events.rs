@@ -101,6 +101,16 @@ impl Strategy for Event {
         ]
     }
 
+    fn field(&self, object: &Value, path: &str) -> String {
+        // Selectors are also asked of stored objects, which are in the core group's form.
+        let stored_form = object.get("involvedObject").is_some();
+        match (stored_form, path.split_once('.')) {
+            (true, Some(("regarding", field))) => crate::value::field_text(&object["involvedObject"], field),
+            (true, _) if path == "reportingController" => crate::value::field_text(object, "reportingComponent"),
+            _ => crate::value::field_text(object, path),
+        }
+    }
+
     fn to_storage(&self, object: &mut Value, _version: &str) {
         for (own, stored) in NAMES {
             if let Some(value) = remove(object, own) {
@@ -170,6 +180,13 @@ mod tests {
         assert_eq!((&object["message"], &object["count"]), (&json!("done"), &json!(2)));
         kind.from_storage(&mut object);
         assert_eq!(object, original);
+    }
+
+    #[test]
+    fn fields_are_found_in_both_forms() {
+        for object in [json!({"regarding": {"kind": "Pod"}}), json!({"involvedObject": {"kind": "Pod"}})] {
+            assert_eq!(Event.field(&object, "regarding.kind"), "Pod");
+        }
     }
 
     #[test]

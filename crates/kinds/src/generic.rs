@@ -2,7 +2,10 @@
 //!
 //! It validates no more than metadata. The invariant: a kind that needs a function of its own gets a file of its own.
 
-use crate::strategy::{NameRule, Strategy};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::strategy::{Column, NameRule, Strategy};
 
 /// A strategy out of switches.
 #[derive(Debug, Clone, Copy)]
@@ -45,5 +48,41 @@ impl Strategy for Generic {
 
     fn allows_unconditional_update(&self) -> bool {
         self.unconditional_update
+    }
+}
+
+/// A strategy out of switches, with a table of its own.
+pub(crate) struct Printed {
+    /// The switches.
+    pub(crate) generic: Generic,
+    /// The columns of its table.
+    pub(crate) columns: &'static [Column],
+    /// The cells of an object's row.
+    pub(crate) row: fn(&Value, Timestamp) -> Vec<Value>,
+}
+
+impl Strategy for Printed {
+    fn name_rule(&self) -> NameRule {
+        self.generic.name_rule
+    }
+
+    fn has_generation(&self) -> bool {
+        self.generic.generation
+    }
+
+    fn creates_on_update(&self) -> bool {
+        self.generic.creates_on_update
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        self.generic.unconditional_update
+    }
+
+    fn columns(&self) -> &[Column] {
+        self.columns
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        (self.row)(object, now)
     }
 }

@@ -49,7 +49,7 @@ fn kind(served: &Served) -> Kind {
         storage_api_version: join(storage_group, storage_version, "/"),
         storage_prefix: Cow::Owned(format!("/registry/{}", join_path(storage_group, served.resource))),
         served_by_default: is_stable(served.version),
-        strategy: StrategyRef::Static(strategy(served.group, served.resource)),
+        strategy: StrategyRef::Static(strategy(served)),
     }
 }
 
@@ -103,14 +103,15 @@ fn join_path(group: &'static str, resource: &'static str) -> Cow<'static, str> {
     join(group, resource, "/")
 }
 
-fn strategy(group: &str, resource: &str) -> &'static dyn Strategy {
-    match group {
+fn strategy(served: &Served) -> &'static dyn Strategy {
+    let resource = served.resource;
+    match served.group {
         "" => crate::core::strategy(resource),
         "admissionregistration.k8s.io" => crate::admissionregistration::strategy(resource),
         "apiextensions.k8s.io" => crate::apiextensions::strategy(resource),
         "apiregistration.k8s.io" => crate::apiregistration::strategy(resource),
         "apps" => crate::apps::strategy(resource),
-        "autoscaling" => crate::autoscaling::strategy(resource),
+        "autoscaling" => crate::autoscaling::strategy(served.version, resource),
         "batch" => crate::batch::strategy(resource),
         "certificates.k8s.io" => crate::certificates::strategy(resource),
         "coordination.k8s.io" => crate::coordination::strategy(resource),
@@ -121,8 +122,10 @@ fn strategy(group: &str, resource: &str) -> &'static dyn Strategy {
         "node.k8s.io" => crate::node::strategy(resource),
         "policy" => crate::policy::strategy(resource),
         "rbac.authorization.k8s.io" => crate::rbac::strategy(resource),
+        "resource.k8s.io" => crate::resource::strategy(resource),
         "scheduling.k8s.io" => crate::scheduling::strategy(resource),
         "storage.k8s.io" => crate::storage::strategy(resource),
+        "storagemigration.k8s.io" | "internal.apiserver.k8s.io" => crate::storage_version::strategy(resource),
         _ => &Generic::PLAIN,
     }
 }

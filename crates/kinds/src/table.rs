@@ -149,6 +149,15 @@ pub(crate) fn containers(pod_spec: Option<&Value>) -> (Value, Value) {
     (join("name"), join("image"))
 }
 
+/// The first three texts and how many more there are; `<unset>` where there is none.
+pub(crate) fn first_three(all: &[String]) -> String {
+    match all.len() {
+        0 => "<unset>".to_owned(),
+        1..=3 => all.join(","),
+        count => format!("{} + {} more...", all[..3].join(","), count - 3),
+    }
+}
+
 /// The text, or `<none>` where it is empty.
 pub(crate) fn or_none(text: impl Into<String>) -> String {
     let text = text.into();

@@ -79,6 +79,10 @@ impl Strategy for Service {
         validate(new, errors);
     }
 
+    fn fields(&self) -> &[&str] {
+        &["spec.clusterIP", "spec.type"]
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }

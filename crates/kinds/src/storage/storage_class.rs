@@ -1,0 +1,144 @@
+//! StorageClasses and VolumeAttributesClasses: what a class is made of never changes.
+
+use jiff::Timestamp;
+use kedge_meta::FieldError;
+use serde_json::Value;
+
+use crate::formats;
+use crate::path::Path;
+use crate::strategy::{Column, Strategy};
+use crate::table::{AGE, NAME, age, column, name};
+use crate::value::{at, fill, text, truth};
+
+/// Of storageclasses.
+pub(super) struct StorageClass;
+
+/// Of volumeattributesclasses.
+pub(super) struct VolumeAttributesClass;
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    column("Provisioner", "string", "Who makes the volumes"),
+    column("ReclaimPolicy", "string", "What happens to volumes after their claims are gone"),
+    column("VolumeBindingMode", "string", "When volumes are made and bound"),
+    column("AllowVolumeExpansion", "string", "Whether volumes can grow"),
+    AGE,
+];
+
+const ATTRIBUTES_COLUMNS: &[Column] = &[NAME, column("DriverName", "string", "Driver of the volumes"), AGE];
+
+/// Annotations that make a class the default.
+const DEFAULT: &[&str] =
+    &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+impl Strategy for StorageClass {
+    fn default(&self, object: &mut Value) {
+        fill(object, "reclaimPolicy", "Delete");
+        fill(object, "volumeBindingMode", "Immediate");
+    }
+
+    fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
+        match text(object, &["provisioner"]) {
+            "" => Path::root("provisioner").required(errors, ""),
+            provisioner => {
+                let wrong = formats::qualified_name(&provisioner.to_lowercase());
+                Path::root("provisioner").check(errors, provisioner, wrong);
+            }
+        }
+        let policy = text(object, &["reclaimPolicy"]);
+        if !policy.is_empty() {
+            Path::root("reclaimPolicy").one_of(errors, policy, &["Delete", "Retain"]);
+        }
+        let mode = text(object, &["volumeBindingMode"]);
+        Path::root("volumeBindingMode").required_one_of(errors, mode, &["Immediate", "WaitForFirstConsumer"]);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        self.validate_create(new, errors);
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            if at(new, &[field]) != at(old, &[field]) {
+                Path::root(field).forbidden(errors, &format!("updates to {field} are forbidden."));
+            }
+        }
+        let mode = |class: &'_ Value| at(class, &["volumeBindingMode"]).cloned();
+        Path::root("volumeBindingMode").immutable(errors, mode(new).as_ref(), mode(old).as_ref());
+    }
+
+    fn columns(&self) -> &[Column] {
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let own = text(object, &["metadata", "name"]);
+        let is_default = |key: &&str| text(object, &["metadata", "annotations", key]) == "true";
+        let shown = if DEFAULT.iter().any(|key| is_default(key)) { format!("{own} (default)") } else { own.to_owned() };
+        let or = |field: &str, other: &'static str| match text(object, &[field]) {
+            "" => Value::from(other),
+            value => Value::from(value),
+        };
+        vec![
+            Value::from(shown),
+            Value::from(text(object, &["provisioner"])),
+            or("reclaimPolicy", "Delete"),
+            or("volumeBindingMode", "Immediate"),
+            Value::from(truth(object, &["allowVolumeExpansion"])),
+            age(object, now),
+        ]
+    }
+}
+
+impl Strategy for VolumeAttributesClass {
+    fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
+        match text(object, &["driverName"]) {
+            "" => Path::root("driverName").required(errors, ""),
+            driver => Path::root("driverName").check(errors, driver, formats::subdomain(&driver.to_lowercase())),
+        }
+        if !at(object, &["parameters"]).and_then(Value::as_object).is_some_and(|parameters| !parameters.is_empty()) {
+            Path::root("parameters").required(errors, "must contain at least one key/value pair");
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        for field in ["driverName", "parameters"] {
+            if at(new, &[field]) != at(old, &[field]) {
+                Path::root(field).forbidden(errors, &format!("updates to {field} are forbidden."));
+            }
+        }
+    }
+
+    fn columns(&self) -> &[Column] {
+        ATTRIBUTES_COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        vec![name(object), Value::from(text(object, &["driverName"])), age(object, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn classes_are_defaulted_shown_and_fixed() {
+        let mut class =
+            json!({"metadata": {"name": "fast", "annotations": {DEFAULT[0]: "true"}}, "provisioner": "a.io/b"});
+        StorageClass.default(&mut class);
+        let row = StorageClass.row(&class, Timestamp::UNIX_EPOCH);
+        assert_eq!(Value::from(row), json!(["fast (default)", "a.io/b", "Delete", "Immediate", false, "<unknown>"]));
+        let mut changed = class.clone();
+        changed["provisioner"] = json!("a.io/c");
+        changed["volumeBindingMode"] = json!("Odd");
+        let mut errors = Vec::new();
+        StorageClass.validate_update(&changed, &class, &mut errors);
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "volumeBindingMode: Unsupported value: \"Odd\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
+                "provisioner: Forbidden: updates to provisioner are forbidden.",
+                "volumeBindingMode: Invalid value: \"Odd\": field is immutable",
+            ]
+        );
+    }
+}
