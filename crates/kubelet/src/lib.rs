@@ -1,1 +1,56 @@
-//! The node agent
+//! The node agent: pods from the API and from a directory, run through the container runtime interface, with their
+//! volumes, probes, logs and status; and the Node object itself.
+//!
+//! Deciding (`plan`, `status`, `restart`, ...) is pure; effects are in the workers. It starts no process of its own and
+//! knows no store, proxy or network: it needs a client of the API, a runtime and a clock. Invariants: restarting it touches
+//! no container, and losing the API server stops nothing that runs.
+
+mod admit;
+mod agent;
+mod cgroups;
+mod checkpoint;
+mod config;
+mod container_config;
+mod env;
+mod env_checkpoint;
+mod events;
+mod expand;
+mod field_ref;
+mod hooks;
+mod image_gc;
+mod images;
+mod kill;
+mod labels;
+mod log_links;
+mod logs;
+mod machine;
+mod manager;
+mod manifest;
+mod mirror;
+mod network_files;
+mod node;
+mod objects;
+mod plan;
+mod probes;
+mod reference;
+mod relist;
+mod resources;
+mod restart;
+mod restart_backoff;
+mod run;
+mod runtime_state;
+mod sandbox;
+mod security;
+mod server;
+mod spec;
+mod start;
+mod static_pods;
+mod status;
+mod status_writer;
+mod termination_message;
+mod volumes;
+mod worker;
+
+pub use config::{CgroupDriver, Config, ImageGc};
+pub use node::NetworkReady;
+pub use run::{Deps, Error, run};

@@ -1,0 +1,110 @@
+//! Whether a pod that was assigned to this node can run here at all.
+//!
+//! Pure. Invariant: static pods and pods that already run are never refused.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::resources;
+use crate::spec;
+use crate::status::Stop;
+
+/// What the node has for pods.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) max_pods: usize,
+    pub(crate) cpu_millis: i64,
+    pub(crate) memory: i64,
+    pub(crate) ephemeral_storage: i64,
+}
+
+/// Refuses a pod that does not fit beside the `others`.
+pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, String)]) -> Result<(), Stop> {
+    let stop = |reason: &str, message: String| Err(Stop { reason: reason.to_owned(), message });
+    if others.len() + 1 > room.max_pods {
+        let text = format!(
+            "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {}",
+            others.len(),
+            room.max_pods
+        );
+        return stop("OutOfpods", text);
+    }
+    for (resource, millis, capacity) in [
+        ("cpu", true, room.cpu_millis),
+        ("memory", false, room.memory),
+        ("ephemeral-storage", false, room.ephemeral_storage),
+    ] {
+        let requested = resources::pod_request(pod, resource, millis);
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, resource, millis)).sum();
+        if requested > 0 && used.saturating_add(requested) > capacity {
+            let text = format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            return stop(&format!("OutOf{resource}"), text);
+        }
+    }
+    let selector = spec::pod_spec(pod).node_selector.iter().flatten();
+    let mut unmatched = selector.filter(|(key, value)| !labels.iter().any(|(k, v)| k == *key && v == *value));
+    if unmatched.next().is_some() {
+        return stop(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned(),
+        );
+    }
+    if let Some(port) = host_ports(pod).iter().find(|port| others.iter().any(|other| host_ports(other).contains(port)))
+    {
+        return stop(
+            "NodePorts",
+            format!(
+                "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports ({})",
+                port.1
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Protocol and number of each host port.
+fn host_ports(pod: &Pod) -> Vec<(String, i32)> {
+    let ports = spec::containers(pod).iter().flat_map(|container| container.ports.iter().flatten());
+    let host = ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
+    });
+    host.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, ResourceRequirements};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+    use super::*;
+
+    fn pod(cpu: &str, port: Option<i32>) -> Pod {
+        let requests = [("cpu".to_owned(), Quantity(cpu.to_owned()))].into();
+        let container = Container {
+            resources: Some(ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() }),
+            ports: port.map(|host_port| vec![ContainerPort { host_port: Some(host_port), ..ContainerPort::default() }]),
+            ..Container::default()
+        };
+        Pod { spec: Some(PodSpec { containers: vec![container], ..PodSpec::default() }), ..Pod::default() }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let room = Room { max_pods: 2, cpu_millis: 1000, memory: 1, ephemeral_storage: 1 };
+        let running = pod("600m", Some(80));
+        let check = |wanted: Pod, others: &[&Pod], expected: Option<&str>| {
+            let refused = admit(&wanted, others, &room, &[]).err();
+            assert_eq!(refused.as_ref().map(|stop| stop.reason.as_str()), expected);
+        };
+        check(pod("400m", None), &[&running], None);
+        check(pod("500m", None), &[&running], Some("OutOfcpu"));
+        check(pod("0", Some(80)), &[&running], Some("NodePorts"));
+        check(pod("0", None), &[&running, &running], Some("OutOfpods"));
+        let mut picky = pod("0", None);
+        picky.spec.as_mut().unwrap().node_selector = Some([("disk".to_owned(), "ssd".to_owned())].into());
+        assert_eq!(admit(&picky, &[], &room, &[]).err().map(|stop| stop.reason), Some("NodeAffinity".to_owned()));
+        assert_eq!(admit(&picky, &[], &room, &[("disk".to_owned(), "ssd".to_owned())]), Ok(()));
+    }
+}

@@ -1,0 +1,77 @@
+//! What every part of the node agent shares: configuration, runtime, caches and the hands that write statuses and events.
+//!
+//! Not a place for decisions. Invariant: it holds no lock across an await.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kedge_client::Informer;
+use kedge_cri::Runtime;
+use kedge_meta::Clock;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::events::Events;
+use crate::field_ref::NodeFacts;
+use crate::images::PullHistory;
+use crate::machine::Machine;
+use crate::objects::Objects;
+use crate::probes::ProbeResults;
+use crate::relist::RuntimeCache;
+use crate::restart_backoff::BackoffTable;
+use crate::status_writer::StatusWriter;
+use crate::volumes::tokens::Tokens;
+
+/// Shared by all workers.
+pub(crate) struct Agent {
+    pub(crate) config: Config,
+    pub(crate) runtime: Runtime,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Events,
+    pub(crate) objects: Objects,
+    pub(crate) tokens: Tokens,
+    pub(crate) services: Informer<Service>,
+    pub(crate) states: RuntimeCache,
+    pub(crate) statuses: StatusWriter,
+    pub(crate) probes: ProbeResults,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) machine: Machine,
+    pub(crate) pulls: Semaphore,
+    pub(crate) pull_history: Mutex<PullHistory>,
+    /// By pod uid, container name and container hash.
+    pub(crate) restarts: Mutex<BackoffTable<(String, String, String)>>,
+    /// Ends every task of the node agent; containers go on.
+    pub(crate) shutdown: CancellationToken,
+    /// `None` while the runtime's network is ready, else why it is not.
+    pub(crate) network: Mutex<Option<String>>,
+}
+
+impl Agent {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn host_ips(&self) -> Vec<String> {
+        vec![self.config.node_ip.to_string()]
+    }
+
+    /// What the downward API says about this node and a pod's addresses.
+    pub(crate) fn node_facts(&self, pod: &Pod, pod_ips: &[String]) -> NodeFacts {
+        let host_ips = self.host_ips();
+        let pod_ips = match crate::spec::host_network(pod) {
+            true => host_ips.clone(),
+            false => pod_ips.to_vec(),
+        };
+        NodeFacts {
+            host_ips,
+            pod_ips,
+            allocatable_cpu_millis: self.machine.cpu_millis,
+            allocatable_memory: self.machine.allocatable_memory(&self.config),
+            allocatable_ephemeral_storage: self.machine.allocatable_storage(&self.config),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What an operator can set about the node agent, and the file locations that follow from it.
+//!
+//! Not a reader of files or flags: those live in the binary. Invariant: every default is upstream's.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+
+/// Who makes the cgroups of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CgroupDriver {
+    /// The kubelet writes the cgroup file system itself.
+    Cgroupfs,
+    /// systemd makes slices; pod-level limits are then left to the runtime.
+    Systemd,
+}
+
+/// When unused images are removed, in percent of the image file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageGc {
+    /// Above this use, images are removed.
+    pub high_threshold_percent: u8,
+    /// Down to this use.
+    pub low_threshold_percent: u8,
+}
+
+/// The configuration of the node agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Config {
+    /// The name of the Node object.
+    pub node_name: String,
+    /// The node's address, which is also where the kubelet server listens.
+    pub node_ip: IpAddr,
+    /// Pods, volumes and checkpoints.
+    pub root_dir: PathBuf,
+    /// Logs of containers, in one directory for each pod.
+    pub pod_logs_dir: PathBuf,
+    /// Symbolic links to the container logs; none are made where absent.
+    pub container_logs_dir: Option<PathBuf>,
+    /// The directory of static pods; none where absent.
+    pub static_pod_path: Option<PathBuf>,
+    /// The name servers of pods with DNS policy `ClusterFirst`.
+    pub cluster_dns: Vec<IpAddr>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The port of the kubelet server.
+    pub port: u16,
+    /// At most so many pods.
+    pub max_pods: u32,
+    /// Whether to create the Node object.
+    pub register_node: bool,
+    /// Further labels of the Node.
+    pub node_labels: BTreeMap<String, String>,
+    /// Taints that the Node is registered with.
+    pub taints: Vec<Taint>,
+    /// Who makes the cgroups of pods.
+    pub cgroup_driver: CgroupDriver,
+    /// The resolver configuration for DNS policy `Default` and for what the cluster DNS does not know.
+    pub resolv_conf: Option<PathBuf>,
+    /// Removal of images.
+    pub image_gc: ImageGc,
+    /// A pod network that is not assigned through the API.
+    pub pod_cidr: Option<String>,
+    /// A container's log is rotated at this size.
+    pub container_log_max_bytes: u64,
+    /// So many log files of one container are kept.
+    pub container_log_max_files: u32,
+    /// How many images are pulled at a time.
+    // DIVERGES: upstream pulls one after the other by default.
+    pub max_parallel_image_pulls: usize,
+    /// Memory that is kept for the system, in bytes: the difference between capacity and allocatable.
+    pub system_reserved_memory: u64,
+    /// `MemoryPressure` is reported below this amount of available memory, in bytes.
+    pub eviction_memory_available: u64,
+    /// `DiskPressure` is reported below this share of free space of the node's file system, in percent.
+    pub eviction_nodefs_available_percent: u8,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node_name: String::new(),
+            node_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            root_dir: "/var/lib/kubelet".into(),
+            pod_logs_dir: "/var/log/pods".into(),
+            container_logs_dir: Some("/var/log/containers".into()),
+            static_pod_path: Some("/etc/kubernetes/manifests".into()),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".to_owned(),
+            port: 10250,
+            max_pods: 110,
+            register_node: true,
+            node_labels: BTreeMap::new(),
+            taints: Vec::new(),
+            cgroup_driver: CgroupDriver::Cgroupfs,
+            resolv_conf: Some("/etc/resolv.conf".into()),
+            image_gc: ImageGc { high_threshold_percent: 85, low_threshold_percent: 80 },
+            pod_cidr: None,
+            container_log_max_bytes: 10 * 1024 * 1024,
+            container_log_max_files: 5,
+            max_parallel_image_pulls: 4,
+            system_reserved_memory: 0,
+            eviction_memory_available: 100 * 1024 * 1024,
+            eviction_nodefs_available_percent: 10,
+        }
+    }
+}
+
+impl Config {
+    /// Everything of one pod.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root_dir.join("pods").join(uid)
+    }
+
+    /// Where a volume of a pod is, by the name of its plug-in, such as `kubernetes.io/configmap`.
+    pub fn volume_dir(&self, uid: &str, plugin: &str, volume: &str) -> PathBuf {
+        self.pod_dir(uid).join("volumes").join(plugin.replace('/', "~")).join(volume)
+    }
+
+    /// Files that belong to one container of a pod, such as its termination messages.
+    pub fn container_dir(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod_dir(uid).join("containers").join(container)
+    }
+
+    /// Where the runtime writes the logs of a pod's containers.
+    pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.pod_logs_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// The last known state of the API's pods.
+    pub fn checkpoint_dir(&self) -> PathBuf {
+        self.root_dir.join("pod-checkpoints")
+    }
+
+    /// What is wrong with the configuration.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.node_name.is_empty() {
+            return Err("nodeName must not be empty".to_owned());
+        }
+        if !Path::new(&self.root_dir).is_absolute() || !self.pod_logs_dir.is_absolute() {
+            return Err("rootDir and podLogsDir must be absolute paths".to_owned());
+        }
+        let gc = self.image_gc;
+        if gc.high_threshold_percent > 100 || gc.low_threshold_percent > gc.high_threshold_percent {
+            return Err("imageGc: lowThresholdPercent <= highThresholdPercent <= 100 must hold".to_owned());
+        }
+        if self.container_log_max_files < 2 {
+            return Err("containerLogMaxFiles must be greater than 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_upstreams() {
+        let config = Config::default();
+        assert_eq!(
+            config.volume_dir("u", "kubernetes.io/configmap", "v"),
+            Path::new("/var/lib/kubelet/pods/u/volumes/kubernetes.io~configmap/v")
+        );
+        assert_eq!(config.pod_log_dir("ns", "p", "u"), Path::new("/var/log/pods/ns_p_u"));
+    }
+
+    #[test]
+    fn bad_configurations_are_refused() {
+        let good = Config { node_name: "n".to_owned(), ..Config::default() };
+        assert_eq!(good.validate(), Ok(()));
+        assert!(Config::default().validate().is_err());
+        assert!(Config { container_log_max_files: 1, ..good.clone() }.validate().is_err());
+        assert!(Config { root_dir: "here".into(), ..good }.validate().is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! Stopping containers: hooks, grace periods, the order of sidecars, and the sandbox last.
+//!
+//! Invariant: a container gets its whole grace period unless somebody shortened it, and sidecars outlive the containers they
+//! serve.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kedge_client::EventType;
+use kedge_cri::CriError;
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::hooks;
+use crate::runtime_state::{ContainerPhase, ContainerRecord, PodRuntime};
+use crate::spec;
+
+/// Upstream's least shutdown window, in seconds.
+const MINIMUM_GRACE: u64 = 2;
+
+/// Stops one container. `message` is the text of the event, where it is not the usual one.
+pub(crate) async fn kill_container(
+    agent: &Agent,
+    pod: &Pod,
+    record: &ContainerRecord,
+    grace: Duration,
+    message: Option<&str>,
+    run_hook: bool,
+) -> Result<(), CriError> {
+    let text = message.map_or_else(|| format!("Stopping container {}", record.name), str::to_owned);
+    agent.events.container(pod, &record.name, EventType::Normal, "Killing", text);
+    let began = Instant::now();
+    if run_hook && !grace.is_zero() {
+        run_pre_stop(agent, pod, record, grace).await;
+    }
+    let left = match grace.is_zero() {
+        true => Duration::ZERO,
+        false => grace.saturating_sub(began.elapsed()).max(Duration::from_secs(MINIMUM_GRACE)),
+    };
+    match agent.runtime.stop_container(&record.id, left).await {
+        Err(error) if !error.is_not_found() => {
+            tracing::warn!(pod = spec::format_pod(pod), container = record.name, %error, "failed to stop a container");
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn run_pre_stop(agent: &Agent, pod: &Pod, record: &ContainerRecord, grace: Duration) {
+    let container = spec::find_container(pod, &record.name);
+    let Some(container) = container else { return };
+    let Some(hook) = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else { return };
+    match tokio::time::timeout(grace, hooks::run(agent, pod, &container, &record.id, hook)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(pod = spec::format_pod(pod), container = record.name, error, "a preStop hook failed");
+            agent.events.container(pod, &record.name, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
+        }
+        Err(_) => {
+            tracing::info!(pod = spec::format_pod(pod), container = record.name, "a preStop hook did not end in time")
+        }
+    }
+}
+
+/// Stops every running container of a pod: first all but the sidecars, then the sidecars from the last to the first.
+pub(crate) async fn kill_containers(
+    agent: &Agent,
+    pod: &Pod,
+    state: &PodRuntime,
+    grace: Duration,
+    run_hooks: bool,
+) -> Result<(), CriError> {
+    let deadline = Instant::now() + grace;
+    let sidecars: Vec<&Container> =
+        spec::init_containers(pod).iter().filter(|container| spec::is_restartable_init(container)).collect();
+    let running = |record: &&ContainerRecord| matches!(record.phase, ContainerPhase::Running | ContainerPhase::Unknown);
+    let is_sidecar = |record: &ContainerRecord| sidecars.iter().any(|sidecar| sidecar.name == record.name);
+    let first = state.containers.iter().filter(running).filter(|record| !is_sidecar(record));
+    let results = join_all(first.map(|record| kill_container(agent, pod, record, grace, None, run_hooks))).await;
+    let mut outcome = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+    for sidecar in sidecars.iter().rev() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = if grace.is_zero() { grace } else { left.max(Duration::from_secs(MINIMUM_GRACE)) };
+        for record in state.attempts(&sidecar.name).filter(running) {
+            let result = kill_container(agent, pod, record, left, None, run_hooks).await;
+            outcome = outcome.and(result);
+        }
+    }
+    outcome
+}
+
+/// Stops every sandbox of a pod that may still be up.
+pub(crate) async fn stop_sandboxes(agent: &Agent, state: &PodRuntime) -> Result<(), CriError> {
+    for sandbox in state.sandboxes.iter().filter(|sandbox| sandbox.ready) {
+        match agent.runtime.stop_pod_sandbox(&sandbox.id).await {
+            Err(error) if !error.is_not_found() => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything the runtime has of a pod that is over.
+pub(crate) async fn remove_all(agent: &Agent, state: &PodRuntime) -> Result<(), CriError> {
+    for container in &state.containers {
+        remove_container(agent, container).await?;
+    }
+    for sandbox in &state.sandboxes {
+        stop_and_remove(agent, &sandbox.id).await?;
+    }
+    Ok(())
+}
+
+async fn stop_and_remove(agent: &Agent, sandbox_id: &str) -> Result<(), CriError> {
+    let ignore_gone = |result: Result<(), CriError>| match result {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    };
+    ignore_gone(agent.runtime.stop_pod_sandbox(sandbox_id).await)?;
+    ignore_gone(agent.runtime.remove_pod_sandbox(sandbox_id).await)
+}
+
+/// Removes a dead container with its log.
+pub(crate) async fn remove_container(agent: &Agent, record: &ContainerRecord) -> Result<(), CriError> {
+    match agent.runtime.remove_container(&record.id).await {
+        Err(error) if !error.is_not_found() => return Err(error),
+        _ => {}
+    }
+    crate::log_links::remove(&agent.config, record);
+    Ok(())
+}
+
+/// Dead containers beyond the newest of each name, and sandboxes that nothing belongs to any more.
+pub(crate) async fn collect_dead(agent: &Arc<Agent>, state: &PodRuntime) {
+    for id in surplus_containers(state) {
+        let Some(record) = state.containers.iter().find(|record| record.id == id) else { continue };
+        if let Err(error) = remove_container(agent, record).await {
+            tracing::debug!(container = record.name, %error, "failed to remove a dead container");
+        }
+    }
+    for id in surplus_sandboxes(state) {
+        if let Err(error) = stop_and_remove(agent, &id).await {
+            tracing::debug!(sandbox = id, %error, "failed to remove a dead sandbox");
+        }
+    }
+}
+
+/// One dead container is kept for each name, for its log and its last state.
+fn surplus_containers(state: &PodRuntime) -> Vec<String> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut surplus = Vec::new();
+    for record in state.containers.iter().filter(|record| record.phase == ContainerPhase::Exited) {
+        if kept.contains(&record.name.as_str()) {
+            surplus.push(record.id.clone());
+        } else {
+            kept.push(&record.name);
+        }
+    }
+    surplus
+}
+
+fn surplus_sandboxes(state: &PodRuntime) -> Vec<String> {
+    let used = |id: &str| state.containers.iter().any(|container| container.sandbox_id == id);
+    let old = state.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready && !used(&sandbox.id));
+    old.map(|sandbox| sandbox.id.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime_state::fixtures::{container, runtime, sandbox};
+
+    #[test]
+    fn one_dead_container_of_each_name_is_kept() {
+        let dead = |id: &str, name: &str, created_at: i64| ContainerRecord {
+            id: id.to_owned(),
+            created_at,
+            ..container(name, ContainerPhase::Exited, 1)
+        };
+        let mut live = container("a", ContainerPhase::Running, 0);
+        live.created_at = 9;
+        let state =
+            runtime(vec![sandbox(0, true)], vec![live, dead("a1", "a", 1), dead("a2", "a", 2), dead("b1", "b", 1)]);
+        assert_eq!(surplus_containers(&state), ["a1"]);
+    }
+
+    #[test]
+    fn old_sandboxes_go_when_nothing_is_left_in_them() {
+        let mut used = container("a", ContainerPhase::Exited, 1);
+        used.sandbox_id = "sandbox-1".to_owned();
+        let state = runtime(vec![sandbox(0, false), sandbox(1, false), sandbox(2, true)], vec![used]);
+        assert_eq!(surplus_sandboxes(&state), ["sandbox-0"]);
+    }
+}

@@ -1,0 +1,222 @@
+//! The Node object: registration, status and lease.
+//!
+//! Invariant: the node reports at least every five minutes, at once when a condition changes, and renews its lease every
+//! ten seconds whatever else goes on.
+
+mod conditions;
+mod lease;
+mod object;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeCondition, NodeStatus};
+use kedge_client::{Backoff, EventType, FailureCause, Informer, classify};
+use kedge_meta::{ComponentStatus, ObjectKey};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::machine;
+pub(crate) use conditions::Health;
+pub(crate) use lease::renew_lease;
+
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Relisting that takes longer than this makes the node not ready.
+const RELIST_THRESHOLD: Duration = Duration::from_secs(180);
+const MAX_IMAGES: usize = 50;
+
+/// Decides, beside the runtime, whether the network of pods is ready.
+pub type NetworkReady = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// Keeps the Node object up to date until the task is dropped.
+pub(crate) struct NodeReporter {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) client: Client,
+    pub(crate) nodes: Informer<Node>,
+    pub(crate) network_ready: Option<NetworkReady>,
+    pub(crate) component: ComponentStatus,
+    /// The last status that the API took.
+    pub(crate) reported: Option<(NodeStatus, Instant)>,
+    pub(crate) runtime_version: String,
+    pub(crate) last_cause: Option<FailureCause>,
+}
+
+impl NodeReporter {
+    pub(crate) async fn run(mut self) {
+        self.agent.events.node(EventType::Normal, "Starting", "Starting kubelet.");
+        if self.agent.config.register_node {
+            self.register().await;
+        }
+        loop {
+            let health = self.health().await;
+            *self.agent.network.lock() = health.network.clone();
+            let ready = health.not_ready().is_none();
+            if let Err(error) = self.report(&health).await {
+                self.tell(&error, "failed to report the node's status");
+            } else {
+                self.last_cause = None;
+                match health.not_ready() {
+                    None => self.component.running(),
+                    Some(message) => self.component.degraded("KubeletNotReady", message),
+                }
+            }
+            // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
+            let pause = if ready { CHECK_EVERY } else { Duration::from_millis(500) };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn tell(&mut self, error: &kube::Error, what: &str) {
+        let cause = classify(error);
+        if self.last_cause != Some(cause) {
+            tracing::warn!(?cause, error = error as &dyn std::error::Error, "{what}; retrying");
+            self.component.degraded("ApiServerUnavailable", format!("{what}: {error}"));
+            self.last_cause = Some(cause);
+        }
+    }
+
+    async fn register(&mut self) {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+        loop {
+            let health = self.health().await;
+            *self.agent.network.lock() = health.network.clone();
+            let status = self.status(&health, None).await;
+            match self.try_register(status).await {
+                Ok(()) => return,
+                Err(error) => self.tell(&error, "failed to register the node"),
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn try_register(&mut self, status: NodeStatus) -> Result<(), kube::Error> {
+        let api = Api::<Node>::all(self.client.clone());
+        let node = object::new_node(&self.agent.config, status);
+        let name = self.agent.config.node_name.clone();
+        match in_time(api.create(&PostParams::default(), &node)).await {
+            Ok(_) => {
+                tracing::info!(node = name, "the node is registered");
+                Ok(())
+            }
+            Err(kube::Error::Api(answer)) if answer.code == 409 => {
+                let known = in_time(api.get(&name)).await?;
+                let Some(patch) = object::reconcile(&known, &node) else { return Ok(()) };
+                in_time(api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the runtime, the machine and the network component say.
+    async fn health(&mut self) -> Health {
+        let agent = self.agent.clone();
+        let mut health = Health { listed: recently_listed(&agent), ..Health::default() };
+        match agent.runtime.status(false).await {
+            Ok(answer) => health.read_runtime(answer.status.as_ref()),
+            Err(error) => health.runtime = Some(format!("container runtime is down: {error}")),
+        }
+        if self.runtime_version.is_empty()
+            && let Ok(version) = agent.runtime.version().await
+        {
+            self.runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
+        }
+        if health.network.is_none()
+            && let Some(Err(message)) = self.network_ready.as_ref().map(|check| check())
+        {
+            health.network = Some(message);
+        }
+        health.memory_pressure = machine::available_memory() < agent.config.eviction_memory_available;
+        let disk = machine::disk(&agent.config.root_dir).unwrap_or_default();
+        let percent = u64::from(agent.config.eviction_nodefs_available_percent);
+        health.disk_pressure = disk.available < disk.capacity / 100 * percent || disk.inodes_free < disk.inodes / 20;
+        health.pid_pressure = machine::process_ids().is_some_and(|(free, limit)| free < limit / 100);
+        health
+    }
+
+    async fn status(&self, health: &Health, before: Option<&NodeStatus>) -> NodeStatus {
+        let now = self.agent.now();
+        let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let mut status = object::status(&self.agent.config, &self.agent.machine, &self.runtime_version);
+        status.conditions = Some(conditions::conditions(health, known, now));
+        status.images = self.images().await;
+        status
+    }
+
+    async fn images(&self) -> Option<Vec<ContainerImage>> {
+        let mut images = self.agent.runtime.list_images(None).await.ok()?;
+        images.sort_by_key(|image| std::cmp::Reverse(image.size));
+        let listed = images.into_iter().take(MAX_IMAGES).map(|image| {
+            let mut names = image.repo_digests;
+            names.extend(image.repo_tags);
+            names.truncate(5);
+            ContainerImage { names: Some(names), size_bytes: i64::try_from(image.size).ok() }
+        });
+        Some(listed.collect())
+    }
+
+    async fn report(&mut self, health: &Health) -> Result<(), kube::Error> {
+        let name = self.agent.config.node_name.clone();
+        let key = ObjectKey::new("", &name);
+        let known = self.nodes.get(&key);
+        if known.is_none() && self.nodes.is_synced() && self.agent.config.register_node {
+            // Somebody deleted the Node; it is registered again.
+            let status = self.status(health, None).await;
+            self.try_register(status).await?;
+        }
+        let api = known.as_ref().and_then(|node| node.status.clone());
+        let before = self.reported.as_ref().map(|(status, _)| status.clone()).or(api);
+        let status = self.status(health, before.as_ref()).await;
+        let changes = conditions::changes(before.as_ref().and_then(|status| status.conditions.as_deref()), &status);
+        let due = self.reported.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT_AT_LEAST_EVERY);
+        let same = self.reported.as_ref().is_some_and(|(known, _)| object::same_but_heartbeat(known, &status));
+        if same && !due {
+            return Ok(());
+        }
+        let patch = status_patch(before.as_ref(), &status);
+        let api = Api::<Node>::all(self.client.clone());
+        in_time(api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))).await?;
+        for (reason, message) in changes {
+            self.agent.events.node(EventType::Normal, &reason, message);
+        }
+        self.reported = Some((status, Instant::now()));
+        Ok(())
+    }
+}
+
+fn recently_listed(agent: &Agent) -> Result<(), String> {
+    match agent.states.last_listed() {
+        None => Err("PLEG is not healthy: pleg has yet to be successful".to_owned()),
+        Some(at) if at.elapsed() > RELIST_THRESHOLD => Err(format!(
+            "PLEG is not healthy: pleg was last seen active {} ago; threshold is 3m0s",
+            crate::images::go_duration(at.elapsed())
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+/// A strategic merge joins conditions by type; everything else of the kubelet's is replaced.
+fn status_patch(before: Option<&NodeStatus>, status: &NodeStatus) -> Value {
+    let mut patch = serde_json::to_value(status).unwrap_or(Value::Null);
+    let replaced = before.and_then(|before| before.addresses.as_ref()) != status.addresses.as_ref();
+    if let (true, Some(list)) = (replaced, patch.get_mut("addresses").and_then(Value::as_array_mut)) {
+        list.insert(0, json!({ "$patch": "replace" }));
+    }
+    json!({ "status": patch })
+}
+
+pub(crate) async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(result) => result,
+        Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
+    }
+}
+
+/// The condition of a type.
+pub(crate) fn find<'a>(conditions: &'a [NodeCondition], type_: &str) -> Option<&'a NodeCondition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}

@@ -1,0 +1,80 @@
+//! The node's lease in `kube-node-lease`: the sign of life that the node lifecycle controller watches.
+//!
+//! Invariant: it is renewed every ten seconds, by its own task, whatever the rest of the kubelet does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kedge_client::{Backoff, Informer};
+use kedge_meta::ObjectKey;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+
+use super::in_time;
+use crate::agent::Agent;
+
+const NAMESPACE: &str = "kube-node-lease";
+const DURATION_SECONDS: i32 = 40;
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+
+/// Renews the lease for ever.
+pub(crate) async fn renew_lease(agent: Arc<Agent>, client: Client, nodes: Informer<Node>) {
+    let leases = Api::<Lease>::namespaced(client, NAMESPACE);
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+    loop {
+        match renew(&agent, &leases, &nodes).await {
+            Ok(()) => {
+                backoff.reset();
+                tokio::time::sleep(RENEW_EVERY).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "failed to renew the node's lease");
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
+        }
+    }
+}
+
+async fn renew(agent: &Agent, leases: &Api<Lease>, nodes: &Informer<Node>) -> Result<(), kube::Error> {
+    let name = &agent.config.node_name;
+    let renew_time = MicroTime(agent.now());
+    let patch = serde_json::json!({ "spec": {
+        "holderIdentity": name,
+        "leaseDurationSeconds": DURATION_SECONDS,
+        "renewTime": kedge_meta::format_micro_time(renew_time.0),
+    } });
+    match in_time(leases.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        result => return result.map(|_| ()),
+    }
+    let lease = Lease {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(NAMESPACE.to_owned()),
+            owner_references: owner(nodes, name),
+            ..ObjectMeta::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(DURATION_SECONDS),
+            renew_time: Some(renew_time),
+            ..LeaseSpec::default()
+        }),
+    };
+    in_time(leases.create(&PostParams::default(), &lease)).await.map(|_| ())
+}
+
+/// The lease goes with its node.
+fn owner(nodes: &Informer<Node>, name: &str) -> Option<Vec<OwnerReference>> {
+    let node = nodes.get(&ObjectKey::new("", name))?;
+    Some(vec![OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: name.to_owned(),
+        uid: node.metadata.uid.clone()?,
+        ..OwnerReference::default()
+    }])
+}

@@ -1,0 +1,163 @@
+//! The Node object: labels, addresses, capacity and what is known of the machine.
+//!
+//! Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSwapStatus,
+    NodeSystemInfo, Taint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::machine::{Machine, architecture};
+
+/// What `kubectl get nodes` shows as the version.
+pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0+kedge-", env!("CARGO_PKG_VERSION"));
+
+/// The Node as it is registered.
+pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
+    let mut taints = config.taints.clone();
+    // Pods come only after the node lifecycle controller has seen it ready.
+    taints.push(Taint {
+        key: "node.kubernetes.io/not-ready".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    });
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(config)),
+            annotations: Some(
+                [("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned())].into(),
+            ),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec { taints: Some(taints), ..NodeSpec::default() }),
+        status: Some(status),
+    }
+}
+
+fn labels(config: &Config) -> BTreeMap<String, String> {
+    let mut labels = config.node_labels.clone();
+    for (key, value) in [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", architecture()),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", architecture()),
+    ] {
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    labels
+}
+
+/// The merge patch that gives a known Node its labels and annotations; `None` where it has them.
+pub(super) fn reconcile(known: &Node, wanted: &Node) -> Option<Value> {
+    let missing = |known: Option<&BTreeMap<String, String>>, wanted: Option<&BTreeMap<String, String>>| {
+        let differs = |(key, value): &(&String, &String)| known.and_then(|known| known.get(*key)) != Some(*value);
+        wanted.into_iter().flatten().filter(differs).map(|(k, v)| (k.clone(), v.clone())).collect::<BTreeMap<_, _>>()
+    };
+    let labels = missing(known.metadata.labels.as_ref(), wanted.metadata.labels.as_ref());
+    let annotations = missing(known.metadata.annotations.as_ref(), wanted.metadata.annotations.as_ref());
+    if labels.is_empty() && annotations.is_empty() {
+        return None;
+    }
+    Some(json!({ "metadata": { "labels": labels, "annotations": annotations } }))
+}
+
+/// Everything of the status but conditions and images.
+pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) -> NodeStatus {
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    NodeStatus {
+        addresses: Some(vec![
+            address("InternalIP", config.node_ip.to_string()),
+            address("Hostname", config.node_name.clone()),
+        ]),
+        capacity: Some(amounts(config, machine, i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX), None)),
+        allocatable: Some(amounts(
+            config,
+            machine,
+            machine.allocatable_memory(config),
+            Some(machine.allocatable_storage(config)),
+        )),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
+        }),
+        node_info: Some(NodeSystemInfo {
+            architecture: architecture().to_owned(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: runtime_version.to_owned(),
+            kernel_version: machine.kernel_version.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: KUBELET_VERSION.to_owned(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".to_owned(),
+            os_image: machine.os_image.clone(),
+            swap: (machine.swap_bytes > 0).then(|| NodeSwapStatus { capacity: i64::try_from(machine.swap_bytes).ok() }),
+            system_uuid: machine.system_uuid.clone(),
+        }),
+        ..NodeStatus::default()
+    }
+}
+
+fn amounts(config: &Config, machine: &Machine, memory: i64, storage: Option<i64>) -> BTreeMap<String, Quantity> {
+    let kibibytes = |bytes: i64| if bytes % 1024 == 0 { format!("{}Ki", bytes / 1024) } else { bytes.to_string() };
+    let storage = storage
+        .map_or_else(|| kibibytes(i64::try_from(machine.disk_bytes).unwrap_or(i64::MAX)), |bytes| bytes.to_string());
+    let mut amounts: BTreeMap<String, Quantity> = [
+        ("cpu", (machine.cpu_millis / 1000).to_string()),
+        ("memory", kibibytes(memory)),
+        ("ephemeral-storage", storage),
+        ("pods", config.max_pods.to_string()),
+    ]
+    .into_iter()
+    .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+    .collect();
+    for (name, bytes) in &machine.hugepages {
+        amounts.insert(name.clone(), Quantity(kibibytes(i64::try_from(*bytes).unwrap_or(0)).replace("0Ki", "0")));
+    }
+    amounts
+}
+
+/// Whether two statuses differ in nothing but the time of the report.
+pub(super) fn same_but_heartbeat(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let strip = |status: &NodeStatus| {
+        let mut status = status.clone();
+        let clear = |condition: &mut NodeCondition| condition.last_heartbeat_time = None;
+        status.conditions.iter_mut().flatten().for_each(clear);
+        status
+    };
+    strip(a) == strip(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_upstreams_labels_and_amounts() {
+        let config = Config { node_name: "n1".to_owned(), ..Config::default() };
+        let machine = Machine {
+            cpu_millis: 2000,
+            memory_bytes: 1 << 30,
+            disk_bytes: 1 << 30,
+            hugepages: vec![("hugepages-2Mi".to_owned(), 0)],
+            ..Machine::default()
+        };
+        let node = new_node(&config, status(&config, &machine, "containerd://1.6.20"));
+        let labels = node.metadata.labels.as_ref().unwrap();
+        assert_eq!(labels.get("kubernetes.io/hostname").map(String::as_str), Some("n1"));
+        let capacity = node.status.as_ref().unwrap().capacity.as_ref().unwrap();
+        let text: Vec<String> = capacity.iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
+        assert_eq!(text.join(" "), "cpu=2 ephemeral-storage=1048576Ki hugepages-2Mi=0 memory=1048576Ki pods=110");
+        assert_eq!(reconcile(&node, &node), None);
+        let mut bare = node.clone();
+        bare.metadata.labels.as_mut().unwrap().remove("kubernetes.io/os");
+        let patch = reconcile(&bare, &node).unwrap();
+        assert_eq!(patch["metadata"]["labels"], json!({ "kubernetes.io/os": "linux" }));
+    }
+}

@@ -1,0 +1,146 @@
+//! The node agent as a component: what it needs, and its life from start to shutdown.
+//!
+//! Invariant: it never ends because the API server or the runtime is away, and its end stops no container.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use kedge_client::{InformerOptions, Informers, Recorder};
+use kedge_cri::Runtime;
+use kedge_meta::{Clock, ComponentState, StatusBoard};
+use kube::Client;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::events::Events;
+use crate::image_gc;
+use crate::images::PullHistory;
+use crate::machine::Machine;
+use crate::manager::{Manager, PodTable};
+use crate::node::{NetworkReady, NodeReporter, renew_lease};
+use crate::objects::Objects;
+use crate::probes::ProbeResults;
+use crate::relist::RuntimeCache;
+use crate::restart_backoff::BackoffTable;
+use crate::server;
+use crate::status_writer::StatusWriter;
+use crate::volumes::tokens::Tokens;
+
+/// What the node agent works with.
+pub struct Deps {
+    /// The API, as `system:node:<name>`.
+    pub client: Client,
+    /// Informers of that client.
+    pub informers: Informers,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// Where the component reports, as `kubelet`.
+    pub status: StatusBoard,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Certificate and client CA of the kubelet server; without it, there is no server.
+    pub server_tls: Option<Arc<rustls::ServerConfig>>,
+    /// Why pods have no network, beside what the runtime says.
+    pub network_ready: Option<NetworkReady>,
+}
+
+/// Why the node agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is not usable.
+    #[error("invalid kubelet configuration: {0}")]
+    Config(String),
+    /// A directory cannot be made.
+    #[error("cannot make the directory {path}")]
+    Directory {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The server's port is taken.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the node agent until `shutdown`. Containers go on.
+pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
+    config.validate().map_err(Error::Config)?;
+    for path in [config.root_dir.join("pods"), config.pod_logs_dir.clone()] {
+        std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path, source })?;
+    }
+    let component = deps.status.component("kubelet");
+    let node_name = config.node_name.clone();
+    let pods = deps.informers.select::<Pod>(InformerOptions {
+        field_selector: Some(format!("spec.nodeName={node_name}")),
+        ..InformerOptions::default()
+    });
+    let nodes = deps.informers.select::<Node>(InformerOptions {
+        field_selector: Some(format!("metadata.name={node_name}")),
+        ..InformerOptions::default()
+    });
+    let table = PodTable::default();
+    let network_ready = deps.network_ready.clone();
+    let tls = deps.server_tls.clone();
+    let client = deps.client.clone();
+    let agent = Arc::new(new_agent(config, deps, &shutdown));
+    if let Some(tls) = tls {
+        server::start(agent.clone(), table.clone(), tls, shutdown.clone()).await?;
+    }
+    let reporter = NodeReporter {
+        agent: agent.clone(),
+        client: client.clone(),
+        nodes: nodes.clone(),
+        network_ready,
+        component: component.clone(),
+        reported: None,
+        runtime_version: String::new(),
+        last_cause: None,
+    };
+    let work = async {
+        tokio::join!(
+            reporter.run(),
+            renew_lease(agent.clone(), client.clone(), nodes.clone()),
+            image_gc::run(agent.clone()),
+            Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, shutdown.clone()),
+        );
+    };
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+    component.set(ComponentState::Stopped, "", "");
+    Ok(())
+}
+
+fn new_agent(config: Config, deps: Deps, shutdown: &CancellationToken) -> Agent {
+    let recorder = Recorder::start(deps.client.clone(), "kubelet", &config.node_name, shutdown.clone());
+    Agent {
+        events: Events::new(recorder, &config.node_name),
+        objects: Objects::new(deps.client.clone()),
+        tokens: Tokens::new(deps.client.clone()),
+        services: deps.informers.all::<Service>(),
+        states: RuntimeCache::new(deps.runtime.clone()),
+        statuses: StatusWriter::start(deps.client, shutdown),
+        probes: ProbeResults::default(),
+        cgroups: Cgroups::detect(config.cgroup_driver),
+        machine: Machine::read(&config),
+        pulls: Semaphore::new(config.max_parallel_image_pulls.max(1)),
+        pull_history: Mutex::new(PullHistory::new()),
+        restarts: Mutex::new(BackoffTable::new()),
+        network: Mutex::new(None),
+        shutdown: shutdown.clone(),
+        clock: deps.clock,
+        runtime: deps.runtime,
+        config,
+    }
+}

@@ -1,0 +1,185 @@
+//! Who asks, and whether they may.
+//!
+//! Invariant: an answer of the API server is used for a short time only, and no answer means no.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use kedge_meta::UserInfo;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const ALLOWED_FOR: Duration = Duration::from_secs(300);
+const DENIED_FOR: Duration = Duration::from_secs(30);
+const TOKEN_FOR: Duration = Duration::from_secs(120);
+const BOUND: usize = 1024;
+
+/// The user of a client certificate: its common name and organizations. The TLS layer has checked the chain.
+pub(super) fn peer_user(connection: &rustls::ServerConnection) -> Option<UserInfo> {
+    let certificate = connection.peer_certificates()?.first()?;
+    let (_, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
+    let subject = parsed.subject();
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
+    Some(UserInfo {
+        username: subject.iter_common_name().find_map(text)?,
+        groups: subject.iter_organization().filter_map(text).collect(),
+        ..UserInfo::default()
+    })
+}
+
+type Decisions = Mutex<HashMap<(String, Vec<String>, String, String), (bool, Instant)>>;
+
+/// Asks the API server, and remembers.
+pub(super) struct Authorizer {
+    client: Client,
+    node_name: String,
+    tokens: Mutex<HashMap<[u8; 32], (UserInfo, Instant)>>,
+    decisions: Decisions,
+}
+
+impl Authorizer {
+    pub(super) fn new(client: Client, node_name: &str) -> Self {
+        Self { client, node_name: node_name.to_owned(), tokens: Mutex::default(), decisions: Mutex::default() }
+    }
+
+    /// The user of a request: of its certificate, or of its bearer token.
+    pub(super) async fn user(&self, certificate: Option<UserInfo>, headers: &HeaderMap) -> Option<UserInfo> {
+        if certificate.is_some() {
+            return certificate;
+        }
+        let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let token = header.strip_prefix("Bearer ")?.trim();
+        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        if let Some((user, until)) = self.tokens.lock().get(&key)
+            && Instant::now() < *until
+        {
+            return Some(user.clone());
+        }
+        let user = self.review_token(token).await?;
+        let mut tokens = self.tokens.lock();
+        if tokens.len() >= BOUND {
+            tokens.clear();
+        }
+        tokens.insert(key, (user.clone(), Instant::now() + TOKEN_FOR));
+        Some(user)
+    }
+
+    async fn review_token(&self, token: &str) -> Option<UserInfo> {
+        let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews = Api::<TokenReview>::all(self.client.clone());
+        let params = PostParams::default();
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, reviews.create(&params, &review)).await.ok()?.ok()?;
+        let status = answer.status?;
+        if !status.authenticated.unwrap_or(false) {
+            return None;
+        }
+        let user = status.user?;
+        Some(UserInfo {
+            username: user.username.unwrap_or_default(),
+            groups: user.groups.unwrap_or_default(),
+            ..UserInfo::default()
+        })
+    }
+
+    /// Whether the user may do this on the node's subresource.
+    pub(super) async fn allows(&self, user: &UserInfo, method: &Method, path: &str) -> bool {
+        if user.groups.iter().any(|group| group == "system:masters") {
+            return true;
+        }
+        let verb = verb(method);
+        for subresource in subresources(path) {
+            if self.decide(user, verb, subresource).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn decide(&self, user: &UserInfo, verb: &str, subresource: &str) -> bool {
+        let key = (user.username.clone(), user.groups.clone(), verb.to_owned(), subresource.to_owned());
+        if let Some((allowed, until)) = self.decisions.lock().get(&key)
+            && Instant::now() < *until
+        {
+            return *allowed;
+        }
+        let spec = SubjectAccessReviewSpec {
+            user: Some(user.username.clone()),
+            groups: Some(user.groups.clone()),
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                version: Some("v1".to_owned()),
+                resource: Some("nodes".to_owned()),
+                subresource: Some(subresource.to_owned()),
+                name: Some(self.node_name.clone()),
+                ..ResourceAttributes::default()
+            }),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let reviews = Api::<SubjectAccessReview>::all(self.client.clone());
+        let params = PostParams::default();
+        let Ok(Ok(answer)) = tokio::time::timeout(REQUEST_TIMEOUT, reviews.create(&params, &review)).await else {
+            return false;
+        };
+        let allowed = answer.status.is_some_and(|status| status.allowed);
+        let until = Instant::now() + if allowed { ALLOWED_FOR } else { DENIED_FOR };
+        let mut decisions = self.decisions.lock();
+        if decisions.len() >= BOUND {
+            decisions.clear();
+        }
+        decisions.insert(key, (allowed, until));
+        allowed
+    }
+}
+
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    }
+}
+
+/// The subresources of `nodes` that a path stands for; one of them is enough.
+fn subresources(path: &str) -> Vec<&'static str> {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    match first {
+        "stats" => vec!["stats"],
+        "metrics" => vec!["metrics"],
+        "logs" => vec!["log"],
+        "healthz" => vec!["healthz", "proxy"],
+        "pods" | "runningpods" => vec!["pods", "proxy"],
+        "configz" => vec!["configz", "proxy"],
+        _ => vec!["proxy"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stand_for_subresources() {
+        for (path, expected) in [
+            ("/exec/ns/p/c", vec!["proxy"]),
+            ("/metrics/cadvisor", vec!["metrics"]),
+            ("/stats/summary", vec!["stats"]),
+            ("/pods", vec!["pods", "proxy"]),
+        ] {
+            assert_eq!(subresources(path), expected, "{path}");
+        }
+        assert_eq!(verb(&Method::POST), "create");
+        assert_eq!(verb(&Method::HEAD), "get");
+    }
+}

@@ -1,0 +1,37 @@
+//! PersistentVolumeClaims whose volume is a path of this node: `local` and `hostPath` volumes.
+//!
+//! Not a storage plug-in: other kinds of volumes are an error that names them.
+
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Api;
+
+use super::host_path;
+use crate::agent::Agent;
+use crate::spec;
+
+/// The path of a claim's volume.
+pub(super) async fn path(agent: &Agent, pod: &Pod, claim_name: &str) -> Result<PathBuf, String> {
+    let client = agent.objects.client().clone();
+    let claims = Api::<PersistentVolumeClaim>::namespaced(client.clone(), spec::namespace(pod));
+    let claim = claims.get_opt(claim_name).await.map_err(|error| error.to_string())?;
+    let claim = claim.ok_or_else(|| format!("persistentvolumeclaim {claim_name:?} not found"))?;
+    let bound = claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
+    let volume_name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).filter(|_| bound);
+    let volume_name = volume_name.ok_or_else(|| format!("PVC {}/{claim_name} is not bound", spec::namespace(pod)))?;
+    let volume = Api::<PersistentVolume>::all(client).get_opt(&volume_name).await.map_err(|error| error.to_string())?;
+    let volume = volume.ok_or_else(|| format!("persistentvolume {volume_name:?} not found"))?;
+    let source = volume.spec.unwrap_or_default();
+    if let Some(local) = source.local {
+        return match std::fs::metadata(&local.path) {
+            Ok(_) => Ok(local.path.into()),
+            Err(_) => Err(format!("path {:?} does not exist", local.path)),
+        };
+    }
+    if let Some(host) = source.host_path {
+        host_path::ensure(&host)?;
+        return Ok(host.path.into());
+    }
+    Err(format!("no volume plugin matched for persistent volume {volume_name:?}"))
+}

@@ -1,0 +1,190 @@
+//! From a container's volume mounts to the runtime's: sub-paths, propagation, `/etc/hosts` and the termination message.
+//!
+//! Invariant: a sub-path never leads out of its volume, whatever symbolic links the pod has put there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use kedge_cri::v1;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::MsFlags;
+
+use super::MountedVolumes;
+use crate::config::Config;
+use crate::expand::expand_strict;
+use crate::spec;
+
+/// The mounts of a container's volumes. `environment` resolves `subPathExpr`.
+pub(crate) fn container_mounts(
+    config: &Config,
+    pod: &Pod,
+    container: &Container,
+    volumes: &MountedVolumes,
+    environment: &[(String, String)],
+) -> Result<Vec<v1::Mount>, String> {
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let root = volumes.paths.get(&mount.name);
+        let root = root.ok_or_else(|| {
+            format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
+        })?;
+        let read_only = mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name);
+        let host_path = match sub_path(mount, environment)? {
+            None => root.clone(),
+            Some(sub_path) => {
+                let place = config.pod_dir(spec::uid(pod)).join("volume-subpaths").join(&mount.name);
+                let target = place.join(&container.name).join(index.to_string());
+                bind_sub_path(root, &sub_path, &target).map_err(|error| {
+                    format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                        mount.name, container.name
+                    )
+                })?
+            }
+        };
+        if mount.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err("recursive read-only mounts are not supported by the container runtime".to_owned());
+        }
+        mounts.push(v1::Mount {
+            container_path: absolute(&mount.mount_path),
+            host_path: host_path.to_string_lossy().into_owned(),
+            readonly: read_only,
+            propagation: propagation(mount),
+            ..Default::default()
+        });
+    }
+    Ok(mounts)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn propagation(mount: &VolumeMount) -> i32 {
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => v1::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => v1::MountPropagation::PropagationBidirectional,
+        _ => v1::MountPropagation::PropagationPrivate,
+    };
+    propagation as i32
+}
+
+fn sub_path(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Option<String>, String> {
+    let lookup = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let path = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+        Some(expression) => expand_strict(expression, &lookup)
+            .map_err(|error| format!("failed to expand subPathExpr {expression:?}: {error}"))?,
+        None => mount.sub_path.clone().unwrap_or_default(),
+    };
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let inside = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !inside {
+        return Err(format!("error SubPath {path:?} must be a relative path that does not contain '..'"));
+    }
+    Ok(Some(path))
+}
+
+/// Opens the sub-path below the volume without ever leaving it, and binds what was opened to a place of the kubelet.
+fn bind_sub_path(root: &Path, sub_path: &str, target: &Path) -> io::Result<PathBuf> {
+    let opened = match open_beneath(root, sub_path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_beneath(root, sub_path)?;
+            open_beneath(root, sub_path)?
+        }
+        result => result?,
+    };
+    let source = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), opened.as_raw_fd()));
+    let is_directory = std::fs::metadata(&source)?.is_dir();
+    if super::is_mount_point(target) {
+        nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH)?;
+    }
+    if is_directory {
+        std::fs::create_dir_all(target)?;
+    } else {
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        if !target.exists() {
+            File::create(target)?;
+        }
+    }
+    nix::mount::mount(Some(&source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    Ok(target.to_owned())
+}
+
+fn open_beneath(root: &Path, sub_path: &str) -> io::Result<OwnedFd> {
+    let directory = File::open(root)?;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
+    Ok(openat2(&directory, sub_path, how)?)
+}
+
+/// Makes the missing directories, one by one, each opened beneath the volume. They get the volume's permissions.
+fn make_beneath(root: &Path, sub_path: &str) -> io::Result<()> {
+    let mode = std::fs::metadata(root)?.permissions().mode() & 0o777;
+    let mut done = PathBuf::from(".");
+    for part in Path::new(sub_path).components() {
+        let parent = open_beneath(root, &done.to_string_lossy())?;
+        let name: &Path = part.as_ref();
+        match nix::sys::stat::mkdirat(&parent, name, nix::sys::stat::Mode::from_bits_truncate(mode)) {
+            Ok(()) => {
+                let made = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
+                std::fs::set_permissions(made, std::fs::Permissions::from_mode(mode))?;
+            }
+            Err(nix::errno::Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        done.push(part);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(sub_path: Option<&str>, expression: Option<&str>) -> VolumeMount {
+        VolumeMount {
+            sub_path: sub_path.map(str::to_owned),
+            sub_path_expr: expression.map(str::to_owned),
+            ..VolumeMount::default()
+        }
+    }
+
+    #[test]
+    fn sub_paths_are_relative_and_resolved() {
+        let environment = [("POD".to_owned(), "web-0".to_owned())];
+        let check = |mount: VolumeMount, expected: Result<Option<&str>, ()>| {
+            let got = sub_path(&mount, &environment);
+            assert_eq!(got.as_ref().map(Option::as_deref).map_err(|_| ()), expected);
+        };
+        check(mount(None, None), Ok(None));
+        check(mount(Some("a/b"), None), Ok(Some("a/b")));
+        check(mount(None, Some("$(POD)/x")), Ok(Some("web-0/x")));
+        check(mount(None, Some("$(NONE)")), Err(()));
+        check(mount(Some("../x"), None), Err(()));
+        check(mount(Some("/x"), None), Err(()));
+    }
+
+    #[test]
+    fn links_out_of_the_volume_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("volume");
+        std::fs::create_dir(&root).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("out")).unwrap();
+        std::os::unix::fs::symlink("..", root.join("up")).unwrap();
+        std::fs::create_dir(root.join("in")).unwrap();
+        std::os::unix::fs::symlink("in", root.join("link")).unwrap();
+        assert!(open_beneath(&root, "out").is_err());
+        assert!(open_beneath(&root, "up").is_err());
+        assert!(open_beneath(&root, "link").is_ok());
+        make_beneath(&root, "a/b").unwrap();
+        assert!(root.join("a/b").is_dir());
+        assert!(make_beneath(&root, "out/x").is_err());
+    }
+}

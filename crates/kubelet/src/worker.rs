@@ -1,0 +1,484 @@
+//! The task of one pod: it brings the runtime to what the pod should be, reports its status, and ends it in the end.
+//!
+//! Decisions are made in `plan.rs` and `status.rs`. Invariant: one task for each pod uid, and nothing else changes that
+//! pod's sandboxes and containers.
+
+mod end;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus, Secret};
+use kedge_client::EventType;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::kill;
+use crate::plan::{self, Action, Kill, KillReason};
+use crate::probes::{PodProbes, ProbeKind};
+use crate::sandbox::sandbox_config;
+use crate::spec;
+use crate::start::{self, StartInput};
+use crate::status::{self, StartFailure, StatusInput, Stop};
+use crate::volumes::{self, MountedVolumes};
+
+/// How often a pod is looked at without a reason.
+const RESYNC: Duration = Duration::from_secs(60);
+/// How old ConfigMaps and Secrets in volumes may become.
+const VOLUME_AGE: Duration = Duration::from_secs(45);
+const SANDBOX_RETRY: Duration = Duration::from_secs(5);
+const NETWORK_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_VOLUME_RETRY: Duration = Duration::from_secs(122);
+
+/// What the sources of pods say about one pod.
+#[derive(Debug, Clone)]
+pub(crate) struct Desired {
+    pub(crate) pod: Arc<Pod>,
+    /// No source has it any more.
+    pub(crate) removed: bool,
+    /// The node refuses it.
+    pub(crate) stop: Option<Stop>,
+}
+
+impl Desired {
+    fn ends(&self) -> bool {
+        self.removed || self.stop.is_some() || self.pod.metadata.deletion_timestamp.is_some()
+    }
+}
+
+/// The manager's end of a worker.
+pub(crate) struct WorkerHandle {
+    pub(crate) desired: watch::Sender<Desired>,
+    pub(crate) wake: Arc<Notify>,
+}
+
+/// Starts the worker of a pod. It ends after the pod is removed and everything of it is gone.
+pub(crate) fn spawn_worker(agent: Arc<Agent>, pod: Arc<Pod>, gone: impl FnOnce() + Send + 'static) -> WorkerHandle {
+    let wake = Arc::new(Notify::new());
+    let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, stop: None });
+    let worker = Worker {
+        probes: PodProbes::new(agent.clone(), wake.clone()),
+        status: spec::pod_status(&pod).clone(),
+        agent,
+        desired: receiver,
+        wake: wake.clone(),
+        pod,
+        published: false,
+        failures: HashMap::new(),
+        stop: None,
+        volumes: None,
+        volumes_set_up: Instant::now(),
+        volume_retry: Duration::from_millis(500),
+    };
+    let shutdown = worker.agent.shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = worker.run() => gone(),
+        }
+    });
+    WorkerHandle { desired, wake }
+}
+
+struct Worker {
+    agent: Arc<Agent>,
+    desired: watch::Receiver<Desired>,
+    wake: Arc<Notify>,
+    pod: Arc<Pod>,
+    status: PodStatus,
+    published: bool,
+    failures: HashMap<String, StartFailure>,
+    stop: Option<Stop>,
+    probes: PodProbes,
+    volumes: Option<MountedVolumes>,
+    volumes_set_up: Instant,
+    volume_retry: Duration,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        self.seed_verdicts();
+        while self.refresh().await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        loop {
+            if self.must_end() {
+                return self.end().await;
+            }
+            let mut watcher = self.desired.clone();
+            let interrupted = async move { watcher.wait_for(Desired::ends).await.map(|_| ()) };
+            let next = tokio::select! {
+                biased;
+                // Whatever goes on, such as a long pull, is dropped when the pod is to end.
+                _ = interrupted => continue,
+                next = self.sync() => next,
+            };
+            if self.must_end() {
+                continue;
+            }
+            tokio::select! {
+                _ = self.desired.changed() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(next) => {}
+            }
+        }
+    }
+
+    /// Takes what the sources say; whether the pod has to end.
+    fn must_end(&mut self) -> bool {
+        let desired = self.desired.borrow_and_update().clone();
+        self.pod = desired.pod.clone();
+        if self.stop.is_none() {
+            self.stop.clone_from(&desired.stop);
+        }
+        desired.ends() || self.stop.is_some() || spec::is_terminal_phase(self.status.phase.as_deref())
+    }
+
+    fn uid(&self) -> &str {
+        spec::uid(&self.pod)
+    }
+
+    /// After a restart of the kubelet, a container that was ready stays ready until a probe says otherwise.
+    fn seed_verdicts(&self) {
+        let all = [&self.status.container_statuses, &self.status.init_container_statuses];
+        for known in all.into_iter().flatten().flatten() {
+            let id = known.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| id);
+            let Some(id) = id else { continue };
+            if known.ready {
+                self.agent.probes.set(id, ProbeKind::Readiness, Some(true));
+            }
+            if known.started == Some(true) {
+                self.agent.probes.set(id, ProbeKind::Startup, Some(true));
+            }
+        }
+    }
+
+    async fn refresh(&self) -> Result<(), kedge_cri::CriError> {
+        self.agent.states.refresh(self.uid()).await.map(|_| ())
+    }
+
+    /// Computes the status and hands it on where it changed.
+    fn publish(&mut self, terminal: bool) {
+        let runtime = self.agent.states.get(self.uid());
+        let probes = &self.agent.probes;
+        let verdicts = |id: &str| probes.get(id);
+        let generated = status::generate(&StatusInput {
+            pod: &self.pod,
+            runtime: &runtime,
+            previous: &self.status,
+            verdicts: &verdicts,
+            failures: &self.failures,
+            stop: self.stop.as_ref(),
+            terminal,
+            host_ips: &self.agent.host_ips(),
+            now: self.agent.now(),
+        });
+        if generated != self.status || !self.published {
+            self.status = generated;
+            self.published = true;
+            self.agent.statuses.set(self.pod.clone(), self.status.clone());
+        }
+    }
+
+    /// One round: status, volumes, plan, steps. How long until the next one is needed.
+    async fn sync(&mut self) -> Duration {
+        self.publish(false);
+        let mut next = RESYNC;
+        match self.deadline() {
+            Some(rest) if rest.is_zero() => {
+                let message = "Pod was active on the node longer than the specified deadline";
+                self.agent.events.pod(&self.pod, EventType::Normal, "DeadlineExceeded", message);
+                self.stop = Some(Stop { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+                return Duration::ZERO;
+            }
+            Some(rest) => next = next.min(rest),
+            None => {}
+        }
+        if spec::is_terminal_phase(self.status.phase.as_deref()) {
+            return Duration::ZERO;
+        }
+        if let Some(wait) = self.wait_for_network() {
+            return wait.min(next);
+        }
+        if let Err(error) = self.make_directories() {
+            tracing::error!(pod = spec::format_pod(&self.pod), %error, "failed to make the pod's directories");
+            return SANDBOX_RETRY;
+        }
+        self.agent.cgroups.ensure(&self.pod);
+        if let Some(wait) = self.set_up_volumes().await {
+            return wait.min(next);
+        }
+        let actions = self.plan();
+        let changes = !actions.is_empty();
+        let retry = self.execute(actions).await;
+        if changes {
+            self.settle().await;
+        }
+        self.probes.ensure(&self.pod);
+        next.min(retry)
+    }
+
+    fn plan(&mut self) -> Vec<Action> {
+        let runtime = self.agent.states.get(self.uid());
+        let probes = &self.agent.probes;
+        let actions = plan::plan_pod(&self.pod, &runtime, &|id| probes.get(id));
+        // A container that runs has nothing to complain about any more.
+        self.failures.retain(|name, _| runtime.container(name).is_none_or(|record| !record.running()));
+        actions
+    }
+
+    /// After own steps: the runtime's new state, at once in the status.
+    async fn settle(&mut self) {
+        if let Err(error) = self.refresh().await {
+            tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to read the pod's state");
+        }
+        self.publish(false);
+        let state = self.agent.states.get(self.uid());
+        kill::collect_dead(&self.agent, &state).await;
+    }
+
+    /// The rest of `activeDeadlineSeconds`.
+    fn deadline(&self) -> Option<Duration> {
+        let seconds = spec::pod_spec(&self.pod).active_deadline_seconds?;
+        let start = self.status.start_time.as_ref()?.0;
+        let age = self.agent.now().as_second() - start.as_second();
+        Some(Duration::from_secs(u64::try_from(seconds - age).unwrap_or(0)))
+    }
+
+    /// A pod that needs a sandbox waits for the network, unless it uses the host's.
+    fn wait_for_network(&self) -> Option<Duration> {
+        if spec::host_network(&self.pod) {
+            return None;
+        }
+        let problem = self.agent.network.lock().clone()?;
+        plan::sandbox_needed(&self.pod, &self.agent.states.get(self.uid()))?;
+        let message = format!("network is not ready: {problem}");
+        self.agent.events.pod(&self.pod, EventType::Warning, "NetworkNotReady", message);
+        Some(NETWORK_RETRY)
+    }
+
+    fn make_directories(&self) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let pod_dir = self.agent.config.pod_dir(self.uid());
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&pod_dir)?;
+        for part in ["volumes", "plugins"] {
+            std::fs::DirBuilder::new().recursive(true).mode(0o750).create(pod_dir.join(part))?;
+        }
+        let logs = self.agent.config.pod_log_dir(spec::namespace(&self.pod), spec::name(&self.pod), self.uid());
+        std::fs::create_dir_all(logs)
+    }
+
+    /// Makes the volumes, or refreshes them from time to time. How long to wait where that failed.
+    async fn set_up_volumes(&mut self) -> Option<Duration> {
+        let due = self.volumes_set_up.elapsed() >= VOLUME_AGE;
+        if self.volumes.as_ref().is_some_and(|volumes| !(volumes.live && due)) {
+            return None;
+        }
+        let age = if self.volumes.is_some() { VOLUME_AGE / 2 } else { Duration::ZERO };
+        let pod_ips = self.pod_ips();
+        match volumes::set_up(&self.agent, &self.pod, &pod_ips, age).await {
+            Ok(mounted) => {
+                self.volumes = Some(mounted);
+                self.volumes_set_up = Instant::now();
+                self.volume_retry = Duration::from_millis(500);
+                None
+            }
+            Err(error) => {
+                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error.event());
+                self.volumes_set_up = Instant::now();
+                let wait = self.volume_retry;
+                self.volume_retry = (wait * 2).min(LONGEST_VOLUME_RETRY);
+                // Volumes that were there once are good enough to go on with.
+                self.volumes.is_none().then_some(wait)
+            }
+        }
+    }
+
+    fn pod_ips(&self) -> Vec<String> {
+        let state = self.agent.states.get(self.uid());
+        state.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
+    }
+
+    /// Carries out the steps; how long until a failed one is to be tried again.
+    async fn execute(&mut self, actions: Vec<Action>) -> Duration {
+        let mut retry = RESYNC;
+        if actions.iter().any(|action| matches!(action, Action::CreateSandbox { changed: true, .. })) {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.agent.events.pod(&self.pod, EventType::Normal, "SandboxChanged", message);
+        }
+        let secrets = match actions
+            .iter()
+            .any(|action| matches!(action, Action::Start(_) | Action::StartInit(_) | Action::StartEphemeral(_)))
+        {
+            true => self.pull_secrets().await,
+            false => Vec::new(),
+        };
+        let count = actions.len();
+        for (index, action) in actions.into_iter().enumerate() {
+            let result = match action {
+                Action::KillPod => self.kill_pod().await,
+                Action::Kill(kill) => self.kill(&kill).await,
+                Action::CreateSandbox { attempt, .. } => self.create_sandbox(attempt).await,
+                Action::StartEphemeral(name) => match self.start(&name, &secrets, true).await {
+                    Ok(()) => Ok(()),
+                    Err(wait) => {
+                        retry = retry.min(wait);
+                        continue;
+                    }
+                },
+                Action::StartInit(name) => self.start(&name, &secrets, false).await,
+                Action::Start(name) => match self.start(&name, &secrets, false).await {
+                    Ok(()) => Ok(()),
+                    // The other containers do not wait for this one.
+                    Err(wait) => {
+                        retry = retry.min(wait);
+                        continue;
+                    }
+                },
+            };
+            if let Err(wait) = result {
+                return retry.min(wait);
+            }
+            if index + 1 < count {
+                self.progress().await;
+            }
+        }
+        retry
+    }
+
+    /// Shows what was done so far before the next step, which may take long.
+    async fn progress(&mut self) {
+        if self.refresh().await.is_ok() {
+            self.publish(false);
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        Duration::from_secs(u64::try_from(spec::termination_grace_seconds(&self.pod)).unwrap_or(0))
+    }
+
+    async fn kill_pod(&mut self) -> Result<(), Duration> {
+        let state = self.agent.states.get(self.uid());
+        let killed = kill::kill_containers(&self.agent, &self.pod, &state, self.grace(), true).await;
+        let result = match killed {
+            Ok(()) => kill::stop_sandboxes(&self.agent, &state).await,
+            Err(error) => Err(error),
+        };
+        result.map_err(|error| {
+            self.agent.events.pod(
+                &self.pod,
+                EventType::Warning,
+                "FailedKillPod",
+                format!("error killing pod: {error}"),
+            );
+            SANDBOX_RETRY
+        })
+    }
+
+    async fn kill(&mut self, wanted: &Kill) -> Result<(), Duration> {
+        let state = self.agent.states.get(self.uid());
+        let Some(record) = state.containers.iter().find(|record| record.id == wanted.container_id) else {
+            return Ok(());
+        };
+        let probe = spec::find_container(&self.pod, &wanted.name).and_then(|container| match wanted.reason {
+            KillReason::Liveness => container.liveness_probe,
+            KillReason::Startup => container.startup_probe,
+            KillReason::DefinitionChanged | KillReason::Unknown => None,
+        });
+        let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
+        let grace = own.map_or(self.grace(), |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+        let killed = kill::kill_container(&self.agent, &self.pod, record, grace, Some(&wanted.message), true).await;
+        killed.map_err(|_| SANDBOX_RETRY)
+    }
+
+    async fn create_sandbox(&mut self, attempt: u32) -> Result<(), Duration> {
+        let fails = |worker: &Self, message: String| {
+            let message = format!("Failed to create pod sandbox: {message}");
+            worker.agent.events.pod(&worker.pod, EventType::Warning, "FailedCreatePodSandBox", message);
+            SANDBOX_RETRY
+        };
+        let config = sandbox_config(&self.agent, &self.pod, attempt).map_err(|error| fails(self, error))?;
+        let handler = self.runtime_handler().await.map_err(|error| fails(self, error))?;
+        match self.agent.runtime.run_pod_sandbox(config, &handler).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(fails(self, error.to_string())),
+        }
+    }
+
+    /// The handler that a RuntimeClass names.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let class = spec::pod_spec(&self.pod).runtime_class_name.as_deref().filter(|class| !class.is_empty());
+        let Some(class) = class else { return Ok(String::new()) };
+        let client = self.agent.objects.client().clone();
+        let classes = kube::Api::<k8s_openapi::api::node::v1::RuntimeClass>::all(client);
+        match classes.get_opt(class).await {
+            Ok(Some(found)) => Ok(found.handler),
+            Ok(None) => Err(format!("failed to get sandbox runtime: RuntimeClass {class:?} not found")),
+            Err(error) => Err(format!("failed to get sandbox runtime: {error}")),
+        }
+    }
+
+    async fn start(&mut self, name: &str, secrets: &[Secret], ephemeral: bool) -> Result<(), Duration> {
+        let state = self.agent.states.get(self.uid());
+        let Some(sandbox) = state.ready_sandbox() else { return Err(Duration::from_secs(1)) };
+        let Some(container) = spec::find_container(&self.pod, name) else { return Ok(()) };
+        let config = match sandbox_config(&self.agent, &self.pod, sandbox.attempt) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(pod = spec::format_pod(&self.pod), error, "failed to make the sandbox's configuration");
+                return Err(SANDBOX_RETRY);
+            }
+        };
+        let volumes = self.volumes.clone().unwrap_or_default();
+        let input = StartInput {
+            pod: &self.pod,
+            container: &container,
+            state: &state,
+            sandbox_id: &sandbox.id,
+            sandbox: &config,
+            volumes: &volumes,
+            secrets,
+            pod_ips: &sandbox.ips,
+            ephemeral,
+        };
+        match start::start_container(&self.agent, &input).await {
+            Ok(()) => {
+                self.failures.remove(name);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(
+                    pod = spec::format_pod(&self.pod),
+                    container = name,
+                    reason = error.failure.reason,
+                    message = error.failure.message,
+                    "a container was not started"
+                );
+                self.failures.insert(name.to_owned(), error.failure);
+                Err(error.retry_after)
+            }
+        }
+    }
+
+    async fn pull_secrets(&self) -> Vec<Secret> {
+        let mut secrets = Vec::new();
+        for reference in spec::pod_spec(&self.pod).image_pull_secrets.as_deref().unwrap_or_default() {
+            let found = self.agent.objects.secret(spec::namespace(&self.pod), &reference.name, VOLUME_AGE).await;
+            match found {
+                Ok(secret) => secrets.push(secret.as_ref().clone()),
+                Err(error) => {
+                    let message = format!(
+                        "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                        reference.name
+                    );
+                    tracing::debug!(%error, secret = reference.name, "no image pull secret");
+                    self.agent.events.pod(&self.pod, EventType::Warning, "FailedToRetrieveImagePullSecret", message);
+                }
+            }
+        }
+        secrets
+    }
+}

@@ -1,0 +1,135 @@
+//! The end of a pod: containers, sandbox, volumes, cgroup, the API object, and in the end its files.
+//!
+//! Every step is safe to repeat. Invariant: the last status is written before the API object is deleted, and the object
+//! goes only after nothing of the pod runs any more.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kedge_client::EventType;
+
+use super::{Desired, Worker};
+use crate::kill;
+use crate::spec;
+use crate::volumes;
+
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Ends the pod, and returns when nothing is left of it and no source has it any more.
+    pub(super) async fn end(mut self) {
+        self.probes.stop_killing();
+        self.publish(false);
+        self.stop_everything().await;
+        self.publish(true);
+        self.tear_down_volumes().await;
+        self.agent.cgroups.remove(&self.pod);
+        self.agent.tokens.forget(spec::uid(&self.pod));
+        loop {
+            let desired = self.desired.borrow_and_update().clone();
+            self.pod = desired.pod.clone();
+            if desired.removed {
+                break;
+            }
+            if self.pod.metadata.deletion_timestamp.is_some() && !spec::is_static(&self.pod) {
+                self.agent.statuses.finish(self.pod.clone());
+            }
+            if self.desired.changed().await.is_err() {
+                return;
+            }
+        }
+        self.agent.statuses.forget(spec::uid(&self.pod));
+        self.remove_files().await;
+    }
+
+    async fn stop_everything(&mut self) {
+        let mut hooks = true;
+        loop {
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to read the state of a pod that is to end");
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            self.publish(false);
+            let state = self.agent.states.get(self.uid());
+            if !state.any_running() {
+                match kill::stop_sandboxes(&self.agent, &state).await {
+                    Ok(()) => break,
+                    Err(error) => self.report(&error.to_string()),
+                }
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            let grace = self.grace_of(&self.pod);
+            let pod = self.pod.clone();
+            let mut watcher = self.desired.clone();
+            let shortened = async {
+                let shorter = |desired: &Desired| grace_seconds(&desired.pod, desired.removed) < grace.as_secs();
+                // The manager goes only with the whole process.
+                let _ = watcher.wait_for(shorter).await;
+            };
+            let killed = tokio::select! {
+                killed = kill::kill_containers(&self.agent, &pod, &state, grace, hooks) => killed,
+                () = shortened => Ok(()),
+            };
+            hooks = false;
+            let desired = self.desired.borrow_and_update().clone();
+            self.pod = desired.pod;
+            if let Err(error) = killed {
+                self.report(&error.to_string());
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+        if self.refresh().await.is_err() {
+            tracing::debug!(pod = spec::format_pod(&self.pod), "the last state of a pod is not known");
+        }
+    }
+
+    fn grace_of(&self, pod: &Pod) -> Duration {
+        let removed = self.desired.borrow().removed;
+        Duration::from_secs(grace_seconds(pod, removed))
+    }
+
+    fn report(&self, error: &str) {
+        self.agent.events.pod(&self.pod, EventType::Warning, "FailedKillPod", format!("error killing pod: {error}"));
+    }
+
+    async fn tear_down_volumes(&self) {
+        let pod_dir = self.agent.config.pod_dir(self.uid());
+        let result = tokio::task::spawn_blocking(move || volumes::tear_down_volumes(&pod_dir)).await;
+        if let Ok(Err(error)) = result {
+            tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
+        }
+    }
+
+    async fn remove_files(&self) {
+        let state = self.agent.states.get(self.uid());
+        while let Err(error) = kill::remove_all(&self.agent, &state).await {
+            tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to remove the pod's containers");
+            tokio::time::sleep(RETRY).await;
+        }
+        if self.refresh().await.is_err() {
+            tracing::debug!(pod = spec::format_pod(&self.pod), "the state of a removed pod is not known");
+        }
+        let config = &self.agent.config;
+        let pod_dir = config.pod_dir(self.uid());
+        let logs = config.pod_log_dir(spec::namespace(&self.pod), spec::name(&self.pod), self.uid());
+        let removed = tokio::task::spawn_blocking(move || {
+            volumes::tear_down(&pod_dir)?;
+            match std::fs::remove_dir_all(logs) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        });
+        if let Ok(Err(error)) = removed.await {
+            tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to remove the pod's files; housekeeping tries again");
+        }
+        self.agent.pull_history.lock().forget(self.uid());
+    }
+}
+
+/// A pod that vanished from its source without a deletion gets its own grace period.
+fn grace_seconds(pod: &Pod, removed: bool) -> u64 {
+    let forced = removed && pod.metadata.deletion_grace_period_seconds == Some(0);
+    if forced { 0 } else { u64::try_from(spec::termination_grace_seconds(pod)).unwrap_or(0) }
+}
