@@ -130,29 +130,42 @@ pub(crate) fn patched(
     reset: &ResetFields<'_>,
     validation: FieldValidation,
 ) -> Result<Edited, ApiStatus> {
-    let (object, has_managers) = match patch {
+    let object = match patch {
         Patch::Json(patch) => {
             let patched = kedge_schema::json_patch(live.clone(), patch);
-            (patched.map_err(kedge_schema::PatchError::into_status)?, false)
+            patched.map_err(kedge_schema::PatchError::into_status)?
         }
         Patch::Merge(patch) => {
             let mut target = live.clone();
             kedge_schema::merge_patch(&mut target, patch);
-            (target, false)
+            target
         }
         Patch::Strategic(patch) => {
             let patched = kedge_schema::strategic_merge_patch(live.clone(), patch.clone(), expected.schema);
-            (patched.map_err(kedge_schema::PatchError::into_status)?, false)
+            patched.map_err(kedge_schema::PatchError::into_status)?
         }
-        Patch::Apply { patch, force } => {
-            let applied = kedge_schema::apply(Some(live), patch.clone(), expected.schema, writer, *force, reset);
-            (applied.map_err(kedge_schema::ApplyError::into_status)?.object, true)
-        }
+        Patch::Apply { patch, force } => return applied(live, patch, *force, expected, writer, reset),
     };
     check_kept(live, &object)?;
     let decoded = kedge_schema::validate_fields(object, expected.schema, validation);
     let decoded = decoded.map_err(|error| error.bad_request(expected.kind, expected.version))?;
-    Ok(Edited { object: decoded.value, has_managers, warnings: decoded.warnings })
+    Ok(Edited { warnings: decoded.warnings, ..Edited::new(decoded.value) })
+}
+
+fn applied(
+    live: &Value,
+    patch: &Value,
+    force: bool,
+    expected: Expected<'_>,
+    writer: &Writer<'_>,
+    reset: &ResetFields<'_>,
+) -> Result<Edited, ApiStatus> {
+    let applied = kedge_schema::apply(Some(live), patch.clone(), expected.schema, writer, force, reset);
+    let applied = applied.map_err(kedge_schema::ApplyError::into_status)?;
+    // Applying has checked the fields; this brings values into their one form.
+    let decoded = kedge_schema::validate_fields(applied.object, expected.schema, FieldValidation::Ignore);
+    let decoded = decoded.map_err(|error| error.bad_request(expected.kind, expected.version))?;
+    Ok(Edited { has_managers: true, is_unchanged: !applied.changed, ..Edited::new(decoded.value) })
 }
 
 /// A patch may not turn an object into one of another kind.
@@ -224,7 +237,7 @@ async fn create_by_apply(
     let reset = write::reset_fields(resource, "");
     let applied = kedge_schema::apply(None, patch, resource.schema(), &writer, false, reset);
     let applied = applied.map_err(kedge_schema::ApplyError::into_status)?.object;
-    let decoded = kedge_schema::validate_fields(applied, resource.schema(), options.validation);
+    let decoded = kedge_schema::validate_fields(applied, resource.schema(), FieldValidation::Ignore);
     let decoded = decoded.map_err(|error| error.bad_request(&resource.kind.kind, &resource.kind.version))?;
     call.warnings.extend(decoded.warnings);
     call.warnings.extend(resource.kind.strategy.warnings(&decoded.value, None));

@@ -30,12 +30,14 @@ pub(crate) struct Edited {
     pub(crate) object: Value,
     /// `metadata.managedFields` is right already (server-side apply).
     pub(crate) has_managers: bool,
+    /// The object is to stay as it is.
+    pub(crate) is_unchanged: bool,
     pub(crate) warnings: Vec<String>,
 }
 
 impl Edited {
     pub(crate) fn new(object: Value) -> Self {
-        Self { object, has_managers: false, warnings: Vec::new() }
+        Self { object, has_managers: false, is_unchanged: false, warnings: Vec::new() }
     }
 }
 
@@ -113,6 +115,9 @@ impl Update<'_> {
     async fn attempt(&self, record: &Record, edit: &Edit<'_>) -> Result<Outcome, Refusal> {
         let old = write::live(self.resource, record)?;
         let edited = edit(&old)?;
+        if edited.is_unchanged {
+            return Ok(Outcome { stored: record.value.clone(), warnings: edited.warnings });
+        }
         let mut new = edited.object;
         write::place(self.resource, &mut new, self.namespace, self.name)?;
         self.check_version(&new, &old)?;

@@ -19,7 +19,7 @@ use crate::negotiate;
 use crate::registry::Registry;
 use crate::reply::{self, Reply};
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const V2_PROTOBUF: &str = kedge_schema::OPENAPI_V2_PROTOBUF;
 
 /// Documents that were made, for the registry they were made of. Bounded by the number of groups and versions.
 #[derive(Default)]

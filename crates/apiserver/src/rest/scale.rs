@@ -98,7 +98,7 @@ async fn change(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Resul
             }
         };
         let object = scaled(resource, live, &after, &target.name)?;
-        Ok(Edited { object, has_managers: false, warnings })
+        Ok(Edited { warnings, ..Edited::new(object) })
     };
     let outcome = update.run(&edit).await?;
     call.warnings.extend(outcome.warnings);

@@ -1,0 +1,139 @@
+//! The API over TLS: client certificates, tokens, HTTP/1.1 and HTTP/2, watches, shutdown.
+
+#[path = "api/harness.rs"]
+#[allow(dead_code)]
+mod harness;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use kedge_pki::{ClusterNames, ClusterPki};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+
+use harness::Harness;
+
+struct Served {
+    address: std::net::SocketAddr,
+    pki: ClusterPki,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), kedge_apiserver::Error>>,
+    harness: Harness,
+    _dir: tempfile::TempDir,
+}
+
+async fn serve() -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    let loopback = vec!["127.0.0.1".parse().unwrap()];
+    let names = ClusterNames {
+        node_name: "n1".to_owned(),
+        dns_domain: "cluster.local".to_owned(),
+        api_addresses: loopback.clone(),
+        api_names: Vec::new(),
+        node_addresses: loopback,
+    };
+    let pki = ClusterPki::ensure(dir.path(), &names).unwrap();
+    let tls = kedge_pki::server_config(&pki.apiserver, pki.authority.certificate_pem()).unwrap();
+    let harness = Harness::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let (server, token) = (Arc::clone(&harness.server), shutdown.clone());
+    let task = tokio::spawn(async move { server.serve(listener, Arc::new(tls), token).await });
+    Served { address, pki, shutdown, task, harness, _dir: dir }
+}
+
+/// A request over a connection of its own, as the administrator or without a certificate.
+async fn call(served: &Served, admin: bool, h2: bool, request: Request<Full<Bytes>>) -> Response<Incoming> {
+    let authority = served.pki.authority.certificate_pem();
+    let mut tls = match admin {
+        true => kedge_pki::client_config(&served.pki.admin, authority).unwrap(),
+        false => nobody(authority),
+    };
+    tls.alpn_protocols = vec![if h2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
+    let tcp = TcpStream::connect(served.address).await.unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let stream = TokioIo::new(TlsConnector::from(Arc::new(tls)).connect(name, tcp).await.unwrap());
+    if h2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        return sender.send_request(request).await.unwrap();
+    }
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(request).await.unwrap()
+}
+
+/// A client without a certificate.
+fn nobody(authority: &str) -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+async fn json_of(response: Response<Incoming>) -> (u16, Value) {
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+fn request(served: &Served, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    harness::request(Method::GET, &format!("https://{}{path}", served.address), headers, "")
+}
+
+#[tokio::test]
+async fn certificates_and_tokens_are_users() {
+    let served = serve().await;
+    for h2 in [false, true] {
+        let (code, list) = json_of(call(&served, true, h2, request(&served, "/api/v1/namespaces", &[])).await).await;
+        assert_eq!((code, list["items"].as_array().unwrap().len()), (200, 4));
+    }
+    let (code, status) = json_of(call(&served, false, true, request(&served, "/api/v1/namespaces", &[])).await).await;
+    assert_eq!(code, 403, "{status}");
+    assert!(status["message"].as_str().unwrap().contains("User \"system:anonymous\" cannot list resource \"namespaces\""));
+    let bad = request(&served, "/api", &[("authorization", "Bearer nonsense")]);
+    assert_eq!(json_of(call(&served, false, false, bad).await).await.0, 401);
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    served.harness.post(accounts, account).await.expect(201);
+    let wanted = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let token = served.harness.post(&format!("{accounts}/robot/token"), wanted).await.expect(201);
+    let bearer = format!("Bearer {}", token["status"]["token"].as_str().unwrap());
+    let good = request(&served, "/apis", &[("authorization", &bearer)]);
+    assert_eq!(json_of(call(&served, false, false, good).await).await.0, 200);
+    let denied = request(&served, "/api/v1/nodes", &[("authorization", &bearer)]);
+    let (code, status) = json_of(call(&served, false, false, denied).await).await;
+    assert_eq!(code, 403);
+    assert!(status["message"].as_str().unwrap().contains("User \"system:serviceaccount:default:robot\""), "{status}");
+    let acting = [("impersonate-user", "jane"), ("impersonate-group", "developers")];
+    let (code, status) = json_of(call(&served, true, true, request(&served, "/api/v1/nodes", &acting)).await).await;
+    assert_eq!(code, 403);
+    assert!(status["message"].as_str().unwrap().contains("User \"jane\""), "{status}");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_watches_and_then_the_server() {
+    let served = serve().await;
+    let watch = call(&served, true, true, request(&served, "/api/v1/namespaces?watch=true", &[])).await;
+    let mut body = watch.into_body();
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(first.starts_with(b"{\"type\":\"ADDED\""));
+    served.shutdown.cancel();
+    while let Some(Ok(_)) = body.frame().await {}
+    served.task.await.unwrap().unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err());
+}
