@@ -4,7 +4,9 @@
 //! Not a scheduler, not a kubelet. Invariants: no controller acts before its caches are complete, none acts on a cache
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
+mod cluster_role_aggregation;
 mod config;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod discovery;
@@ -18,6 +20,7 @@ mod history;
 mod int_or_percent;
 mod job;
 mod namespace;
+mod node_ipam;
 mod node_lifecycle;
 mod owners;
 mod pod_control;
@@ -31,6 +34,7 @@ mod service_account;
 mod taint_eviction;
 mod taints;
 mod ttl_after_finished;
+mod volume_protection;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
 pub use error::Error;

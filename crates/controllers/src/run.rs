@@ -75,6 +75,7 @@ static CONTROLLERS: &[Entry] = &[
         "ttl-after-finished-controller",
         crate::ttl_after_finished::start,
     ),
+    entry("cronjob-controller", "cronjob-controller", "cronjob-controller", crate::cron_job::start),
     entry("endpoints-controller", "endpoint-controller", "endpoint-controller", crate::endpoints::start),
     entry("namespace-controller", "namespace-controller", "namespace-controller", crate::namespace::start),
     entry(
@@ -85,6 +86,25 @@ static CONTROLLERS: &[Entry] = &[
     ),
     entry("node-lifecycle-controller", "node-controller", "node-controller", crate::node_lifecycle::start),
     entry("taint-eviction-controller", "node-controller", "taint-eviction-controller", crate::taint_eviction::start),
+    entry("node-ipam-controller", "node-controller", "cidrAllocator", crate::node_ipam::start),
+    entry(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation-controller",
+        crate::cluster_role_aggregation::start,
+    ),
+    entry(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection-controller",
+        "persistentvolumeclaim-protection-controller",
+        crate::volume_protection::start_claims,
+    ),
+    entry(
+        "persistentvolume-protection-controller",
+        "pv-protection-controller",
+        "persistentvolume-protection-controller",
+        crate::volume_protection::start_volumes,
+    ),
     entry(
         "pod-garbage-collector-controller",
         "pod-garbage-collector",
@@ -102,6 +122,7 @@ pub fn controller_names() -> Vec<&'static str> {
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let known: Vec<(&str, bool)> = CONTROLLERS.iter().map(|entry| (entry.name, entry.is_on_by_default)).collect();
     let selected = select_controllers(&config.controllers, &known)?;
+    crate::node_ipam::ranges(&config)?;
     let entries: Vec<&Entry> = CONTROLLERS.iter().filter(|entry| selected.contains(&entry.name)).collect();
     let status = deps.status.component(COMPONENT);
     let mut elector = match config.leader.clone() {
