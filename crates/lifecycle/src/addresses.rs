@@ -15,7 +15,9 @@ pub enum AddressError {
     #[error("cannot list the network interfaces")]
     List(#[source] nix::Error),
     /// The host name can't be used as a node name.
-    #[error("the host name {0:?} is no node name (lower-case letters, digits, `-` and `.` are allowed); set another one")]
+    #[error(
+        "the host name {0:?} is no node name (lower-case letters, digits, `-` and `.` are allowed); set another one"
+    )]
     Hostname(String),
 }
 

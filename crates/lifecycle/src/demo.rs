@@ -44,10 +44,8 @@ pub async fn apply_demo(client: &Client, image: &str) -> Result<(), DemoError> {
 /// How far the demo is now.
 pub async fn demo_state(client: &Client) -> Result<DemoState, DemoError> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
-    let deployment = deployments
-        .get(NAME)
-        .await
-        .map_err(|source| DemoError { kind: "Deployment", source: Box::new(source) })?;
+    let deployment =
+        deployments.get(NAME).await.map_err(|source| DemoError { kind: "Deployment", source: Box::new(source) })?;
     Ok(DemoState {
         replicas: deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1),
         available: deployment.status.and_then(|status| status.available_replicas).unwrap_or_default(),

@@ -54,6 +54,11 @@ impl Layout {
         self.root.join("logs").join("pods")
     }
 
+    /// Links to the container logs, named by pod, namespace and container.
+    pub fn container_logs(&self) -> PathBuf {
+        self.root.join("logs").join("containers")
+    }
+
     /// The archives of the images that Kedge builds.
     pub fn images(&self) -> PathBuf {
         self.root.join("images")

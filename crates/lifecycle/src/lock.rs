@@ -38,7 +38,8 @@ impl InstanceLock {
     pub fn take(dir: &Path, lock: &Path) -> Result<Self, LockError> {
         let unusable = |source| LockError::Unusable { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(unusable)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock).map_err(unusable)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock).map_err(unusable)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut file) => {
                 file.set_len(0).map_err(unusable)?;

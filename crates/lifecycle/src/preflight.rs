@@ -201,8 +201,16 @@ mod tests {
         let range = |flag, text: &str, length| (flag, text.parse::<IpAddr>().unwrap(), length);
         for (ranges, servers, expected) in [
             (vec![range("--pod-network-cidr", "10.244.0.0", 16), range("--service-cidr", "10.96.0.0", 12)], "", ""),
-            (vec![range("--service-cidr", "10.0.0.0", 8), range("--pod-network-cidr", "10.244.0.0", 16)], "", "overlap"),
-            (vec![range("--service-cidr", "10.96.0.0", 12)], "nameserver 10.96.0.53", "holds the name server 10.96.0.53"),
+            (
+                vec![range("--service-cidr", "10.0.0.0", 8), range("--pod-network-cidr", "10.244.0.0", 16)],
+                "",
+                "overlap",
+            ),
+            (
+                vec![range("--service-cidr", "10.96.0.0", 12)],
+                "nameserver 10.96.0.53",
+                "holds the name server 10.96.0.53",
+            ),
             (vec![range("--pod-network-cidr", "192.0.2.0", 24)], "", "holds the node's address"),
         ] {
             let mut findings = Vec::new();

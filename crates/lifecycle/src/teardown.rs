@@ -16,7 +16,9 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, thiserror::Error)]
 pub enum TeardownError {
     /// The process does not end.
-    #[error("process {pid} did not end within {seconds} s after SIGTERM\n  look at what it does, or end it with `kill -9 {pid}` and run `kedge down` again")]
+    #[error(
+        "process {pid} did not end within {seconds} s after SIGTERM\n  look at what it does, or end it with `kill -9 {pid}` and run `kedge down` again"
+    )]
     StillRunning {
         /// The process.
         pid: i32,
@@ -49,8 +51,7 @@ pub async fn end_process(run: &RunFile, patience: Duration) -> Result<bool, Tear
     if !run.is_running() {
         return Ok(false);
     }
-    kill(Pid::from_raw(run.pid), Signal::SIGTERM)
-        .map_err(|source| TeardownError::Signal { pid: run.pid, source })?;
+    kill(Pid::from_raw(run.pid), Signal::SIGTERM).map_err(|source| TeardownError::Signal { pid: run.pid, source })?;
     let deadline = tokio::time::Instant::now() + patience;
     while run.is_running() {
         if tokio::time::Instant::now() > deadline {

@@ -1,11 +1,13 @@
 //! The node: container runtime, images, network, kubelet, proxy, DNS.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kedge_client::Informers;
 use kedge_cri::{PrivateContainerd, PrivateContainerdConfig, Runtime, discover_endpoint};
+use kedge_kubelet::CgroupDriver;
 use kedge_lifecycle::{
     Images, Layout, RunFile, apply_demo, demo_state, ensure_images, remove_sandboxes, unmount_below,
 };
@@ -48,6 +50,7 @@ pub(crate) struct PreparedRuntime {
     pub(crate) endpoint: String,
     pub(crate) is_private: bool,
     pub(crate) cni_config_dir: PathBuf,
+    cgroup_driver: CgroupDriver,
     images: Images,
 }
 
@@ -80,7 +83,8 @@ pub(crate) async fn prepare_runtime(
             let images = Images::new(version, settings.sandbox_image);
             import(plan, &runtime, &endpoint, settings.snapshotter, &images).await?;
             let cni_config_dir = MACHINE_CNI_CONFIG.into();
-            PreparedRuntime { runtime, endpoint, is_private: false, cni_config_dir, images }
+            let cgroup_driver = settings.cgroup_driver;
+            PreparedRuntime { runtime, endpoint, is_private: false, cni_config_dir, cgroup_driver, images }
         }
         RuntimeChoice::Private => {
             let images = Images::new(version, None);
@@ -94,7 +98,8 @@ pub(crate) async fn prepare_runtime(
             import(plan, &runtime, &endpoint, snapshotter, &images).await?;
             tokio::spawn(containerd.supervise(shutdown.clone()));
             let cni_config_dir = plan.layout.cni_config();
-            PreparedRuntime { runtime, endpoint, is_private: true, cni_config_dir, images }
+            let cgroup_driver = CgroupDriver::Cgroupfs;
+            PreparedRuntime { runtime, endpoint, is_private: true, cni_config_dir, cgroup_driver, images }
         }
     };
     Ok(prepared)
@@ -118,8 +123,8 @@ fn cni_plugins() -> Result<PathBuf, Error> {
 }
 
 /// What the machine's containerd says of its own configuration.
-#[derive(Default)]
 struct RuntimeSettings {
+    cgroup_driver: CgroupDriver,
     sandbox_image: Option<String>,
     snapshotter: Option<String>,
 }
@@ -128,9 +133,11 @@ impl RuntimeSettings {
     async fn ask(runtime: &Runtime) -> Result<Self, Error> {
         let status = runtime.status(true).await?;
         let config = status.info.get("config").and_then(|text| serde_json::from_str::<Value>(text).ok());
-        let Some(config) = config else { return Ok(Self::default()) };
+        let config = config.unwrap_or_default();
         let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        let systemd = &config["containerd"]["runtimes"]["runc"]["options"]["SystemdCgroup"];
         Ok(Self {
+            cgroup_driver: if *systemd == true { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs },
             sandbox_image: text(&config["sandboxImage"]).or_else(|| text(&config["pinnedImages"]["sandbox"])),
             snapshotter: text(&config["containerd"]["snapshotter"]),
         })
@@ -138,7 +145,7 @@ impl RuntimeSettings {
 }
 
 /// Starts the node's components.
-pub(crate) async fn start(
+pub(crate) fn start(
     plan: &Plan,
     control_plane: &ControlPlane,
     prepared: &PreparedRuntime,
@@ -148,7 +155,8 @@ pub(crate) async fn start(
     start_network(plan, control_plane, prepared, components, shutdown);
     start_proxy(plan, control_plane, components, shutdown);
     start_kubelet(plan, control_plane, prepared, components, shutdown)?;
-    start_dns(plan, control_plane, components, shutdown).await
+    start_dns(plan, control_plane, components, shutdown);
+    Ok(())
 }
 
 fn start_network(
@@ -201,23 +209,56 @@ fn start_proxy(
 
 fn start_kubelet(
     plan: &Plan,
-    _control_plane: &ControlPlane,
-    _prepared: &PreparedRuntime,
-    _components: &mut JoinSet<Ended>,
-    _shutdown: &CancellationToken,
+    control_plane: &ControlPlane,
+    prepared: &PreparedRuntime,
+    components: &mut JoinSet<Ended>,
+    shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let _ = (plan.layout.kubelet(), KUBELET_PORT);
+    let config = kedge_kubelet::Config {
+        node_name: plan.node_name.clone(),
+        node_ip: plan.node_ip,
+        root_dir: plan.layout.kubelet(),
+        pod_logs_dir: plan.layout.pod_logs(),
+        container_logs_dir: Some(plan.layout.container_logs()),
+        static_pod_path: Some(plan.layout.manifests()),
+        cluster_dns: vec![plan.dns_service_ip],
+        cluster_domain: plan.options.service_dns_domain.clone(),
+        port: KUBELET_PORT,
+        cgroup_driver: prepared.cgroup_driver,
+        ..kedge_kubelet::Config::default()
+    };
+    let authority = control_plane.pki.authority.certificate_pem();
+    let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
+    // Exec and port-forward upgrade HTTP/1.1 connections.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let client = control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]);
+    let deps = kedge_kubelet::Deps {
+        informers: Informers::new(client.clone(), shutdown.clone()),
+        client,
+        runtime: prepared.runtime.clone(),
+        status: control_plane.board.clone(),
+        clock: control_plane.clock.clone(),
+        server_tls: Some(Arc::new(tls)),
+        network_ready: None,
+    };
+    let token = shutdown.clone();
+    components.spawn(async move {
+        let result = kedge_kubelet::run(config, deps, token).await;
+        ("kubelet", result.map_err(|error| error.to_string()))
+    });
     Ok(())
 }
 
-async fn start_dns(
-    plan: &Plan,
-    _control_plane: &ControlPlane,
-    _components: &mut JoinSet<Ended>,
-    _shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    let _: IpAddr = plan.dns_service_ip;
-    Ok(())
+fn start_dns(plan: &Plan, control_plane: &ControlPlane, components: &mut JoinSet<Ended>, shutdown: &CancellationToken) {
+    let (clusters, services) = (vec![plan.pod_network], vec![plan.service_network]);
+    let mut config = kedge_dns::Config::new(&plan.node_name, plan.node_ip, plan.dns_service_ip, clusters, services);
+    config.domain.clone_from(&plan.options.service_dns_domain);
+    let deps = kedge_dns::Deps::new(&control_plane.informers, control_plane.board.component("kedge-dns"));
+    let token = shutdown.clone();
+    components.spawn(async move {
+        let result = kedge_dns::run(config, deps, token).await;
+        ("kedge-dns", result.map_err(|error| error.to_string()))
+    });
 }
 
 /// Waits until the Node is ready.

@@ -123,7 +123,7 @@ async fn bring_up(
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
     if let Some(runtime) = runtime {
         write_run_file(plan, Some(&runtime))?;
-        node::start(plan, &control_plane, &runtime, &mut components, shutdown).await?;
+        node::start(plan, &control_plane, &runtime, &mut components, shutdown)?;
         step(report, "node is ready", node::wait_ready(plan, &control_plane)).await?;
         if plan.options.demo {
             step(report, "demo answers", node::deploy_demo(plan, &control_plane, &runtime)).await?;

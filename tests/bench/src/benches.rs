@@ -1,0 +1,6 @@
+//! The benchmarks, one per file. Each has `run(arguments, report)` and adds its figures as it gets them.
+
+pub(crate) mod api;
+pub(crate) mod memory;
+pub(crate) mod node;
+pub(crate) mod startup;

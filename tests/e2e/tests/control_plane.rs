@@ -1,0 +1,195 @@
+//! `kedge up --control-plane-only` with real kubectl: no root, no containers.
+
+use std::io::Write;
+use std::time::Duration;
+
+use kedge_e2e::{Host, HostOptions, eventually};
+
+fn control_plane() -> Option<Host> {
+    Host::up(HostOptions { control_plane_only: true, ..HostOptions::default() })
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: web, image: example/web:1, ports: [{containerPort: 80}]}]
+";
+
+#[test]
+fn kubectl_finds_its_way_around() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    let resources = kubectl.run(&["api-resources"]);
+    for kind in ["Pod", "Deployment", "CronJob", "Lease", "EndpointSlice", "ClusterRole", "Ingress", "StorageClass"] {
+        assert!(resources.lines().any(|line| line.trim_end().ends_with(kind)), "{kind} is not in\n{resources}");
+    }
+    assert!(kubectl.run(&["explain", "pod.spec.containers"]).contains("livenessProbe"));
+    assert!(kubectl.run(&["get", "--raw", "/readyz"]).contains("ok"));
+    assert!(kubectl.run(&["version"]).contains("v1.36"));
+    let namespaces = kubectl.run(&["get", "namespaces", "-o", "name"]);
+    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+        assert!(namespaces.contains(&format!("namespace/{name}")), "{namespaces}");
+    }
+    assert!(kubectl.run(&["auth", "can-i", "delete", "nodes"]).contains("yes"));
+    let denied = kubectl.try_run(&["auth", "can-i", "list", "secrets", "--as", "jane"]);
+    assert!(denied.stdout.contains("no"), "{}", denied.all());
+    let services = kubectl.run(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]);
+    assert_eq!(services, "10.96.0.1");
+}
+
+#[test]
+fn objects_can_be_made_changed_and_deleted() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    assert!(kubectl.apply(DEPLOYMENT).contains("deployment.apps/web created"));
+    assert!(kubectl.apply(DEPLOYMENT).contains("unchanged"));
+    eventually("two pods", Duration::from_secs(20), || {
+        let pods = kubectl.run(&["get", "pods", "-l", "app=web", "-o", "name"]);
+        if pods.lines().count() == 2 { Ok(()) } else { Err(pods) }
+    });
+    kubectl.run(&["scale", "deployment", "web", "--replicas", "3"]);
+    kubectl.run(&["label", "deployment", "web", "tier=front"]);
+    kubectl.run(&["annotate", "deployment", "web", "note=a"]);
+    let json = kubectl.run(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas} {.metadata.labels.tier}"]);
+    assert_eq!(json, "3 front");
+    let columns = "custom-columns=NAME:.metadata.name,REPLICAS:.spec.replicas";
+    assert!(kubectl.run(&["get", "deployments", "-o", columns]).contains("web    3"));
+    let server_side = kubectl.try_run_with(&["apply", "--server-side", "-f", "-"], DEPLOYMENT);
+    assert!(server_side.all().contains("conflict"), "the scaled replicas are owned by another: {}", server_side.all());
+    let forced = kubectl.try_run_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], DEPLOYMENT);
+    assert!(forced.ok, "{}", forced.all());
+    let diff = kubectl.try_run_with(&["diff", "-f", "-"], &DEPLOYMENT.replace("replicas: 2", "replicas: 5"));
+    assert!(diff.stdout.contains("+  replicas: 5"), "{}", diff.all());
+    kubectl.run(&["create", "configmap", "settings", "--from-literal", "a=b"]);
+    kubectl.run(&[
+        "patch",
+        "configmap",
+        "settings",
+        "--type",
+        "json",
+        "-p",
+        r#"[{"op":"add","path":"/data/c","value":"d"}]"#,
+    ]);
+    kubectl.run(&["patch", "configmap", "settings", "--type", "merge", "-p", r#"{"data":{"a":null}}"#]);
+    assert_eq!(kubectl.run(&["get", "configmap", "settings", "-o", "jsonpath={.data}"]), r#"{"c":"d"}"#);
+    kubectl.run(&["delete", "deployment", "web"]);
+    eventually("the pods to be collected", Duration::from_secs(30), || {
+        let left = kubectl.run(&["get", "pods,replicasets", "-l", "app=web", "-o", "name"]);
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn a_namespace_takes_its_contents_along() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    kubectl.run(&["create", "namespace", "shop"]);
+    eventually("the default service account", Duration::from_secs(10), || {
+        let account = kubectl.try_run(&["-n", "shop", "get", "serviceaccount", "default"]);
+        if account.ok { Ok(()) } else { Err(account.all()) }
+    });
+    kubectl.run(&["-n", "shop", "create", "configmap", "a", "--from-literal", "k=v"]);
+    kubectl.run(&["-n", "shop", "create", "secret", "generic", "b", "--from-literal", "k=v"]);
+    kubectl.run(&["delete", "namespace", "shop", "--timeout", "60s"]);
+    let gone = kubectl.try_run(&["-n", "shop", "get", "configmap", "a"]);
+    assert!(gone.stderr.contains("not found"), "{}", gone.all());
+}
+
+#[test]
+fn bad_input_gets_upstreams_answer() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    let raw = |path: &str, body: &str| {
+        let output = kubectl.try_run_with(&["create", "--raw", path, "-f", "-"], body);
+        assert!(!output.ok, "{path} took {body}");
+        output.all()
+    };
+    let path = "/api/v1/namespaces/default/configmaps";
+    for (body, text) in [
+        ("{\"kind\":", "unexpected end of JSON input"),
+        (
+            "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"a\"},\"data\":{\"a\":1}}",
+            "cannot unmarshal number",
+        ),
+        (
+            "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"A_b\"}}",
+            "a lowercase RFC 1123 subdomain",
+        ),
+        ("{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}", "does not match"),
+    ] {
+        let answer = raw(path, body);
+        assert!(answer.contains(text), "{body} got: {answer}");
+    }
+    let unknown = DEPLOYMENT.replace("replicas: 2", "replicas: 2\n  replicaz: 3");
+    let strict = kubectl.try_run_with(&["apply", "--validate=strict", "-f", "-"], &unknown);
+    assert!(strict.stderr.contains("unknown field \"spec.replicaz\""), "{}", strict.all());
+    let warned = kubectl.try_run_with(&["apply", "--validate=warn", "-f", "-"], &unknown);
+    assert!(warned.ok && warned.stderr.contains("unknown field \"spec.replicaz\""), "{}", warned.all());
+    let mismatch = DEPLOYMENT
+        .replace("matchLabels: {app: web}", "matchLabels: {app: other}")
+        .replace("name: web,", "name: other,");
+    let invalid = kubectl.try_run_with(&["create", "-f", "-"], &mismatch);
+    assert!(invalid.stderr.contains("`selector` does not match template `labels`"), "{}", invalid.all());
+    let large = format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"big\"}},\"data\":{{\"a\":\"{}\"}}}}",
+        "x".repeat(4 << 20)
+    );
+    let file = host.file("big.json");
+    std::fs::File::create(&file).and_then(|mut f| f.write_all(large.as_bytes())).expect("the file can be written");
+    let too_large = kubectl.try_run(&["create", "-f", file.to_str().expect("text")]);
+    assert!(!too_large.ok && too_large.stderr.to_lowercase().contains("too large"), "{}", too_large.all());
+}
+
+#[test]
+fn conflicting_updates_are_refused() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    kubectl.run(&["create", "configmap", "a", "--from-literal", "k=v"]);
+    let old = kubectl.run(&["get", "configmap", "a", "-o", "yaml"]);
+    kubectl.run(&["label", "configmap", "a", "x=y"]);
+    let stale = kubectl.try_run_with(&["replace", "-f", "-"], &old);
+    let text = "the object has been modified; please apply your changes to the latest version and try again";
+    assert!(stale.stderr.contains(text), "{}", stale.all());
+    let expired = kubectl.try_run(&["get", "--raw", "/api/v1/configmaps?limit=1&continue=nonsense"]);
+    assert!(expired.stderr.contains("continue key is not valid"), "{}", expired.all());
+    let future = kubectl.try_run(&["get", "--raw", "/api/v1/configmaps?resourceVersion=999999999999"]);
+    assert!(future.stderr.contains("Too large resource version"), "{}", future.all());
+}
+
+#[test]
+fn everything_acknowledged_survives_a_kill() {
+    let Some(mut host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    for round in 0..3 {
+        let names: Vec<String> = (0..5).map(|index| format!("kept-{round}-{index}")).collect();
+        for name in &names {
+            kubectl.run(&["create", "configmap", name, "--from-literal", "k=v"]);
+        }
+        host.kill();
+        host.start();
+        let found = kubectl.run(&["get", "configmaps", "-o", "name"]);
+        for name in &names {
+            assert!(found.contains(name), "{name} is lost; there are\n{found}");
+        }
+    }
+}
+
+#[test]
+fn a_second_process_says_who_holds_the_data() {
+    let Some(mut host) = control_plane() else { return };
+    let second = host.kedge("up", &["--control-plane-only", "--node-ip", "127.0.0.1", "--secure-port", "1"]);
+    let pid = host.pid().expect("the first one runs").to_string();
+    assert!(!second.ok && second.stderr.contains(&format!("held by process {pid}")), "{}", second.all());
+    let status = host.kedge("status", &[]);
+    assert!(status.ok && status.stdout.contains("kube-apiserver"), "{}", status.all());
+    assert!(host.terminate(), "SIGTERM ends it with 0");
+    let status = host.kedge("status", &[]);
+    assert!(!status.ok && status.stderr.contains("no cluster runs in"), "{}", status.all());
+}
