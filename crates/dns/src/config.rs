@@ -16,7 +16,8 @@ pub const DEFAULT_PORT: u16 = 10053;
 /// How cluster DNS works.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it listens, UDP and TCP: an address of the node, as the Service leads to it, and pods must reach it.
+    /// Where it listens, UDP and TCP: an address of the node, as the Service leads to it, and pods must reach it. Not the
+    /// unspecified address: the kernel would choose another source for answers, and clients would not take them.
     pub listen: Vec<SocketAddr>,
     /// The cluster's domain, without a dot at the end.
     pub domain: String,

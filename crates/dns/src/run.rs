@@ -27,6 +27,9 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     if config.listen.is_empty() {
         return Err(Error::Config("there is no address to listen on".to_owned()));
     }
+    if config.listen.iter().any(|address| address.ip().is_unspecified()) {
+        return Err(Error::Config("it can't listen on the unspecified address".to_owned()));
+    }
     let cluster_ip = config.publish.as_ref().map(|publish| publish.cluster_ip);
     let own = config.listen.iter().filter(|address| address.port() == 53).map(|address| address.ip()).chain(cluster_ip);
     let forwarder = Forwarder::new(config.upstreams.clone(), config.resolv_conf.clone(), own.collect());

@@ -55,17 +55,17 @@ impl Namespace {
         self.run(move || ask_tcp(address).unwrap_or_else(|error| format!("{:?}", error.kind())))
     }
 
-    /// Serves on TCP 8080 and UDP 5353.
-    pub(crate) fn serve(&self, name: &'static str) {
+    /// Serves on TCP 8080 and UDP 5353, at one address: answers over UDP must come from where the question went.
+    pub(crate) fn serve(&self, name: &'static str, address: &'static str) {
         self.run(move || {
-            let listener = TcpListener::bind("0.0.0.0:8080").expect("a fresh namespace has free ports");
+            let listener = TcpListener::bind((address, 8080)).expect("a fresh namespace has free ports");
             thread::spawn(move || {
                 for mut stream in listener.incoming().flatten() {
                     let peer = stream.peer_addr().expect("it is connected").ip();
                     let _ = write!(stream, "{name} saw {peer}");
                 }
             });
-            let socket = UdpSocket::bind("0.0.0.0:5353").expect("a fresh namespace has free ports");
+            let socket = UdpSocket::bind((address, 5353)).expect("a fresh namespace has free ports");
             thread::spawn(move || {
                 let mut buffer = [0; 100];
                 while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -131,7 +131,7 @@ impl Lab {
                     "ip addr add {address}/24 dev eth0 && ip link set eth0 up && ip route add default via 10.244.0.1"
                 ));
             });
-            pod.serve(name);
+            pod.serve(name, address);
         }
         let tid = lab.outside.tid;
         lab.node.run(move || {

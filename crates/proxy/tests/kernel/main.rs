@@ -100,7 +100,7 @@ fn cluster_ips_and_node_ports_reach_pods_from_everywhere() {
 #[test]
 fn endpoints_on_the_node_itself_are_reached() {
     let Some(lab) = Lab::new("endpoints_on_the_node_itself_are_reached") else { return };
-    lab.node.serve("node");
+    lab.node.serve("node", "192.0.2.2");
     lab.node.run(|| lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
     write(&lab, json!({}), &["192.0.2.2"]);
     for (from, address, expected) in [
