@@ -111,7 +111,7 @@ impl Strategy for Event {
         }
     }
 
-    fn to_storage(&self, object: &mut Value, _version: &str) {
+    fn convert_to_storage(&self, object: &mut Value, _version: &str) {
         for (own, stored) in NAMES {
             if let Some(value) = remove(object, own) {
                 set(object, stored, value);
@@ -124,7 +124,7 @@ impl Strategy for Event {
         fill(object, "reportingInstance", "");
     }
 
-    fn from_storage(&self, object: &mut Value, _version: &str) {
+    fn convert_from_storage(&self, object: &mut Value, _version: &str) {
         for (own, stored) in NAMES {
             if let Some(value) = remove(object, stored) {
                 set(object, own, value);
@@ -141,7 +141,7 @@ impl Strategy for Event {
 
 fn stored(object: &Value) -> Value {
     let mut stored = object.clone();
-    Event.to_storage(&mut stored, "v1");
+    Event.convert_to_storage(&mut stored, "v1");
     stored
 }
 

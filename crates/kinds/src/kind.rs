@@ -149,7 +149,7 @@ impl Kind {
     /// Turns an object of this version into the stored version, in place. Nothing to do for the storage version itself.
     pub fn to_storage(&self, object: &mut Value) {
         if !self.is_storage_version() {
-            self.strategy.to_storage(object, &self.version);
+            self.strategy.convert_to_storage(object, &self.version);
             object["apiVersion"] = Value::from(&*self.storage_api_version);
         }
     }
@@ -157,7 +157,7 @@ impl Kind {
     /// Turns a stored object into this version, in place. Nothing to do for the storage version itself.
     pub fn from_storage(&self, object: &mut Value) {
         if !self.is_storage_version() {
-            self.strategy.from_storage(object, &self.version);
+            self.strategy.convert_from_storage(object, &self.version);
             object["apiVersion"] = Value::from(&*self.api_version());
         }
     }

@@ -16,6 +16,8 @@ mod coordination;
 mod core;
 mod discovery;
 mod events;
+#[cfg(test)]
+mod every_kind;
 mod flowcontrol;
 mod formats;
 mod generated;

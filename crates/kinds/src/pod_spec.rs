@@ -13,12 +13,11 @@ mod scheduling;
 mod security;
 mod validation;
 mod volumes;
+mod warnings;
 
-pub(crate) use containers::validate_ephemeral;
-pub(crate) use defaults::{default_pod, default_pod_spec, mirror_service_account, pull_policy};
+pub(crate) use defaults::{default_pod, default_pod_spec, mirror_service_account};
 pub(crate) use qos::qos_class;
-pub(crate) use resources::{quantity_errors, resource_name_errors};
-pub(crate) use scheduling::{
-    label_selector_errors, node_selector_errors, node_selector_term_errors, tolerations as toleration_errors,
-};
+pub(crate) use resources::quantity_errors;
+pub(crate) use scheduling::{label_selector_errors, node_selector_errors, tolerations as toleration_errors};
 pub(crate) use validation::{Scope, validate_pod_spec, validate_template};
+pub(crate) use warnings::pod_warnings;

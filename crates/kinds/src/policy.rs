@@ -5,7 +5,6 @@ use kedge_meta::FieldError;
 use serde_json::Value;
 
 use crate::generic::Generic;
-use crate::path::Path;
 use crate::pod_spec::label_selector_errors;
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, name};

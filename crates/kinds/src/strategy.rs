@@ -129,6 +129,11 @@ pub trait Strategy: Send + Sync {
         Propagation::Background
     }
 
+    /// Text for a `Warning` header of a delete request that leaves the propagation to [`Strategy::default_propagation`].
+    fn default_propagation_warning(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Seconds of grace that a deletion gets; `None` where the kind is deleted at once. `requested` is the request's
     /// `gracePeriodSeconds`. `Some(0)` means at once.
     fn grace_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
@@ -183,6 +188,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// Text for a `Warning` header of every request, where the kind is deprecated.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The columns of its table.
     fn columns(&self) -> &[Column] {
         table::DEFAULT_COLUMNS
@@ -221,12 +231,12 @@ pub trait Strategy: Send + Sync {
     }
 
     /// Turns an object of another served `version` into the stored version. The caller sets `apiVersion`.
-    fn to_storage(&self, object: &mut Value, version: &str) {
+    fn convert_to_storage(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
     }
 
     /// Turns a stored object into another served `version`. The caller sets `apiVersion`.
-    fn from_storage(&self, object: &mut Value, version: &str) {
+    fn convert_from_storage(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
     }
 }

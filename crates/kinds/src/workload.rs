@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::formats;
 use crate::path::Path;
-use crate::pod_spec::{default_pod_spec, label_selector_errors, validate_template};
+use crate::pod_spec::{default_pod_spec, label_selector_errors, pod_warnings, validate_template};
 use crate::value::{at, at_mut, child, fill, int, is_set, items, text, texts};
 
 pub(crate) const SPEC: Path<'static> = Path::root("spec");
@@ -97,6 +97,12 @@ pub(crate) fn restarting_template_errors(spec: &Value, kind: &str, errors: &mut 
         let why = format!("activeDeadlineSeconds in {kind} is not Supported");
         path.child("activeDeadlineSeconds").forbidden(errors, &why);
     }
+}
+
+/// Warnings about `spec.template`.
+pub(crate) fn template_warnings(object: &Value) -> Vec<String> {
+    let template = SPEC.child("template");
+    pod_warnings(&object["spec"]["template"]["spec"], "", &template.child("spec"))
 }
 
 /// Numbers of `holder` that may not be below zero.

@@ -10,7 +10,7 @@ use crate::table::{AGE, NAME, age, column, containers, labels, name, selector, w
 use crate::value::{at, child, fill, fill_text, int, set, text};
 use crate::workload::{
     SPEC, STATUS, TEMPLATE_SPEC, amount, at_most_all, default_workload, fill_spec, int_or_percent, not_negative,
-    restarting_template_errors, selector_errors,
+    restarting_template_errors, selector_errors, template_warnings,
 };
 
 /// Of daemonsets.
@@ -84,6 +84,10 @@ impl Strategy for DaemonSet {
         const OTHERS: &[&str] =
             &["observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable", "collisionCount"];
         not_negative(status, OTHERS, &STATUS, errors);
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        template_warnings(new)
     }
 
     fn columns(&self) -> &[Column] {

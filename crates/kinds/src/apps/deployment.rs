@@ -10,7 +10,7 @@ use crate::table::{AGE, NAME, age, column, containers, name, selector, wide};
 use crate::value::{at, child, fill, fill_text, int, text};
 use crate::workload::{
     SPEC, STATUS, TEMPLATE_SPEC, amount, at_most_all, default_workload, fill_spec, int_or_percent, not_negative,
-    replica_counts, restarting_template_errors, selector_errors,
+    replica_counts, restarting_template_errors, selector_errors, template_warnings,
 };
 
 /// Of deployments.
@@ -74,6 +74,10 @@ impl Strategy for Deployment {
         if count(new) < count(old) {
             STATUS.child("collisionCount").invalid(errors, count(new), "cannot be decremented");
         }
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        template_warnings(new)
     }
 
     fn columns(&self) -> &[Column] {

@@ -10,7 +10,7 @@ use crate::table::{AGE, NAME, age, column, containers, name, selector, wide};
 use crate::value::{at, int};
 use crate::workload::{
     SPEC, TEMPLATE_SPEC, default_workload, fill_spec, not_negative, replica_counts, restarting_template_errors,
-    selector_errors,
+    selector_errors, template_warnings,
 };
 
 /// Of replicasets.
@@ -51,6 +51,10 @@ impl Strategy for ReplicaSet {
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value, errors: &mut Vec<FieldError>) {
         replica_counts(&new["status"], &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        template_warnings(new)
     }
 
     fn columns(&self) -> &[Column] {

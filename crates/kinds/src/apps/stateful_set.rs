@@ -13,7 +13,7 @@ use crate::table::{AGE, NAME, age, column, containers, name, wide};
 use crate::value::{at, child, fill, fill_text, int, is_set, items_mut, text};
 use crate::workload::{
     SPEC, STATUS, TEMPLATE_SPEC, amount, at_most_all, default_workload, fill_spec, int_or_percent, not_above,
-    not_negative, selector_errors,
+    not_negative, selector_errors, template_warnings,
 };
 
 /// Of statefulsets.
@@ -104,6 +104,10 @@ impl Strategy for StatefulSet {
         not_negative(status, &["observedGeneration", "collisionCount"], &STATUS, errors);
         not_above(status, COUNTS, "replicas", "status.replicas", errors);
         not_above(status, &["availableReplicas"], "readyReplicas", "status.readyReplicas", errors);
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        template_warnings(new)
     }
 
     fn columns(&self) -> &[Column] {

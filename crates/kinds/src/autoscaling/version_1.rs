@@ -46,12 +46,12 @@ impl Strategy for HorizontalPodAutoscaler {
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let mut stored = object.clone();
         if at(object, &["spec", "metrics"]).is_none() {
-            self.to_storage(&mut stored, "v1");
+            self.convert_to_storage(&mut stored, "v1");
         }
         version_2::HorizontalPodAutoscaler.row(&stored, now)
     }
 
-    fn to_storage(&self, object: &mut Value, _version: &str) {
+    fn convert_to_storage(&self, object: &mut Value, _version: &str) {
         let mut metrics = list(take_annotation(object, METRICS));
         let mut current = list(take_annotation(object, CURRENT_METRICS));
         let (behavior, conditions) = (take_annotation(object, BEHAVIOR), take_annotation(object, CONDITIONS));
@@ -75,7 +75,7 @@ impl Strategy for HorizontalPodAutoscaler {
         version_2::HorizontalPodAutoscaler.default(object);
     }
 
-    fn from_storage(&self, object: &mut Value, _version: &str) {
+    fn convert_from_storage(&self, object: &mut Value, _version: &str) {
         let (mut metrics, mut behavior, mut current, mut conditions) = (Vec::new(), None, Vec::new(), None);
         if let Some(spec) = object.get_mut("spec") {
             metrics = list(remove(spec, "metrics"));

@@ -8,7 +8,7 @@ use super::job_spec;
 use crate::strategy::{Column, Propagation, Strategy, WriteContext};
 use crate::table::{AGE, NAME, age, column, containers, human_duration, name, selector, wide};
 use crate::value::{at, at_mut, child, fill, int, is_set, items, set, text, truth};
-use crate::workload::{SPEC, STATUS, TEMPLATE_SPEC, not_negative, parse_selector, template_labels};
+use crate::workload::{SPEC, STATUS, TEMPLATE_SPEC, not_negative, parse_selector, template_labels, template_warnings};
 
 /// Of jobs.
 pub(super) struct Job;
@@ -31,6 +31,13 @@ impl Strategy for Job {
 
     fn default_propagation(&self) -> Propagation {
         Propagation::Orphan
+    }
+
+    fn default_propagation_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or \
+             set propagationPolicy=Orphan to suppress this warning",
+        )
     }
 
     fn default(&self, object: &mut Value) {
@@ -92,7 +99,7 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = template_warnings(new);
         let (completions, parallelism) = (int(new, &["spec", "completions"]), int(new, &["spec", "parallelism"]));
         let indexed = text(new, &["spec", "completionMode"]) == "Indexed";
         if old.is_none() && indexed && completions.unwrap_or(0) > 100_000 && parallelism.unwrap_or(0) > 10_000 {

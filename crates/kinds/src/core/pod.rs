@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{pod_row, pod_update};
 use crate::path::Path;
-use crate::pod_spec::{Scope, default_pod, mirror_service_account, qos_class, validate_pod_spec};
+use crate::pod_spec::{Scope, default_pod, mirror_service_account, pod_warnings, qos_class, validate_pod_spec};
 use crate::strategy::{Column, Strategy, WriteContext};
 use crate::value::{at, child, fill, int, is_set, items, keep, set, text};
 
@@ -96,6 +96,11 @@ impl Strategy for Pod {
             }
             _ => {}
         }
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        let name = if old.is_none() { text(new, &["metadata", "name"]) } else { "" };
+        pod_warnings(&new["spec"], name, &SPEC)
     }
 
     fn columns(&self) -> &[Column] {

@@ -305,3 +305,113 @@ fn resized(new: &Value, old: &Value, list: &str, path: &Path<'_>, errors: &mut V
 fn is_mirror(pod: &Value) -> bool {
     at(pod, &["metadata", "annotations", "kubernetes.io/config.mirror"]).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builtin;
+
+    fn pod() -> Value {
+        let mut pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"containers": [
+            {"name": "a", "image": "b:1", "resources": {"requests": {"cpu": "100m"}}}]}});
+        builtin("", "v1", "Pod").unwrap().default(&mut pod);
+        pod["status"] = json!({"phase": "Running", "qosClass": "Burstable"});
+        pod
+    }
+
+    fn check(subresource: &str, change: &dyn Fn(&mut Value), expected: &[&str]) {
+        let kind = builtin("", "v1", "Pod").unwrap();
+        let old = pod();
+        let mut new = old.clone();
+        change(&mut new);
+        kind.prepare_update(&mut new, &old, subresource);
+        let errors = kind.validate_update(&new, &old, subresource);
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), expected.len(), "{texts:?}");
+        for (text, expected) in texts.iter().zip(expected) {
+            assert!(text.starts_with(expected), "{texts:?}");
+        }
+    }
+
+    #[test]
+    fn a_main_update_changes_little() {
+        check("", &|_| {}, &[]);
+        check("", &|pod| pod["spec"]["containers"][0]["image"] = json!("b:2"), &[]);
+        check("", &|pod| pod["spec"]["tolerations"] = json!([{"operator": "Exists"}]), &[]);
+        check("", &|pod| pod["spec"]["activeDeadlineSeconds"] = json!(5), &[]);
+        check("", &|pod| pod["metadata"]["labels"] = json!({"a": "b"}), &[]);
+        check(
+            "",
+            &|pod| pod["spec"]["nodeName"] = json!("n1"),
+            &["spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,\
+               `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
+               existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
+               previously negative)\nspec.nodeName: <unset> -> \"n1\""],
+        );
+        check(
+            "",
+            &|pod| {
+                pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "c", "image": "d:1",
+                "imagePullPolicy": "Always", "terminationMessagePolicy": "File"}))
+            },
+            &["spec.containers: Forbidden: pod updates may not add or remove containers"],
+        );
+        check("", &|pod| pod["status"]["phase"] = json!("Failed"), &[]);
+    }
+
+    #[test]
+    fn subresources_change_their_part() {
+        let ephemeral = json!([{"name": "debug", "image": "d:1", "imagePullPolicy": "Always",
+            "terminationMessagePolicy": "File"}]);
+        check(
+            "ephemeralcontainers",
+            &|pod| {
+                pod["spec"]["ephemeralContainers"] = ephemeral.clone();
+                pod["spec"]["nodeName"] = json!("ignored");
+            },
+            &[],
+        );
+        check(
+            "ephemeralcontainers",
+            &|pod| {
+                pod["spec"]["ephemeralContainers"] = json!([{"name": "a", "image": "d:1", "imagePullPolicy": "Always",
+                "terminationMessagePolicy": "File", "ports": [{"containerPort": 80, "protocol": "TCP"}]}])
+            },
+            &[
+                "spec.ephemeralContainers[0].name: Duplicate value: \"a\"",
+                "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            ],
+        );
+        check("resize", &|pod| pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("200m"), &[]);
+        check(
+            "resize",
+            &|pod| pod["spec"]["containers"][0]["resources"] = json!({"requests": {"memory": "1Mi"}}),
+            &["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"],
+        );
+        check(
+            "status",
+            &|pod| pod["status"] = json!({"phase": "Running", "qosClass": "Guaranteed"}),
+            &["status.qosClass: Invalid value: \"Guaranteed\": field is immutable"],
+        );
+        check("status", &|pod| pod["status"] = json!({"phase": "Succeeded"}), &[]);
+    }
+
+    #[test]
+    fn grace_is_given_to_what_runs() {
+        let strategy = &builtin("", "v1", "Pod").unwrap().strategy;
+        for (node, phase, requested, expected) in [
+            ("", "Pending", None, 0),
+            ("n1", "Running", None, 30),
+            ("n1", "Running", Some(5), 5),
+            ("n1", "Running", Some(0), 0),
+            ("n1", "Running", Some(-1), 1),
+            ("n1", "Succeeded", Some(5), 0),
+        ] {
+            let mut pod = pod();
+            pod["spec"]["nodeName"] = json!(node);
+            pod["status"]["phase"] = json!(phase);
+            assert_eq!(strategy.grace_period(&pod, requested), Some(expected), "{node} {phase} {requested:?}");
+        }
+        assert_eq!(builtin("", "v1", "Node").unwrap().strategy.grace_period(&json!({}), Some(5)), None);
+    }
+}

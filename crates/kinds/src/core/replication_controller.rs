@@ -9,6 +9,7 @@ use crate::table::{AGE, NAME, age, column, containers, labels, name, wide};
 use crate::value::{at, child, entries, fill, int, is_set};
 use crate::workload::{
     SPEC, TEMPLATE_SPEC, default_workload, fill_spec, not_negative, replica_counts, restarting_template_errors,
+    template_warnings,
 };
 
 /// Of replicationcontrollers.
@@ -74,6 +75,10 @@ impl Strategy for ReplicationController {
 
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value, errors: &mut Vec<FieldError>) {
         replica_counts(&new["status"], &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"], errors);
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        template_warnings(new)
     }
 
     fn columns(&self) -> &[Column] {

@@ -61,11 +61,11 @@ pub(super) fn containers(spec: &Value, scope: Scope, path: &Path<'_>, errors: &m
             _ => probes::forbidden_in_init(container, &path, errors),
         }
     }
-    validate_ephemeral(spec, scope, path, errors);
+    ephemeral(spec, scope, path, errors);
 }
 
 /// `ephemeralContainers` of a pod spec.
-pub(crate) fn validate_ephemeral(spec: &Value, scope: Scope, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn ephemeral(spec: &Value, scope: Scope, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     const WHY: &str = "cannot be set for an Ephemeral Container";
     let ephemeral = items(spec, &["ephemeralContainers"]);
     let others = || items(spec, &["containers"]).iter().chain(items(spec, &["initContainers"]));

@@ -72,7 +72,7 @@ fn huge_pages(resources: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) 
 }
 
 /// The name of a resource that a container may ask for.
-pub(crate) fn resource_name_errors(name: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn resource_name_errors(name: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let wrong = formats::qualified_name(name);
     if !wrong.is_empty() {
         return path.check(errors, name, wrong);

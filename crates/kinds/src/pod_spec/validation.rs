@@ -164,3 +164,194 @@ fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builtin;
+    use serde_json::json;
+
+    fn check(spec: Value, expected: &[&str]) {
+        let kind = builtin("", "v1", "Pod").unwrap();
+        let mut pod = json!({"metadata": {"name": "web", "namespace": "default"}, "spec": spec});
+        kind.default(&mut pod);
+        let errors = kind.validate_create(&pod);
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+    }
+
+    fn with(extra: Value) -> Value {
+        let mut spec = json!({"containers": [{"name": "a", "image": "b:1"}]});
+        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        spec
+    }
+
+    fn container(extra: Value) -> Value {
+        let mut spec = with(json!({}));
+        spec["containers"][0].as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        spec
+    }
+
+    #[test]
+    fn containers_are_checked() {
+        check(with(json!({})), &[]);
+        check(json!({}), &["spec.containers: Required value"]);
+        check(
+            json!({"containers": [{"name": "a", "image": "b"}, {"name": "a", "image": " c"}]}),
+            &[
+                "spec.containers[1].image: Invalid value: \" c\": must not have leading or trailing whitespace",
+                "spec.containers[1].name: Duplicate value: \"a\"",
+            ],
+        );
+        check(
+            container(json!({"ports": [{"containerPort": 80, "name": "web"}, {"containerPort": 0, "name": "web"}]})),
+            &[
+                "spec.containers[0].ports[1].name: Duplicate value: \"web\"",
+                "spec.containers[0].ports[1].containerPort: Required value",
+            ],
+        );
+        check(
+            container(json!({"ports": [{"containerPort": 80, "hostPort": 80, "protocol": "X"}]})),
+            &["spec.containers[0].ports[0].protocol: Unsupported value: \"X\": supported values: \"SCTP\", \"TCP\", \
+               \"UDP\""],
+        );
+        check(
+            container(json!({"env": [{"name": ""}, {"name": "A", "value": "b", "valueFrom": {"fieldRef": {
+                "fieldPath": "spec.odd"}}}]})),
+            &[
+                "spec.containers[0].env[0].name: Required value",
+                "spec.containers[0].env[1].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.odd\": error converting \
+                 fieldPath: field label not supported: spec.odd",
+                "spec.containers[0].env[1].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
+            ],
+        );
+        check(
+            container(json!({"imagePullPolicy": "Odd"})),
+            &["spec.containers[0].imagePullPolicy: Unsupported value: \"Odd\": supported values: \"Always\", \
+               \"IfNotPresent\", \"Never\""],
+        );
+    }
+
+    #[test]
+    fn resources_are_checked() {
+        check(
+            container(json!({"resources": {"limits": {"cpu": "1", "memory": "-1"}, "requests": {"cpu": "2"}}})),
+            &[
+                "spec.containers[0].resources.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+                "spec.containers[0].resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
+            ],
+        );
+        check(
+            container(json!({"resources": {"requests": {"odd": "1"}}})),
+            &[
+                "spec.containers[0].resources.requests[odd]: Invalid value: \"odd\": must be a standard resource type or \
+                 fully qualified",
+                "spec.containers[0].resources.requests[odd]: Invalid value: \"odd\": must be a standard resource for \
+                 containers",
+            ],
+        );
+    }
+
+    #[test]
+    fn volumes_and_mounts_are_checked() {
+        check(
+            container(json!({"volumeMounts": [{"name": "data", "mountPath": "/a"}, {"name": "x", "mountPath": "/a"}]})),
+            &[
+                "spec.containers[0].volumeMounts[0].name: Not found: \"data\"",
+                "spec.containers[0].volumeMounts[1].name: Not found: \"x\"",
+                "spec.containers[0].volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
+            ],
+        );
+        check(
+            with(json!({"volumes": [{"name": "a", "emptyDir": {}, "hostPath": {"path": "/"}}, {"name": "a"},
+                {"name": "s", "secret": {"defaultMode": 1000}}]})),
+            &[
+                "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
+                "spec.volumes[1].name: Duplicate value: \"a\"",
+                "spec.volumes[2].secret.secretName: Required value",
+                "spec.volumes[2].secret.defaultMode: Invalid value: 1000: must be a number between 0 and 0777 (octal), \
+                 both inclusive",
+            ],
+        );
+    }
+
+    #[test]
+    fn probes_are_checked() {
+        check(
+            container(
+                json!({"livenessProbe": {}, "readinessProbe": {"exec": {"command": ["a"]}, "tcpSocket": {"port": 1}}}),
+            ),
+            &[
+                "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+                "spec.containers[0].readinessProbe.tcpSocket: Forbidden: may not specify more than 1 handler type",
+            ],
+        );
+        check(
+            container(json!({"startupProbe": {"httpGet": {"port": "8"}, "successThreshold": 2, "periodSeconds": -1}})),
+            &[
+                "spec.containers[0].startupProbe.httpGet.port: Invalid value: \"8\": must contain at least one letter (a-z)",
+                "spec.containers[0].startupProbe.periodSeconds: Invalid value: -1: must be greater than or equal to 0",
+                "spec.containers[0].startupProbe.successThreshold: Invalid value: 2: must be 1",
+            ],
+        );
+        check(
+            with(json!({"initContainers": [{"name": "i", "image": "b:1", "lifecycle": {}}]})),
+            &["spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without \
+               restartPolicy=Always"],
+        );
+    }
+
+    #[test]
+    fn the_rest_of_the_spec_is_checked() {
+        check(
+            with(json!({"restartPolicy": "Odd", "dnsPolicy": "None"})),
+            &[
+                "spec.restartPolicy: Unsupported value: \"Odd\": supported values: \"Always\", \"OnFailure\", \"Never\"",
+                "spec.dnsConfig: Required value: must provide `dnsConfig` when `dnsPolicy` is None",
+            ],
+        );
+        check(
+            with(json!({"tolerations": [{"operator": "Equal"}, {"key": "a", "operator": "Exists", "value": "b"}]})),
+            &[
+                "spec.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, \
+                 which means \"match all values and all keys\"",
+                "spec.tolerations[1].operator: Invalid value: \"b\": value must be empty when `operator` is 'Exists'",
+            ],
+        );
+        check(
+            with(json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": []}}, "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 0, "podAffinityTerm": {"topologyKey": "host"}}]}}})),
+            &[
+                "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: Required \
+                 value: must have at least one node selector term",
+                "spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: \
+                 0: must be in the range 1-100",
+            ],
+        );
+        check(
+            with(json!({"securityContext": {"runAsUser": -1}, "activeDeadlineSeconds": 0, "nodeName": "N"})),
+            &[
+                "spec.securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.nodeName: Invalid value: \"N\": a lowercase RFC 1123 subdomain must consist of lower case \
+                 alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+                 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*\
+                 [a-z0-9])?)*')",
+                "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+            ],
+        );
+        check(
+            with(json!({"topologySpreadConstraints": [{"maxSkew": 0, "topologyKey": "", "whenUnsatisfiable": "X"}]})),
+            &[
+                "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
+                "spec.topologySpreadConstraints[0].topologyKey: Required value: can not be empty",
+                "spec.topologySpreadConstraints[0].whenUnsatisfiable: Unsupported value: \"X\": supported values: \
+                 \"DoNotSchedule\", \"ScheduleAnyway\"",
+            ],
+        );
+        check(
+            with(json!({"ephemeralContainers": [{"name": "d", "image": "e:1"}]})),
+            &["spec.ephemeralContainers: Forbidden: cannot be set on create"],
+        );
+    }
+}

@@ -54,10 +54,8 @@ fn one_source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Vec<Fiel
         "ephemeral" if at(source, &["volumeClaimTemplate"]).is_none() => {
             path.child("volumeClaimTemplate").required(errors, "");
         }
-        "emptyDir" => {
-            if at(source, &["sizeLimit"]).is_some_and(is_negative) {
-                path.child("sizeLimit").forbidden(errors, "SizeLimit field must be a valid resource quantity");
-            }
+        "emptyDir" if at(source, &["sizeLimit"]).is_some_and(is_negative) => {
+            path.child("sizeLimit").forbidden(errors, "SizeLimit field must be a valid resource quantity");
         }
         "downwardAPI" => {
             mode(source, "defaultMode", path, errors);

@@ -70,8 +70,8 @@ impl Strategy for StorageClass {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let own = text(object, &["metadata", "name"]);
-        let is_default = |key: &&str| text(object, &["metadata", "annotations", key]) == "true";
-        let shown = if DEFAULT.iter().any(|key| is_default(key)) { format!("{own} (default)") } else { own.to_owned() };
+        let is_default = |key: &&str| text(object, &["metadata", "annotations", *key]) == "true";
+        let shown = if DEFAULT.iter().any(is_default) { format!("{own} (default)") } else { own.to_owned() };
         let or = |field: &str, other: &'static str| match text(object, &[field]) {
             "" => Value::from(other),
             value => Value::from(value),
@@ -93,7 +93,7 @@ impl Strategy for VolumeAttributesClass {
             "" => Path::root("driverName").required(errors, ""),
             driver => Path::root("driverName").check(errors, driver, formats::subdomain(&driver.to_lowercase())),
         }
-        if !at(object, &["parameters"]).and_then(Value::as_object).is_some_and(|parameters| !parameters.is_empty()) {
+        if !crate::value::is_set(object, &["parameters"]) {
             Path::root("parameters").required(errors, "must contain at least one key/value pair");
         }
     }
