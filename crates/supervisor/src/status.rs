@@ -6,7 +6,7 @@ use std::time::Duration;
 use kedge_client::client_from_kubeconfig;
 use kedge_lifecycle::{Layout, RunFile};
 use kedge_meta::ComponentReport;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -37,8 +37,14 @@ pub async fn status(data_dir: &Path) -> Result<Status, Error> {
     Ok(Status { run, components })
 }
 
+/// What the API server answers under `/kedge/v1/status`.
+#[derive(Deserialize)]
+struct Answer {
+    components: Vec<ComponentReport>,
+}
+
 async fn ask(layout: &Layout) -> Result<Vec<ComponentReport>, Box<dyn std::error::Error + Send + Sync>> {
     let client = client_from_kubeconfig(&layout.kubeconfig()).await?;
     let request = http::Request::get("/kedge/v1/status").body(Vec::new())?;
-    Ok(client.request(request).await?)
+    Ok(client.request::<Answer>(request).await?.components)
 }
