@@ -62,14 +62,9 @@ async fn follow_catalog(deps: &Deps, resolver: &Resolver, shutdown: &Cancellatio
     let mut services = deps.services.subscribe();
     let mut slices = deps.endpoint_slices.subscribe();
     let mut namespaces = deps.namespaces.subscribe();
-    let known = async {
-        deps.services.synced().await;
-        deps.endpoint_slices.synced().await;
-        deps.namespaces.synced().await;
-    };
     tokio::select! {
         () = shutdown.cancelled() => return,
-        () = known => {}
+        () = synced(deps) => {}
     }
     let mut catalog = Catalog::default();
     while let Some(change) = services.try_next() {
@@ -103,17 +98,9 @@ async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwa
     let mut backoff = Backoff::new(Duration::from_millis(100), ROUND);
     let mut told = String::new();
     loop {
-        let problem = match (&publish, &deps.client) {
-            (Some(publish), Some(client)) => {
-                let started = std::time::Instant::now();
-                let kept = tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    kept = ensure_service(client, publish) => kept,
-                };
-                deps.status.heartbeat(Some(started.elapsed()));
-                kept.err()
-            }
-            _ => None,
+        let problem = tokio::select! {
+            () = shutdown.cancelled() => return,
+            problem = keep_service(publish.as_ref(), deps) => problem,
         };
         let delay = if let Some(error) = &problem {
             let message = chain(error);
@@ -127,23 +114,33 @@ async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwa
             backoff.reset();
             ROUND
         };
-        let is_synced = deps.services.is_synced() && deps.endpoint_slices.is_synced() && deps.namespaces.is_synced();
-        report(&deps.status, problem.as_ref(), is_synced, forwarder.refresh().servers.is_empty());
-        // Until everything is known for the first time, that is what to wait for.
-        let known = async {
-            deps.services.synced().await;
-            deps.endpoint_slices.synced().await;
-            deps.namespaces.synced().await;
-            if is_synced {
-                std::future::pending::<()>().await;
-            }
-        };
+        let was_synced = is_synced(deps);
+        report(&deps.status, problem.as_ref(), was_synced, forwarder.refresh().servers.is_empty());
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = known => {}
+            // Until everything is known for the first time, that is what to wait for.
+            () = synced(deps), if !was_synced => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
+}
+
+async fn keep_service(publish: Option<&Publish>, deps: &Deps) -> Option<Error> {
+    let (publish, client) = (publish?, deps.client.as_ref()?);
+    let started = std::time::Instant::now();
+    let kept = ensure_service(client, publish).await;
+    deps.status.heartbeat(Some(started.elapsed()));
+    kept.err()
+}
+
+fn is_synced(deps: &Deps) -> bool {
+    deps.services.is_synced() && deps.endpoint_slices.is_synced() && deps.namespaces.is_synced()
+}
+
+async fn synced(deps: &Deps) {
+    deps.services.synced().await;
+    deps.endpoint_slices.synced().await;
+    deps.namespaces.synced().await;
 }
 
 fn report(status: &ComponentStatus, problem: Option<&Error>, is_synced: bool, is_alone: bool) {

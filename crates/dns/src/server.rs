@@ -53,17 +53,9 @@ impl Resolver {
         let mut answer = response(asked, ResponseCode::NoError);
         let mut query = question(asked).clone();
         for _ in 0..ALIASES_MAX {
-            let outcome = match &*self.catalog.read() {
-                Some(catalog) => self.zone.resolve(catalog, &query.name, query.query_type),
-                // Before everything is known an answer would be wrong; a failure makes the client ask again. The names
-                // of others don't depend on it.
-                None => match self.zone.resolve(&Catalog::default(), &query.name, query.query_type) {
-                    Outcome::Foreign => Outcome::Foreign,
-                    _ => {
-                        answer.metadata.response_code = ResponseCode::ServFail;
-                        return Reply::Ready(answer);
-                    }
-                },
+            let Some(outcome) = self.resolve(&query) else {
+                answer.metadata.response_code = ResponseCode::ServFail;
+                return Reply::Ready(answer);
             };
             match outcome {
                 Outcome::Records { mut answers, additionals } => {
@@ -98,6 +90,18 @@ impl Resolver {
         }
         answer.metadata.response_code = ResponseCode::ServFail;
         Reply::Ready(answer)
+    }
+
+    /// `None` before everything is known: an answer about the cluster would be wrong then, and a failure makes the client
+    /// ask again. The names of others don't depend on it.
+    fn resolve(&self, query: &Query) -> Option<Outcome> {
+        match &*self.catalog.read() {
+            Some(catalog) => Some(self.zone.resolve(catalog, &query.name, query.query_type)),
+            None => match self.zone.resolve(&Catalog::default(), &query.name, query.query_type) {
+                Outcome::Foreign => Some(Outcome::Foreign),
+                _ => None,
+            },
+        }
     }
 
     async fn ask_others(&self, mut answer: Message, query: Query, dnssec: bool) -> Message {

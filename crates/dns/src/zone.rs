@@ -295,7 +295,16 @@ impl Question<'_> {
             targets.extend(ports.filter_map(|port| Some((target.clone(), u16::try_from(port.port).ok()?))));
             additionals.extend(cluster_ips(service).map(|ip| (target.clone(), ip)));
         }
-        let ttl = if headless { ENDPOINT_TTL } else { SERVICE_TTL };
+        self.srv_records(targets, additionals, if headless { ENDPOINT_TTL } else { SERVICE_TTL })
+    }
+
+    /// Every target gets the same share.
+    fn srv_records(
+        &self,
+        targets: BTreeSet<(String, u16)>,
+        additionals: BTreeSet<(String, IpAddr)>,
+        ttl: u32,
+    ) -> Outcome {
         let weight = u16::try_from(100 / targets.len().max(1)).unwrap_or(1).max(1);
         let answer = |(target, port): (String, u16)| {
             self.record(ttl, RData::SRV(SRV::new(0, weight, port, self.zone.name_in(&target))))

@@ -90,13 +90,9 @@ impl Loop {
         let mut services = self.deps.services.subscribe();
         let mut slices = self.deps.endpoint_slices.subscribe();
         let mut nodes = self.deps.nodes.subscribe();
-        let known = async {
-            self.deps.services.synced().await;
-            self.deps.endpoint_slices.synced().await;
-        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = known => {}
+            () = self.known() => {}
         }
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         let mut rounds = interval(self.config.sync_period);
@@ -125,12 +121,22 @@ impl Loop {
                 () = until(apply_at) => {}
             }
             if self.worker.is_dirty() && apply_at.is_none() {
-                apply_at = Some(Instant::now() + self.config.min_sync_period);
-                self.health.send_modify(|health| {
-                    health.waiting_since.get_or_insert_with(|| self.deps.clock.now());
-                });
+                apply_at = Some(self.schedule());
             }
         }
+    }
+
+    async fn known(&self) {
+        self.deps.services.synced().await;
+        self.deps.endpoint_slices.synced().await;
+    }
+
+    /// Gives further changes an instant to come along.
+    fn schedule(&self) -> Instant {
+        self.health.send_modify(|health| {
+            health.waiting_since.get_or_insert_with(|| self.deps.clock.now());
+        });
+        Instant::now() + self.config.min_sync_period
     }
 
     fn note_node(&mut self, change: &kedge_client::Change<k8s_openapi::api::core::v1::Node>) {
