@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kedge_cri::v1;
@@ -13,6 +14,7 @@ use kedge_cri::v1;
 use crate::config::CgroupDriver;
 use crate::resources;
 
+const ORPHAN_AGE: Duration = Duration::from_secs(60);
 const ROOT: &str = "/sys/fs/cgroup";
 /// The controllers of version 1 in which pods are limited and measured.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
@@ -145,7 +147,7 @@ impl Cgroups {
         for class in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
             for entry in std::fs::read_dir(base.join(class)).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if name.strip_prefix("pod").is_some_and(|uid| !keep(uid)) {
+                if name.strip_prefix("pod").is_some_and(|uid| !keep(uid)) && is_old(&entry.path()) {
                     self.remove_path(&format!("{class}/{name}"));
                 }
             }
@@ -184,6 +186,12 @@ impl Cgroups {
             processes: read_number(&at("pids").join("pids.current")).unwrap_or(0),
         })
     }
+}
+
+/// Another kubelet of this machine may have made it just now.
+fn is_old(directory: &Path) -> bool {
+    let modified = std::fs::metadata(directory).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ORPHAN_AGE))
 }
 
 /// Upstream's conversion from version 1 shares to version 2 weights.

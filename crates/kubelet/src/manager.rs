@@ -234,17 +234,15 @@ impl Manager {
         if spec::is_static(&pod) && self.workers.values().any(same_name) {
             return;
         }
-        let refused = self.refuse(&pod);
+        let refused = self.refuse(&pod).map(|stop| {
+            self.agent.events.pod(&pod, EventType::Warning, &stop.reason, stop.message.clone());
+            Stop { reason: stop.reason, message: format!("Pod was rejected: {}", stop.message) }
+        });
         let (gone, exited) = (self.gone.clone(), uid.clone());
-        let worker = spawn_worker(self.agent.clone(), pod.clone(), move || {
+        let worker = spawn_worker(self.agent.clone(), pod.clone(), refused, move || {
             // The manager goes only with the whole process.
             let _ = gone.send(exited);
         });
-        if let Some(stop) = refused {
-            self.agent.events.pod(&pod, EventType::Warning, &stop.reason, stop.message.clone());
-            let message = format!("Pod was rejected: {}", stop.message);
-            worker.desired.send_modify(|desired| desired.stop = Some(Stop { reason: stop.reason, message }));
-        }
         self.table.write().insert(uid.clone(), pod);
         self.workers.insert(uid, worker);
     }

@@ -28,6 +28,7 @@ use crate::volumes::{self, MountedVolumes};
 const RESYNC: Duration = Duration::from_secs(60);
 /// How old ConfigMaps and Secrets in volumes may become.
 const VOLUME_AGE: Duration = Duration::from_secs(45);
+const AFTER_KILL: Duration = Duration::from_secs(1);
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 const NETWORK_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_VOLUME_RETRY: Duration = Duration::from_secs(122);
@@ -55,9 +56,14 @@ pub(crate) struct WorkerHandle {
 }
 
 /// Starts the worker of a pod. It ends after the pod is removed and everything of it is gone.
-pub(crate) fn spawn_worker(agent: Arc<Agent>, pod: Arc<Pod>, gone: impl FnOnce() + Send + 'static) -> WorkerHandle {
+pub(crate) fn spawn_worker(
+    agent: Arc<Agent>,
+    pod: Arc<Pod>,
+    stop: Option<Stop>,
+    gone: impl FnOnce() + Send + 'static,
+) -> WorkerHandle {
     let wake = Arc::new(Notify::new());
-    let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, stop: None });
+    let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, stop });
     let worker = Worker {
         probes: PodProbes::new(agent.clone(), wake.clone()),
         status: spec::pod_status(&pod).clone(),
@@ -162,6 +168,7 @@ impl Worker {
 
     /// Computes the status and hands it on where it changed.
     fn publish(&mut self, terminal: bool) {
+        let terminal = terminal || spec::is_terminal_phase(self.status.phase.as_deref());
         let runtime = self.agent.states.get(self.uid());
         let probes = &self.agent.probes;
         let verdicts = |id: &str| probes.get(id);
@@ -212,13 +219,22 @@ impl Worker {
             return wait.min(next);
         }
         let actions = self.plan();
+        // What was just started may let others start; a pod that was only stopped shows so in its status.
+        let again = match actions.as_slice() {
+            [] => next,
+            [Action::KillPod] => AFTER_KILL,
+            _ => Duration::ZERO,
+        };
         let changes = !actions.is_empty();
         let retry = self.execute(actions).await;
         if changes {
             self.settle().await;
         }
         self.probes.ensure(&self.pod);
-        next.min(retry)
+        match retry {
+            None => next.min(again),
+            Some(retry) => next.min(retry),
+        }
     }
 
     fn plan(&mut self) -> Vec<Action> {
@@ -302,9 +318,10 @@ impl Worker {
         state.ready_sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
     }
 
-    /// Carries out the steps; how long until a failed one is to be tried again.
-    async fn execute(&mut self, actions: Vec<Action>) -> Duration {
-        let mut retry = RESYNC;
+    /// Carries out the steps; how long until a failed one is to be tried again, if one failed.
+    async fn execute(&mut self, actions: Vec<Action>) -> Option<Duration> {
+        let mut retry: Option<Duration> = None;
+        let sooner = |retry: Option<Duration>, wait: Duration| Some(retry.map_or(wait, |retry| retry.min(wait)));
         if actions.iter().any(|action| matches!(action, Action::CreateSandbox { changed: true, .. })) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.agent.events.pod(&self.pod, EventType::Normal, "SandboxChanged", message);
@@ -325,7 +342,7 @@ impl Worker {
                 Action::StartEphemeral(name) => match self.start(&name, &secrets, true).await {
                     Ok(()) => Ok(()),
                     Err(wait) => {
-                        retry = retry.min(wait);
+                        retry = sooner(retry, wait);
                         continue;
                     }
                 },
@@ -334,13 +351,13 @@ impl Worker {
                     Ok(()) => Ok(()),
                     // The other containers do not wait for this one.
                     Err(wait) => {
-                        retry = retry.min(wait);
+                        retry = sooner(retry, wait);
                         continue;
                     }
                 },
             };
             if let Err(wait) = result {
-                return retry.min(wait);
+                return sooner(retry, wait);
             }
             if index + 1 < count {
                 self.progress().await;
