@@ -31,6 +31,7 @@ mod root_ca;
 mod run;
 mod runtime;
 mod service_account;
+mod stateful_set;
 mod taint_eviction;
 mod taints;
 mod ttl_after_finished;

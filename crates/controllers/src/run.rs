@@ -75,6 +75,7 @@ static CONTROLLERS: &[Entry] = &[
         "ttl-after-finished-controller",
         crate::ttl_after_finished::start,
     ),
+    entry("statefulset-controller", "statefulset-controller", "statefulset-controller", crate::stateful_set::start),
     entry("cronjob-controller", "cronjob-controller", "cronjob-controller", crate::cron_job::start),
     entry("endpoints-controller", "endpoint-controller", "endpoint-controller", crate::endpoints::start),
     entry("namespace-controller", "namespace-controller", "namespace-controller", crate::namespace::start),
