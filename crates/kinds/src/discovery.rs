@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use kedge_meta::FieldError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::core::endpoints::special_ip;
 use crate::formats;
@@ -38,13 +38,18 @@ impl Strategy for EndpointSlice {
         true
     }
 
-    fn generation_fields(&self) -> &[&str] {
-        &["endpoints", "ports"]
+    /// Labels count too, since they say which service the slice is of.
+    fn is_new_generation(&self, new: &Value, old: &Value) -> bool {
+        let changed = |path: &[&str]| at(new, path) != at(old, path);
+        changed(&["endpoints"]) || changed(&["ports"]) || changed(&["metadata", "labels"])
     }
 
     fn default(&self, object: &mut Value) {
         fill(object, "endpoints", Value::Null);
         fill(object, "ports", Value::Null);
+        for endpoint in items_mut(object, &["endpoints"]) {
+            fill(endpoint, "conditions", json!({}));
+        }
         for port in items_mut(object, &["ports"]) {
             fill(port, "name", "");
             fill(port, "protocol", "TCP");
@@ -166,7 +171,6 @@ fn ports(ports: &[Value], path: &Path<'_>, errors: &mut Vec<FieldError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn slices_are_checked_and_shown() {

@@ -98,6 +98,8 @@ fn names_and_namespaces_are_always_selectable() {
     for kind in builtins() {
         let object = bare(kind);
         assert_eq!(kind.field(&object, "metadata.name").as_deref(), Ok("a"), "{kind:?}");
+        let supported = kind.strategy.fields().iter().all(|field| kind.check_field(field).is_ok());
+        assert!(supported, "{kind:?}");
         let refused = kind.field(&object, "spec.no.such").unwrap_err().to_string();
         assert!(refused.contains("spec.no.such"), "{kind:?}: {refused}");
         for field in kind.strategy.fields() {
@@ -177,4 +179,16 @@ fn finalizers_are_not_added_to_what_is_being_deleted() {
             "metadata.uid: Invalid value: \"other\": field is immutable",
         ]
     );
+}
+
+#[test]
+fn unsupported_fields_are_refused_in_upstreams_words() {
+    for (group, kind, expected) in [
+        ("", "Pod", "field label not supported: x"),
+        ("", "ConfigMap", "\"x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
+        ("batch", "Job", "field label \"x\" not supported for Job"),
+    ] {
+        let kind = crate::builtin(group, "v1", kind).unwrap();
+        assert_eq!(kind.check_field("x").unwrap_err().to_string(), expected);
+    }
 }

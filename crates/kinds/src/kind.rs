@@ -189,6 +189,21 @@ impl Kind {
     pub fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
         metadata::prepare_create(self, object, context);
         self.strategy.prepare_create(object, context);
+        if self.has_status() {
+            self.fill_status(object);
+        }
+    }
+
+    /// Puts back the status that upstream always writes, be it empty.
+    fn fill_status(&self, object: &mut Value) {
+        let fields = self.strategy.status_fields();
+        if fields.iter().all(|field| object.get(field).is_some()) {
+            return;
+        }
+        self.strategy.default(object);
+        for field in fields {
+            crate::value::fill(object, field, Value::Object(serde_json::Map::new()));
+        }
     }
 
     /// Makes an update ready for validation. `subresource` is empty for the main resource. Keeps what the write may not

@@ -71,7 +71,7 @@ pub(crate) fn count_generation(kind: &Kind, new: &mut Value, old: &Value) {
     if !kind.strategy.has_generation() {
         return;
     }
-    let changed = kind.strategy.generation_fields().iter().any(|field| at(new, &[field]) != at(old, &[field]));
+    let changed = kind.strategy.is_new_generation(new, old);
     let generation = int(old, &["metadata", "generation"]).unwrap_or(0) + i64::from(changed);
     if generation > 0
         && let Some(metadata) = child(new, "metadata")
@@ -246,8 +246,5 @@ pub(crate) fn check_field(kind: &Kind, path: &str) -> Result<(), UnsupportedFiel
     if matches!(path, "metadata.name" | "metadata.namespace") || own.contains(&path) {
         return Ok(());
     }
-    Err(UnsupportedField(match own.is_empty() {
-        true => format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
-        false => format!("field label not supported: {path}"),
-    }))
+    Err(UnsupportedField(kind.strategy.unsupported_field(path)))
 }

@@ -12,9 +12,8 @@ use crate::value::{at, is_set, text};
 
 pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
     match resource {
-        "deviceclasses" | "resourceclaimtemplates" => {
-            &Printed { generic: Generic::COUNTED, columns: NAME_AND_AGE, row: name_and_age }
-        }
+        "deviceclasses" => &Printed { generic: Generic::COUNTED, columns: NAME_AND_AGE, row: name_and_age },
+        "resourceclaimtemplates" => &Printed { generic: Generic::PLAIN, columns: NAME_AND_AGE, row: name_and_age },
         "resourceclaims" => &Printed { generic: Generic::PLAIN, columns: CLAIM_COLUMNS, row: claim_row },
         "resourceslices" => &Printed { generic: Generic::COUNTED, columns: SLICE_COLUMNS, row: slice_row },
         "devicetaintrules" => &Printed { generic: Generic::COUNTED, columns: TAINT_COLUMNS, row: taint_row },

@@ -14,7 +14,7 @@ pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
             &Printed { generic: Generic::COUNTED, columns: MIGRATION_COLUMNS, row: migration_row }
         }
         "storageversions" => &Printed {
-            generic: Generic { name_rule: NameRule::PathSegment, ..Generic::COUNTED },
+            generic: Generic { name_rule: NameRule::PathSegment, ..Generic::PLAIN },
             columns: VERSION_COLUMNS,
             row: version_row,
         },

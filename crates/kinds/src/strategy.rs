@@ -99,6 +99,11 @@ pub trait Strategy: Send + Sync {
         &["spec"]
     }
 
+    /// Whether an update counts as a new generation.
+    fn is_new_generation(&self, new: &Value, old: &Value) -> bool {
+        self.generation_fields().iter().any(|field| new.get(field) != old.get(field))
+    }
+
     /// Fields at the root that clients may not set on create nor change by the main resource; usually `status`.
     fn status_fields(&self) -> &[&str] {
         &["status"]
@@ -213,6 +218,16 @@ pub trait Strategy: Send + Sync {
     /// Selectable fields besides `metadata.name` and `metadata.namespace`.
     fn fields(&self) -> &[&str] {
         &[]
+    }
+
+    /// Text for a field that objects can't be selected by.
+    fn unsupported_field(&self, path: &str) -> String {
+        match self.fields().is_empty() {
+            true => {
+                format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            }
+            false => format!("field label not supported: {path}"),
+        }
     }
 
     /// The value of one of [`Strategy::fields`]; empty where the object does not have it.

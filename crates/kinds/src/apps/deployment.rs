@@ -32,6 +32,12 @@ impl Strategy for Deployment {
         true
     }
 
+    /// Annotations count too, since they are copied to ReplicaSets.
+    fn is_new_generation(&self, new: &Value, old: &Value) -> bool {
+        const ANNOTATIONS: &[&str] = &["metadata", "annotations"];
+        at(new, &["spec"]) != at(old, &["spec"]) || at(new, ANNOTATIONS) != at(old, ANNOTATIONS)
+    }
+
     fn default(&self, object: &mut Value) {
         default_workload(object, &[]);
         for (field, number) in [("replicas", 1), ("revisionHistoryLimit", 10), ("progressDeadlineSeconds", 600)] {
@@ -220,12 +226,16 @@ mod tests {
         let mut old = deployment(web());
         kind.prepare_create(&mut old, &context);
         assert_eq!(old["metadata"]["generation"], 1);
-        assert_eq!(old.get("status"), None);
+        assert_eq!(old["status"], json!({}));
         let mut new = old.clone();
         new["spec"]["replicas"] = json!(3);
         new["status"] = json!({"replicas": 9});
         kind.prepare_update(&mut new, &old, "");
-        assert_eq!((&new["metadata"]["generation"], new.get("status")), (&json!(2), None));
+        assert_eq!((&new["metadata"]["generation"], &new["status"]), (&json!(2), &json!({})));
+        let mut annotated = new.clone();
+        annotated["metadata"]["annotations"] = json!({"a": "b"});
+        kind.prepare_update(&mut annotated, &new, "");
+        assert_eq!(annotated["metadata"]["generation"], 3);
         let mut status = new.clone();
         status["status"] = json!({"replicas": 3, "readyReplicas": 4});
         status["spec"]["replicas"] = json!(7);

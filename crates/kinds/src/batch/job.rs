@@ -134,6 +134,10 @@ impl Strategy for Job {
         &["status.successful"]
     }
 
+    fn unsupported_field(&self, path: &str) -> String {
+        format!("field label \"{path}\" not supported for Job")
+    }
+
     fn field(&self, object: &Value, _path: &str) -> String {
         int(object, &["status", "succeeded"]).unwrap_or(0).to_string()
     }

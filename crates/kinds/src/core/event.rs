@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kedge_meta::FieldError;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::formats;
 use crate::path::Path;
 use crate::strategy::{Column, NameRule, Strategy};
 use crate::table::{column, name, since, wide};
-use crate::value::{at, int, is_set, text};
+use crate::value::{at, fill, int, is_set, text};
 
 /// Of events.
 pub(crate) struct Event;
@@ -59,9 +59,11 @@ impl Strategy for Event {
     }
 
     fn default(&self, object: &mut Value) {
-        crate::value::fill(object, "source", serde_json::json!({}));
-        crate::value::fill(object, "reportingComponent", "");
-        crate::value::fill(object, "reportingInstance", "");
+        fill(object, "source", json!({}));
+        fill(object, "reportingComponent", "");
+        fill(object, "reportingInstance", "");
+        // Times are written even where there is none.
+        ["eventTime", "firstTimestamp", "lastTimestamp"].iter().for_each(|field| fill(object, field, Value::Null));
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
@@ -183,7 +185,6 @@ pub(crate) fn field(event: &Value, path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn rows_of_both_styles() {

@@ -11,7 +11,7 @@ use super::{pod_row, pod_update};
 use crate::path::Path;
 use crate::pod_spec::{Scope, default_pod, mirror_service_account, pod_warnings, qos_class, validate_pod_spec};
 use crate::strategy::{Column, Strategy, WriteContext};
-use crate::value::{at, child, fill, int, is_set, items, keep, set, text};
+use crate::value::{at, child, fill, int, is_set, items, items_mut, keep, set, text};
 
 /// Of pods.
 pub(crate) struct Pod;
@@ -25,6 +25,12 @@ impl Strategy for Pod {
 
     fn default(&self, object: &mut Value) {
         default_pod(object);
+        for list in ["containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"] {
+            items_mut(object, &["status", list]).iter_mut().for_each(default_container_status);
+        }
+        for condition in items_mut(object, &["status", "conditions"]) {
+            fill(condition, "lastProbeTime", Value::Null);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
@@ -163,6 +169,16 @@ impl Strategy for Pod {
     }
 }
 
+/// Fields that upstream always writes.
+fn default_container_status(status: &mut Value) {
+    fill(status, "state", json!({}));
+    fill(status, "lastState", json!({}));
+    fill(status, "ready", false);
+    fill(status, "restartCount", 0);
+    fill(status, "image", "");
+    fill(status, "imageID", "");
+}
+
 fn gated_condition(now: Timestamp) -> Value {
     json!([{
         "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
@@ -195,6 +211,52 @@ fn projected_tokens(pod: &Value, errors: &mut Vec<FieldError>) {
                 let why = "must not be specified when serviceAccountName is not set";
                 projected.child("sources").index(source_index).child("serviceAccountToken").forbidden(errors, why);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builtin;
+
+    #[test]
+    fn a_new_pod_is_pending() {
+        let kind = builtin("", "v1", "Pod").unwrap();
+        let mut pod = json!({"metadata": {"name": "web", "namespace": "default"}, "status": {"phase": "Running"},
+            "spec": {"schedulingGates": [{"name": "a.io/b"}], "containers": [{"name": "a", "image": "b:1"}]}});
+        kind.default(&mut pod);
+        kind.prepare_create(&mut pod, &WriteContext { now: Timestamp::UNIX_EPOCH, uid: "u" });
+        assert_eq!((&pod["status"]["phase"], &pod["status"]["qosClass"]), (&json!("Pending"), &json!("BestEffort")));
+        assert_eq!(pod["status"]["conditions"][0]["reason"], "SchedulingGated");
+        assert_eq!((&pod["spec"]["priority"], &pod["metadata"]["generation"]), (&json!(0), &json!(1)));
+        assert_eq!(kind.validate_create(&pod), []);
+        assert_eq!(kind.row(&pod, Timestamp::UNIX_EPOCH)[2], "SchedulingGated");
+    }
+
+    #[test]
+    fn statuses_get_what_is_always_written() {
+        let mut pod = json!({"spec": {}, "status": {"conditions": [{"type": "Ready"}], "containerStatuses": [
+            {"name": "a", "state": {"running": {}}, "restartCount": 2}]}});
+        Pod.default(&mut pod);
+        assert_eq!(pod["status"]["conditions"], json!([{"type": "Ready", "lastProbeTime": null}]));
+        assert_eq!(
+            pod["status"]["containerStatuses"],
+            json!([{"name": "a", "state": {"running": {}}, "lastState": {}, "ready": false, "restartCount": 2,
+                "image": "", "imageID": ""}])
+        );
+    }
+
+    #[test]
+    fn fields_select() {
+        let pod = json!({"spec": {"nodeName": "n1"}, "status": {"podIPs": [{"ip": "10.0.0.1"}]}});
+        for (path, expected) in [
+            ("spec.nodeName", "n1"),
+            ("spec.hostNetwork", "false"),
+            ("status.podIPs", "10.0.0.1"),
+            ("status.phase", ""),
+        ] {
+            assert_eq!(Pod.field(&pod, path), expected, "{path}");
         }
     }
 }

@@ -297,7 +297,8 @@ fn traffic_policies(spec: &Value, errors: &mut Vec<FieldError>) {
             let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
             path.invalid(errors, port, why);
         }
-        (true, 0) => path.required(errors, ""),
+        // The allocator draws one.
+        (true, 0) => {}
         (true, _) => path.check_number(errors, port, formats::port_number(port)),
     }
     if let Some(policy) = at(spec, &["internalTrafficPolicy"]).and_then(Value::as_str) {

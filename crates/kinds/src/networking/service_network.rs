@@ -22,10 +22,6 @@ const CIDR_COLUMNS: &[Column] = &[NAME, column("CIDRs", "string", "Networks that
 const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef", "string", "Object that has the address"), AGE];
 
 impl Strategy for ServiceCidr {
-    fn has_generation(&self) -> bool {
-        true
-    }
-
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
         let path = SPEC.child("cidrs");
         let cidrs = items(object, &["spec", "cidrs"]);
@@ -63,10 +59,6 @@ impl Strategy for ServiceCidr {
 impl Strategy for IpAddress {
     fn name_rule(&self) -> NameRule {
         NameRule::Own
-    }
-
-    fn has_generation(&self) -> bool {
-        true
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
