@@ -31,7 +31,7 @@ const MAX_BASE: usize = 58;
 
 /// POST of an object to a collection.
 pub(crate) async fn create(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
     let mut object = write::read_object(core, call, Expected::of(resource), options.validation).await?;
     let namespace = call.resource().namespace.clone();

@@ -288,7 +288,7 @@ impl Deletion<'_> {
 
 /// DELETE of one object.
 pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let options = DeleteOptions::read(core, call).await?;
     let target = call.resource();
     let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
@@ -324,7 +324,7 @@ fn success(resource: &Resource, name: &str, uid: &str) -> Value {
 
 /// DELETE of a collection.
 pub(crate) async fn delete_collection(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let list = ListOptions::parse(&call.query)?;
     let options = DeleteOptions::read(core, call).await?;
     let selection = Selection::new(Arc::clone(resource), list.labels.clone(), list.fields.clone())?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Method, Request, Response};
 use kedge_meta::{ApiStatus, UserInfo};
 use parking_lot::Mutex;
@@ -74,6 +75,8 @@ where
         Err(status) => reply::error(&status, error_encoding(&call)),
     };
     write::add_warnings(&mut response, &call.warnings);
+    // What one user may see is not for caches that others share.
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let response = compress::compress(response, &call.headers, long_running);
     core.metrics.finished(labels, response.status().as_u16(), (!long_running).then(|| started.elapsed()));
     response

@@ -26,6 +26,7 @@ mod negotiate;
 mod object;
 mod patch;
 mod present;
+mod protobuf;
 mod query;
 mod read;
 mod registry;

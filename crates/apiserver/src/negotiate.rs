@@ -1,12 +1,12 @@
 //! Content negotiation: what the client sends, what it wants back, and in which form.
 //!
-//! JSON and YAML, both ways. Protobuf is not spoken yet: requests in it are refused with 415 and answers offered in
-//! another encoding, so that clients fall back. Invariant: what is not acceptable is refused before anything is done.
+//! JSON, YAML and protobuf, both ways. Objects are stored as JSON, so an answer is protobuf only where the client takes
+//! nothing else. Invariant: what is not acceptable is refused before anything is done.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use kedge_meta::{ApiStatus, StatusReason};
-use kedge_schema::BodyFormat;
+use kedge_schema::{BodyFormat, PROTOBUF};
 
 use crate::query::Query;
 
@@ -15,6 +15,7 @@ use crate::query::Query;
 pub(crate) enum Encoding {
     Json { pretty: bool },
     Yaml,
+    Protobuf,
 }
 
 /// In which form an object or list is answered.
@@ -42,7 +43,7 @@ impl Accepted {
     }
 }
 
-const SUPPORTED: &str = "application/json, application/yaml";
+const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// One entry of an `Accept` header.
 pub(crate) struct MediaRange<'a> {
@@ -94,8 +95,16 @@ pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, A
             return Ok(Accepted { encoding, form });
         }
     }
+    // Tables have no protobuf form.
+    let mut protobuf = ranges.iter().filter(|range| range.name == PROTOBUF).filter_map(form);
+    let form = protobuf.find(|form| !matches!(form, Form::Table(_)));
+    form.map(|form| Accepted { encoding: Encoding::Protobuf, form }).ok_or_else(not_acceptable)
+}
+
+/// 406 with what would do.
+pub(crate) fn not_acceptable() -> ApiStatus {
     let text = format!("only the following media types are accepted: {SUPPORTED}");
-    Err(ApiStatus::new(406, StatusReason::NotAcceptable, text))
+    ApiStatus::new(406, StatusReason::NotAcceptable, text)
 }
 
 fn form(range: &MediaRange<'_>) -> Option<Form> {
@@ -125,6 +134,7 @@ pub(crate) fn body_format(headers: &HeaderMap) -> Result<BodyFormat, ApiStatus> 
     match content_type(headers).as_str() {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
+        PROTOBUF => Ok(BodyFormat::Protobuf),
         _ => Err(unsupported_media_type(SUPPORTED)),
     }
 }
@@ -161,7 +171,8 @@ mod tests {
         check("*/*", Some((json, Form::Object)));
         check("application/yaml", Some((Encoding::Yaml, Form::Object)));
         check("application/vnd.kubernetes.protobuf,application/json", Some((json, Form::Object)));
-        check("application/vnd.kubernetes.protobuf", None);
+        check("application/vnd.kubernetes.protobuf", Some((Encoding::Protobuf, Form::Object)));
+        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
         check("text/html", None);
         check("application/yaml;q=0.5,application/json;q=0.9", Some((json, Form::Object)));
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";

@@ -90,7 +90,7 @@ fn check_options(call: &Call, apply: bool) -> Result<(), ApiStatus> {
 
 /// PATCH of an object or of one of its parts that have the object's own kind.
 pub(crate) async fn patch(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
     let patch = read(core, call, &options).await?;
     let target = call.resource().clone();

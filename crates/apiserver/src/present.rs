@@ -14,10 +14,11 @@ use kedge_store::{Record, Revision};
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::call::Call;
 use crate::negotiate::{Accepted, Encoding, Form};
 use crate::query::Query;
 use crate::registry::Resource;
-use crate::{reply, scan};
+use crate::{negotiate, protobuf, reply, scan};
 
 /// How an answer about a resource is to look.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub(crate) struct ListMeta {
 }
 
 impl View {
-    pub(crate) fn new(accepted: Accepted, query: &Query, now: Timestamp) -> Result<Self, ApiStatus> {
+    fn new(accepted: Accepted, query: &Query, now: Timestamp) -> Result<Self, ApiStatus> {
         let include = match query.get("includeObject").unwrap_or("") {
             "" | "Metadata" => Include::Metadata,
             "None" => Include::Nothing,
@@ -52,6 +53,18 @@ impl View {
             other => return Err(ApiStatus::bad_request(format!("unrecognized includeObject value: \"{other}\""))),
         };
         Ok(Self { accepted, include, now })
+    }
+
+    /// The view of a request about `resource`; 406 where it can't be had.
+    pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, ApiStatus> {
+        let accepted = call.accepted()?;
+        let kind = &resource.kind;
+        if accepted.encoding == Encoding::Protobuf
+            && !kedge_schema::has_protobuf(&kind.group, &kind.version, &kind.kind)
+        {
+            return Err(negotiate::not_acceptable());
+        }
+        Self::new(accepted, &call.query, call.now)
     }
 
     /// The answer to a request about one object.
@@ -86,6 +99,7 @@ impl View {
         let body = Body::pieces(self.list_pieces(resource, records, meta));
         match self.accepted.encoding {
             Encoding::Json { pretty: false } => reply::respond(StatusCode::OK, reply::JSON, body),
+            Encoding::Protobuf => protobuf::list(body),
             encoding => reply::document(StatusCode::OK, encoding, &decode(&join(body))),
         }
     }
@@ -121,12 +135,17 @@ impl View {
         let mut object = decode(stored);
         resource.kind.from_storage(&mut object);
         let cells = Value::from(resource.kind.row(&object, self.now));
+        let conditions = resource.kind.row_conditions(&object);
+        let conditions = match conditions.is_empty() {
+            true => String::new(),
+            false => format!("\"conditions\":{},", Value::from(conditions)),
+        };
         let object = match self.include {
             Include::Nothing => Bytes::from_static(b"null"),
             Include::Metadata => metadata_only(stored),
             Include::Object => in_version(resource, stored),
         };
-        [format!("{{\"cells\":{cells},\"object\":").as_bytes(), &object, b"}"].concat()
+        [format!("{{\"cells\":{cells},{conditions}\"object\":").as_bytes(), &object, b"}"].concat()
     }
 }
 

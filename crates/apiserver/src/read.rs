@@ -26,7 +26,7 @@ const SCAN_PAGE: usize = 1000;
 
 /// GET of one object.
 pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     if let Some(text) = call.query.non_empty("resourceVersion") {
         let wanted = parse_revision(text)?;
         check_reached(core, wanted)?;
@@ -43,7 +43,7 @@ fn check_reached(core: &Core, wanted: u64) -> Result<(), ApiStatus> {
 
 /// GET of a collection.
 pub(crate) async fn list(core: &Core, call: &Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let options = ListOptions::parse(&call.query)?;
     let fields = options.fields.clone();
     let selection = Selection::new(Arc::clone(resource), options.labels.clone(), fields)?;

@@ -15,6 +15,7 @@ use crate::negotiate::Encoding;
 /// What a handler gives back.
 pub(crate) type Reply = Result<Response<Body>, ApiStatus>;
 
+pub(crate) const PROTOBUF: HeaderValue = HeaderValue::from_static(kedge_schema::PROTOBUF);
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer with these bytes.
@@ -51,6 +52,11 @@ pub(crate) fn encode(encoding: Encoding, document: &Value) -> (HeaderValue, Byte
             text.push(b'\n');
             (JSON, Bytes::from(text))
         }
+        // What has no protobuf form (discovery, for one) goes out as JSON and says so.
+        Encoding::Protobuf => match kedge_schema::encode_protobuf(document) {
+            Ok(text) => (PROTOBUF, text.into()),
+            Err(_) => encode(Encoding::Json { pretty: false }, document),
+        },
         Encoding::Yaml => {
             let text = serde_yaml::to_string(document).map(String::into_bytes).unwrap_or_default();
             (HeaderValue::from_static("application/yaml"), Bytes::from(text))

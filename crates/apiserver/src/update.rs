@@ -68,7 +68,7 @@ pub(crate) struct Outcome {
 
 /// PUT of an object or of one of its parts that have the object's own kind (`status`).
 pub(crate) async fn update(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
     let sent = write::read_object(core, call, Expected::of(resource), options.validation).await?;
     let target = call.resource().clone();

@@ -11,25 +11,26 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
+use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use kedge_kinds::Kind;
 use kedge_meta::ApiStatus;
 use kedge_store::{Change, ChangeKind, Record, Revision, StoreError, Watch, WatchError};
 use rand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
-use crate::negotiate::Form;
+use crate::negotiate::{Encoding, Form};
 use crate::present::View;
 use crate::query::{AtRevision, ListOptions};
-use crate::read;
 use crate::registry::Resource;
 use crate::reply::{self, Reply, store_error};
 use crate::select::Selection;
+use crate::{protobuf, read};
 
 /// How many changes are taken at once.
 const BATCH: usize = 512;
@@ -48,7 +49,8 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// GET with `watch`.
 pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
+    let protobuf = view.accepted.encoding == Encoding::Protobuf;
     let mut options = ListOptions::parse(&call.query)?;
     options.watch = true;
     let target = call.resource();
@@ -64,7 +66,8 @@ pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) ->
         Start::Now => start_after(core, &prefix, core.store.revision())?,
         Start::After(revision) => start_after(core, &prefix, revision)?,
     };
-    let Some(mut start) = start else { return Ok(expired_at_start(core, &options)) };
+    let content_type = if protobuf { HeaderValue::from_static(kedge_schema::PROTOBUF_WATCH) } else { reply::JSON };
+    let Some(mut start) = start else { return Ok(expired_at_start(core, &options, protobuf, content_type)) };
     if options.send_initial_events == Some(true) && options.allow_bookmarks {
         start.end_of_state = Some(start.after);
     }
@@ -73,7 +76,7 @@ pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) ->
         let bytes = watcher.next().await?;
         Some((Ok(bytes), watcher))
     }));
-    Ok(reply::respond(StatusCode::OK, reply::JSON, body))
+    Ok(reply::respond(StatusCode::OK, content_type, body))
 }
 
 /// The narrowest prefix that holds everything that can be selected.
@@ -132,19 +135,36 @@ fn start_after(core: &Core, prefix: &str, revision: Revision) -> Result<Option<S
     Ok(Some(Started { watch, state: VecDeque::new(), after: revision, end_of_state: None }))
 }
 
-fn expired_at_start(core: &Core, options: &ListOptions) -> Response<Body> {
+fn expired_at_start(core: &Core, options: &ListOptions, protobuf: bool, content_type: HeaderValue) -> Response<Body> {
     let requested = match options.at {
         AtRevision::NotOlderThan(revision) | AtRevision::Exactly(revision) => revision,
         AtRevision::Latest | AtRevision::Any => 0,
     };
-    reply::respond(StatusCode::OK, reply::JSON, Body::full(expired(requested, core.store.oldest())))
+    let frame = expired(requested, core.store.oldest(), protobuf);
+    reply::respond(StatusCode::OK, content_type, Body::full(frame))
 }
 
-fn expired(requested: u64, oldest: Revision) -> Bytes {
+fn expired(requested: u64, oldest: Revision, protobuf: bool) -> Bytes {
     let status = ApiStatus::expired(format!("too old resource version: {requested} ({oldest})"));
-    let mut text = json!({"type": "ERROR", "object": status.to_json()}).to_string();
-    text.push('\n');
-    text.into()
+    frame("ERROR", &status.to_json(), protobuf)
+}
+
+/// An event of its own making.
+fn frame(kind: &str, object: &Value, protobuf: bool) -> Bytes {
+    let mut bytes = BytesMut::new();
+    match protobuf {
+        true => protobuf::write_event(&mut bytes, kind, object),
+        false => write_event(&mut bytes, kind, object.to_string().as_bytes()),
+    }
+    bytes.freeze()
+}
+
+fn write_event(bytes: &mut BytesMut, kind: &str, object: &[u8]) {
+    bytes.extend_from_slice(b"{\"type\":\"");
+    bytes.extend_from_slice(kind.as_bytes());
+    bytes.extend_from_slice(b"\",\"object\":");
+    bytes.extend_from_slice(object);
+    bytes.extend_from_slice(b"}\n");
 }
 
 struct Watcher {
@@ -224,7 +244,7 @@ impl Watcher {
     fn end(&mut self, error: &WatchError) -> Option<Bytes> {
         self.ended = true;
         match error {
-            WatchError::Lagged { oldest } => Some(expired(self.started.after.0, *oldest)),
+            WatchError::Lagged { oldest } => Some(expired(self.started.after.0, *oldest, self.is_protobuf())),
             WatchError::Closed => None,
         }
     }
@@ -265,11 +285,14 @@ impl Watcher {
             _ => self.view.render(&self.resource, stored, !self.sent_columns),
         };
         self.sent_columns = true;
-        bytes.extend_from_slice(b"{\"type\":\"");
-        bytes.extend_from_slice(kind.as_bytes());
-        bytes.extend_from_slice(b"\",\"object\":");
-        bytes.extend_from_slice(&object);
-        bytes.extend_from_slice(b"}\n");
+        match self.is_protobuf() {
+            true => protobuf::write_event(bytes, kind, &serde_json::from_slice(&object).unwrap_or_default()),
+            false => write_event(bytes, kind, &object),
+        }
+    }
+
+    fn is_protobuf(&self) -> bool {
+        self.view.accepted.encoding == Encoding::Protobuf
     }
 
     /// The timer has rung: a bookmark, or the end.
@@ -309,13 +332,11 @@ impl Watcher {
             }
             Form::Table(version) => table_bookmark(version, &metadata),
         };
-        let mut text = json!({"type": "BOOKMARK", "object": object}).to_string();
-        text.push('\n');
-        text.into()
+        frame("BOOKMARK", &object, self.is_protobuf())
     }
 }
 
-fn table_bookmark(version: &str, metadata: &serde_json::Value) -> serde_json::Value {
+fn table_bookmark(version: &str, metadata: &Value) -> Value {
     let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
     json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "columnDefinitions": [],
         "metadata": {"resourceVersion": metadata["resourceVersion"]}, "rows": [{"cells": [], "object": object}]})

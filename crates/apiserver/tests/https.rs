@@ -104,7 +104,9 @@ async fn certificates_and_tokens_are_users() {
     }
     let (code, status) = json_of(call(&served, false, true, request(&served, "/api/v1/namespaces", &[])).await).await;
     assert_eq!(code, 403, "{status}");
-    assert!(status["message"].as_str().unwrap().contains("User \"system:anonymous\" cannot list resource \"namespaces\""));
+    assert!(
+        status["message"].as_str().unwrap().contains("User \"system:anonymous\" cannot list resource \"namespaces\"")
+    );
     let bad = request(&served, "/api", &[("authorization", "Bearer nonsense")]);
     assert_eq!(json_of(call(&served, false, false, bad).await).await.0, 401);
     let accounts = "/api/v1/namespaces/default/serviceaccounts";

@@ -1,5 +1,5 @@
-//! DefaultStorageClass, PersistentVolumeClaimResize and DefaultIngressClass: what a claim or Ingress takes where it does
-//! not say, and whether a claim may grow.
+//! DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection and DefaultIngressClass: what a claim or
+//! Ingress takes where it does not say, whether a claim may grow, and that neither claim nor volume goes while in use.
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, Quantity};
@@ -92,6 +92,31 @@ impl Plugin for PersistentVolumeClaimResize {
         let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
                    support resize";
         if expands { Ok(()) } else { Err(attributes.forbidden(why)) }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct StorageObjectInUseProtection;
+
+/// The finalizer that the protection controllers take away, by resource.
+const PROTECTIONS: [(&str, &str); 2] =
+    [("persistentvolumeclaims", "kubernetes.io/pvc-protection"), ("persistentvolumes", "kubernetes.io/pv-protection")];
+
+#[async_trait]
+impl Plugin for StorageObjectInUseProtection {
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create
+            && PROTECTIONS.iter().any(|(resource, _)| attributes.is_main("", resource))
+    }
+
+    async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        let mut finalizers: Vec<String> = object::finalizers(object).into_iter().map(str::to_owned).collect();
+        let own = PROTECTIONS.iter().find(|(resource, _)| attributes.is_main("", resource)).map(|(_, own)| *own);
+        if let Some(own) = own.filter(|own| !finalizers.iter().any(|finalizer| finalizer == own)) {
+            finalizers.push(own.to_owned());
+            object::set_finalizers(object, finalizers);
+        }
+        Ok(())
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, resource: &Arc<Resource
 }
 
 fn table(call: &Call, resource: &Resource, items: &[Value]) -> Reply {
-    let view = View::new(call.accepted()?, &call.query, call.now)?;
+    let view = View::of(call, resource)?;
     let record = |item: &Value| kedge_store::Record {
         key: kedge_store::Key::new(""),
         value: item.to_string().into(),

@@ -87,9 +87,8 @@ async fn bad_creates_are_refused() {
     );
     let broken = harness.raw(Method::POST, MAPS, &[("content-type", "application/json")], "{").await;
     assert_eq!(broken.code, 400, "{}", broken.text);
-    let protobuf =
-        harness.raw(Method::POST, MAPS, &[("content-type", "application/vnd.kubernetes.protobuf")], "k8s").await;
-    protobuf.refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format");
+    let cbor = harness.raw(Method::POST, MAPS, &[("content-type", "application/cbor")], "k8s").await;
+    cbor.refused(415, "UnsupportedMediaType", "the body of the request was in an unknown format");
 }
 
 #[tokio::test]
@@ -141,4 +140,29 @@ async fn dry_runs_leave_nothing() {
     assert_eq!(harness.get(&format!("{MAPS}/a")).await.expect(200), created);
     assert_eq!(revision(&harness), before);
     harness.post(&format!("{MAPS}?dryRun=Some"), config_map("b", json!({}))).await.refused(422, "Invalid", "dryRun");
+}
+
+#[tokio::test]
+async fn protobuf_is_read_and_written() {
+    let harness = Harness::new().await;
+    let protobuf = kedge_schema::PROTOBUF;
+    let body = kedge_schema::encode_protobuf(&config_map("a", json!({"k": "1"}))).unwrap();
+    let created = harness.raw(Method::POST, MAPS, &[("content-type", protobuf)], body).await.expect(201);
+    assert_eq!(created["data"], json!({"k": "1"}));
+    let accepting = |path: String, accept: &'static str| {
+        let harness = &harness;
+        async move { harness.raw(Method::GET, &path, &[("accept", accept)], "").await }
+    };
+    let both = accepting(format!("{MAPS}/a"), "application/vnd.kubernetes.protobuf,application/json").await;
+    assert_eq!(both.expect(200), created, "what is stored is JSON; that is what those get who take it");
+    let one = harness
+        .send(None, crate::harness::request(Method::GET, &format!("{MAPS}/a"), &[("accept", protobuf)], ""))
+        .await;
+    assert_eq!(one.headers()["content-type"], protobuf);
+    let bytes = http_body_util::BodyExt::collect(one.into_body()).await.unwrap().to_bytes();
+    assert_eq!(bytes, kedge_schema::encode_protobuf(&created).unwrap());
+    let list = accepting(MAPS.to_owned(), kedge_schema::PROTOBUF).await;
+    assert!(list.code == 200 && list.text.starts_with("k8s\0"));
+    let missing = accepting(format!("{MAPS}/b"), kedge_schema::PROTOBUF).await;
+    assert!(missing.code == 404 && missing.headers["content-type"] == protobuf && missing.text.starts_with("k8s\0"));
 }

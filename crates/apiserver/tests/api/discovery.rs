@@ -86,7 +86,10 @@ async fn openapi_documents() {
     assert!(v2["definitions"]["io.k8s.api.core.v1.Pod"].is_object());
     let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
     let answer = harness.raw(Method::GET, "/openapi/v2", &[("accept", protobuf)], "").await;
-    assert_eq!((answer.code, answer.headers["content-type"].to_str().unwrap()), (200, protobuf));
+    assert_eq!(
+        (answer.code, answer.headers["content-type"].to_str().unwrap()),
+        (200, kedge_schema::OPENAPI_V2_PROTOBUF)
+    );
     harness.get("/openapi/v3/apis/nonsense/v1").await.expect(404);
 }
 
