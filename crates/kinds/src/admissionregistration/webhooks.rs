@@ -94,6 +94,20 @@ fn webhook_errors(webhook: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>
             }
         }
     }
+    choices(webhook, path, errors);
+    if let Some(seconds) = int(webhook, &["timeoutSeconds"]).filter(|seconds| !(1..=30).contains(seconds)) {
+        let why = "the timeout value must be between 1 and 30 seconds";
+        path.child("timeoutSeconds").invalid(errors, seconds, why);
+    }
+    for field in ["namespaceSelector", "objectSelector"] {
+        if let Some(selector) = at(webhook, &[field]) {
+            label_selector_errors(selector, &path.child(field), errors);
+        }
+    }
+    client_config(&webhook["clientConfig"], &path.child("clientConfig"), errors);
+}
+
+fn choices(webhook: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     type Choice<'a> = (&'a str, &'a [&'a str], bool);
     const CHOICES: &[Choice<'_>] = &[
         ("failurePolicy", &["Fail", "Ignore"], false),
@@ -108,16 +122,6 @@ fn webhook_errors(webhook: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>
             _ => path.child(field).one_of(errors, value, choices),
         }
     }
-    if let Some(seconds) = int(webhook, &["timeoutSeconds"]).filter(|seconds| !(1..=30).contains(seconds)) {
-        let why = "the timeout value must be between 1 and 30 seconds";
-        path.child("timeoutSeconds").invalid(errors, seconds, why);
-    }
-    for field in ["namespaceSelector", "objectSelector"] {
-        if let Some(selector) = at(webhook, &[field]) {
-            label_selector_errors(selector, &path.child(field), errors);
-        }
-    }
-    client_config(&webhook["clientConfig"], &path.child("clientConfig"), errors);
 }
 
 fn client_config(config: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {

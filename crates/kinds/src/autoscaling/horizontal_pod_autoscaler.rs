@@ -158,8 +158,11 @@ fn source_errors(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Vec<F
     if !resource && text(source, &["metric", "name"]).is_empty() {
         path.child("metric").child("name").required(errors, "must specify a metric name");
     }
-    let target = path.child("target");
-    let has = |field: &str| at(source, &["target", field]).is_some();
+    target_errors(source, &path.child("target"), errors);
+    one_target(kind, source, &path.child("target"), errors);
+}
+
+fn target_errors(source: &Value, target: &Path<'_>, errors: &mut Vec<FieldError>) {
     match text(source, &["target", "type"]) {
         "" => target.child("type").required(errors, "must specify a metric target type"),
         "Utilization" | "Value" | "AverageValue" => {}
@@ -170,6 +173,11 @@ fn source_errors(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Vec<F
     if let Some(utilization) = int(source, &["target", "averageUtilization"]).filter(|number| *number < 1) {
         target.child("averageUtilization").invalid(errors, utilization, "must be greater than 0");
     }
+}
+
+/// Which of the ways to say a target a source must have, and may not have together.
+fn one_target(kind: &str, source: &Value, target: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let has = |field: &str| at(source, &["target", field]).is_some();
     let (average, utilization, value) = (has("averageValue"), has("averageUtilization"), has("value"));
     match kind {
         "Resource" | "ContainerResource" if !average && !utilization => {

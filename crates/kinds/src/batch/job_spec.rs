@@ -62,6 +62,22 @@ pub(super) fn validate(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldErro
             path.child(field).invalid(errors, value, "requires indexed completion mode");
         }
     }
+    policies(spec, path, errors);
+    failure_policy(spec, &path.child("podFailurePolicy"), errors);
+    let template = path.child("template");
+    validate_template(&spec["template"], &template, errors);
+    let restart = text(spec, &["template", "spec", "restartPolicy"]);
+    if matches!(restart, "" | "Always") {
+        let pod = template.child("spec");
+        pod.child("restartPolicy").required(errors, "valid values: \"OnFailure\", \"Never\"");
+    } else if restart == "OnFailure" && at(spec, &["podFailurePolicy"]).is_some() {
+        let pod = template.child("spec");
+        let why = "only \"Never\" is supported when podFailurePolicy is specified";
+        pod.child("restartPolicy").invalid(errors, restart, why);
+    }
+}
+
+fn policies(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     if let Some(manager) = at(spec, &["managedBy"]).and_then(Value::as_str) {
         path.child("managedBy").check(errors, manager, formats::qualified_name(manager));
         if !manager.contains('/') {
@@ -75,18 +91,6 @@ pub(super) fn validate(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldErro
         if at(spec, &["podFailurePolicy"]).is_some() && policy == "TerminatingOrFailed" {
             path.child("podReplacementPolicy").one_of(errors, policy, &["Failed"]);
         }
-    }
-    failure_policy(spec, &path.child("podFailurePolicy"), errors);
-    let template = path.child("template");
-    validate_template(&spec["template"], &template, errors);
-    let restart = text(spec, &["template", "spec", "restartPolicy"]);
-    if matches!(restart, "" | "Always") {
-        let pod = template.child("spec");
-        pod.child("restartPolicy").required(errors, "valid values: \"OnFailure\", \"Never\"");
-    } else if restart == "OnFailure" && at(spec, &["podFailurePolicy"]).is_some() {
-        let pod = template.child("spec");
-        let why = "only \"Never\" is supported when podFailurePolicy is specified";
-        pod.child("restartPolicy").invalid(errors, restart, why);
     }
 }
 

@@ -112,3 +112,50 @@ fn finalizer_errors(finalizer: &Value, path: &Path<'_>, errors: &mut Vec<FieldEr
         path.invalid(errors, text, why);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builtin;
+
+    fn namespace() -> Value {
+        let mut object = json!({"metadata": {"name": "web"}});
+        let kind = builtin("", "v1", "Namespace").unwrap();
+        kind.default(&mut object);
+        kind.prepare_create(&mut object, &WriteContext { now: Timestamp::UNIX_EPOCH, uid: "u" });
+        object
+    }
+
+    #[test]
+    fn new_namespaces_are_active_and_labelled() {
+        let object = namespace();
+        assert_eq!(object["metadata"]["labels"], json!({"kubernetes.io/metadata.name": "web"}));
+        assert_eq!(object["spec"], json!({"finalizers": ["kubernetes"]}));
+        assert_eq!(object["status"], json!({"phase": "Active"}));
+    }
+
+    #[test]
+    fn finalizers_change_by_finalize_only() {
+        let kind = builtin("", "v1", "Namespace").unwrap();
+        let old = namespace();
+        for (subresource, kept) in [("", true), ("status", true), ("finalize", false)] {
+            let mut new = old.clone();
+            new["spec"] = json!({});
+            kind.prepare_update(&mut new, &old, subresource);
+            assert_eq!(new["spec"] == old["spec"], kept, "{subresource:?}");
+        }
+    }
+
+    #[test]
+    fn phases_follow_deletion() {
+        let kind = builtin("", "v1", "Namespace").unwrap();
+        let old = namespace();
+        let mut new = old.clone();
+        new["status"]["phase"] = json!("Terminating");
+        let errors = kind.validate_update(&new, &old, "status");
+        assert_eq!(
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"]
+        );
+    }
+}
