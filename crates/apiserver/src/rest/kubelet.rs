@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
@@ -132,8 +133,12 @@ pub(crate) async fn dial_plain(host: &str, port: u16) -> std::io::Result<TcpStre
     Ok(stream)
 }
 
-/// Sends a request over a connection of its own and hands out the answer as it comes.
-pub(crate) async fn exchange(stream: Box<dyn Stream>, request: Request<Payload>) -> Result<Response<Body>, BoxError> {
+/// Sends a request over a connection of its own and hands out the answer as it comes, until the server shuts down.
+pub(crate) async fn exchange(
+    core: &Core,
+    stream: Box<dyn Stream>,
+    request: Request<Payload>,
+) -> Result<Response<Body>, BoxError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -141,13 +146,15 @@ pub(crate) async fn exchange(stream: Box<dyn Stream>, request: Request<Payload>)
         }
     });
     let response = sender.send_request(request).await?;
+    let shutdown = core.shutdown.clone().cancelled_owned();
     Ok(response.map(|body| {
         let frames = body.into_data_stream();
         // The sender lives as long as the body, so that the connection does.
-        Body::stream(futures::stream::unfold((frames, sender), |(mut frames, sender)| async move {
-            let bytes = futures::StreamExt::next(&mut frames).await?;
+        let stream = futures::stream::unfold((frames, sender), |(mut frames, sender)| async move {
+            let bytes = frames.next().await?;
             Some((bytes.map_err(Into::into), (frames, sender)))
-        }))
+        });
+        Body::stream(stream.take_until(shutdown))
     }))
 }
 

@@ -43,8 +43,9 @@ pub(super) async fn logs(core: &Arc<Core>, call: &mut Call) -> Reply {
     let request = request.body(Payload::default()).map_err(ApiStatus::internal)?;
     let tls = core.kubelet_tls.clone();
     let stream = kubelet::dial(tls, &endpoint).await.map_err(|error| unreachable_kubelet(&endpoint, &path, &error))?;
-    let response =
-        kubelet::exchange(stream, request).await.map_err(|error| unreachable_kubelet(&endpoint, &path, &error))?;
+    let response = kubelet::exchange(core, stream, request)
+        .await
+        .map_err(|error| unreachable_kubelet(&endpoint, &path, &error))?;
     if response.status() != StatusCode::OK {
         return Err(refused(response).await);
     }

@@ -145,7 +145,7 @@ async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, secure:
     *request.headers_mut() = forwarded(&call.headers);
     let host = authority.parse().map_err(ApiStatus::internal)?;
     request.headers_mut().insert(HOST, host);
-    let mut response = kubelet::exchange(stream, request).await.map_err(|error| failed(&error))?;
+    let mut response = kubelet::exchange(core, stream, request).await.map_err(|error| failed(&error))?;
     for name in [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive")] {
         response.headers_mut().remove(name);
     }

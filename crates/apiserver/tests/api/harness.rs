@@ -176,6 +176,10 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) async fn open(harness: &Harness, path: &str) -> Self {
         let response = harness.send(None, request(Method::GET, path, &[], "")).await;
+        Self::over(response)
+    }
+
+    pub(crate) fn over(response: Response<Body>) -> Self {
         assert_eq!(response.status(), 200);
         Self { body: response.into_body(), rest: Vec::new() }
     }

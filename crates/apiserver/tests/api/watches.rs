@@ -74,3 +74,50 @@ async fn streaming_lists_end_with_a_bookmark() {
     harness.server.shut_down();
     assert!(events.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_watch_can_show_tables() {
+    let harness = Harness::new().await;
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let request = crate::harness::request(http::Method::GET, &format!("{MAPS}?watch=true"), &table, "");
+    let mut events = Events::over(harness.send(None, request).await);
+    harness.post(MAPS, config_map("a", json!({"k": "1"}))).await.expect(201);
+    harness.delete(&format!("{MAPS}/a")).await.expect(200);
+    let first = events.next().await.unwrap();
+    assert_eq!(
+        (&first["type"], &first["object"]["kind"], &first["object"]["rows"][0]["cells"][1]),
+        (&json!("ADDED"), &json!("Table"), &json!(1))
+    );
+    assert_eq!(first["object"]["columnDefinitions"].as_array().unwrap().len(), 3);
+    let second = events.next().await.unwrap();
+    assert_eq!((&second["type"], &second["object"]["columnDefinitions"]), (&json!("DELETED"), &json!([])));
+}
+
+#[tokio::test]
+async fn the_old_paths_watch_too() {
+    let harness = Harness::new().await;
+    let mut one = Events::open(&harness, "/api/v1/watch/namespaces/default/configmaps/b").await;
+    let mut all = Events::open(&harness, "/api/v1/watch/configmaps?fieldSelector=metadata.namespace%3Ddefault").await;
+    for name in ["a", "b"] {
+        harness.post(MAPS, config_map(name, json!({}))).await.expect(201);
+    }
+    assert_eq!(one.next_name().await, pair("ADDED", "b"));
+    assert_eq!(all.next_name().await, pair("ADDED", "a"));
+    assert_eq!(all.next_name().await, pair("ADDED", "b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_ends_in_time_with_a_bookmark() {
+    let harness = Harness::new().await;
+    let query = "watch=true&resourceVersion=2&timeoutSeconds=100&allowWatchBookmarks=true";
+    let mut events = Events::open(&harness, &format!("{MAPS}?{query}")).await;
+    let revision = kedge_store::Store::revision(&harness.store).to_string();
+    for _ in 0..2 {
+        let bookmark = events.next().await.unwrap();
+        assert_eq!(
+            (&bookmark["type"], &bookmark["object"]["metadata"]["resourceVersion"]),
+            (&json!("BOOKMARK"), &json!(revision))
+        );
+    }
+    assert!(events.next().await.is_none());
+}
