@@ -1,9 +1,11 @@
-//! `cargo xtask codegen`: writes the facts of `crates/schema` from upstream's machine-readable OpenAPI documents.
+//! `cargo xtask codegen`: writes the facts of `crates/schema` from upstream's machine-readable OpenAPI documents and the
+//! committed facts about protobuf messages.
 //!
 //! Reads only documents; carries over names, types and merge rules, and no prose. The invariant: the committed tables are
 //! exactly what this produces from the documents, which `run(true)` checks without writing.
 
 mod openapi;
+mod protobuf;
 mod render;
 
 use std::fs;
@@ -25,7 +27,8 @@ pub(crate) fn run(check: bool) -> Result<()> {
         );
     }
     let packages = openapi::read(&upstream.join("openapi"))?;
-    let files = render::render(&packages);
+    let messages = protobuf::read(&root.join("xtask/facts/protobuf.txt"))?;
+    let files = render::render(&packages, &messages)?;
     let target = root.join("crates/schema/src/generated");
     if check { compare(&target, &files) } else { write(&target, &files) }
 }

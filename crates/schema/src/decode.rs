@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::leaf;
 use crate::lexer::{Lexer, MAX_DEPTH};
 use crate::problems::{DecodeError, FieldValidation, Path, Problems};
+use crate::protobuf;
 use crate::schema::{Schema, Shape, Struct};
 use crate::validate::validate_fields;
 use crate::yaml;
@@ -22,6 +23,8 @@ pub enum BodyFormat {
     Json,
     /// YAML, one document.
     Yaml,
+    /// Upstream's protobuf form, which only built-in kinds have.
+    Protobuf,
 }
 
 /// An object that was read.
@@ -58,6 +61,9 @@ pub fn decode_object(
     schema: Schema<'_>,
     mode: FieldValidation,
 ) -> Result<Decoded, DecodeError> {
+    if format == BodyFormat::Protobuf {
+        return protobuf::decode_protobuf(bytes, schema);
+    }
     if format == BodyFormat::Yaml && !is_json(bytes) {
         let document = yaml::read(bytes)?;
         let mut decoded = validate_fields(document.value, schema, mode)?;
@@ -76,8 +82,12 @@ pub fn decode_object(
     Ok(Decoded { value, warnings: decoder.problems.finish(mode)? })
 }
 
-/// Reads a document of any kind, such as a patch.
+/// Reads a document of any kind, such as a patch. Protobuf cannot be read without a type.
 pub fn decode_untyped(bytes: &[u8], format: BodyFormat) -> Result<Untyped, DecodeError> {
+    if format == BodyFormat::Protobuf {
+        let decoded = protobuf::decode_protobuf(bytes, Schema::untyped())?;
+        return Ok(Untyped { value: decoded.value, duplicates: decoded.warnings });
+    }
     if format == BodyFormat::Yaml && !is_json(bytes) {
         return yaml::read(bytes);
     }
@@ -87,6 +97,9 @@ pub fn decode_untyped(bytes: &[u8], format: BodyFormat) -> Result<Untyped, Decod
 
 /// Finds out which kind a body says it is, reading nothing else of it.
 pub fn peek_type_meta(bytes: &[u8], format: BodyFormat) -> Result<TypeMeta, DecodeError> {
+    if format == BodyFormat::Protobuf {
+        return protobuf::peek(bytes);
+    }
     let parse_error =
         |error: DecodeError| DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"));
     if format == BodyFormat::Yaml && !is_json(bytes) {

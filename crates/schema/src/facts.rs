@@ -19,6 +19,33 @@ pub struct Type {
     pub unions: &'static [Union],
     /// Its fields, sorted by name.
     pub fields: &'static [Field],
+    /// Its protobuf message, sorted by number; `None` where upstream has none.
+    pub message: Option<&'static [Slot]>,
+}
+
+/// One numbered field of a protobuf message.
+#[derive(Debug, Clone, Copy)]
+pub struct Slot {
+    /// Field number.
+    pub number: u16,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// What a numbered field of a protobuf message holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Content {
+    /// The type's field with this index.
+    Field {
+        /// Index into the type's fields.
+        index: u16,
+        /// The Go field is no pointer and JSON leaves zero out, so that a zero says nothing.
+        omitempty: bool,
+        /// The list is the only field of a message of its own, which may be absent.
+        wrapped: bool,
+    },
+    /// A message whose fields stand, in JSON, among those of the type.
+    Inline(&'static [Slot]),
 }
 
 /// A group, version and kind.
@@ -162,6 +189,24 @@ pub struct Merge {
     pub patch_retain_keys: bool,
     /// `x-kubernetes-patch-merge-key`.
     pub patch_key: Option<&'static str>,
+}
+
+impl Slot {
+    pub(crate) const fn field(number: u16, index: u16) -> Self {
+        Self { number, content: Content::Field { index, omitempty: false, wrapped: false } }
+    }
+
+    pub(crate) const fn omitempty(number: u16, index: u16) -> Self {
+        Self { number, content: Content::Field { index, omitempty: true, wrapped: false } }
+    }
+
+    pub(crate) const fn wrapped(number: u16, index: u16) -> Self {
+        Self { number, content: Content::Field { index, omitempty: false, wrapped: true } }
+    }
+
+    pub(crate) const fn inline(number: u16, slots: &'static [Slot]) -> Self {
+        Self { number, content: Content::Inline(slots) }
+    }
 }
 
 impl Type {

@@ -62,7 +62,7 @@ fn mismatch(value: &Value, text: Option<&str>, schema: Schema<'_>, path: &Path<'
 }
 
 /// Whole floating-point numbers are written without a point, as Go does.
-fn shorten(value: &mut Value) {
+pub(crate) fn shorten(value: &mut Value) {
     #[allow(clippy::cast_possible_truncation)]
     if let Some(float) = value.as_f64().filter(|float| value.is_f64() && float.fract() == 0.0 && float.abs() < 1e15) {
         *value = Value::from(float as i64);

@@ -16,6 +16,7 @@ mod owned;
 mod ownership;
 mod patch;
 mod problems;
+mod protobuf;
 mod quantity;
 mod schema;
 #[cfg(test)]
@@ -26,8 +27,8 @@ mod yaml;
 pub use decode::{BodyFormat, Decoded, TypeMeta, Untyped, decode_object, decode_untyped, peek_type_meta};
 pub use defaults::apply_schema_defaults;
 pub use facts::{
-    Default, Field, FieldType, GroupVersion, Kind, ListType, MapType, Merge, Type, Union, group_versions, type_by_gvk,
-    type_by_name, types,
+    Content, Default, Field, FieldType, GroupVersion, Kind, ListType, MapType, Merge, Slot, Type, Union,
+    group_versions, type_by_gvk, type_by_name, types,
 };
 pub use openapi::{
     OPENAPI_V2_PROTOBUF, OPENAPI_V2_PROTOBUF_ASKED, ServedResource, ServedSubresource, openapi_v2_json,
@@ -40,5 +41,9 @@ pub use ownership::{
 };
 pub use patch::{PatchError, create_merge_patch, json_patch, merge_patch, strategic_merge_patch};
 pub use problems::{DecodeError, FieldValidation};
+pub use protobuf::{
+    EncodeError, PROTOBUF, PROTOBUF_WATCH, decode_protobuf, encode_protobuf, has_protobuf, is_protobuf,
+    protobuf_watch_frame,
+};
 pub use schema::{Keys, Schema, Shape, Struct};
 pub use validate::validate_fields;

@@ -222,6 +222,14 @@ impl<'a> Schema<'a> {
         }
     }
 
+    /// The built-in structure that stands here.
+    pub(crate) fn built_in_type(self) -> Option<&'static Type> {
+        match self.shape() {
+            Shape::Struct(Struct(StructSource::Facts(ty))) => Some(ty),
+            _ => None,
+        }
+    }
+
     /// Whether Go's decoder and encoder would treat the position as a typed field (null is unset, empty is omitted).
     pub(crate) fn is_built_in(self) -> bool {
         !matches!(self.0, Source::Owned(_) | Source::Untyped)

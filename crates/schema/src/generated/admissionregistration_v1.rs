@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["name"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("name") };
@@ -15,6 +15,9 @@ pub(super) static APPLY_CONFIGURATION: Type = Type {
     fields: &[
         Field { name: "expression", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // expression
+    ]),
 };
 
 pub(super) static AUDIT_ANNOTATION: Type = Type {
@@ -24,6 +27,10 @@ pub(super) static AUDIT_ANNOTATION: Type = Type {
         Field { name: "key", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "valueExpression", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 1), // valueExpression
+    ]),
 };
 
 pub(super) static EXPRESSION_WARNING: Type = Type {
@@ -33,6 +40,10 @@ pub(super) static EXPRESSION_WARNING: Type = Type {
         Field { name: "fieldRef", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "warning", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(2, 0), // fieldRef
+        Slot::field(3, 1), // warning
+    ]),
 };
 
 pub(super) static JSON_PATCH: Type = Type {
@@ -41,6 +52,9 @@ pub(super) static JSON_PATCH: Type = Type {
     fields: &[
         Field { name: "expression", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // expression
+    ]),
 };
 
 pub(super) static MATCH_CONDITION: Type = Type {
@@ -50,6 +64,10 @@ pub(super) static MATCH_CONDITION: Type = Type {
         Field { name: "expression", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // expression
+    ]),
 };
 
 pub(super) static MATCH_RESOURCES: Type = Type {
@@ -62,6 +80,13 @@ pub(super) static MATCH_RESOURCES: Type = Type {
         Field { name: "objectSelector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "resourceRules", ty: List(&Object(&NAMED_RULE_WITH_OPERATIONS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // namespaceSelector
+        Slot::field(2, 3), // objectSelector
+        Slot::field(3, 4), // resourceRules
+        Slot::field(4, 0), // excludeResourceRules
+        Slot::field(7, 1), // matchPolicy
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY: Type = Type {
@@ -73,6 +98,10 @@ pub(super) static MUTATING_ADMISSION_POLICY: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&MUTATING_ADMISSION_POLICY_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING: Type = Type {
@@ -84,6 +113,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&MUTATING_ADMISSION_POLICY_BINDING_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
@@ -95,6 +128,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
@@ -105,6 +142,11 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
         Field { name: "paramRef", ty: Object(&PARAM_REF), required: false, default: Absent, merge: None },
         Field { name: "policyName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // policyName
+        Slot::field(2, 1), // paramRef
+        Slot::field(3, 0), // matchResources
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_LIST: Type = Type {
@@ -116,6 +158,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_SPEC: Type = Type {
@@ -130,6 +176,15 @@ pub(super) static MUTATING_ADMISSION_POLICY_SPEC: Type = Type {
         Field { name: "reinvocationPolicy", ty: String, required: false, default: Absent, merge: None },
         Field { name: "variables", ty: List(&Object(&VARIABLE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // paramKind
+        Slot::field(2, 2), // matchConstraints
+        Slot::field(3, 6), // variables
+        Slot::field(4, 3), // mutations
+        Slot::field(5, 0), // failurePolicy
+        Slot::field(6, 1), // matchConditions
+        Slot::omitempty(7, 5), // reinvocationPolicy
+    ]),
 };
 
 pub(super) static MUTATING_WEBHOOK: Type = Type {
@@ -149,6 +204,20 @@ pub(super) static MUTATING_WEBHOOK: Type = Type {
         Field { name: "sideEffects", ty: String, required: true, default: Absent, merge: None },
         Field { name: "timeoutSeconds", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // name
+        Slot::field(2, 1), // clientConfig
+        Slot::field(3, 9), // rules
+        Slot::field(4, 2), // failurePolicy
+        Slot::field(5, 6), // namespaceSelector
+        Slot::field(6, 10), // sideEffects
+        Slot::field(7, 11), // timeoutSeconds
+        Slot::field(8, 0), // admissionReviewVersions
+        Slot::field(9, 4), // matchPolicy
+        Slot::field(10, 8), // reinvocationPolicy
+        Slot::field(11, 7), // objectSelector
+        Slot::field(12, 3), // matchConditions
+    ]),
 };
 
 pub(super) static MUTATING_WEBHOOK_CONFIGURATION: Type = Type {
@@ -160,6 +229,10 @@ pub(super) static MUTATING_WEBHOOK_CONFIGURATION: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "webhooks", ty: List(&Object(&MUTATING_WEBHOOK)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // webhooks
+    ]),
 };
 
 pub(super) static MUTATING_WEBHOOK_CONFIGURATION_LIST: Type = Type {
@@ -171,6 +244,10 @@ pub(super) static MUTATING_WEBHOOK_CONFIGURATION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static MUTATION: Type = Type {
@@ -181,6 +258,11 @@ pub(super) static MUTATION: Type = Type {
         Field { name: "jsonPatch", ty: Object(&JSON_PATCH), required: false, default: Absent, merge: None },
         Field { name: "patchType", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(2, 2), // patchType
+        Slot::field(3, 0), // applyConfiguration
+        Slot::field(4, 1), // jsonPatch
+    ]),
 };
 
 pub(super) static NAMED_RULE_WITH_OPERATIONS: Type = Type {
@@ -194,6 +276,18 @@ pub(super) static NAMED_RULE_WITH_OPERATIONS: Type = Type {
         Field { name: "resources", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "scope", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // resourceNames
+        Slot::inline(2, &[
+            Slot::field(1, 2), // operations
+            Slot::inline(2, &[
+                Slot::field(1, 0), // apiGroups
+                Slot::field(2, 1), // apiVersions
+                Slot::field(3, 4), // resources
+                Slot::field(4, 5), // scope
+            ]),
+        ]),
+    ]),
 };
 
 pub(super) static PARAM_KIND: Type = Type {
@@ -203,6 +297,10 @@ pub(super) static PARAM_KIND: Type = Type {
         Field { name: "apiVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiVersion
+        Slot::omitempty(2, 1), // kind
+    ]),
 };
 
 pub(super) static PARAM_REF: Type = Type {
@@ -214,6 +312,12 @@ pub(super) static PARAM_REF: Type = Type {
         Field { name: "parameterNotFoundAction", ty: String, required: false, default: Absent, merge: None },
         Field { name: "selector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+        Slot::omitempty(2, 1), // namespace
+        Slot::field(3, 3), // selector
+        Slot::field(4, 2), // parameterNotFoundAction
+    ]),
 };
 
 pub(super) static RULE_WITH_OPERATIONS: Type = Type {
@@ -226,6 +330,15 @@ pub(super) static RULE_WITH_OPERATIONS: Type = Type {
         Field { name: "resources", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "scope", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // operations
+        Slot::inline(2, &[
+            Slot::field(1, 0), // apiGroups
+            Slot::field(2, 1), // apiVersions
+            Slot::field(3, 3), // resources
+            Slot::field(4, 4), // scope
+        ]),
+    ]),
 };
 
 pub(super) static SERVICE_REFERENCE: Type = Type {
@@ -237,6 +350,12 @@ pub(super) static SERVICE_REFERENCE: Type = Type {
         Field { name: "path", ty: String, required: false, default: Absent, merge: None },
         Field { name: "port", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // namespace
+        Slot::field(2, 0), // name
+        Slot::field(3, 2), // path
+        Slot::field(4, 3), // port
+    ]),
 };
 
 pub(super) static TYPE_CHECKING: Type = Type {
@@ -245,6 +364,9 @@ pub(super) static TYPE_CHECKING: Type = Type {
     fields: &[
         Field { name: "expressionWarnings", ty: List(&Object(&EXPRESSION_WARNING)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // expressionWarnings
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY: Type = Type {
@@ -257,6 +379,11 @@ pub(super) static VALIDATING_ADMISSION_POLICY: Type = Type {
         Field { name: "spec", ty: Object(&VALIDATING_ADMISSION_POLICY_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&VALIDATING_ADMISSION_POLICY_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_BINDING: Type = Type {
@@ -268,6 +395,10 @@ pub(super) static VALIDATING_ADMISSION_POLICY_BINDING: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&VALIDATING_ADMISSION_POLICY_BINDING_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
@@ -279,6 +410,10 @@ pub(super) static VALIDATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
@@ -290,6 +425,12 @@ pub(super) static VALIDATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
         Field { name: "policyName", ty: String, required: true, default: Absent, merge: None },
         Field { name: "validationActions", ty: List(&String), required: true, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // policyName
+        Slot::field(2, 1), // paramRef
+        Slot::field(3, 0), // matchResources
+        Slot::field(4, 3), // validationActions
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_LIST: Type = Type {
@@ -301,6 +442,10 @@ pub(super) static VALIDATING_ADMISSION_POLICY_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_SPEC: Type = Type {
@@ -315,6 +460,15 @@ pub(super) static VALIDATING_ADMISSION_POLICY_SPEC: Type = Type {
         Field { name: "validations", ty: List(&Object(&VALIDATION)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "variables", ty: List(&Object(&VARIABLE)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // paramKind
+        Slot::field(2, 3), // matchConstraints
+        Slot::field(3, 5), // validations
+        Slot::field(4, 1), // failurePolicy
+        Slot::field(5, 0), // auditAnnotations
+        Slot::field(6, 2), // matchConditions
+        Slot::field(7, 6), // variables
+    ]),
 };
 
 pub(super) static VALIDATING_ADMISSION_POLICY_STATUS: Type = Type {
@@ -325,6 +479,11 @@ pub(super) static VALIDATING_ADMISSION_POLICY_STATUS: Type = Type {
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "typeChecking", ty: Object(&TYPE_CHECKING), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // observedGeneration
+        Slot::field(2, 2), // typeChecking
+        Slot::field(3, 0), // conditions
+    ]),
 };
 
 pub(super) static VALIDATING_WEBHOOK: Type = Type {
@@ -343,6 +502,19 @@ pub(super) static VALIDATING_WEBHOOK: Type = Type {
         Field { name: "sideEffects", ty: String, required: true, default: Absent, merge: None },
         Field { name: "timeoutSeconds", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // name
+        Slot::field(2, 1), // clientConfig
+        Slot::field(3, 8), // rules
+        Slot::field(4, 2), // failurePolicy
+        Slot::field(5, 6), // namespaceSelector
+        Slot::field(6, 9), // sideEffects
+        Slot::field(7, 10), // timeoutSeconds
+        Slot::field(8, 0), // admissionReviewVersions
+        Slot::field(9, 4), // matchPolicy
+        Slot::field(10, 7), // objectSelector
+        Slot::field(11, 3), // matchConditions
+    ]),
 };
 
 pub(super) static VALIDATING_WEBHOOK_CONFIGURATION: Type = Type {
@@ -354,6 +526,10 @@ pub(super) static VALIDATING_WEBHOOK_CONFIGURATION: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "webhooks", ty: List(&Object(&VALIDATING_WEBHOOK)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // webhooks
+    ]),
 };
 
 pub(super) static VALIDATING_WEBHOOK_CONFIGURATION_LIST: Type = Type {
@@ -365,6 +541,10 @@ pub(super) static VALIDATING_WEBHOOK_CONFIGURATION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static VALIDATION: Type = Type {
@@ -376,6 +556,12 @@ pub(super) static VALIDATION: Type = Type {
         Field { name: "messageExpression", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // expression
+        Slot::omitempty(2, 1), // message
+        Slot::field(3, 3), // reason
+        Slot::omitempty(4, 2), // messageExpression
+    ]),
 };
 
 pub(super) static VARIABLE: Type = Type {
@@ -385,6 +571,10 @@ pub(super) static VARIABLE: Type = Type {
         Field { name: "expression", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // expression
+    ]),
 };
 
 pub(super) static WEBHOOK_CLIENT_CONFIG: Type = Type {
@@ -395,4 +585,9 @@ pub(super) static WEBHOOK_CLIENT_CONFIG: Type = Type {
         Field { name: "service", ty: Object(&SERVICE_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "url", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // service
+        Slot::omitempty(2, 0), // caBundle
+        Slot::field(3, 2), // url
+    ]),
 };

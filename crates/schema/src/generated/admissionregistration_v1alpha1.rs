@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["name"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("name") };
@@ -13,6 +13,9 @@ pub(super) static APPLY_CONFIGURATION: Type = Type {
     fields: &[
         Field { name: "expression", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // expression
+    ]),
 };
 
 pub(super) static JSON_PATCH: Type = Type {
@@ -21,6 +24,9 @@ pub(super) static JSON_PATCH: Type = Type {
     fields: &[
         Field { name: "expression", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // expression
+    ]),
 };
 
 pub(super) static MATCH_CONDITION: Type = Type {
@@ -30,6 +36,10 @@ pub(super) static MATCH_CONDITION: Type = Type {
         Field { name: "expression", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // expression
+    ]),
 };
 
 pub(super) static MATCH_RESOURCES: Type = Type {
@@ -42,6 +52,13 @@ pub(super) static MATCH_RESOURCES: Type = Type {
         Field { name: "objectSelector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "resourceRules", ty: List(&Object(&NAMED_RULE_WITH_OPERATIONS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // namespaceSelector
+        Slot::field(2, 3), // objectSelector
+        Slot::field(3, 4), // resourceRules
+        Slot::field(4, 0), // excludeResourceRules
+        Slot::field(7, 1), // matchPolicy
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY: Type = Type {
@@ -53,6 +70,10 @@ pub(super) static MUTATING_ADMISSION_POLICY: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&MUTATING_ADMISSION_POLICY_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING: Type = Type {
@@ -64,6 +85,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&MUTATING_ADMISSION_POLICY_BINDING_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
@@ -75,6 +100,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
@@ -85,6 +114,11 @@ pub(super) static MUTATING_ADMISSION_POLICY_BINDING_SPEC: Type = Type {
         Field { name: "paramRef", ty: Object(&PARAM_REF), required: false, default: Absent, merge: None },
         Field { name: "policyName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // policyName
+        Slot::field(2, 1), // paramRef
+        Slot::field(3, 0), // matchResources
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_LIST: Type = Type {
@@ -96,6 +130,10 @@ pub(super) static MUTATING_ADMISSION_POLICY_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static MUTATING_ADMISSION_POLICY_SPEC: Type = Type {
@@ -110,6 +148,15 @@ pub(super) static MUTATING_ADMISSION_POLICY_SPEC: Type = Type {
         Field { name: "reinvocationPolicy", ty: String, required: false, default: Absent, merge: None },
         Field { name: "variables", ty: List(&Object(&VARIABLE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // paramKind
+        Slot::field(2, 2), // matchConstraints
+        Slot::field(3, 6), // variables
+        Slot::field(4, 3), // mutations
+        Slot::field(5, 0), // failurePolicy
+        Slot::field(6, 1), // matchConditions
+        Slot::omitempty(7, 5), // reinvocationPolicy
+    ]),
 };
 
 pub(super) static MUTATION: Type = Type {
@@ -120,6 +167,11 @@ pub(super) static MUTATION: Type = Type {
         Field { name: "jsonPatch", ty: Object(&JSON_PATCH), required: false, default: Absent, merge: None },
         Field { name: "patchType", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(2, 2), // patchType
+        Slot::field(3, 0), // applyConfiguration
+        Slot::field(4, 1), // jsonPatch
+    ]),
 };
 
 pub(super) static NAMED_RULE_WITH_OPERATIONS: Type = Type {
@@ -133,6 +185,18 @@ pub(super) static NAMED_RULE_WITH_OPERATIONS: Type = Type {
         Field { name: "resources", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "scope", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // resourceNames
+        Slot::inline(2, &[
+            Slot::field(1, 2), // operations
+            Slot::inline(2, &[
+                Slot::field(1, 0), // apiGroups
+                Slot::field(2, 1), // apiVersions
+                Slot::field(3, 4), // resources
+                Slot::field(4, 5), // scope
+            ]),
+        ]),
+    ]),
 };
 
 pub(super) static PARAM_KIND: Type = Type {
@@ -142,6 +206,10 @@ pub(super) static PARAM_KIND: Type = Type {
         Field { name: "apiVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiVersion
+        Slot::omitempty(2, 1), // kind
+    ]),
 };
 
 pub(super) static PARAM_REF: Type = Type {
@@ -153,6 +221,12 @@ pub(super) static PARAM_REF: Type = Type {
         Field { name: "parameterNotFoundAction", ty: String, required: false, default: Absent, merge: None },
         Field { name: "selector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+        Slot::omitempty(2, 1), // namespace
+        Slot::field(3, 3), // selector
+        Slot::field(4, 2), // parameterNotFoundAction
+    ]),
 };
 
 pub(super) static VARIABLE: Type = Type {
@@ -162,4 +236,8 @@ pub(super) static VARIABLE: Type = Type {
         Field { name: "expression", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // expression
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -19,6 +19,14 @@ pub(super) static CUSTOM_RESOURCE_COLUMN_DEFINITION: Type = Type {
         Field { name: "priority", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // name
+        Slot::field(2, 5), // type
+        Slot::omitempty(3, 1), // format
+        Slot::omitempty(4, 0), // description
+        Slot::omitempty(5, 4), // priority
+        Slot::field(6, 2), // jsonPath
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_CONVERSION: Type = Type {
@@ -28,6 +36,10 @@ pub(super) static CUSTOM_RESOURCE_CONVERSION: Type = Type {
         Field { name: "strategy", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "webhook", ty: Object(&WEBHOOK_CONVERSION), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // strategy
+        Slot::field(2, 1), // webhook
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION: Type = Type {
@@ -40,6 +52,11 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION: Type = Type {
         Field { name: "spec", ty: Object(&CUSTOM_RESOURCE_DEFINITION_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&CUSTOM_RESOURCE_DEFINITION_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_CONDITION: Type = Type {
@@ -53,6 +70,14 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 3), // reason
+        Slot::omitempty(5, 1), // message
+        Slot::omitempty(6, 2), // observedGeneration
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_LIST: Type = Type {
@@ -64,6 +89,10 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_NAMES: Type = Type {
@@ -77,6 +106,14 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_NAMES: Type = Type {
         Field { name: "shortNames", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "singular", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // plural
+        Slot::omitempty(2, 5), // singular
+        Slot::field(3, 4), // shortNames
+        Slot::field(4, 1), // kind
+        Slot::omitempty(5, 2), // listKind
+        Slot::field(6, 0), // categories
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_SPEC: Type = Type {
@@ -90,6 +127,14 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_SPEC: Type = Type {
         Field { name: "scope", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "versions", ty: List(&Object(&CUSTOM_RESOURCE_DEFINITION_VERSION)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // group
+        Slot::field(3, 2), // names
+        Slot::field(4, 4), // scope
+        Slot::field(7, 5), // versions
+        Slot::field(9, 0), // conversion
+        Slot::omitempty(10, 3), // preserveUnknownFields
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_STATUS: Type = Type {
@@ -101,6 +146,12 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_STATUS: Type = Type {
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "storedVersions", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // conditions
+        Slot::field(2, 0), // acceptedNames
+        Slot::field(3, 3), // storedVersions
+        Slot::omitempty(4, 2), // observedGeneration
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_DEFINITION_VERSION: Type = Type {
@@ -117,6 +168,17 @@ pub(super) static CUSTOM_RESOURCE_DEFINITION_VERSION: Type = Type {
         Field { name: "storage", ty: Boolean, required: true, default: Flag(false), merge: None },
         Field { name: "subresources", ty: Object(&CUSTOM_RESOURCE_SUBRESOURCES), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // name
+        Slot::field(2, 6), // served
+        Slot::field(3, 7), // storage
+        Slot::field(4, 4), // schema
+        Slot::field(5, 8), // subresources
+        Slot::field(6, 0), // additionalPrinterColumns
+        Slot::omitempty(7, 1), // deprecated
+        Slot::field(8, 2), // deprecationWarning
+        Slot::field(9, 5), // selectableFields
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_SUBRESOURCE_SCALE: Type = Type {
@@ -127,6 +189,11 @@ pub(super) static CUSTOM_RESOURCE_SUBRESOURCE_SCALE: Type = Type {
         Field { name: "specReplicasPath", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "statusReplicasPath", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // specReplicasPath
+        Slot::field(2, 2), // statusReplicasPath
+        Slot::field(3, 0), // labelSelectorPath
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_SUBRESOURCE_STATUS: Type = Type {
@@ -134,6 +201,8 @@ pub(super) static CUSTOM_RESOURCE_SUBRESOURCE_STATUS: Type = Type {
     kinds: &[], unions: &[],
     fields: &[
     ],
+    message: Some(&[
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_SUBRESOURCES: Type = Type {
@@ -143,6 +212,10 @@ pub(super) static CUSTOM_RESOURCE_SUBRESOURCES: Type = Type {
         Field { name: "scale", ty: Object(&CUSTOM_RESOURCE_SUBRESOURCE_SCALE), required: false, default: Absent, merge: None },
         Field { name: "status", ty: Object(&CUSTOM_RESOURCE_SUBRESOURCE_STATUS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // status
+        Slot::field(2, 0), // scale
+    ]),
 };
 
 pub(super) static CUSTOM_RESOURCE_VALIDATION: Type = Type {
@@ -151,6 +224,9 @@ pub(super) static CUSTOM_RESOURCE_VALIDATION: Type = Type {
     fields: &[
         Field { name: "openAPIV3Schema", ty: Object(&JSON_SCHEMA_PROPS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // openAPIV3Schema
+    ]),
 };
 
 pub(super) static EXTERNAL_DOCUMENTATION: Type = Type {
@@ -160,6 +236,10 @@ pub(super) static EXTERNAL_DOCUMENTATION: Type = Type {
         Field { name: "description", ty: String, required: false, default: Absent, merge: None },
         Field { name: "url", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // description
+        Slot::omitempty(2, 1), // url
+    ]),
 };
 
 pub(super) static JSON_SCHEMA_PROPS: Type = Type {
@@ -211,6 +291,52 @@ pub(super) static JSON_SCHEMA_PROPS: Type = Type {
         Field { name: "x-kubernetes-preserve-unknown-fields", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "x-kubernetes-validations", ty: List(&Object(&VALIDATION_RULE)), required: false, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 16), // id
+        Slot::omitempty(2, 1), // $schema
+        Slot::field(3, 0), // $ref
+        Slot::omitempty(4, 9), // description
+        Slot::omitempty(5, 35), // type
+        Slot::omitempty(6, 15), // format
+        Slot::omitempty(7, 34), // title
+        Slot::field(8, 6), // default
+        Slot::field(9, 21), // maximum
+        Slot::omitempty(10, 12), // exclusiveMaximum
+        Slot::field(11, 25), // minimum
+        Slot::omitempty(12, 13), // exclusiveMinimum
+        Slot::field(13, 19), // maxLength
+        Slot::field(14, 23), // minLength
+        Slot::omitempty(15, 30), // pattern
+        Slot::field(16, 18), // maxItems
+        Slot::field(17, 22), // minItems
+        Slot::omitempty(18, 36), // uniqueItems
+        Slot::field(19, 26), // multipleOf
+        Slot::field(20, 10), // enum
+        Slot::field(21, 20), // maxProperties
+        Slot::field(22, 24), // minProperties
+        Slot::field(23, 33), // required
+        Slot::field(24, 17), // items
+        Slot::field(25, 4), // allOf
+        Slot::field(26, 29), // oneOf
+        Slot::field(27, 5), // anyOf
+        Slot::field(28, 27), // not
+        Slot::field(29, 32), // properties
+        Slot::field(30, 3), // additionalProperties
+        Slot::field(31, 31), // patternProperties
+        Slot::field(32, 8), // dependencies
+        Slot::field(33, 2), // additionalItems
+        Slot::field(34, 7), // definitions
+        Slot::field(35, 14), // externalDocs
+        Slot::field(36, 11), // example
+        Slot::omitempty(37, 28), // nullable
+        Slot::field(38, 42), // x-kubernetes-preserve-unknown-fields
+        Slot::omitempty(39, 37), // x-kubernetes-embedded-resource
+        Slot::omitempty(40, 38), // x-kubernetes-int-or-string
+        Slot::field(41, 39), // x-kubernetes-list-map-keys
+        Slot::field(42, 40), // x-kubernetes-list-type
+        Slot::field(43, 41), // x-kubernetes-map-type
+        Slot::field(44, 43), // x-kubernetes-validations
+    ]),
 };
 
 pub(super) static SELECTABLE_FIELD: Type = Type {
@@ -219,6 +345,9 @@ pub(super) static SELECTABLE_FIELD: Type = Type {
     fields: &[
         Field { name: "jsonPath", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // jsonPath
+    ]),
 };
 
 pub(super) static SERVICE_REFERENCE: Type = Type {
@@ -230,6 +359,12 @@ pub(super) static SERVICE_REFERENCE: Type = Type {
         Field { name: "path", ty: String, required: false, default: Absent, merge: None },
         Field { name: "port", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // namespace
+        Slot::field(2, 0), // name
+        Slot::field(3, 2), // path
+        Slot::field(4, 3), // port
+    ]),
 };
 
 pub(super) static VALIDATION_RULE: Type = Type {
@@ -243,6 +378,14 @@ pub(super) static VALIDATION_RULE: Type = Type {
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
         Field { name: "rule", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // rule
+        Slot::omitempty(2, 1), // message
+        Slot::omitempty(3, 2), // messageExpression
+        Slot::field(4, 4), // reason
+        Slot::omitempty(5, 0), // fieldPath
+        Slot::field(6, 3), // optionalOldSelf
+    ]),
 };
 
 pub(super) static WEBHOOK_CLIENT_CONFIG: Type = Type {
@@ -253,6 +396,11 @@ pub(super) static WEBHOOK_CLIENT_CONFIG: Type = Type {
         Field { name: "service", ty: Object(&SERVICE_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "url", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // service
+        Slot::omitempty(2, 0), // caBundle
+        Slot::field(3, 2), // url
+    ]),
 };
 
 pub(super) static WEBHOOK_CONVERSION: Type = Type {
@@ -262,4 +410,8 @@ pub(super) static WEBHOOK_CONVERSION: Type = Type {
         Field { name: "clientConfig", ty: Object(&WEBHOOK_CLIENT_CONFIG), required: false, default: Absent, merge: None },
         Field { name: "conversionReviewVersions", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(2, 0), // clientConfig
+        Slot::field(3, 1), // conversionReviewVersions
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -17,6 +17,11 @@ pub(super) static API_SERVICE: Type = Type {
         Field { name: "spec", ty: Object(&API_SERVICE_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&API_SERVICE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static API_SERVICE_CONDITION: Type = Type {
@@ -29,6 +34,13 @@ pub(super) static API_SERVICE_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static API_SERVICE_LIST: Type = Type {
@@ -40,6 +52,10 @@ pub(super) static API_SERVICE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static API_SERVICE_SPEC: Type = Type {
@@ -54,6 +70,15 @@ pub(super) static API_SERVICE_SPEC: Type = Type {
         Field { name: "version", ty: String, required: false, default: Absent, merge: None },
         Field { name: "versionPriority", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // service
+        Slot::omitempty(2, 1), // group
+        Slot::omitempty(3, 5), // version
+        Slot::omitempty(4, 3), // insecureSkipTLSVerify
+        Slot::omitempty(5, 0), // caBundle
+        Slot::field(7, 2), // groupPriorityMinimum
+        Slot::field(8, 6), // versionPriority
+    ]),
 };
 
 pub(super) static API_SERVICE_STATUS: Type = Type {
@@ -62,6 +87,9 @@ pub(super) static API_SERVICE_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&API_SERVICE_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };
 
 pub(super) static SERVICE_REFERENCE: Type = Type {
@@ -72,4 +100,9 @@ pub(super) static SERVICE_REFERENCE: Type = Type {
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
         Field { name: "port", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // namespace
+        Slot::omitempty(2, 0), // name
+        Slot::field(3, 2), // port
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Set), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -17,6 +17,12 @@ pub(super) static SERVER_STORAGE_VERSION: Type = Type {
         Field { name: "encodingVersion", ty: String, required: true, default: Absent, merge: None },
         Field { name: "servedVersions", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiServerID
+        Slot::omitempty(2, 2), // encodingVersion
+        Slot::field(3, 1), // decodableVersions
+        Slot::field(4, 3), // servedVersions
+    ]),
 };
 
 pub(super) static STORAGE_VERSION: Type = Type {
@@ -29,6 +35,11 @@ pub(super) static STORAGE_VERSION: Type = Type {
         Field { name: "spec", ty: Object(&STORAGE_VERSION_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&STORAGE_VERSION_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_CONDITION: Type = Type {
@@ -42,6 +53,14 @@ pub(super) static STORAGE_VERSION_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::omitempty(3, 2), // observedGeneration
+        Slot::field(4, 0), // lastTransitionTime
+        Slot::field(5, 3), // reason
+        Slot::omitempty(6, 1), // message
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_LIST: Type = Type {
@@ -53,6 +72,10 @@ pub(super) static STORAGE_VERSION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_SPEC: Type = Type {
@@ -60,6 +83,8 @@ pub(super) static STORAGE_VERSION_SPEC: Type = Type {
     kinds: &[], unions: &[],
     fields: &[
     ],
+    message: Some(&[
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_STATUS: Type = Type {
@@ -70,4 +95,9 @@ pub(super) static STORAGE_VERSION_STATUS: Type = Type {
         Field { name: "conditions", ty: List(&Object(&STORAGE_VERSION_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "storageVersions", ty: List(&Object(&SERVER_STORAGE_VERSION)), required: false, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // storageVersions
+        Slot::field(2, 0), // commonEncodingVersion
+        Slot::field(3, 1), // conditions
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
 static M1: Merge = Merge { list_type: None, list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: true, patch_key: None };
@@ -18,6 +18,11 @@ pub(super) static CONTROLLER_REVISION: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "revision", ty: Int64, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // data
+        Slot::field(3, 4), // revision
+    ]),
 };
 
 pub(super) static CONTROLLER_REVISION_LIST: Type = Type {
@@ -29,6 +34,10 @@ pub(super) static CONTROLLER_REVISION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static DAEMON_SET: Type = Type {
@@ -41,6 +50,11 @@ pub(super) static DAEMON_SET: Type = Type {
         Field { name: "spec", ty: Object(&DAEMON_SET_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&DAEMON_SET_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static DAEMON_SET_CONDITION: Type = Type {
@@ -53,6 +67,13 @@ pub(super) static DAEMON_SET_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static DAEMON_SET_LIST: Type = Type {
@@ -64,6 +85,10 @@ pub(super) static DAEMON_SET_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static DAEMON_SET_SPEC: Type = Type {
@@ -76,6 +101,13 @@ pub(super) static DAEMON_SET_SPEC: Type = Type {
         Field { name: "template", ty: Object(&super::core_v1::POD_TEMPLATE_SPEC), required: true, default: Struct, merge: None },
         Field { name: "updateStrategy", ty: Object(&DAEMON_SET_UPDATE_STRATEGY), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // selector
+        Slot::field(2, 3), // template
+        Slot::field(3, 4), // updateStrategy
+        Slot::omitempty(4, 0), // minReadySeconds
+        Slot::field(6, 1), // revisionHistoryLimit
+    ]),
 };
 
 pub(super) static DAEMON_SET_STATUS: Type = Type {
@@ -93,6 +125,18 @@ pub(super) static DAEMON_SET_STATUS: Type = Type {
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "updatedNumberScheduled", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // currentNumberScheduled
+        Slot::field(2, 5), // numberMisscheduled
+        Slot::field(3, 3), // desiredNumberScheduled
+        Slot::field(4, 6), // numberReady
+        Slot::omitempty(5, 8), // observedGeneration
+        Slot::omitempty(6, 9), // updatedNumberScheduled
+        Slot::omitempty(7, 4), // numberAvailable
+        Slot::omitempty(8, 7), // numberUnavailable
+        Slot::field(9, 0), // collisionCount
+        Slot::field(10, 1), // conditions
+    ]),
 };
 
 pub(super) static DAEMON_SET_UPDATE_STRATEGY: Type = Type {
@@ -102,6 +146,10 @@ pub(super) static DAEMON_SET_UPDATE_STRATEGY: Type = Type {
         Field { name: "rollingUpdate", ty: Object(&ROLLING_UPDATE_DAEMON_SET), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // type
+        Slot::field(2, 0), // rollingUpdate
+    ]),
 };
 
 pub(super) static DEPLOYMENT: Type = Type {
@@ -114,6 +162,11 @@ pub(super) static DEPLOYMENT: Type = Type {
         Field { name: "spec", ty: Object(&DEPLOYMENT_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&DEPLOYMENT_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static DEPLOYMENT_CONDITION: Type = Type {
@@ -127,6 +180,14 @@ pub(super) static DEPLOYMENT_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::omitempty(4, 3), // reason
+        Slot::omitempty(5, 2), // message
+        Slot::field(6, 1), // lastUpdateTime
+        Slot::field(7, 0), // lastTransitionTime
+    ]),
 };
 
 pub(super) static DEPLOYMENT_LIST: Type = Type {
@@ -138,6 +199,10 @@ pub(super) static DEPLOYMENT_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static DEPLOYMENT_SPEC: Type = Type {
@@ -153,6 +218,16 @@ pub(super) static DEPLOYMENT_SPEC: Type = Type {
         Field { name: "strategy", ty: Object(&DEPLOYMENT_STRATEGY), required: false, default: Struct, merge: Some(&M1) },
         Field { name: "template", ty: Object(&super::core_v1::POD_TEMPLATE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // replicas
+        Slot::field(2, 5), // selector
+        Slot::field(3, 7), // template
+        Slot::field(4, 6), // strategy
+        Slot::omitempty(5, 0), // minReadySeconds
+        Slot::field(6, 4), // revisionHistoryLimit
+        Slot::omitempty(7, 1), // paused
+        Slot::field(9, 2), // progressDeadlineSeconds
+    ]),
 };
 
 pub(super) static DEPLOYMENT_STATUS: Type = Type {
@@ -169,6 +244,17 @@ pub(super) static DEPLOYMENT_STATUS: Type = Type {
         Field { name: "unavailableReplicas", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "updatedReplicas", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // observedGeneration
+        Slot::omitempty(2, 5), // replicas
+        Slot::omitempty(3, 8), // updatedReplicas
+        Slot::omitempty(4, 0), // availableReplicas
+        Slot::omitempty(5, 7), // unavailableReplicas
+        Slot::field(6, 2), // conditions
+        Slot::omitempty(7, 4), // readyReplicas
+        Slot::field(8, 1), // collisionCount
+        Slot::field(9, 6), // terminatingReplicas
+    ]),
 };
 
 pub(super) static DEPLOYMENT_STRATEGY: Type = Type {
@@ -178,6 +264,10 @@ pub(super) static DEPLOYMENT_STRATEGY: Type = Type {
         Field { name: "rollingUpdate", ty: Object(&ROLLING_UPDATE_DEPLOYMENT), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // type
+        Slot::field(2, 0), // rollingUpdate
+    ]),
 };
 
 pub(super) static REPLICA_SET: Type = Type {
@@ -190,6 +280,11 @@ pub(super) static REPLICA_SET: Type = Type {
         Field { name: "spec", ty: Object(&REPLICA_SET_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&REPLICA_SET_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static REPLICA_SET_CONDITION: Type = Type {
@@ -202,6 +297,13 @@ pub(super) static REPLICA_SET_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static REPLICA_SET_LIST: Type = Type {
@@ -213,6 +315,10 @@ pub(super) static REPLICA_SET_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static REPLICA_SET_SPEC: Type = Type {
@@ -224,6 +330,12 @@ pub(super) static REPLICA_SET_SPEC: Type = Type {
         Field { name: "selector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: true, default: Absent, merge: None },
         Field { name: "template", ty: Object(&super::core_v1::POD_TEMPLATE_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // replicas
+        Slot::field(2, 2), // selector
+        Slot::field(3, 3), // template
+        Slot::omitempty(4, 0), // minReadySeconds
+    ]),
 };
 
 pub(super) static REPLICA_SET_STATUS: Type = Type {
@@ -238,6 +350,15 @@ pub(super) static REPLICA_SET_STATUS: Type = Type {
         Field { name: "replicas", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "terminatingReplicas", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // replicas
+        Slot::omitempty(2, 2), // fullyLabeledReplicas
+        Slot::omitempty(3, 3), // observedGeneration
+        Slot::omitempty(4, 4), // readyReplicas
+        Slot::omitempty(5, 0), // availableReplicas
+        Slot::field(6, 1), // conditions
+        Slot::field(7, 6), // terminatingReplicas
+    ]),
 };
 
 pub(super) static ROLLING_UPDATE_DAEMON_SET: Type = Type {
@@ -247,6 +368,10 @@ pub(super) static ROLLING_UPDATE_DAEMON_SET: Type = Type {
         Field { name: "maxSurge", ty: IntOrString, required: false, default: Absent, merge: None },
         Field { name: "maxUnavailable", ty: IntOrString, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // maxUnavailable
+        Slot::field(2, 0), // maxSurge
+    ]),
 };
 
 pub(super) static ROLLING_UPDATE_DEPLOYMENT: Type = Type {
@@ -256,6 +381,10 @@ pub(super) static ROLLING_UPDATE_DEPLOYMENT: Type = Type {
         Field { name: "maxSurge", ty: IntOrString, required: false, default: Absent, merge: None },
         Field { name: "maxUnavailable", ty: IntOrString, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // maxUnavailable
+        Slot::field(2, 0), // maxSurge
+    ]),
 };
 
 pub(super) static ROLLING_UPDATE_STATEFUL_SET_STRATEGY: Type = Type {
@@ -265,6 +394,10 @@ pub(super) static ROLLING_UPDATE_STATEFUL_SET_STRATEGY: Type = Type {
         Field { name: "maxUnavailable", ty: IntOrString, required: false, default: Absent, merge: None },
         Field { name: "partition", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // partition
+        Slot::field(2, 0), // maxUnavailable
+    ]),
 };
 
 pub(super) static STATEFUL_SET: Type = Type {
@@ -277,6 +410,11 @@ pub(super) static STATEFUL_SET: Type = Type {
         Field { name: "spec", ty: Object(&STATEFUL_SET_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&STATEFUL_SET_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static STATEFUL_SET_CONDITION: Type = Type {
@@ -289,6 +427,13 @@ pub(super) static STATEFUL_SET_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static STATEFUL_SET_LIST: Type = Type {
@@ -300,6 +445,10 @@ pub(super) static STATEFUL_SET_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static STATEFUL_SET_ORDINALS: Type = Type {
@@ -308,6 +457,9 @@ pub(super) static STATEFUL_SET_ORDINALS: Type = Type {
     fields: &[
         Field { name: "start", ty: Int32, required: false, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // start
+    ]),
 };
 
 pub(super) static STATEFUL_SET_PERSISTENT_VOLUME_CLAIM_RETENTION_POLICY: Type = Type {
@@ -317,6 +469,10 @@ pub(super) static STATEFUL_SET_PERSISTENT_VOLUME_CLAIM_RETENTION_POLICY: Type = 
         Field { name: "whenDeleted", ty: String, required: false, default: Absent, merge: None },
         Field { name: "whenScaled", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // whenDeleted
+        Slot::omitempty(2, 1), // whenScaled
+    ]),
 };
 
 pub(super) static STATEFUL_SET_SPEC: Type = Type {
@@ -335,6 +491,19 @@ pub(super) static STATEFUL_SET_SPEC: Type = Type {
         Field { name: "updateStrategy", ty: Object(&STATEFUL_SET_UPDATE_STRATEGY), required: false, default: Struct, merge: None },
         Field { name: "volumeClaimTemplates", ty: List(&Object(&super::core_v1::PERSISTENT_VOLUME_CLAIM)), required: false, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // replicas
+        Slot::field(2, 6), // selector
+        Slot::field(3, 8), // template
+        Slot::field(4, 10), // volumeClaimTemplates
+        Slot::field(5, 7), // serviceName
+        Slot::omitempty(6, 3), // podManagementPolicy
+        Slot::field(7, 9), // updateStrategy
+        Slot::field(8, 5), // revisionHistoryLimit
+        Slot::omitempty(9, 0), // minReadySeconds
+        Slot::field(10, 2), // persistentVolumeClaimRetentionPolicy
+        Slot::field(11, 1), // ordinals
+    ]),
 };
 
 pub(super) static STATEFUL_SET_STATUS: Type = Type {
@@ -352,6 +521,18 @@ pub(super) static STATEFUL_SET_STATUS: Type = Type {
         Field { name: "updateRevision", ty: String, required: false, default: Absent, merge: None },
         Field { name: "updatedReplicas", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 5), // observedGeneration
+        Slot::field(2, 7), // replicas
+        Slot::omitempty(3, 6), // readyReplicas
+        Slot::omitempty(4, 3), // currentReplicas
+        Slot::omitempty(5, 9), // updatedReplicas
+        Slot::omitempty(6, 4), // currentRevision
+        Slot::omitempty(7, 8), // updateRevision
+        Slot::field(9, 1), // collisionCount
+        Slot::field(10, 2), // conditions
+        Slot::field(11, 0), // availableReplicas
+    ]),
 };
 
 pub(super) static STATEFUL_SET_UPDATE_STRATEGY: Type = Type {
@@ -361,4 +542,8 @@ pub(super) static STATEFUL_SET_UPDATE_STRATEGY: Type = Type {
         Field { name: "rollingUpdate", ty: Object(&ROLLING_UPDATE_STATEFUL_SET_STRATEGY), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // type
+        Slot::field(2, 0), // rollingUpdate
+    ]),
 };

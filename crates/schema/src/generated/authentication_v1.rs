@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 
@@ -15,6 +15,12 @@ pub(super) static BOUND_OBJECT_REFERENCE: Type = Type {
         Field { name: "name", ty: String, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // kind
+        Slot::omitempty(2, 0), // apiVersion
+        Slot::omitempty(3, 2), // name
+        Slot::omitempty(4, 3), // uid
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_REVIEW: Type = Type {
@@ -26,6 +32,10 @@ pub(super) static SELF_SUBJECT_REVIEW: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SELF_SUBJECT_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // status
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_REVIEW_STATUS: Type = Type {
@@ -34,6 +44,9 @@ pub(super) static SELF_SUBJECT_REVIEW_STATUS: Type = Type {
     fields: &[
         Field { name: "userInfo", ty: Object(&USER_INFO), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // userInfo
+    ]),
 };
 
 pub(super) static TOKEN_REQUEST: Type = Type {
@@ -46,6 +59,11 @@ pub(super) static TOKEN_REQUEST: Type = Type {
         Field { name: "spec", ty: Object(&TOKEN_REQUEST_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&TOKEN_REQUEST_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static TOKEN_REQUEST_SPEC: Type = Type {
@@ -56,6 +74,11 @@ pub(super) static TOKEN_REQUEST_SPEC: Type = Type {
         Field { name: "boundObjectRef", ty: Object(&BOUND_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "expirationSeconds", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // audiences
+        Slot::field(3, 1), // boundObjectRef
+        Slot::field(4, 2), // expirationSeconds
+    ]),
 };
 
 pub(super) static TOKEN_REQUEST_STATUS: Type = Type {
@@ -65,6 +88,10 @@ pub(super) static TOKEN_REQUEST_STATUS: Type = Type {
         Field { name: "expirationTimestamp", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "token", ty: String, required: false, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // token
+        Slot::field(2, 0), // expirationTimestamp
+    ]),
 };
 
 pub(super) static TOKEN_REVIEW: Type = Type {
@@ -77,6 +104,11 @@ pub(super) static TOKEN_REVIEW: Type = Type {
         Field { name: "spec", ty: Object(&TOKEN_REVIEW_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&TOKEN_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static TOKEN_REVIEW_SPEC: Type = Type {
@@ -86,6 +118,10 @@ pub(super) static TOKEN_REVIEW_SPEC: Type = Type {
         Field { name: "audiences", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "token", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // token
+        Slot::field(2, 0), // audiences
+    ]),
 };
 
 pub(super) static TOKEN_REVIEW_STATUS: Type = Type {
@@ -97,6 +133,12 @@ pub(super) static TOKEN_REVIEW_STATUS: Type = Type {
         Field { name: "error", ty: String, required: false, default: Absent, merge: None },
         Field { name: "user", ty: Object(&USER_INFO), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // authenticated
+        Slot::field(2, 3), // user
+        Slot::omitempty(3, 2), // error
+        Slot::field(4, 0), // audiences
+    ]),
 };
 
 pub(super) static USER_INFO: Type = Type {
@@ -108,4 +150,10 @@ pub(super) static USER_INFO: Type = Type {
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
         Field { name: "username", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // username
+        Slot::omitempty(2, 2), // uid
+        Slot::field(3, 1), // groups
+        Slot::field(4, 0), // extra
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 
@@ -13,6 +13,10 @@ pub(super) static FIELD_SELECTOR_ATTRIBUTES: Type = Type {
         Field { name: "rawSelector", ty: String, required: false, default: Absent, merge: None },
         Field { name: "requirements", ty: List(&Object(&super::meta_v1::FIELD_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // rawSelector
+        Slot::field(2, 1), // requirements
+    ]),
 };
 
 pub(super) static LABEL_SELECTOR_ATTRIBUTES: Type = Type {
@@ -22,6 +26,10 @@ pub(super) static LABEL_SELECTOR_ATTRIBUTES: Type = Type {
         Field { name: "rawSelector", ty: String, required: false, default: Absent, merge: None },
         Field { name: "requirements", ty: List(&Object(&super::meta_v1::LABEL_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // rawSelector
+        Slot::field(2, 1), // requirements
+    ]),
 };
 
 pub(super) static LOCAL_SUBJECT_ACCESS_REVIEW: Type = Type {
@@ -34,6 +42,11 @@ pub(super) static LOCAL_SUBJECT_ACCESS_REVIEW: Type = Type {
         Field { name: "spec", ty: Object(&SUBJECT_ACCESS_REVIEW_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SUBJECT_ACCESS_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static NON_RESOURCE_ATTRIBUTES: Type = Type {
@@ -43,6 +56,10 @@ pub(super) static NON_RESOURCE_ATTRIBUTES: Type = Type {
         Field { name: "path", ty: String, required: false, default: Absent, merge: None },
         Field { name: "verb", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // path
+        Slot::omitempty(2, 1), // verb
+    ]),
 };
 
 pub(super) static NON_RESOURCE_RULE: Type = Type {
@@ -52,6 +69,10 @@ pub(super) static NON_RESOURCE_RULE: Type = Type {
         Field { name: "nonResourceURLs", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // verbs
+        Slot::field(2, 0), // nonResourceURLs
+    ]),
 };
 
 pub(super) static RESOURCE_ATTRIBUTES: Type = Type {
@@ -68,6 +89,17 @@ pub(super) static RESOURCE_ATTRIBUTES: Type = Type {
         Field { name: "verb", ty: String, required: false, default: Absent, merge: None },
         Field { name: "version", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 4), // namespace
+        Slot::omitempty(2, 7), // verb
+        Slot::omitempty(3, 1), // group
+        Slot::omitempty(4, 8), // version
+        Slot::omitempty(5, 5), // resource
+        Slot::omitempty(6, 6), // subresource
+        Slot::omitempty(7, 3), // name
+        Slot::field(8, 0), // fieldSelector
+        Slot::field(9, 2), // labelSelector
+    ]),
 };
 
 pub(super) static RESOURCE_RULE: Type = Type {
@@ -79,6 +111,12 @@ pub(super) static RESOURCE_RULE: Type = Type {
         Field { name: "resources", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // verbs
+        Slot::field(2, 0), // apiGroups
+        Slot::field(3, 2), // resources
+        Slot::field(4, 1), // resourceNames
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_ACCESS_REVIEW: Type = Type {
@@ -91,6 +129,11 @@ pub(super) static SELF_SUBJECT_ACCESS_REVIEW: Type = Type {
         Field { name: "spec", ty: Object(&SELF_SUBJECT_ACCESS_REVIEW_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SUBJECT_ACCESS_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_ACCESS_REVIEW_SPEC: Type = Type {
@@ -100,6 +143,10 @@ pub(super) static SELF_SUBJECT_ACCESS_REVIEW_SPEC: Type = Type {
         Field { name: "nonResourceAttributes", ty: Object(&NON_RESOURCE_ATTRIBUTES), required: false, default: Absent, merge: None },
         Field { name: "resourceAttributes", ty: Object(&RESOURCE_ATTRIBUTES), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // resourceAttributes
+        Slot::field(2, 0), // nonResourceAttributes
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_RULES_REVIEW: Type = Type {
@@ -112,6 +159,11 @@ pub(super) static SELF_SUBJECT_RULES_REVIEW: Type = Type {
         Field { name: "spec", ty: Object(&SELF_SUBJECT_RULES_REVIEW_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SUBJECT_RULES_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SELF_SUBJECT_RULES_REVIEW_SPEC: Type = Type {
@@ -120,6 +172,9 @@ pub(super) static SELF_SUBJECT_RULES_REVIEW_SPEC: Type = Type {
     fields: &[
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // namespace
+    ]),
 };
 
 pub(super) static SUBJECT_ACCESS_REVIEW: Type = Type {
@@ -132,6 +187,11 @@ pub(super) static SUBJECT_ACCESS_REVIEW: Type = Type {
         Field { name: "spec", ty: Object(&SUBJECT_ACCESS_REVIEW_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SUBJECT_ACCESS_REVIEW_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SUBJECT_ACCESS_REVIEW_SPEC: Type = Type {
@@ -145,6 +205,14 @@ pub(super) static SUBJECT_ACCESS_REVIEW_SPEC: Type = Type {
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // resourceAttributes
+        Slot::field(2, 2), // nonResourceAttributes
+        Slot::omitempty(3, 5), // user
+        Slot::field(4, 1), // groups
+        Slot::field(5, 0), // extra
+        Slot::omitempty(6, 4), // uid
+    ]),
 };
 
 pub(super) static SUBJECT_ACCESS_REVIEW_STATUS: Type = Type {
@@ -156,6 +224,12 @@ pub(super) static SUBJECT_ACCESS_REVIEW_STATUS: Type = Type {
         Field { name: "evaluationError", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // allowed
+        Slot::omitempty(2, 3), // reason
+        Slot::omitempty(3, 2), // evaluationError
+        Slot::omitempty(4, 1), // denied
+    ]),
 };
 
 pub(super) static SUBJECT_RULES_REVIEW_STATUS: Type = Type {
@@ -167,4 +241,10 @@ pub(super) static SUBJECT_RULES_REVIEW_STATUS: Type = Type {
         Field { name: "nonResourceRules", ty: List(&Object(&NON_RESOURCE_RULE)), required: true, default: Absent, merge: Some(&M0) },
         Field { name: "resourceRules", ty: List(&Object(&RESOURCE_RULE)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // resourceRules
+        Slot::field(2, 2), // nonResourceRules
+        Slot::field(3, 1), // incomplete
+        Slot::omitempty(4, 0), // evaluationError
+    ]),
 };

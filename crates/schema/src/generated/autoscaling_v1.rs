@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static CROSS_VERSION_OBJECT_REFERENCE: Type = Type {
@@ -13,6 +13,11 @@ pub(super) static CROSS_VERSION_OBJECT_REFERENCE: Type = Type {
         Field { name: "kind", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // kind
+        Slot::field(2, 2), // name
+        Slot::omitempty(3, 0), // apiVersion
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER: Type = Type {
@@ -25,6 +30,11 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER: Type = Type {
         Field { name: "spec", ty: Object(&HORIZONTAL_POD_AUTOSCALER_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&HORIZONTAL_POD_AUTOSCALER_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_LIST: Type = Type {
@@ -36,6 +46,10 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_SPEC: Type = Type {
@@ -47,6 +61,12 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_SPEC: Type = Type {
         Field { name: "scaleTargetRef", ty: Object(&CROSS_VERSION_OBJECT_REFERENCE), required: true, default: Struct, merge: None },
         Field { name: "targetCPUUtilizationPercentage", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // scaleTargetRef
+        Slot::field(2, 1), // minReplicas
+        Slot::field(3, 0), // maxReplicas
+        Slot::field(4, 3), // targetCPUUtilizationPercentage
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_STATUS: Type = Type {
@@ -59,6 +79,13 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_STATUS: Type = Type {
         Field { name: "lastScaleTime", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // observedGeneration
+        Slot::field(2, 3), // lastScaleTime
+        Slot::field(3, 1), // currentReplicas
+        Slot::field(4, 2), // desiredReplicas
+        Slot::field(5, 0), // currentCPUUtilizationPercentage
+    ]),
 };
 
 pub(super) static SCALE: Type = Type {
@@ -71,6 +98,11 @@ pub(super) static SCALE: Type = Type {
         Field { name: "spec", ty: Object(&SCALE_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SCALE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SCALE_SPEC: Type = Type {
@@ -79,6 +111,9 @@ pub(super) static SCALE_SPEC: Type = Type {
     fields: &[
         Field { name: "replicas", ty: Int32, required: false, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // replicas
+    ]),
 };
 
 pub(super) static SCALE_STATUS: Type = Type {
@@ -88,4 +123,8 @@ pub(super) static SCALE_STATUS: Type = Type {
         Field { name: "replicas", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "selector", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // replicas
+        Slot::omitempty(2, 1), // selector
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -15,6 +15,11 @@ pub(super) static CONTAINER_RESOURCE_METRIC_SOURCE: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "target", ty: Object(&METRIC_TARGET), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 2), // target
+        Slot::field(3, 0), // container
+    ]),
 };
 
 pub(super) static CONTAINER_RESOURCE_METRIC_STATUS: Type = Type {
@@ -25,6 +30,11 @@ pub(super) static CONTAINER_RESOURCE_METRIC_STATUS: Type = Type {
         Field { name: "current", ty: Object(&METRIC_VALUE_STATUS), required: true, default: Struct, merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // name
+        Slot::field(2, 1), // current
+        Slot::field(3, 0), // container
+    ]),
 };
 
 pub(super) static CROSS_VERSION_OBJECT_REFERENCE: Type = Type {
@@ -35,6 +45,11 @@ pub(super) static CROSS_VERSION_OBJECT_REFERENCE: Type = Type {
         Field { name: "kind", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // kind
+        Slot::field(2, 2), // name
+        Slot::omitempty(3, 0), // apiVersion
+    ]),
 };
 
 pub(super) static EXTERNAL_METRIC_SOURCE: Type = Type {
@@ -44,6 +59,10 @@ pub(super) static EXTERNAL_METRIC_SOURCE: Type = Type {
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
         Field { name: "target", ty: Object(&METRIC_TARGET), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metric
+        Slot::field(2, 1), // target
+    ]),
 };
 
 pub(super) static EXTERNAL_METRIC_STATUS: Type = Type {
@@ -53,6 +72,10 @@ pub(super) static EXTERNAL_METRIC_STATUS: Type = Type {
         Field { name: "current", ty: Object(&METRIC_VALUE_STATUS), required: true, default: Struct, merge: None },
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // metric
+        Slot::field(2, 0), // current
+    ]),
 };
 
 pub(super) static HPA_SCALING_POLICY: Type = Type {
@@ -63,6 +86,11 @@ pub(super) static HPA_SCALING_POLICY: Type = Type {
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "value", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 2), // value
+        Slot::field(3, 0), // periodSeconds
+    ]),
 };
 
 pub(super) static HPA_SCALING_RULES: Type = Type {
@@ -74,6 +102,12 @@ pub(super) static HPA_SCALING_RULES: Type = Type {
         Field { name: "stabilizationWindowSeconds", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "tolerance", ty: Quantity, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // selectPolicy
+        Slot::field(2, 0), // policies
+        Slot::field(3, 2), // stabilizationWindowSeconds
+        Slot::field(4, 3), // tolerance
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER: Type = Type {
@@ -86,6 +120,11 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER: Type = Type {
         Field { name: "spec", ty: Object(&HORIZONTAL_POD_AUTOSCALER_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&HORIZONTAL_POD_AUTOSCALER_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_BEHAVIOR: Type = Type {
@@ -95,6 +134,10 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_BEHAVIOR: Type = Type {
         Field { name: "scaleDown", ty: Object(&HPA_SCALING_RULES), required: false, default: Absent, merge: None },
         Field { name: "scaleUp", ty: Object(&HPA_SCALING_RULES), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // scaleUp
+        Slot::field(2, 0), // scaleDown
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_CONDITION: Type = Type {
@@ -107,6 +150,13 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_LIST: Type = Type {
@@ -118,6 +168,10 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_SPEC: Type = Type {
@@ -130,6 +184,13 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_SPEC: Type = Type {
         Field { name: "minReplicas", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "scaleTargetRef", ty: Object(&CROSS_VERSION_OBJECT_REFERENCE), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // scaleTargetRef
+        Slot::field(2, 3), // minReplicas
+        Slot::field(3, 1), // maxReplicas
+        Slot::field(4, 2), // metrics
+        Slot::field(5, 0), // behavior
+    ]),
 };
 
 pub(super) static HORIZONTAL_POD_AUTOSCALER_STATUS: Type = Type {
@@ -143,6 +204,14 @@ pub(super) static HORIZONTAL_POD_AUTOSCALER_STATUS: Type = Type {
         Field { name: "lastScaleTime", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // observedGeneration
+        Slot::field(2, 4), // lastScaleTime
+        Slot::omitempty(3, 2), // currentReplicas
+        Slot::field(4, 3), // desiredReplicas
+        Slot::field(5, 1), // currentMetrics
+        Slot::field(6, 0), // conditions
+    ]),
 };
 
 pub(super) static METRIC_IDENTIFIER: Type = Type {
@@ -152,6 +221,10 @@ pub(super) static METRIC_IDENTIFIER: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "selector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // selector
+    ]),
 };
 
 pub(super) static METRIC_SPEC: Type = Type {
@@ -165,6 +238,14 @@ pub(super) static METRIC_SPEC: Type = Type {
         Field { name: "resource", ty: Object(&RESOURCE_METRIC_SOURCE), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 2), // object
+        Slot::field(3, 3), // pods
+        Slot::field(4, 4), // resource
+        Slot::field(5, 1), // external
+        Slot::field(7, 0), // containerResource
+    ]),
 };
 
 pub(super) static METRIC_STATUS: Type = Type {
@@ -178,6 +259,14 @@ pub(super) static METRIC_STATUS: Type = Type {
         Field { name: "resource", ty: Object(&RESOURCE_METRIC_STATUS), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 2), // object
+        Slot::field(3, 3), // pods
+        Slot::field(4, 4), // resource
+        Slot::field(5, 1), // external
+        Slot::field(7, 0), // containerResource
+    ]),
 };
 
 pub(super) static METRIC_TARGET: Type = Type {
@@ -189,6 +278,12 @@ pub(super) static METRIC_TARGET: Type = Type {
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "value", ty: Quantity, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // type
+        Slot::field(2, 3), // value
+        Slot::field(3, 1), // averageValue
+        Slot::field(4, 0), // averageUtilization
+    ]),
 };
 
 pub(super) static METRIC_VALUE_STATUS: Type = Type {
@@ -199,6 +294,11 @@ pub(super) static METRIC_VALUE_STATUS: Type = Type {
         Field { name: "averageValue", ty: Quantity, required: false, default: Absent, merge: None },
         Field { name: "value", ty: Quantity, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // value
+        Slot::field(2, 1), // averageValue
+        Slot::field(3, 0), // averageUtilization
+    ]),
 };
 
 pub(super) static OBJECT_METRIC_SOURCE: Type = Type {
@@ -209,6 +309,11 @@ pub(super) static OBJECT_METRIC_SOURCE: Type = Type {
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
         Field { name: "target", ty: Object(&METRIC_TARGET), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // describedObject
+        Slot::field(2, 2), // target
+        Slot::field(3, 1), // metric
+    ]),
 };
 
 pub(super) static OBJECT_METRIC_STATUS: Type = Type {
@@ -219,6 +324,11 @@ pub(super) static OBJECT_METRIC_STATUS: Type = Type {
         Field { name: "describedObject", ty: Object(&CROSS_VERSION_OBJECT_REFERENCE), required: true, default: Struct, merge: None },
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metric
+        Slot::field(2, 0), // current
+        Slot::field(3, 1), // describedObject
+    ]),
 };
 
 pub(super) static PODS_METRIC_SOURCE: Type = Type {
@@ -228,6 +338,10 @@ pub(super) static PODS_METRIC_SOURCE: Type = Type {
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
         Field { name: "target", ty: Object(&METRIC_TARGET), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metric
+        Slot::field(2, 1), // target
+    ]),
 };
 
 pub(super) static PODS_METRIC_STATUS: Type = Type {
@@ -237,6 +351,10 @@ pub(super) static PODS_METRIC_STATUS: Type = Type {
         Field { name: "current", ty: Object(&METRIC_VALUE_STATUS), required: true, default: Struct, merge: None },
         Field { name: "metric", ty: Object(&METRIC_IDENTIFIER), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // metric
+        Slot::field(2, 0), // current
+    ]),
 };
 
 pub(super) static RESOURCE_METRIC_SOURCE: Type = Type {
@@ -246,6 +364,10 @@ pub(super) static RESOURCE_METRIC_SOURCE: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "target", ty: Object(&METRIC_TARGET), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // target
+    ]),
 };
 
 pub(super) static RESOURCE_METRIC_STATUS: Type = Type {
@@ -255,4 +377,8 @@ pub(super) static RESOURCE_METRIC_STATUS: Type = Type {
         Field { name: "current", ty: Object(&METRIC_VALUE_STATUS), required: true, default: Struct, merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // current
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -18,6 +18,11 @@ pub(super) static CRON_JOB: Type = Type {
         Field { name: "spec", ty: Object(&CRON_JOB_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&CRON_JOB_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static CRON_JOB_LIST: Type = Type {
@@ -29,6 +34,10 @@ pub(super) static CRON_JOB_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CRON_JOB_SPEC: Type = Type {
@@ -44,6 +53,16 @@ pub(super) static CRON_JOB_SPEC: Type = Type {
         Field { name: "suspend", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "timeZone", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // schedule
+        Slot::field(2, 4), // startingDeadlineSeconds
+        Slot::omitempty(3, 0), // concurrencyPolicy
+        Slot::field(4, 6), // suspend
+        Slot::field(5, 2), // jobTemplate
+        Slot::field(6, 5), // successfulJobsHistoryLimit
+        Slot::field(7, 1), // failedJobsHistoryLimit
+        Slot::field(8, 7), // timeZone
+    ]),
 };
 
 pub(super) static CRON_JOB_STATUS: Type = Type {
@@ -54,6 +73,11 @@ pub(super) static CRON_JOB_STATUS: Type = Type {
         Field { name: "lastScheduleTime", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "lastSuccessfulTime", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // active
+        Slot::field(4, 1), // lastScheduleTime
+        Slot::field(5, 2), // lastSuccessfulTime
+    ]),
 };
 
 pub(super) static JOB: Type = Type {
@@ -66,6 +90,11 @@ pub(super) static JOB: Type = Type {
         Field { name: "spec", ty: Object(&JOB_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&JOB_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static JOB_CONDITION: Type = Type {
@@ -79,6 +108,14 @@ pub(super) static JOB_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::field(3, 0), // lastProbeTime
+        Slot::field(4, 1), // lastTransitionTime
+        Slot::omitempty(5, 3), // reason
+        Slot::omitempty(6, 2), // message
+    ]),
 };
 
 pub(super) static JOB_LIST: Type = Type {
@@ -90,6 +127,10 @@ pub(super) static JOB_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static JOB_SPEC: Type = Type {
@@ -113,6 +154,24 @@ pub(super) static JOB_SPEC: Type = Type {
         Field { name: "template", ty: Object(&super::core_v1::POD_TEMPLATE_SPEC), required: true, default: Struct, merge: None },
         Field { name: "ttlSecondsAfterFinished", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 8), // parallelism
+        Slot::field(2, 4), // completions
+        Slot::field(3, 0), // activeDeadlineSeconds
+        Slot::field(4, 11), // selector
+        Slot::field(5, 6), // manualSelector
+        Slot::field(6, 14), // template
+        Slot::field(7, 1), // backoffLimit
+        Slot::field(8, 15), // ttlSecondsAfterFinished
+        Slot::field(9, 3), // completionMode
+        Slot::field(10, 13), // suspend
+        Slot::field(11, 9), // podFailurePolicy
+        Slot::field(12, 2), // backoffLimitPerIndex
+        Slot::field(13, 7), // maxFailedIndexes
+        Slot::field(14, 10), // podReplacementPolicy
+        Slot::field(15, 5), // managedBy
+        Slot::field(16, 12), // successPolicy
+    ]),
 };
 
 pub(super) static JOB_STATUS: Type = Type {
@@ -131,6 +190,19 @@ pub(super) static JOB_STATUS: Type = Type {
         Field { name: "terminating", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "uncountedTerminatedPods", ty: Object(&UNCOUNTED_TERMINATED_PODS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // conditions
+        Slot::field(2, 7), // startTime
+        Slot::field(3, 2), // completionTime
+        Slot::omitempty(4, 0), // active
+        Slot::omitempty(5, 8), // succeeded
+        Slot::omitempty(6, 4), // failed
+        Slot::omitempty(7, 1), // completedIndexes
+        Slot::field(8, 10), // uncountedTerminatedPods
+        Slot::field(9, 6), // ready
+        Slot::field(10, 5), // failedIndexes
+        Slot::field(11, 9), // terminating
+    ]),
 };
 
 pub(super) static JOB_TEMPLATE_SPEC: Type = Type {
@@ -140,6 +212,10 @@ pub(super) static JOB_TEMPLATE_SPEC: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&JOB_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metadata
+        Slot::field(2, 1), // spec
+    ]),
 };
 
 pub(super) static POD_FAILURE_POLICY: Type = Type {
@@ -148,6 +224,9 @@ pub(super) static POD_FAILURE_POLICY: Type = Type {
     fields: &[
         Field { name: "rules", ty: List(&Object(&POD_FAILURE_POLICY_RULE)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // rules
+    ]),
 };
 
 pub(super) static POD_FAILURE_POLICY_ON_EXIT_CODES_REQUIREMENT: Type = Type {
@@ -158,6 +237,11 @@ pub(super) static POD_FAILURE_POLICY_ON_EXIT_CODES_REQUIREMENT: Type = Type {
         Field { name: "operator", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&Int32), required: true, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // containerName
+        Slot::field(2, 1), // operator
+        Slot::field(3, 2), // values
+    ]),
 };
 
 pub(super) static POD_FAILURE_POLICY_ON_POD_CONDITIONS_PATTERN: Type = Type {
@@ -167,6 +251,10 @@ pub(super) static POD_FAILURE_POLICY_ON_POD_CONDITIONS_PATTERN: Type = Type {
         Field { name: "status", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // status
+    ]),
 };
 
 pub(super) static POD_FAILURE_POLICY_RULE: Type = Type {
@@ -177,6 +265,11 @@ pub(super) static POD_FAILURE_POLICY_RULE: Type = Type {
         Field { name: "onExitCodes", ty: Object(&POD_FAILURE_POLICY_ON_EXIT_CODES_REQUIREMENT), required: false, default: Absent, merge: None },
         Field { name: "onPodConditions", ty: List(&Object(&POD_FAILURE_POLICY_ON_POD_CONDITIONS_PATTERN)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // action
+        Slot::field(2, 1), // onExitCodes
+        Slot::field(3, 2), // onPodConditions
+    ]),
 };
 
 pub(super) static SUCCESS_POLICY: Type = Type {
@@ -185,6 +278,9 @@ pub(super) static SUCCESS_POLICY: Type = Type {
     fields: &[
         Field { name: "rules", ty: List(&Object(&SUCCESS_POLICY_RULE)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // rules
+    ]),
 };
 
 pub(super) static SUCCESS_POLICY_RULE: Type = Type {
@@ -194,6 +290,10 @@ pub(super) static SUCCESS_POLICY_RULE: Type = Type {
         Field { name: "succeededCount", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "succeededIndexes", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // succeededIndexes
+        Slot::field(2, 0), // succeededCount
+    ]),
 };
 
 pub(super) static UNCOUNTED_TERMINATED_PODS: Type = Type {
@@ -203,4 +303,8 @@ pub(super) static UNCOUNTED_TERMINATED_PODS: Type = Type {
         Field { name: "failed", ty: List(&String), required: false, default: Absent, merge: Some(&M2) },
         Field { name: "succeeded", ty: List(&String), required: false, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // succeeded
+        Slot::field(2, 0), // failed
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -17,6 +17,11 @@ pub(super) static CERTIFICATE_SIGNING_REQUEST: Type = Type {
         Field { name: "spec", ty: Object(&CERTIFICATE_SIGNING_REQUEST_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&CERTIFICATE_SIGNING_REQUEST_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static CERTIFICATE_SIGNING_REQUEST_CONDITION: Type = Type {
@@ -30,6 +35,14 @@ pub(super) static CERTIFICATE_SIGNING_REQUEST_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::omitempty(2, 3), // reason
+        Slot::omitempty(3, 2), // message
+        Slot::field(4, 1), // lastUpdateTime
+        Slot::field(5, 0), // lastTransitionTime
+        Slot::field(6, 4), // status
+    ]),
 };
 
 pub(super) static CERTIFICATE_SIGNING_REQUEST_LIST: Type = Type {
@@ -41,6 +54,10 @@ pub(super) static CERTIFICATE_SIGNING_REQUEST_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CERTIFICATE_SIGNING_REQUEST_SPEC: Type = Type {
@@ -56,6 +73,16 @@ pub(super) static CERTIFICATE_SIGNING_REQUEST_SPEC: Type = Type {
         Field { name: "usages", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "username", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // request
+        Slot::omitempty(2, 7), // username
+        Slot::omitempty(3, 5), // uid
+        Slot::field(4, 2), // groups
+        Slot::field(5, 6), // usages
+        Slot::field(6, 1), // extra
+        Slot::field(7, 4), // signerName
+        Slot::field(8, 0), // expirationSeconds
+    ]),
 };
 
 pub(super) static CERTIFICATE_SIGNING_REQUEST_STATUS: Type = Type {
@@ -65,4 +92,8 @@ pub(super) static CERTIFICATE_SIGNING_REQUEST_STATUS: Type = Type {
         Field { name: "certificate", ty: Bytes, required: false, default: Absent, merge: None },
         Field { name: "conditions", ty: List(&Object(&CERTIFICATE_SIGNING_REQUEST_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // conditions
+        Slot::omitempty(2, 0), // certificate
+    ]),
 };

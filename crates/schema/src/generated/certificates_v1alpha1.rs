@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static CLUSTER_TRUST_BUNDLE: Type = Type {
@@ -14,6 +14,10 @@ pub(super) static CLUSTER_TRUST_BUNDLE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&CLUSTER_TRUST_BUNDLE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static CLUSTER_TRUST_BUNDLE_LIST: Type = Type {
@@ -25,6 +29,10 @@ pub(super) static CLUSTER_TRUST_BUNDLE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CLUSTER_TRUST_BUNDLE_SPEC: Type = Type {
@@ -34,4 +42,8 @@ pub(super) static CLUSTER_TRUST_BUNDLE_SPEC: Type = Type {
         Field { name: "signerName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "trustBundle", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // signerName
+        Slot::field(2, 1), // trustBundle
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
 
@@ -15,6 +15,10 @@ pub(super) static CLUSTER_TRUST_BUNDLE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&CLUSTER_TRUST_BUNDLE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static CLUSTER_TRUST_BUNDLE_LIST: Type = Type {
@@ -26,6 +30,10 @@ pub(super) static CLUSTER_TRUST_BUNDLE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CLUSTER_TRUST_BUNDLE_SPEC: Type = Type {
@@ -35,6 +43,10 @@ pub(super) static CLUSTER_TRUST_BUNDLE_SPEC: Type = Type {
         Field { name: "signerName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "trustBundle", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // signerName
+        Slot::field(2, 1), // trustBundle
+    ]),
 };
 
 pub(super) static POD_CERTIFICATE_REQUEST: Type = Type {
@@ -47,6 +59,11 @@ pub(super) static POD_CERTIFICATE_REQUEST: Type = Type {
         Field { name: "spec", ty: Object(&POD_CERTIFICATE_REQUEST_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&POD_CERTIFICATE_REQUEST_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static POD_CERTIFICATE_REQUEST_LIST: Type = Type {
@@ -58,6 +75,10 @@ pub(super) static POD_CERTIFICATE_REQUEST_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POD_CERTIFICATE_REQUEST_SPEC: Type = Type {
@@ -77,6 +98,20 @@ pub(super) static POD_CERTIFICATE_REQUEST_SPEC: Type = Type {
         Field { name: "stubPKCS10Request", ty: Bytes, required: true, default: Absent, merge: None },
         Field { name: "unverifiedUserAnnotations", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 9), // signerName
+        Slot::field(2, 4), // podName
+        Slot::field(3, 5), // podUID
+        Slot::field(4, 7), // serviceAccountName
+        Slot::field(5, 8), // serviceAccountUID
+        Slot::field(6, 1), // nodeName
+        Slot::field(7, 2), // nodeUID
+        Slot::field(8, 0), // maxExpirationSeconds
+        Slot::field(9, 3), // pkixPublicKey
+        Slot::field(10, 6), // proofOfPossession
+        Slot::field(11, 11), // unverifiedUserAnnotations
+        Slot::field(12, 10), // stubPKCS10Request
+    ]),
 };
 
 pub(super) static POD_CERTIFICATE_REQUEST_STATUS: Type = Type {
@@ -89,4 +124,11 @@ pub(super) static POD_CERTIFICATE_REQUEST_STATUS: Type = Type {
         Field { name: "notAfter", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "notBefore", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // conditions
+        Slot::omitempty(2, 1), // certificateChain
+        Slot::field(4, 4), // notBefore
+        Slot::field(5, 0), // beginRefreshAt
+        Slot::field(6, 3), // notAfter
+    ]),
 };

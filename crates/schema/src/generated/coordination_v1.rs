@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static LEASE: Type = Type {
@@ -14,6 +14,10 @@ pub(super) static LEASE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&LEASE_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static LEASE_LIST: Type = Type {
@@ -25,6 +29,10 @@ pub(super) static LEASE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static LEASE_SPEC: Type = Type {
@@ -39,4 +47,13 @@ pub(super) static LEASE_SPEC: Type = Type {
         Field { name: "renewTime", ty: MicroTime, required: false, default: Absent, merge: None },
         Field { name: "strategy", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // holderIdentity
+        Slot::field(2, 2), // leaseDurationSeconds
+        Slot::field(3, 0), // acquireTime
+        Slot::field(4, 5), // renewTime
+        Slot::field(5, 3), // leaseTransitions
+        Slot::field(6, 6), // strategy
+        Slot::field(7, 4), // preferredHolder
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static LEASE_CANDIDATE: Type = Type {
@@ -14,6 +14,10 @@ pub(super) static LEASE_CANDIDATE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&LEASE_CANDIDATE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static LEASE_CANDIDATE_LIST: Type = Type {
@@ -25,6 +29,10 @@ pub(super) static LEASE_CANDIDATE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static LEASE_CANDIDATE_SPEC: Type = Type {
@@ -38,4 +46,12 @@ pub(super) static LEASE_CANDIDATE_SPEC: Type = Type {
         Field { name: "renewTime", ty: MicroTime, required: false, default: Absent, merge: None },
         Field { name: "strategy", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // leaseName
+        Slot::field(2, 3), // pingTime
+        Slot::field(3, 4), // renewTime
+        Slot::field(4, 0), // binaryVersion
+        Slot::omitempty(5, 1), // emulationVersion
+        Slot::omitempty(6, 5), // strategy
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -31,6 +31,12 @@ pub(super) static AWS_ELASTIC_BLOCK_STORE_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "volumeID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // volumeID
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 1), // partition
+        Slot::omitempty(4, 2), // readOnly
+    ]),
 };
 
 pub(super) static AFFINITY: Type = Type {
@@ -41,6 +47,11 @@ pub(super) static AFFINITY: Type = Type {
         Field { name: "podAffinity", ty: Object(&POD_AFFINITY), required: false, default: Absent, merge: None },
         Field { name: "podAntiAffinity", ty: Object(&POD_ANTI_AFFINITY), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // nodeAffinity
+        Slot::field(2, 1), // podAffinity
+        Slot::field(3, 2), // podAntiAffinity
+    ]),
 };
 
 pub(super) static APP_ARMOR_PROFILE: Type = Type {
@@ -50,6 +61,10 @@ pub(super) static APP_ARMOR_PROFILE: Type = Type {
         Field { name: "localhostProfile", ty: String, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // localhostProfile
+    ]),
 };
 
 pub(super) static ATTACHED_VOLUME: Type = Type {
@@ -59,6 +74,10 @@ pub(super) static ATTACHED_VOLUME: Type = Type {
         Field { name: "devicePath", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // devicePath
+    ]),
 };
 
 pub(super) static AZURE_DISK_VOLUME_SOURCE: Type = Type {
@@ -72,6 +91,14 @@ pub(super) static AZURE_DISK_VOLUME_SOURCE: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Text("Shared"), merge: None },
         Field { name: "readOnly", ty: Boolean, required: false, default: Flag(false), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // diskName
+        Slot::field(2, 2), // diskURI
+        Slot::field(3, 0), // cachingMode
+        Slot::field(4, 3), // fsType
+        Slot::field(5, 5), // readOnly
+        Slot::field(6, 4), // kind
+    ]),
 };
 
 pub(super) static AZURE_FILE_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -83,6 +110,12 @@ pub(super) static AZURE_FILE_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "secretNamespace", ty: String, required: false, default: Absent, merge: None },
         Field { name: "shareName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // secretName
+        Slot::field(2, 3), // shareName
+        Slot::omitempty(3, 0), // readOnly
+        Slot::field(4, 2), // secretNamespace
+    ]),
 };
 
 pub(super) static AZURE_FILE_VOLUME_SOURCE: Type = Type {
@@ -93,6 +126,11 @@ pub(super) static AZURE_FILE_VOLUME_SOURCE: Type = Type {
         Field { name: "secretName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "shareName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // secretName
+        Slot::field(2, 2), // shareName
+        Slot::omitempty(3, 0), // readOnly
+    ]),
 };
 
 pub(super) static BINDING: Type = Type {
@@ -104,6 +142,10 @@ pub(super) static BINDING: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "target", ty: Object(&OBJECT_REFERENCE), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // target
+    ]),
 };
 
 pub(super) static CSI_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -121,6 +163,18 @@ pub(super) static CSI_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "volumeAttributes", ty: Map(&String), required: false, default: Absent, merge: None },
         Field { name: "volumeHandle", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // driver
+        Slot::field(2, 9), // volumeHandle
+        Slot::omitempty(3, 7), // readOnly
+        Slot::omitempty(4, 3), // fsType
+        Slot::field(5, 8), // volumeAttributes
+        Slot::field(6, 1), // controllerPublishSecretRef
+        Slot::field(7, 6), // nodeStageSecretRef
+        Slot::field(8, 5), // nodePublishSecretRef
+        Slot::field(9, 0), // controllerExpandSecretRef
+        Slot::field(10, 4), // nodeExpandSecretRef
+    ]),
 };
 
 pub(super) static CSI_VOLUME_SOURCE: Type = Type {
@@ -133,6 +187,13 @@ pub(super) static CSI_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "volumeAttributes", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // driver
+        Slot::field(2, 3), // readOnly
+        Slot::field(3, 1), // fsType
+        Slot::field(4, 4), // volumeAttributes
+        Slot::field(5, 2), // nodePublishSecretRef
+    ]),
 };
 
 pub(super) static CAPABILITIES: Type = Type {
@@ -142,6 +203,10 @@ pub(super) static CAPABILITIES: Type = Type {
         Field { name: "add", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "drop", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // add
+        Slot::field(2, 1), // drop
+    ]),
 };
 
 pub(super) static CEPH_FS_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -155,6 +220,14 @@ pub(super) static CEPH_FS_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&SECRET_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // monitors
+        Slot::omitempty(2, 1), // path
+        Slot::omitempty(3, 5), // user
+        Slot::omitempty(4, 3), // secretFile
+        Slot::field(5, 4), // secretRef
+        Slot::omitempty(6, 2), // readOnly
+    ]),
 };
 
 pub(super) static CEPH_FS_VOLUME_SOURCE: Type = Type {
@@ -168,6 +241,14 @@ pub(super) static CEPH_FS_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // monitors
+        Slot::omitempty(2, 1), // path
+        Slot::omitempty(3, 5), // user
+        Slot::omitempty(4, 3), // secretFile
+        Slot::field(5, 4), // secretRef
+        Slot::omitempty(6, 2), // readOnly
+    ]),
 };
 
 pub(super) static CINDER_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -179,6 +260,12 @@ pub(super) static CINDER_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&SECRET_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "volumeID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // volumeID
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 1), // readOnly
+        Slot::field(4, 2), // secretRef
+    ]),
 };
 
 pub(super) static CINDER_VOLUME_SOURCE: Type = Type {
@@ -190,6 +277,12 @@ pub(super) static CINDER_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "volumeID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // volumeID
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 1), // readOnly
+        Slot::field(4, 2), // secretRef
+    ]),
 };
 
 pub(super) static CLIENT_IP_CONFIG: Type = Type {
@@ -198,6 +291,9 @@ pub(super) static CLIENT_IP_CONFIG: Type = Type {
     fields: &[
         Field { name: "timeoutSeconds", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // timeoutSeconds
+    ]),
 };
 
 pub(super) static CLUSTER_TRUST_BUNDLE_PROJECTION: Type = Type {
@@ -210,6 +306,13 @@ pub(super) static CLUSTER_TRUST_BUNDLE_PROJECTION: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "signerName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 4), // signerName
+        Slot::field(3, 0), // labelSelector
+        Slot::field(4, 3), // path
+        Slot::field(5, 2), // optional
+    ]),
 };
 
 pub(super) static COMPONENT_CONDITION: Type = Type {
@@ -221,6 +324,12 @@ pub(super) static COMPONENT_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // type
+        Slot::field(2, 2), // status
+        Slot::omitempty(3, 1), // message
+        Slot::omitempty(4, 0), // error
+    ]),
 };
 
 pub(super) static COMPONENT_STATUS: Type = Type {
@@ -232,6 +341,10 @@ pub(super) static COMPONENT_STATUS: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // conditions
+    ]),
 };
 
 pub(super) static COMPONENT_STATUS_LIST: Type = Type {
@@ -243,6 +356,10 @@ pub(super) static COMPONENT_STATUS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CONFIG_MAP: Type = Type {
@@ -256,6 +373,12 @@ pub(super) static CONFIG_MAP: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // metadata
+        Slot::field(2, 2), // data
+        Slot::field(3, 1), // binaryData
+        Slot::field(4, 3), // immutable
+    ]),
 };
 
 pub(super) static CONFIG_MAP_ENV_SOURCE: Type = Type {
@@ -265,6 +388,12 @@ pub(super) static CONFIG_MAP_ENV_SOURCE: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 0), // name
+        ]),
+        Slot::field(2, 1), // optional
+    ]),
 };
 
 pub(super) static CONFIG_MAP_KEY_SELECTOR: Type = Type {
@@ -275,6 +404,13 @@ pub(super) static CONFIG_MAP_KEY_SELECTOR: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 1), // name
+        ]),
+        Slot::field(2, 0), // key
+        Slot::field(3, 2), // optional
+    ]),
 };
 
 pub(super) static CONFIG_MAP_LIST: Type = Type {
@@ -286,6 +422,10 @@ pub(super) static CONFIG_MAP_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CONFIG_MAP_NODE_CONFIG_SOURCE: Type = Type {
@@ -298,6 +438,13 @@ pub(super) static CONFIG_MAP_NODE_CONFIG_SOURCE: Type = Type {
         Field { name: "resourceVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // namespace
+        Slot::field(2, 1), // name
+        Slot::omitempty(3, 4), // uid
+        Slot::omitempty(4, 3), // resourceVersion
+        Slot::field(5, 0), // kubeletConfigKey
+    ]),
 };
 
 pub(super) static CONFIG_MAP_PROJECTION: Type = Type {
@@ -308,6 +455,13 @@ pub(super) static CONFIG_MAP_PROJECTION: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 1), // name
+        ]),
+        Slot::field(2, 0), // items
+        Slot::field(4, 2), // optional
+    ]),
 };
 
 pub(super) static CONFIG_MAP_VOLUME_SOURCE: Type = Type {
@@ -319,6 +473,14 @@ pub(super) static CONFIG_MAP_VOLUME_SOURCE: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 2), // name
+        ]),
+        Slot::field(2, 1), // items
+        Slot::field(3, 0), // defaultMode
+        Slot::field(4, 3), // optional
+    ]),
 };
 
 pub(super) static CONTAINER: Type = Type {
@@ -351,6 +513,33 @@ pub(super) static CONTAINER: Type = Type {
         Field { name: "volumeMounts", ty: List(&Object(&VOLUME_MOUNT)), required: false, default: Absent, merge: Some(&M5) },
         Field { name: "workingDir", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 8), // name
+        Slot::omitempty(2, 4), // image
+        Slot::field(3, 1), // command
+        Slot::field(4, 0), // args
+        Slot::omitempty(5, 24), // workingDir
+        Slot::field(6, 9), // ports
+        Slot::field(7, 2), // env
+        Slot::field(8, 12), // resources
+        Slot::field(9, 23), // volumeMounts
+        Slot::field(10, 7), // livenessProbe
+        Slot::field(11, 10), // readinessProbe
+        Slot::field(12, 6), // lifecycle
+        Slot::omitempty(13, 19), // terminationMessagePath
+        Slot::omitempty(14, 5), // imagePullPolicy
+        Slot::field(15, 15), // securityContext
+        Slot::omitempty(16, 17), // stdin
+        Slot::omitempty(17, 18), // stdinOnce
+        Slot::omitempty(18, 21), // tty
+        Slot::field(19, 3), // envFrom
+        Slot::omitempty(20, 20), // terminationMessagePolicy
+        Slot::field(21, 22), // volumeDevices
+        Slot::field(22, 16), // startupProbe
+        Slot::field(23, 11), // resizePolicy
+        Slot::field(24, 13), // restartPolicy
+        Slot::field(25, 14), // restartPolicyRules
+    ]),
 };
 
 pub(super) static CONTAINER_EXTENDED_RESOURCE_REQUEST: Type = Type {
@@ -361,6 +550,11 @@ pub(super) static CONTAINER_EXTENDED_RESOURCE_REQUEST: Type = Type {
         Field { name: "requestName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resourceName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // containerName
+        Slot::field(2, 2), // resourceName
+        Slot::field(3, 1), // requestName
+    ]),
 };
 
 pub(super) static CONTAINER_IMAGE: Type = Type {
@@ -370,6 +564,10 @@ pub(super) static CONTAINER_IMAGE: Type = Type {
         Field { name: "names", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "sizeBytes", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // names
+        Slot::omitempty(2, 1), // sizeBytes
+    ]),
 };
 
 pub(super) static CONTAINER_PORT: Type = Type {
@@ -382,6 +580,13 @@ pub(super) static CONTAINER_PORT: Type = Type {
         Field { name: "name", ty: String, required: false, default: Absent, merge: None },
         Field { name: "protocol", ty: String, required: false, default: Text("TCP"), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // name
+        Slot::omitempty(2, 2), // hostPort
+        Slot::field(3, 0), // containerPort
+        Slot::omitempty(4, 4), // protocol
+        Slot::omitempty(5, 1), // hostIP
+    ]),
 };
 
 pub(super) static CONTAINER_RESIZE_POLICY: Type = Type {
@@ -391,6 +596,10 @@ pub(super) static CONTAINER_RESIZE_POLICY: Type = Type {
         Field { name: "resourceName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "restartPolicy", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // resourceName
+        Slot::field(2, 1), // restartPolicy
+    ]),
 };
 
 pub(super) static CONTAINER_RESTART_RULE: Type = Type {
@@ -400,6 +609,10 @@ pub(super) static CONTAINER_RESTART_RULE: Type = Type {
         Field { name: "action", ty: String, required: true, default: Absent, merge: None },
         Field { name: "exitCodes", ty: Object(&CONTAINER_RESTART_RULE_ON_EXIT_CODES), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // action
+        Slot::field(2, 1), // exitCodes
+    ]),
 };
 
 pub(super) static CONTAINER_RESTART_RULE_ON_EXIT_CODES: Type = Type {
@@ -409,6 +622,10 @@ pub(super) static CONTAINER_RESTART_RULE_ON_EXIT_CODES: Type = Type {
         Field { name: "operator", ty: String, required: true, default: Absent, merge: None },
         Field { name: "values", ty: List(&Int32), required: false, default: Absent, merge: Some(&M6) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // operator
+        Slot::field(2, 1), // values
+    ]),
 };
 
 pub(super) static CONTAINER_STATE: Type = Type {
@@ -419,6 +636,11 @@ pub(super) static CONTAINER_STATE: Type = Type {
         Field { name: "terminated", ty: Object(&CONTAINER_STATE_TERMINATED), required: false, default: Absent, merge: None },
         Field { name: "waiting", ty: Object(&CONTAINER_STATE_WAITING), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // waiting
+        Slot::field(2, 0), // running
+        Slot::field(3, 1), // terminated
+    ]),
 };
 
 pub(super) static CONTAINER_STATE_RUNNING: Type = Type {
@@ -427,6 +649,9 @@ pub(super) static CONTAINER_STATE_RUNNING: Type = Type {
     fields: &[
         Field { name: "startedAt", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // startedAt
+    ]),
 };
 
 pub(super) static CONTAINER_STATE_TERMINATED: Type = Type {
@@ -441,6 +666,15 @@ pub(super) static CONTAINER_STATE_TERMINATED: Type = Type {
         Field { name: "signal", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "startedAt", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // exitCode
+        Slot::omitempty(2, 5), // signal
+        Slot::omitempty(3, 4), // reason
+        Slot::omitempty(4, 3), // message
+        Slot::field(5, 6), // startedAt
+        Slot::field(6, 2), // finishedAt
+        Slot::omitempty(7, 0), // containerID
+    ]),
 };
 
 pub(super) static CONTAINER_STATE_WAITING: Type = Type {
@@ -450,6 +684,10 @@ pub(super) static CONTAINER_STATE_WAITING: Type = Type {
         Field { name: "message", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // reason
+        Slot::omitempty(2, 0), // message
+    ]),
 };
 
 pub(super) static CONTAINER_STATUS: Type = Type {
@@ -472,6 +710,23 @@ pub(super) static CONTAINER_STATUS: Type = Type {
         Field { name: "user", ty: Object(&CONTAINER_USER), required: false, default: Absent, merge: None },
         Field { name: "volumeMounts", ty: List(&Object(&VOLUME_MOUNT_STATUS)), required: false, default: Absent, merge: Some(&M5) },
     ],
+    message: Some(&[
+        Slot::field(1, 6), // name
+        Slot::field(2, 11), // state
+        Slot::field(3, 5), // lastState
+        Slot::field(4, 7), // ready
+        Slot::field(5, 9), // restartCount
+        Slot::field(6, 3), // image
+        Slot::field(7, 4), // imageID
+        Slot::omitempty(8, 2), // containerID
+        Slot::field(9, 10), // started
+        Slot::field(10, 0), // allocatedResources
+        Slot::field(11, 8), // resources
+        Slot::field(12, 14), // volumeMounts
+        Slot::field(13, 13), // user
+        Slot::field(14, 1), // allocatedResourcesStatus
+        Slot::field(15, 12), // stopSignal
+    ]),
 };
 
 pub(super) static CONTAINER_USER: Type = Type {
@@ -480,6 +735,9 @@ pub(super) static CONTAINER_USER: Type = Type {
     fields: &[
         Field { name: "linux", ty: Object(&LINUX_CONTAINER_USER), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // linux
+    ]),
 };
 
 pub(super) static DAEMON_ENDPOINT: Type = Type {
@@ -488,6 +746,9 @@ pub(super) static DAEMON_ENDPOINT: Type = Type {
     fields: &[
         Field { name: "Port", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // Port
+    ]),
 };
 
 pub(super) static DOWNWARD_API_PROJECTION: Type = Type {
@@ -496,6 +757,9 @@ pub(super) static DOWNWARD_API_PROJECTION: Type = Type {
     fields: &[
         Field { name: "items", ty: List(&Object(&DOWNWARD_API_VOLUME_FILE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // items
+    ]),
 };
 
 pub(super) static DOWNWARD_API_VOLUME_FILE: Type = Type {
@@ -507,6 +771,12 @@ pub(super) static DOWNWARD_API_VOLUME_FILE: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resourceFieldRef", ty: Object(&RESOURCE_FIELD_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // path
+        Slot::field(2, 0), // fieldRef
+        Slot::field(3, 3), // resourceFieldRef
+        Slot::field(4, 1), // mode
+    ]),
 };
 
 pub(super) static DOWNWARD_API_VOLUME_SOURCE: Type = Type {
@@ -516,6 +786,10 @@ pub(super) static DOWNWARD_API_VOLUME_SOURCE: Type = Type {
         Field { name: "defaultMode", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "items", ty: List(&Object(&DOWNWARD_API_VOLUME_FILE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // items
+        Slot::field(2, 0), // defaultMode
+    ]),
 };
 
 pub(super) static EMPTY_DIR_VOLUME_SOURCE: Type = Type {
@@ -525,6 +799,10 @@ pub(super) static EMPTY_DIR_VOLUME_SOURCE: Type = Type {
         Field { name: "medium", ty: String, required: false, default: Absent, merge: None },
         Field { name: "sizeLimit", ty: Quantity, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // medium
+        Slot::field(2, 1), // sizeLimit
+    ]),
 };
 
 pub(super) static ENDPOINT_ADDRESS: Type = Type {
@@ -536,6 +814,12 @@ pub(super) static ENDPOINT_ADDRESS: Type = Type {
         Field { name: "nodeName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "targetRef", ty: Object(&OBJECT_REFERENCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // ip
+        Slot::field(2, 3), // targetRef
+        Slot::omitempty(3, 0), // hostname
+        Slot::field(4, 2), // nodeName
+    ]),
 };
 
 pub(super) static ENDPOINT_PORT: Type = Type {
@@ -547,6 +831,12 @@ pub(super) static ENDPOINT_PORT: Type = Type {
         Field { name: "port", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "protocol", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // name
+        Slot::field(2, 2), // port
+        Slot::omitempty(3, 3), // protocol
+        Slot::field(4, 0), // appProtocol
+    ]),
 };
 
 pub(super) static ENDPOINT_SUBSET: Type = Type {
@@ -557,6 +847,11 @@ pub(super) static ENDPOINT_SUBSET: Type = Type {
         Field { name: "notReadyAddresses", ty: List(&Object(&ENDPOINT_ADDRESS)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "ports", ty: List(&Object(&ENDPOINT_PORT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // addresses
+        Slot::field(2, 1), // notReadyAddresses
+        Slot::field(3, 2), // ports
+    ]),
 };
 
 pub(super) static ENDPOINTS: Type = Type {
@@ -568,6 +863,10 @@ pub(super) static ENDPOINTS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "subsets", ty: List(&Object(&ENDPOINT_SUBSET)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // subsets
+    ]),
 };
 
 pub(super) static ENDPOINTS_LIST: Type = Type {
@@ -579,6 +878,10 @@ pub(super) static ENDPOINTS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static ENV_FROM_SOURCE: Type = Type {
@@ -589,6 +892,11 @@ pub(super) static ENV_FROM_SOURCE: Type = Type {
         Field { name: "prefix", ty: String, required: false, default: Absent, merge: None },
         Field { name: "secretRef", ty: Object(&SECRET_ENV_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // prefix
+        Slot::field(2, 0), // configMapRef
+        Slot::field(3, 2), // secretRef
+    ]),
 };
 
 pub(super) static ENV_VAR: Type = Type {
@@ -599,6 +907,11 @@ pub(super) static ENV_VAR: Type = Type {
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
         Field { name: "valueFrom", ty: Object(&ENV_VAR_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::omitempty(2, 1), // value
+        Slot::field(3, 2), // valueFrom
+    ]),
 };
 
 pub(super) static ENV_VAR_SOURCE: Type = Type {
@@ -611,6 +924,13 @@ pub(super) static ENV_VAR_SOURCE: Type = Type {
         Field { name: "resourceFieldRef", ty: Object(&RESOURCE_FIELD_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "secretKeyRef", ty: Object(&SECRET_KEY_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // fieldRef
+        Slot::field(2, 3), // resourceFieldRef
+        Slot::field(3, 0), // configMapKeyRef
+        Slot::field(4, 4), // secretKeyRef
+        Slot::field(5, 2), // fileKeyRef
+    ]),
 };
 
 pub(super) static EPHEMERAL_CONTAINER: Type = Type {
@@ -644,6 +964,36 @@ pub(super) static EPHEMERAL_CONTAINER: Type = Type {
         Field { name: "volumeMounts", ty: List(&Object(&VOLUME_MOUNT)), required: false, default: Absent, merge: Some(&M5) },
         Field { name: "workingDir", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::field(1, 8), // name
+            Slot::omitempty(2, 4), // image
+            Slot::field(3, 1), // command
+            Slot::field(4, 0), // args
+            Slot::omitempty(5, 25), // workingDir
+            Slot::field(6, 9), // ports
+            Slot::field(7, 2), // env
+            Slot::field(8, 12), // resources
+            Slot::field(9, 24), // volumeMounts
+            Slot::field(10, 7), // livenessProbe
+            Slot::field(11, 10), // readinessProbe
+            Slot::field(12, 6), // lifecycle
+            Slot::omitempty(13, 20), // terminationMessagePath
+            Slot::omitempty(14, 5), // imagePullPolicy
+            Slot::field(15, 15), // securityContext
+            Slot::omitempty(16, 17), // stdin
+            Slot::omitempty(17, 18), // stdinOnce
+            Slot::omitempty(18, 22), // tty
+            Slot::field(19, 3), // envFrom
+            Slot::omitempty(20, 21), // terminationMessagePolicy
+            Slot::field(21, 23), // volumeDevices
+            Slot::field(22, 16), // startupProbe
+            Slot::field(23, 11), // resizePolicy
+            Slot::field(24, 13), // restartPolicy
+            Slot::field(25, 14), // restartPolicyRules
+        ]),
+        Slot::omitempty(2, 19), // targetContainerName
+    ]),
 };
 
 pub(super) static EPHEMERAL_VOLUME_SOURCE: Type = Type {
@@ -652,6 +1002,9 @@ pub(super) static EPHEMERAL_VOLUME_SOURCE: Type = Type {
     fields: &[
         Field { name: "volumeClaimTemplate", ty: Object(&PERSISTENT_VOLUME_CLAIM_TEMPLATE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // volumeClaimTemplate
+    ]),
 };
 
 pub(super) static EVENT: Type = Type {
@@ -676,6 +1029,23 @@ pub(super) static EVENT: Type = Type {
         Field { name: "source", ty: Object(&EVENT_SOURCE), required: false, default: Struct, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 9), // metadata
+        Slot::field(2, 5), // involvedObject
+        Slot::omitempty(3, 10), // reason
+        Slot::omitempty(4, 8), // message
+        Slot::field(5, 15), // source
+        Slot::field(6, 4), // firstTimestamp
+        Slot::field(7, 7), // lastTimestamp
+        Slot::omitempty(8, 2), // count
+        Slot::omitempty(9, 16), // type
+        Slot::field(10, 3), // eventTime
+        Slot::field(11, 14), // series
+        Slot::omitempty(12, 0), // action
+        Slot::field(13, 11), // related
+        Slot::field(14, 12), // reportingComponent
+        Slot::field(15, 13), // reportingInstance
+    ]),
 };
 
 pub(super) static EVENT_LIST: Type = Type {
@@ -687,6 +1057,10 @@ pub(super) static EVENT_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static EVENT_SERIES: Type = Type {
@@ -696,6 +1070,10 @@ pub(super) static EVENT_SERIES: Type = Type {
         Field { name: "count", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "lastObservedTime", ty: MicroTime, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // count
+        Slot::field(2, 1), // lastObservedTime
+    ]),
 };
 
 pub(super) static EVENT_SOURCE: Type = Type {
@@ -705,6 +1083,10 @@ pub(super) static EVENT_SOURCE: Type = Type {
         Field { name: "component", ty: String, required: false, default: Absent, merge: None },
         Field { name: "host", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // component
+        Slot::omitempty(2, 1), // host
+    ]),
 };
 
 pub(super) static EXEC_ACTION: Type = Type {
@@ -713,6 +1095,9 @@ pub(super) static EXEC_ACTION: Type = Type {
     fields: &[
         Field { name: "command", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // command
+    ]),
 };
 
 pub(super) static FC_VOLUME_SOURCE: Type = Type {
@@ -725,6 +1110,13 @@ pub(super) static FC_VOLUME_SOURCE: Type = Type {
         Field { name: "targetWWNs", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "wwids", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // targetWWNs
+        Slot::field(2, 1), // lun
+        Slot::omitempty(3, 0), // fsType
+        Slot::omitempty(4, 2), // readOnly
+        Slot::field(5, 4), // wwids
+    ]),
 };
 
 pub(super) static FILE_KEY_SELECTOR: Type = Type {
@@ -736,6 +1128,12 @@ pub(super) static FILE_KEY_SELECTOR: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "volumeName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // volumeName
+        Slot::field(2, 2), // path
+        Slot::field(3, 0), // key
+        Slot::field(4, 1), // optional
+    ]),
 };
 
 pub(super) static FLEX_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -748,6 +1146,13 @@ pub(super) static FLEX_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "secretRef", ty: Object(&SECRET_REFERENCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // driver
+        Slot::omitempty(2, 1), // fsType
+        Slot::field(3, 4), // secretRef
+        Slot::omitempty(4, 3), // readOnly
+        Slot::field(5, 2), // options
+    ]),
 };
 
 pub(super) static FLEX_VOLUME_SOURCE: Type = Type {
@@ -760,6 +1165,13 @@ pub(super) static FLEX_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "secretRef", ty: Object(&LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // driver
+        Slot::omitempty(2, 1), // fsType
+        Slot::field(3, 4), // secretRef
+        Slot::omitempty(4, 3), // readOnly
+        Slot::field(5, 2), // options
+    ]),
 };
 
 pub(super) static FLOCKER_VOLUME_SOURCE: Type = Type {
@@ -769,6 +1181,10 @@ pub(super) static FLOCKER_VOLUME_SOURCE: Type = Type {
         Field { name: "datasetName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "datasetUUID", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // datasetName
+        Slot::omitempty(2, 1), // datasetUUID
+    ]),
 };
 
 pub(super) static GCE_PERSISTENT_DISK_VOLUME_SOURCE: Type = Type {
@@ -780,6 +1196,12 @@ pub(super) static GCE_PERSISTENT_DISK_VOLUME_SOURCE: Type = Type {
         Field { name: "pdName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // pdName
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 1), // partition
+        Slot::omitempty(4, 3), // readOnly
+    ]),
 };
 
 pub(super) static GRPC_ACTION: Type = Type {
@@ -789,6 +1211,10 @@ pub(super) static GRPC_ACTION: Type = Type {
         Field { name: "port", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "service", ty: String, required: false, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // port
+        Slot::field(2, 1), // service
+    ]),
 };
 
 pub(super) static GIT_REPO_VOLUME_SOURCE: Type = Type {
@@ -799,6 +1225,11 @@ pub(super) static GIT_REPO_VOLUME_SOURCE: Type = Type {
         Field { name: "repository", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "revision", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // repository
+        Slot::omitempty(2, 2), // revision
+        Slot::omitempty(3, 0), // directory
+    ]),
 };
 
 pub(super) static GLUSTERFS_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -810,6 +1241,12 @@ pub(super) static GLUSTERFS_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // endpoints
+        Slot::field(2, 2), // path
+        Slot::omitempty(3, 3), // readOnly
+        Slot::field(4, 1), // endpointsNamespace
+    ]),
 };
 
 pub(super) static GLUSTERFS_VOLUME_SOURCE: Type = Type {
@@ -820,6 +1257,11 @@ pub(super) static GLUSTERFS_VOLUME_SOURCE: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // endpoints
+        Slot::field(2, 1), // path
+        Slot::omitempty(3, 2), // readOnly
+    ]),
 };
 
 pub(super) static HTTP_GET_ACTION: Type = Type {
@@ -832,6 +1274,13 @@ pub(super) static HTTP_GET_ACTION: Type = Type {
         Field { name: "port", ty: IntOrString, required: true, default: Absent, merge: None },
         Field { name: "scheme", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // path
+        Slot::field(2, 3), // port
+        Slot::omitempty(3, 0), // host
+        Slot::omitempty(4, 4), // scheme
+        Slot::field(5, 1), // httpHeaders
+    ]),
 };
 
 pub(super) static HTTP_HEADER: Type = Type {
@@ -841,6 +1290,10 @@ pub(super) static HTTP_HEADER: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "value", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // value
+    ]),
 };
 
 pub(super) static HOST_ALIAS: Type = Type {
@@ -850,6 +1303,10 @@ pub(super) static HOST_ALIAS: Type = Type {
         Field { name: "hostnames", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "ip", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // ip
+        Slot::field(2, 0), // hostnames
+    ]),
 };
 
 pub(super) static HOST_IP: Type = Type {
@@ -858,6 +1315,9 @@ pub(super) static HOST_IP: Type = Type {
     fields: &[
         Field { name: "ip", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ip
+    ]),
 };
 
 pub(super) static HOST_PATH_VOLUME_SOURCE: Type = Type {
@@ -867,6 +1327,10 @@ pub(super) static HOST_PATH_VOLUME_SOURCE: Type = Type {
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // path
+        Slot::field(2, 1), // type
+    ]),
 };
 
 pub(super) static ISCSI_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -885,6 +1349,19 @@ pub(super) static ISCSI_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&SECRET_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "targetPortal", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 10), // targetPortal
+        Slot::field(2, 4), // iqn
+        Slot::field(3, 6), // lun
+        Slot::omitempty(4, 5), // iscsiInterface
+        Slot::omitempty(5, 2), // fsType
+        Slot::omitempty(6, 8), // readOnly
+        Slot::field(7, 7), // portals
+        Slot::omitempty(8, 0), // chapAuthDiscovery
+        Slot::field(10, 9), // secretRef
+        Slot::omitempty(11, 1), // chapAuthSession
+        Slot::field(12, 3), // initiatorName
+    ]),
 };
 
 pub(super) static ISCSI_VOLUME_SOURCE: Type = Type {
@@ -903,6 +1380,19 @@ pub(super) static ISCSI_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "targetPortal", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 10), // targetPortal
+        Slot::field(2, 4), // iqn
+        Slot::field(3, 6), // lun
+        Slot::omitempty(4, 5), // iscsiInterface
+        Slot::omitempty(5, 2), // fsType
+        Slot::omitempty(6, 8), // readOnly
+        Slot::field(7, 7), // portals
+        Slot::omitempty(8, 0), // chapAuthDiscovery
+        Slot::field(10, 9), // secretRef
+        Slot::omitempty(11, 1), // chapAuthSession
+        Slot::field(12, 3), // initiatorName
+    ]),
 };
 
 pub(super) static IMAGE_VOLUME_SOURCE: Type = Type {
@@ -912,6 +1402,10 @@ pub(super) static IMAGE_VOLUME_SOURCE: Type = Type {
         Field { name: "pullPolicy", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reference", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // reference
+        Slot::omitempty(2, 0), // pullPolicy
+    ]),
 };
 
 pub(super) static IMAGE_VOLUME_STATUS: Type = Type {
@@ -920,6 +1414,9 @@ pub(super) static IMAGE_VOLUME_STATUS: Type = Type {
     fields: &[
         Field { name: "imageRef", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // imageRef
+    ]),
 };
 
 pub(super) static KEY_TO_PATH: Type = Type {
@@ -930,6 +1427,11 @@ pub(super) static KEY_TO_PATH: Type = Type {
         Field { name: "mode", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 2), // path
+        Slot::field(3, 1), // mode
+    ]),
 };
 
 pub(super) static LIFECYCLE: Type = Type {
@@ -940,6 +1442,11 @@ pub(super) static LIFECYCLE: Type = Type {
         Field { name: "preStop", ty: Object(&LIFECYCLE_HANDLER), required: false, default: Absent, merge: None },
         Field { name: "stopSignal", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // postStart
+        Slot::field(2, 1), // preStop
+        Slot::field(3, 2), // stopSignal
+    ]),
 };
 
 pub(super) static LIFECYCLE_HANDLER: Type = Type {
@@ -951,6 +1458,12 @@ pub(super) static LIFECYCLE_HANDLER: Type = Type {
         Field { name: "sleep", ty: Object(&SLEEP_ACTION), required: false, default: Absent, merge: None },
         Field { name: "tcpSocket", ty: Object(&TCP_SOCKET_ACTION), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // exec
+        Slot::field(2, 1), // httpGet
+        Slot::field(3, 3), // tcpSocket
+        Slot::field(4, 2), // sleep
+    ]),
 };
 
 pub(super) static LIMIT_RANGE: Type = Type {
@@ -962,6 +1475,10 @@ pub(super) static LIMIT_RANGE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&LIMIT_RANGE_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static LIMIT_RANGE_ITEM: Type = Type {
@@ -975,6 +1492,14 @@ pub(super) static LIMIT_RANGE_ITEM: Type = Type {
         Field { name: "min", ty: Map(&Quantity), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 2), // max
+        Slot::field(3, 4), // min
+        Slot::field(4, 0), // default
+        Slot::field(5, 1), // defaultRequest
+        Slot::field(6, 3), // maxLimitRequestRatio
+    ]),
 };
 
 pub(super) static LIMIT_RANGE_LIST: Type = Type {
@@ -986,6 +1511,10 @@ pub(super) static LIMIT_RANGE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static LIMIT_RANGE_SPEC: Type = Type {
@@ -994,6 +1523,9 @@ pub(super) static LIMIT_RANGE_SPEC: Type = Type {
     fields: &[
         Field { name: "limits", ty: List(&Object(&LIMIT_RANGE_ITEM)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // limits
+    ]),
 };
 
 pub(super) static LINUX_CONTAINER_USER: Type = Type {
@@ -1004,6 +1536,11 @@ pub(super) static LINUX_CONTAINER_USER: Type = Type {
         Field { name: "supplementalGroups", ty: List(&Int64), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "uid", ty: Int64, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // uid
+        Slot::field(2, 0), // gid
+        Slot::field(3, 1), // supplementalGroups
+    ]),
 };
 
 pub(super) static LOAD_BALANCER_INGRESS: Type = Type {
@@ -1015,6 +1552,12 @@ pub(super) static LOAD_BALANCER_INGRESS: Type = Type {
         Field { name: "ipMode", ty: String, required: false, default: Absent, merge: None },
         Field { name: "ports", ty: List(&Object(&PORT_STATUS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // ip
+        Slot::omitempty(2, 0), // hostname
+        Slot::field(3, 2), // ipMode
+        Slot::field(4, 3), // ports
+    ]),
 };
 
 pub(super) static LOAD_BALANCER_STATUS: Type = Type {
@@ -1023,6 +1566,9 @@ pub(super) static LOAD_BALANCER_STATUS: Type = Type {
     fields: &[
         Field { name: "ingress", ty: List(&Object(&LOAD_BALANCER_INGRESS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ingress
+    ]),
 };
 
 pub(super) static LOCAL_OBJECT_REFERENCE: Type = Type {
@@ -1031,6 +1577,9 @@ pub(super) static LOCAL_OBJECT_REFERENCE: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+    ]),
 };
 
 pub(super) static LOCAL_VOLUME_SOURCE: Type = Type {
@@ -1040,6 +1589,10 @@ pub(super) static LOCAL_VOLUME_SOURCE: Type = Type {
         Field { name: "fsType", ty: String, required: false, default: Absent, merge: None },
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // path
+        Slot::field(2, 0), // fsType
+    ]),
 };
 
 pub(super) static MODIFY_VOLUME_STATUS: Type = Type {
@@ -1049,6 +1602,10 @@ pub(super) static MODIFY_VOLUME_STATUS: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "targetVolumeAttributesClassName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // targetVolumeAttributesClassName
+        Slot::field(2, 0), // status
+    ]),
 };
 
 pub(super) static NFS_VOLUME_SOURCE: Type = Type {
@@ -1059,6 +1616,11 @@ pub(super) static NFS_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "server", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // server
+        Slot::field(2, 0), // path
+        Slot::omitempty(3, 1), // readOnly
+    ]),
 };
 
 pub(super) static NAMESPACE: Type = Type {
@@ -1071,6 +1633,11 @@ pub(super) static NAMESPACE: Type = Type {
         Field { name: "spec", ty: Object(&NAMESPACE_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&NAMESPACE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static NAMESPACE_CONDITION: Type = Type {
@@ -1083,6 +1650,13 @@ pub(super) static NAMESPACE_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(4, 0), // lastTransitionTime
+        Slot::omitempty(5, 2), // reason
+        Slot::omitempty(6, 1), // message
+    ]),
 };
 
 pub(super) static NAMESPACE_LIST: Type = Type {
@@ -1094,6 +1668,10 @@ pub(super) static NAMESPACE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static NAMESPACE_SPEC: Type = Type {
@@ -1102,6 +1680,9 @@ pub(super) static NAMESPACE_SPEC: Type = Type {
     fields: &[
         Field { name: "finalizers", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // finalizers
+    ]),
 };
 
 pub(super) static NAMESPACE_STATUS: Type = Type {
@@ -1111,6 +1692,10 @@ pub(super) static NAMESPACE_STATUS: Type = Type {
         Field { name: "conditions", ty: List(&Object(&NAMESPACE_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "phase", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // phase
+        Slot::field(2, 0), // conditions
+    ]),
 };
 
 pub(super) static NODE: Type = Type {
@@ -1123,6 +1708,11 @@ pub(super) static NODE: Type = Type {
         Field { name: "spec", ty: Object(&NODE_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&NODE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static NODE_ADDRESS: Type = Type {
@@ -1132,6 +1722,10 @@ pub(super) static NODE_ADDRESS: Type = Type {
         Field { name: "address", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // address
+    ]),
 };
 
 pub(super) static NODE_AFFINITY: Type = Type {
@@ -1141,6 +1735,10 @@ pub(super) static NODE_AFFINITY: Type = Type {
         Field { name: "preferredDuringSchedulingIgnoredDuringExecution", ty: List(&Object(&PREFERRED_SCHEDULING_TERM)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "requiredDuringSchedulingIgnoredDuringExecution", ty: Object(&NODE_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // requiredDuringSchedulingIgnoredDuringExecution
+        Slot::field(2, 0), // preferredDuringSchedulingIgnoredDuringExecution
+    ]),
 };
 
 pub(super) static NODE_ALLOCATABLE_RESOURCE_CLAIM_STATUS: Type = Type {
@@ -1151,6 +1749,11 @@ pub(super) static NODE_ALLOCATABLE_RESOURCE_CLAIM_STATUS: Type = Type {
         Field { name: "resourceClaimName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resources", ty: Map(&Quantity), required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // resourceClaimName
+        Slot::field(2, 0), // containers
+        Slot::field(3, 2), // resources
+    ]),
 };
 
 pub(super) static NODE_CONDITION: Type = Type {
@@ -1164,6 +1767,14 @@ pub(super) static NODE_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::field(3, 0), // lastHeartbeatTime
+        Slot::field(4, 1), // lastTransitionTime
+        Slot::omitempty(5, 3), // reason
+        Slot::omitempty(6, 2), // message
+    ]),
 };
 
 pub(super) static NODE_CONFIG_SOURCE: Type = Type {
@@ -1172,6 +1783,9 @@ pub(super) static NODE_CONFIG_SOURCE: Type = Type {
     fields: &[
         Field { name: "configMap", ty: Object(&CONFIG_MAP_NODE_CONFIG_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(2, 0), // configMap
+    ]),
 };
 
 pub(super) static NODE_CONFIG_STATUS: Type = Type {
@@ -1183,6 +1797,12 @@ pub(super) static NODE_CONFIG_STATUS: Type = Type {
         Field { name: "error", ty: String, required: false, default: Absent, merge: None },
         Field { name: "lastKnownGood", ty: Object(&NODE_CONFIG_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // assigned
+        Slot::field(2, 0), // active
+        Slot::field(3, 3), // lastKnownGood
+        Slot::omitempty(4, 2), // error
+    ]),
 };
 
 pub(super) static NODE_DAEMON_ENDPOINTS: Type = Type {
@@ -1191,6 +1811,9 @@ pub(super) static NODE_DAEMON_ENDPOINTS: Type = Type {
     fields: &[
         Field { name: "kubeletEndpoint", ty: Object(&DAEMON_ENDPOINT), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // kubeletEndpoint
+    ]),
 };
 
 pub(super) static NODE_FEATURES: Type = Type {
@@ -1199,6 +1822,9 @@ pub(super) static NODE_FEATURES: Type = Type {
     fields: &[
         Field { name: "supplementalGroupsPolicy", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // supplementalGroupsPolicy
+    ]),
 };
 
 pub(super) static NODE_LIST: Type = Type {
@@ -1210,6 +1836,10 @@ pub(super) static NODE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static NODE_RUNTIME_HANDLER: Type = Type {
@@ -1219,6 +1849,10 @@ pub(super) static NODE_RUNTIME_HANDLER: Type = Type {
         Field { name: "features", ty: Object(&NODE_RUNTIME_HANDLER_FEATURES), required: false, default: Absent, merge: None },
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // features
+    ]),
 };
 
 pub(super) static NODE_RUNTIME_HANDLER_FEATURES: Type = Type {
@@ -1228,6 +1862,10 @@ pub(super) static NODE_RUNTIME_HANDLER_FEATURES: Type = Type {
         Field { name: "recursiveReadOnlyMounts", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "userNamespaces", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // recursiveReadOnlyMounts
+        Slot::field(2, 1), // userNamespaces
+    ]),
 };
 
 pub(super) static NODE_SELECTOR: Type = Type {
@@ -1236,6 +1874,9 @@ pub(super) static NODE_SELECTOR: Type = Type {
     fields: &[
         Field { name: "nodeSelectorTerms", ty: List(&Object(&NODE_SELECTOR_TERM)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // nodeSelectorTerms
+    ]),
 };
 
 pub(super) static NODE_SELECTOR_REQUIREMENT: Type = Type {
@@ -1246,6 +1887,11 @@ pub(super) static NODE_SELECTOR_REQUIREMENT: Type = Type {
         Field { name: "operator", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 1), // operator
+        Slot::field(3, 2), // values
+    ]),
 };
 
 pub(super) static NODE_SELECTOR_TERM: Type = Type {
@@ -1255,6 +1901,10 @@ pub(super) static NODE_SELECTOR_TERM: Type = Type {
         Field { name: "matchExpressions", ty: List(&Object(&NODE_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "matchFields", ty: List(&Object(&NODE_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // matchExpressions
+        Slot::field(2, 1), // matchFields
+    ]),
 };
 
 pub(super) static NODE_SPEC: Type = Type {
@@ -1269,6 +1919,15 @@ pub(super) static NODE_SPEC: Type = Type {
         Field { name: "taints", ty: List(&Object(&TAINT)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "unschedulable", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // podCIDR
+        Slot::omitempty(2, 1), // externalID
+        Slot::omitempty(3, 4), // providerID
+        Slot::omitempty(4, 6), // unschedulable
+        Slot::field(5, 5), // taints
+        Slot::field(6, 0), // configSource
+        Slot::field(7, 3), // podCIDRs
+    ]),
 };
 
 pub(super) static NODE_STATUS: Type = Type {
@@ -1290,6 +1949,22 @@ pub(super) static NODE_STATUS: Type = Type {
         Field { name: "volumesAttached", ty: List(&Object(&ATTACHED_VOLUME)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "volumesInUse", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // capacity
+        Slot::field(2, 1), // allocatable
+        Slot::omitempty(3, 10), // phase
+        Slot::field(4, 3), // conditions
+        Slot::field(5, 0), // addresses
+        Slot::field(6, 5), // daemonEndpoints
+        Slot::field(7, 9), // nodeInfo
+        Slot::field(8, 8), // images
+        Slot::field(9, 13), // volumesInUse
+        Slot::field(10, 12), // volumesAttached
+        Slot::field(11, 4), // config
+        Slot::field(12, 11), // runtimeHandlers
+        Slot::field(13, 7), // features
+        Slot::field(14, 6), // declaredFeatures
+    ]),
 };
 
 pub(super) static NODE_SWAP_STATUS: Type = Type {
@@ -1298,6 +1973,9 @@ pub(super) static NODE_SWAP_STATUS: Type = Type {
     fields: &[
         Field { name: "capacity", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // capacity
+    ]),
 };
 
 pub(super) static NODE_SYSTEM_INFO: Type = Type {
@@ -1316,6 +1994,19 @@ pub(super) static NODE_SYSTEM_INFO: Type = Type {
         Field { name: "swap", ty: Object(&NODE_SWAP_STATUS), required: false, default: Absent, merge: None },
         Field { name: "systemUUID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 6), // machineID
+        Slot::field(2, 10), // systemUUID
+        Slot::field(3, 1), // bootID
+        Slot::field(4, 3), // kernelVersion
+        Slot::field(5, 8), // osImage
+        Slot::field(6, 2), // containerRuntimeVersion
+        Slot::field(7, 5), // kubeletVersion
+        Slot::field(8, 4), // kubeProxyVersion
+        Slot::field(9, 7), // operatingSystem
+        Slot::field(10, 0), // architecture
+        Slot::field(11, 9), // swap
+    ]),
 };
 
 pub(super) static OBJECT_FIELD_SELECTOR: Type = Type {
@@ -1325,6 +2016,10 @@ pub(super) static OBJECT_FIELD_SELECTOR: Type = Type {
         Field { name: "apiVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "fieldPath", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiVersion
+        Slot::field(2, 1), // fieldPath
+    ]),
 };
 
 pub(super) static OBJECT_REFERENCE: Type = Type {
@@ -1339,6 +2034,15 @@ pub(super) static OBJECT_REFERENCE: Type = Type {
         Field { name: "resourceVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // kind
+        Slot::omitempty(2, 4), // namespace
+        Slot::omitempty(3, 3), // name
+        Slot::omitempty(4, 6), // uid
+        Slot::omitempty(5, 0), // apiVersion
+        Slot::omitempty(6, 5), // resourceVersion
+        Slot::omitempty(7, 1), // fieldPath
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME: Type = Type {
@@ -1351,6 +2055,11 @@ pub(super) static PERSISTENT_VOLUME: Type = Type {
         Field { name: "spec", ty: Object(&PERSISTENT_VOLUME_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&PERSISTENT_VOLUME_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM: Type = Type {
@@ -1363,6 +2072,11 @@ pub(super) static PERSISTENT_VOLUME_CLAIM: Type = Type {
         Field { name: "spec", ty: Object(&PERSISTENT_VOLUME_CLAIM_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&PERSISTENT_VOLUME_CLAIM_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_CONDITION: Type = Type {
@@ -1376,6 +2090,14 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::field(3, 0), // lastProbeTime
+        Slot::field(4, 1), // lastTransitionTime
+        Slot::omitempty(5, 3), // reason
+        Slot::omitempty(6, 2), // message
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_LIST: Type = Type {
@@ -1387,6 +2109,10 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_SPEC: Type = Type {
@@ -1403,6 +2129,17 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_SPEC: Type = Type {
         Field { name: "volumeMode", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumeName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // accessModes
+        Slot::field(2, 3), // resources
+        Slot::omitempty(3, 8), // volumeName
+        Slot::field(4, 4), // selector
+        Slot::field(5, 5), // storageClassName
+        Slot::field(6, 7), // volumeMode
+        Slot::field(7, 1), // dataSource
+        Slot::field(8, 2), // dataSourceRef
+        Slot::field(9, 6), // volumeAttributesClassName
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_STATUS: Type = Type {
@@ -1418,6 +2155,16 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_STATUS: Type = Type {
         Field { name: "modifyVolumeStatus", ty: Object(&MODIFY_VOLUME_STATUS), required: false, default: Absent, merge: None },
         Field { name: "phase", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 7), // phase
+        Slot::field(2, 0), // accessModes
+        Slot::field(3, 3), // capacity
+        Slot::field(4, 4), // conditions
+        Slot::field(5, 2), // allocatedResources
+        Slot::field(7, 1), // allocatedResourceStatuses
+        Slot::field(8, 5), // currentVolumeAttributesClassName
+        Slot::field(9, 6), // modifyVolumeStatus
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_TEMPLATE: Type = Type {
@@ -1427,6 +2174,10 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_TEMPLATE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&PERSISTENT_VOLUME_CLAIM_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metadata
+        Slot::field(2, 1), // spec
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_CLAIM_VOLUME_SOURCE: Type = Type {
@@ -1436,6 +2187,10 @@ pub(super) static PERSISTENT_VOLUME_CLAIM_VOLUME_SOURCE: Type = Type {
         Field { name: "claimName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // claimName
+        Slot::omitempty(2, 1), // readOnly
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_LIST: Type = Type {
@@ -1447,6 +2202,10 @@ pub(super) static PERSISTENT_VOLUME_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_SPEC: Type = Type {
@@ -1485,6 +2244,41 @@ pub(super) static PERSISTENT_VOLUME_SPEC: Type = Type {
         Field { name: "volumeMode", ty: String, required: false, default: Absent, merge: None },
         Field { name: "vsphereVolume", ty: Object(&VSPHERE_VIRTUAL_DISK_VOLUME_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // capacity
+        Slot::inline(2, &[
+            Slot::field(1, 12), // gcePersistentDisk
+            Slot::field(2, 1), // awsElasticBlockStore
+            Slot::field(3, 14), // hostPath
+            Slot::field(4, 13), // glusterfs
+            Slot::field(5, 18), // nfs
+            Slot::field(6, 24), // rbd
+            Slot::field(7, 15), // iscsi
+            Slot::field(8, 6), // cinder
+            Slot::field(9, 5), // cephfs
+            Slot::field(10, 9), // fc
+            Slot::field(11, 11), // flocker
+            Slot::field(12, 10), // flexVolume
+            Slot::field(13, 3), // azureFile
+            Slot::field(14, 30), // vsphereVolume
+            Slot::field(15, 23), // quobyte
+            Slot::field(16, 2), // azureDisk
+            Slot::field(17, 21), // photonPersistentDisk
+            Slot::field(18, 22), // portworxVolume
+            Slot::field(19, 25), // scaleIO
+            Slot::field(20, 16), // local
+            Slot::field(21, 27), // storageos
+            Slot::field(22, 8), // csi
+        ]),
+        Slot::field(3, 0), // accessModes
+        Slot::field(4, 7), // claimRef
+        Slot::omitempty(5, 20), // persistentVolumeReclaimPolicy
+        Slot::omitempty(6, 26), // storageClassName
+        Slot::field(7, 17), // mountOptions
+        Slot::field(8, 29), // volumeMode
+        Slot::field(9, 19), // nodeAffinity
+        Slot::field(10, 28), // volumeAttributesClassName
+    ]),
 };
 
 pub(super) static PERSISTENT_VOLUME_STATUS: Type = Type {
@@ -1496,6 +2290,12 @@ pub(super) static PERSISTENT_VOLUME_STATUS: Type = Type {
         Field { name: "phase", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // phase
+        Slot::omitempty(2, 1), // message
+        Slot::omitempty(3, 3), // reason
+        Slot::field(4, 0), // lastPhaseTransitionTime
+    ]),
 };
 
 pub(super) static PHOTON_PERSISTENT_DISK_VOLUME_SOURCE: Type = Type {
@@ -1505,6 +2305,10 @@ pub(super) static PHOTON_PERSISTENT_DISK_VOLUME_SOURCE: Type = Type {
         Field { name: "fsType", ty: String, required: false, default: Absent, merge: None },
         Field { name: "pdID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // pdID
+        Slot::omitempty(2, 0), // fsType
+    ]),
 };
 
 pub(super) static POD: Type = Type {
@@ -1517,6 +2321,11 @@ pub(super) static POD: Type = Type {
         Field { name: "spec", ty: Object(&POD_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&POD_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static POD_AFFINITY: Type = Type {
@@ -1526,6 +2335,10 @@ pub(super) static POD_AFFINITY: Type = Type {
         Field { name: "preferredDuringSchedulingIgnoredDuringExecution", ty: List(&Object(&WEIGHTED_POD_AFFINITY_TERM)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "requiredDuringSchedulingIgnoredDuringExecution", ty: List(&Object(&POD_AFFINITY_TERM)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // requiredDuringSchedulingIgnoredDuringExecution
+        Slot::field(2, 0), // preferredDuringSchedulingIgnoredDuringExecution
+    ]),
 };
 
 pub(super) static POD_AFFINITY_TERM: Type = Type {
@@ -1539,6 +2352,14 @@ pub(super) static POD_AFFINITY_TERM: Type = Type {
         Field { name: "namespaces", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "topologyKey", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // labelSelector
+        Slot::field(2, 4), // namespaces
+        Slot::field(3, 5), // topologyKey
+        Slot::field(4, 3), // namespaceSelector
+        Slot::field(5, 1), // matchLabelKeys
+        Slot::field(6, 2), // mismatchLabelKeys
+    ]),
 };
 
 pub(super) static POD_ANTI_AFFINITY: Type = Type {
@@ -1548,6 +2369,10 @@ pub(super) static POD_ANTI_AFFINITY: Type = Type {
         Field { name: "preferredDuringSchedulingIgnoredDuringExecution", ty: List(&Object(&WEIGHTED_POD_AFFINITY_TERM)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "requiredDuringSchedulingIgnoredDuringExecution", ty: List(&Object(&POD_AFFINITY_TERM)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // requiredDuringSchedulingIgnoredDuringExecution
+        Slot::field(2, 0), // preferredDuringSchedulingIgnoredDuringExecution
+    ]),
 };
 
 pub(super) static POD_CERTIFICATE_PROJECTION: Type = Type {
@@ -1562,6 +2387,15 @@ pub(super) static POD_CERTIFICATE_PROJECTION: Type = Type {
         Field { name: "signerName", ty: String, required: true, default: Absent, merge: None },
         Field { name: "userAnnotations", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 5), // signerName
+        Slot::omitempty(2, 3), // keyType
+        Slot::field(3, 4), // maxExpirationSeconds
+        Slot::omitempty(4, 1), // credentialBundlePath
+        Slot::omitempty(5, 2), // keyPath
+        Slot::omitempty(6, 0), // certificateChainPath
+        Slot::field(7, 6), // userAnnotations
+    ]),
 };
 
 pub(super) static POD_CONDITION: Type = Type {
@@ -1576,6 +2410,15 @@ pub(super) static POD_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 6), // type
+        Slot::field(2, 5), // status
+        Slot::field(3, 0), // lastProbeTime
+        Slot::field(4, 1), // lastTransitionTime
+        Slot::omitempty(5, 4), // reason
+        Slot::omitempty(6, 2), // message
+        Slot::omitempty(7, 3), // observedGeneration
+    ]),
 };
 
 pub(super) static POD_DNS_CONFIG: Type = Type {
@@ -1586,6 +2429,11 @@ pub(super) static POD_DNS_CONFIG: Type = Type {
         Field { name: "options", ty: List(&Object(&POD_DNS_CONFIG_OPTION)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "searches", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // nameservers
+        Slot::field(2, 2), // searches
+        Slot::field(3, 1), // options
+    ]),
 };
 
 pub(super) static POD_DNS_CONFIG_OPTION: Type = Type {
@@ -1595,6 +2443,10 @@ pub(super) static POD_DNS_CONFIG_OPTION: Type = Type {
         Field { name: "name", ty: String, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+        Slot::field(2, 1), // value
+    ]),
 };
 
 pub(super) static POD_EXTENDED_RESOURCE_CLAIM_STATUS: Type = Type {
@@ -1604,6 +2456,10 @@ pub(super) static POD_EXTENDED_RESOURCE_CLAIM_STATUS: Type = Type {
         Field { name: "requestMappings", ty: List(&Object(&CONTAINER_EXTENDED_RESOURCE_REQUEST)), required: true, default: Absent, merge: Some(&M0) },
         Field { name: "resourceClaimName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // requestMappings
+        Slot::field(2, 1), // resourceClaimName
+    ]),
 };
 
 pub(super) static POD_IP: Type = Type {
@@ -1612,6 +2468,9 @@ pub(super) static POD_IP: Type = Type {
     fields: &[
         Field { name: "ip", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ip
+    ]),
 };
 
 pub(super) static POD_LIST: Type = Type {
@@ -1623,6 +2482,10 @@ pub(super) static POD_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POD_OS: Type = Type {
@@ -1631,6 +2494,9 @@ pub(super) static POD_OS: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };
 
 pub(super) static POD_READINESS_GATE: Type = Type {
@@ -1639,6 +2505,9 @@ pub(super) static POD_READINESS_GATE: Type = Type {
     fields: &[
         Field { name: "conditionType", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditionType
+    ]),
 };
 
 pub(super) static POD_RESOURCE_CLAIM: Type = Type {
@@ -1649,6 +2518,11 @@ pub(super) static POD_RESOURCE_CLAIM: Type = Type {
         Field { name: "resourceClaimName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resourceClaimTemplateName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(3, 1), // resourceClaimName
+        Slot::field(4, 2), // resourceClaimTemplateName
+    ]),
 };
 
 pub(super) static POD_RESOURCE_CLAIM_STATUS: Type = Type {
@@ -1658,6 +2532,10 @@ pub(super) static POD_RESOURCE_CLAIM_STATUS: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resourceClaimName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // resourceClaimName
+    ]),
 };
 
 pub(super) static POD_SCHEDULING_GATE: Type = Type {
@@ -1666,6 +2544,9 @@ pub(super) static POD_SCHEDULING_GATE: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };
 
 pub(super) static POD_SCHEDULING_GROUP: Type = Type {
@@ -1674,6 +2555,9 @@ pub(super) static POD_SCHEDULING_GROUP: Type = Type {
     fields: &[
         Field { name: "podGroupName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // podGroupName
+    ]),
 };
 
 pub(super) static POD_SECURITY_CONTEXT: Type = Type {
@@ -1694,6 +2578,21 @@ pub(super) static POD_SECURITY_CONTEXT: Type = Type {
         Field { name: "sysctls", ty: List(&Object(&SYSCTL)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "windowsOptions", ty: Object(&WINDOWS_SECURITY_CONTEXT_OPTIONS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 7), // seLinuxOptions
+        Slot::field(2, 5), // runAsUser
+        Slot::field(3, 4), // runAsNonRoot
+        Slot::field(4, 9), // supplementalGroups
+        Slot::field(5, 1), // fsGroup
+        Slot::field(6, 3), // runAsGroup
+        Slot::field(7, 11), // sysctls
+        Slot::field(8, 12), // windowsOptions
+        Slot::field(9, 2), // fsGroupChangePolicy
+        Slot::field(10, 8), // seccompProfile
+        Slot::field(11, 0), // appArmorProfile
+        Slot::field(12, 10), // supplementalGroupsPolicy
+        Slot::field(13, 6), // seLinuxChangePolicy
+    ]),
 };
 
 pub(super) static POD_SPEC: Type = Type {
@@ -1743,6 +2642,50 @@ pub(super) static POD_SPEC: Type = Type {
         Field { name: "topologySpreadConstraints", ty: List(&Object(&TOPOLOGY_SPREAD_CONSTRAINT)), required: false, default: Absent, merge: Some(&M12) },
         Field { name: "volumes", ty: List(&Object(&VOLUME)), required: false, default: Absent, merge: Some(&M11) },
     ],
+    message: Some(&[
+        Slot::field(1, 41), // volumes
+        Slot::field(2, 3), // containers
+        Slot::omitempty(3, 27), // restartPolicy
+        Slot::field(4, 38), // terminationGracePeriodSeconds
+        Slot::field(5, 0), // activeDeadlineSeconds
+        Slot::omitempty(6, 5), // dnsPolicy
+        Slot::field(7, 18), // nodeSelector
+        Slot::omitempty(8, 34), // serviceAccountName
+        Slot::omitempty(9, 33), // serviceAccount
+        Slot::omitempty(10, 17), // nodeName
+        Slot::omitempty(11, 10), // hostNetwork
+        Slot::omitempty(12, 11), // hostPID
+        Slot::omitempty(13, 9), // hostIPC
+        Slot::field(14, 32), // securityContext
+        Slot::field(15, 15), // imagePullSecrets
+        Slot::omitempty(16, 13), // hostname
+        Slot::omitempty(17, 37), // subdomain
+        Slot::field(18, 1), // affinity
+        Slot::omitempty(19, 29), // schedulerName
+        Slot::field(20, 16), // initContainers
+        Slot::field(21, 2), // automountServiceAccountToken
+        Slot::field(22, 39), // tolerations
+        Slot::field(23, 8), // hostAliases
+        Slot::omitempty(24, 23), // priorityClassName
+        Slot::field(25, 22), // priority
+        Slot::field(26, 4), // dnsConfig
+        Slot::field(27, 36), // shareProcessNamespace
+        Slot::field(28, 24), // readinessGates
+        Slot::field(29, 28), // runtimeClassName
+        Slot::field(30, 6), // enableServiceLinks
+        Slot::field(31, 21), // preemptionPolicy
+        Slot::field(32, 20), // overhead
+        Slot::field(33, 40), // topologySpreadConstraints
+        Slot::field(34, 7), // ephemeralContainers
+        Slot::field(35, 35), // setHostnameAsFQDN
+        Slot::field(36, 19), // os
+        Slot::field(37, 12), // hostUsers
+        Slot::field(38, 30), // schedulingGates
+        Slot::field(39, 25), // resourceClaims
+        Slot::field(40, 26), // resources
+        Slot::field(41, 14), // hostnameOverride
+        Slot::field(43, 31), // schedulingGroup
+    ]),
 };
 
 pub(super) static POD_STATUS: Type = Type {
@@ -1771,6 +2714,29 @@ pub(super) static POD_STATUS: Type = Type {
         Field { name: "resources", ty: Object(&RESOURCE_REQUIREMENTS), required: false, default: Absent, merge: None },
         Field { name: "startTime", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 12), // phase
+        Slot::field(2, 1), // conditions
+        Slot::omitempty(3, 8), // message
+        Slot::omitempty(4, 16), // reason
+        Slot::omitempty(5, 5), // hostIP
+        Slot::omitempty(6, 13), // podIP
+        Slot::field(7, 20), // startTime
+        Slot::field(8, 2), // containerStatuses
+        Slot::omitempty(9, 15), // qosClass
+        Slot::field(10, 7), // initContainerStatuses
+        Slot::omitempty(11, 10), // nominatedNodeName
+        Slot::field(12, 14), // podIPs
+        Slot::field(13, 3), // ephemeralContainerStatuses
+        Slot::omitempty(14, 17), // resize
+        Slot::field(15, 18), // resourceClaimStatuses
+        Slot::field(16, 6), // hostIPs
+        Slot::omitempty(17, 11), // observedGeneration
+        Slot::field(18, 4), // extendedResourceClaimStatus
+        Slot::field(19, 0), // allocatedResources
+        Slot::field(20, 19), // resources
+        Slot::field(21, 9), // nodeAllocatableResourceClaimStatuses
+    ]),
 };
 
 pub(super) static POD_TEMPLATE: Type = Type {
@@ -1782,6 +2748,10 @@ pub(super) static POD_TEMPLATE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "template", ty: Object(&POD_TEMPLATE_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // template
+    ]),
 };
 
 pub(super) static POD_TEMPLATE_LIST: Type = Type {
@@ -1793,6 +2763,10 @@ pub(super) static POD_TEMPLATE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POD_TEMPLATE_SPEC: Type = Type {
@@ -1802,6 +2776,10 @@ pub(super) static POD_TEMPLATE_SPEC: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&POD_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metadata
+        Slot::field(2, 1), // spec
+    ]),
 };
 
 pub(super) static PORT_STATUS: Type = Type {
@@ -1812,6 +2790,11 @@ pub(super) static PORT_STATUS: Type = Type {
         Field { name: "port", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "protocol", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // port
+        Slot::field(2, 2), // protocol
+        Slot::field(3, 0), // error
+    ]),
 };
 
 pub(super) static PORTWORX_VOLUME_SOURCE: Type = Type {
@@ -1822,6 +2805,11 @@ pub(super) static PORTWORX_VOLUME_SOURCE: Type = Type {
         Field { name: "readOnly", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "volumeID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // volumeID
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 1), // readOnly
+    ]),
 };
 
 pub(super) static PREFERRED_SCHEDULING_TERM: Type = Type {
@@ -1831,6 +2819,10 @@ pub(super) static PREFERRED_SCHEDULING_TERM: Type = Type {
         Field { name: "preference", ty: Object(&NODE_SELECTOR_TERM), required: true, default: Struct, merge: None },
         Field { name: "weight", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // weight
+        Slot::field(2, 0), // preference
+    ]),
 };
 
 pub(super) static PROBE: Type = Type {
@@ -1848,6 +2840,20 @@ pub(super) static PROBE: Type = Type {
         Field { name: "terminationGracePeriodSeconds", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "timeoutSeconds", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::field(1, 0), // exec
+            Slot::field(2, 3), // httpGet
+            Slot::field(3, 7), // tcpSocket
+            Slot::field(4, 2), // grpc
+        ]),
+        Slot::omitempty(2, 4), // initialDelaySeconds
+        Slot::omitempty(3, 9), // timeoutSeconds
+        Slot::omitempty(4, 5), // periodSeconds
+        Slot::omitempty(5, 6), // successThreshold
+        Slot::omitempty(6, 1), // failureThreshold
+        Slot::field(7, 8), // terminationGracePeriodSeconds
+    ]),
 };
 
 pub(super) static PROJECTED_VOLUME_SOURCE: Type = Type {
@@ -1857,6 +2863,10 @@ pub(super) static PROJECTED_VOLUME_SOURCE: Type = Type {
         Field { name: "defaultMode", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "sources", ty: List(&Object(&VOLUME_PROJECTION)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // sources
+        Slot::field(2, 0), // defaultMode
+    ]),
 };
 
 pub(super) static QUOBYTE_VOLUME_SOURCE: Type = Type {
@@ -1870,6 +2880,14 @@ pub(super) static QUOBYTE_VOLUME_SOURCE: Type = Type {
         Field { name: "user", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volume", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // registry
+        Slot::field(2, 5), // volume
+        Slot::omitempty(3, 1), // readOnly
+        Slot::omitempty(4, 4), // user
+        Slot::omitempty(5, 0), // group
+        Slot::omitempty(6, 3), // tenant
+    ]),
 };
 
 pub(super) static RBD_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -1885,6 +2903,16 @@ pub(super) static RBD_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&SECRET_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Text("admin"), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // monitors
+        Slot::field(2, 1), // image
+        Slot::omitempty(3, 0), // fsType
+        Slot::omitempty(4, 4), // pool
+        Slot::omitempty(5, 7), // user
+        Slot::omitempty(6, 2), // keyring
+        Slot::field(7, 6), // secretRef
+        Slot::omitempty(8, 5), // readOnly
+    ]),
 };
 
 pub(super) static RBD_VOLUME_SOURCE: Type = Type {
@@ -1900,6 +2928,16 @@ pub(super) static RBD_VOLUME_SOURCE: Type = Type {
         Field { name: "secretRef", ty: Object(&LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Text("admin"), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // monitors
+        Slot::field(2, 1), // image
+        Slot::omitempty(3, 0), // fsType
+        Slot::omitempty(4, 4), // pool
+        Slot::omitempty(5, 7), // user
+        Slot::omitempty(6, 2), // keyring
+        Slot::field(7, 6), // secretRef
+        Slot::omitempty(8, 5), // readOnly
+    ]),
 };
 
 pub(super) static REPLICATION_CONTROLLER: Type = Type {
@@ -1912,6 +2950,11 @@ pub(super) static REPLICATION_CONTROLLER: Type = Type {
         Field { name: "spec", ty: Object(&REPLICATION_CONTROLLER_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&REPLICATION_CONTROLLER_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static REPLICATION_CONTROLLER_CONDITION: Type = Type {
@@ -1924,6 +2967,13 @@ pub(super) static REPLICATION_CONTROLLER_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // type
+        Slot::field(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static REPLICATION_CONTROLLER_LIST: Type = Type {
@@ -1935,6 +2985,10 @@ pub(super) static REPLICATION_CONTROLLER_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static REPLICATION_CONTROLLER_SPEC: Type = Type {
@@ -1946,6 +3000,12 @@ pub(super) static REPLICATION_CONTROLLER_SPEC: Type = Type {
         Field { name: "selector", ty: Map(&String), required: false, default: Absent, merge: Some(&M10) },
         Field { name: "template", ty: Object(&POD_TEMPLATE_SPEC), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // replicas
+        Slot::field(2, 2), // selector
+        Slot::field(3, 3), // template
+        Slot::omitempty(4, 0), // minReadySeconds
+    ]),
 };
 
 pub(super) static REPLICATION_CONTROLLER_STATUS: Type = Type {
@@ -1959,6 +3019,14 @@ pub(super) static REPLICATION_CONTROLLER_STATUS: Type = Type {
         Field { name: "readyReplicas", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "replicas", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // replicas
+        Slot::omitempty(2, 2), // fullyLabeledReplicas
+        Slot::omitempty(3, 3), // observedGeneration
+        Slot::omitempty(4, 4), // readyReplicas
+        Slot::omitempty(5, 0), // availableReplicas
+        Slot::field(6, 1), // conditions
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM: Type = Type {
@@ -1968,6 +3036,10 @@ pub(super) static RESOURCE_CLAIM: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "request", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::omitempty(2, 1), // request
+    ]),
 };
 
 pub(super) static RESOURCE_FIELD_SELECTOR: Type = Type {
@@ -1978,6 +3050,11 @@ pub(super) static RESOURCE_FIELD_SELECTOR: Type = Type {
         Field { name: "divisor", ty: Quantity, required: false, default: Absent, merge: None },
         Field { name: "resource", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // containerName
+        Slot::field(2, 2), // resource
+        Slot::field(3, 1), // divisor
+    ]),
 };
 
 pub(super) static RESOURCE_HEALTH: Type = Type {
@@ -1988,6 +3065,11 @@ pub(super) static RESOURCE_HEALTH: Type = Type {
         Field { name: "message", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resourceID", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // resourceID
+        Slot::omitempty(2, 0), // health
+        Slot::field(6, 1), // message
+    ]),
 };
 
 pub(super) static RESOURCE_QUOTA: Type = Type {
@@ -2000,6 +3082,11 @@ pub(super) static RESOURCE_QUOTA: Type = Type {
         Field { name: "spec", ty: Object(&RESOURCE_QUOTA_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&RESOURCE_QUOTA_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static RESOURCE_QUOTA_LIST: Type = Type {
@@ -2011,6 +3098,10 @@ pub(super) static RESOURCE_QUOTA_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static RESOURCE_QUOTA_SPEC: Type = Type {
@@ -2021,6 +3112,11 @@ pub(super) static RESOURCE_QUOTA_SPEC: Type = Type {
         Field { name: "scopeSelector", ty: Object(&SCOPE_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "scopes", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // hard
+        Slot::field(2, 2), // scopes
+        Slot::field(3, 1), // scopeSelector
+    ]),
 };
 
 pub(super) static RESOURCE_QUOTA_STATUS: Type = Type {
@@ -2030,6 +3126,10 @@ pub(super) static RESOURCE_QUOTA_STATUS: Type = Type {
         Field { name: "hard", ty: Map(&Quantity), required: false, default: Absent, merge: None },
         Field { name: "used", ty: Map(&Quantity), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // hard
+        Slot::field(2, 1), // used
+    ]),
 };
 
 pub(super) static RESOURCE_REQUIREMENTS: Type = Type {
@@ -2040,6 +3140,11 @@ pub(super) static RESOURCE_REQUIREMENTS: Type = Type {
         Field { name: "limits", ty: Map(&Quantity), required: false, default: Absent, merge: None },
         Field { name: "requests", ty: Map(&Quantity), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // limits
+        Slot::field(2, 2), // requests
+        Slot::field(3, 0), // claims
+    ]),
 };
 
 pub(super) static RESOURCE_STATUS: Type = Type {
@@ -2049,6 +3154,10 @@ pub(super) static RESOURCE_STATUS: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resources", ty: List(&Object(&RESOURCE_HEALTH)), required: false, default: Absent, merge: Some(&M15) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // resources
+    ]),
 };
 
 pub(super) static SE_LINUX_OPTIONS: Type = Type {
@@ -2060,6 +3169,12 @@ pub(super) static SE_LINUX_OPTIONS: Type = Type {
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
         Field { name: "user", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // user
+        Slot::omitempty(2, 1), // role
+        Slot::omitempty(3, 2), // type
+        Slot::omitempty(4, 0), // level
+    ]),
 };
 
 pub(super) static SCALE_IO_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -2077,6 +3192,18 @@ pub(super) static SCALE_IO_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "system", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "volumeName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // gateway
+        Slot::field(2, 8), // system
+        Slot::field(3, 4), // secretRef
+        Slot::omitempty(4, 5), // sslEnabled
+        Slot::omitempty(5, 2), // protectionDomain
+        Slot::omitempty(6, 7), // storagePool
+        Slot::omitempty(7, 6), // storageMode
+        Slot::omitempty(8, 9), // volumeName
+        Slot::omitempty(9, 0), // fsType
+        Slot::omitempty(10, 3), // readOnly
+    ]),
 };
 
 pub(super) static SCALE_IO_VOLUME_SOURCE: Type = Type {
@@ -2094,6 +3221,18 @@ pub(super) static SCALE_IO_VOLUME_SOURCE: Type = Type {
         Field { name: "system", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "volumeName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // gateway
+        Slot::field(2, 8), // system
+        Slot::field(3, 4), // secretRef
+        Slot::omitempty(4, 5), // sslEnabled
+        Slot::omitempty(5, 2), // protectionDomain
+        Slot::omitempty(6, 7), // storagePool
+        Slot::omitempty(7, 6), // storageMode
+        Slot::omitempty(8, 9), // volumeName
+        Slot::omitempty(9, 0), // fsType
+        Slot::omitempty(10, 3), // readOnly
+    ]),
 };
 
 pub(super) static SCOPE_SELECTOR: Type = Type {
@@ -2102,6 +3241,9 @@ pub(super) static SCOPE_SELECTOR: Type = Type {
     fields: &[
         Field { name: "matchExpressions", ty: List(&Object(&SCOPED_RESOURCE_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // matchExpressions
+    ]),
 };
 
 pub(super) static SCOPED_RESOURCE_SELECTOR_REQUIREMENT: Type = Type {
@@ -2112,6 +3254,11 @@ pub(super) static SCOPED_RESOURCE_SELECTOR_REQUIREMENT: Type = Type {
         Field { name: "scopeName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // scopeName
+        Slot::field(2, 0), // operator
+        Slot::field(3, 2), // values
+    ]),
 };
 
 pub(super) static SECCOMP_PROFILE: Type = Type {
@@ -2121,6 +3268,10 @@ pub(super) static SECCOMP_PROFILE: Type = Type {
         Field { name: "localhostProfile", ty: String, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // localhostProfile
+    ]),
 };
 
 pub(super) static SECRET: Type = Type {
@@ -2135,6 +3286,13 @@ pub(super) static SECRET: Type = Type {
         Field { name: "stringData", ty: Map(&String), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 1), // data
+        Slot::omitempty(3, 6), // type
+        Slot::field(4, 5), // stringData
+        Slot::field(5, 2), // immutable
+    ]),
 };
 
 pub(super) static SECRET_ENV_SOURCE: Type = Type {
@@ -2144,6 +3302,12 @@ pub(super) static SECRET_ENV_SOURCE: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 0), // name
+        ]),
+        Slot::field(2, 1), // optional
+    ]),
 };
 
 pub(super) static SECRET_KEY_SELECTOR: Type = Type {
@@ -2154,6 +3318,13 @@ pub(super) static SECRET_KEY_SELECTOR: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 1), // name
+        ]),
+        Slot::field(2, 0), // key
+        Slot::field(3, 2), // optional
+    ]),
 };
 
 pub(super) static SECRET_LIST: Type = Type {
@@ -2165,6 +3336,10 @@ pub(super) static SECRET_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SECRET_PROJECTION: Type = Type {
@@ -2175,6 +3350,13 @@ pub(super) static SECRET_PROJECTION: Type = Type {
         Field { name: "name", ty: String, required: false, default: Text(""), merge: None },
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::omitempty(1, 1), // name
+        ]),
+        Slot::field(2, 0), // items
+        Slot::field(4, 2), // optional
+    ]),
 };
 
 pub(super) static SECRET_REFERENCE: Type = Type {
@@ -2184,6 +3366,10 @@ pub(super) static SECRET_REFERENCE: Type = Type {
         Field { name: "name", ty: String, required: false, default: Absent, merge: None },
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+        Slot::omitempty(2, 1), // namespace
+    ]),
 };
 
 pub(super) static SECRET_VOLUME_SOURCE: Type = Type {
@@ -2195,6 +3381,12 @@ pub(super) static SECRET_VOLUME_SOURCE: Type = Type {
         Field { name: "optional", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "secretName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // secretName
+        Slot::field(2, 1), // items
+        Slot::field(3, 0), // defaultMode
+        Slot::field(4, 2), // optional
+    ]),
 };
 
 pub(super) static SECURITY_CONTEXT: Type = Type {
@@ -2214,6 +3406,20 @@ pub(super) static SECURITY_CONTEXT: Type = Type {
         Field { name: "seccompProfile", ty: Object(&SECCOMP_PROFILE), required: false, default: Absent, merge: None },
         Field { name: "windowsOptions", ty: Object(&WINDOWS_SECURITY_CONTEXT_OPTIONS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // capabilities
+        Slot::field(2, 3), // privileged
+        Slot::field(3, 9), // seLinuxOptions
+        Slot::field(4, 8), // runAsUser
+        Slot::field(5, 7), // runAsNonRoot
+        Slot::field(6, 5), // readOnlyRootFilesystem
+        Slot::field(7, 0), // allowPrivilegeEscalation
+        Slot::field(8, 6), // runAsGroup
+        Slot::field(9, 4), // procMount
+        Slot::field(10, 11), // windowsOptions
+        Slot::field(11, 10), // seccompProfile
+        Slot::field(12, 1), // appArmorProfile
+    ]),
 };
 
 pub(super) static SERVICE: Type = Type {
@@ -2226,6 +3432,11 @@ pub(super) static SERVICE: Type = Type {
         Field { name: "spec", ty: Object(&SERVICE_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SERVICE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SERVICE_ACCOUNT: Type = Type {
@@ -2239,6 +3450,12 @@ pub(super) static SERVICE_ACCOUNT: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "secrets", ty: List(&Object(&OBJECT_REFERENCE)), required: false, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 5), // secrets
+        Slot::field(3, 2), // imagePullSecrets
+        Slot::field(4, 1), // automountServiceAccountToken
+    ]),
 };
 
 pub(super) static SERVICE_ACCOUNT_LIST: Type = Type {
@@ -2250,6 +3467,10 @@ pub(super) static SERVICE_ACCOUNT_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SERVICE_ACCOUNT_TOKEN_PROJECTION: Type = Type {
@@ -2260,6 +3481,11 @@ pub(super) static SERVICE_ACCOUNT_TOKEN_PROJECTION: Type = Type {
         Field { name: "expirationSeconds", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "path", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // audience
+        Slot::field(2, 1), // expirationSeconds
+        Slot::field(3, 2), // path
+    ]),
 };
 
 pub(super) static SERVICE_LIST: Type = Type {
@@ -2271,6 +3497,10 @@ pub(super) static SERVICE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SERVICE_PORT: Type = Type {
@@ -2284,6 +3514,14 @@ pub(super) static SERVICE_PORT: Type = Type {
         Field { name: "protocol", ty: String, required: false, default: Text("TCP"), merge: None },
         Field { name: "targetPort", ty: IntOrString, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // name
+        Slot::omitempty(2, 4), // protocol
+        Slot::field(3, 3), // port
+        Slot::field(4, 5), // targetPort
+        Slot::omitempty(5, 2), // nodePort
+        Slot::field(6, 0), // appProtocol
+    ]),
 };
 
 pub(super) static SERVICE_SPEC: Type = Type {
@@ -2311,6 +3549,28 @@ pub(super) static SERVICE_SPEC: Type = Type {
         Field { name: "trafficDistribution", ty: String, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 13), // ports
+        Slot::field(2, 15), // selector
+        Slot::omitempty(3, 1), // clusterIP
+        Slot::omitempty(4, 19), // type
+        Slot::field(5, 3), // externalIPs
+        Slot::omitempty(7, 16), // sessionAffinity
+        Slot::omitempty(8, 11), // loadBalancerIP
+        Slot::field(9, 12), // loadBalancerSourceRanges
+        Slot::omitempty(10, 4), // externalName
+        Slot::omitempty(11, 5), // externalTrafficPolicy
+        Slot::omitempty(12, 6), // healthCheckNodePort
+        Slot::omitempty(13, 14), // publishNotReadyAddresses
+        Slot::field(14, 17), // sessionAffinityConfig
+        Slot::field(17, 9), // ipFamilyPolicy
+        Slot::field(18, 2), // clusterIPs
+        Slot::field(19, 8), // ipFamilies
+        Slot::field(20, 0), // allocateLoadBalancerNodePorts
+        Slot::field(21, 10), // loadBalancerClass
+        Slot::field(22, 7), // internalTrafficPolicy
+        Slot::field(23, 18), // trafficDistribution
+    ]),
 };
 
 pub(super) static SERVICE_STATUS: Type = Type {
@@ -2320,6 +3580,10 @@ pub(super) static SERVICE_STATUS: Type = Type {
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "loadBalancer", ty: Object(&LOAD_BALANCER_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // loadBalancer
+        Slot::field(2, 0), // conditions
+    ]),
 };
 
 pub(super) static SESSION_AFFINITY_CONFIG: Type = Type {
@@ -2328,6 +3592,9 @@ pub(super) static SESSION_AFFINITY_CONFIG: Type = Type {
     fields: &[
         Field { name: "clientIP", ty: Object(&CLIENT_IP_CONFIG), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // clientIP
+    ]),
 };
 
 pub(super) static SLEEP_ACTION: Type = Type {
@@ -2336,6 +3603,9 @@ pub(super) static SLEEP_ACTION: Type = Type {
     fields: &[
         Field { name: "seconds", ty: Int64, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // seconds
+    ]),
 };
 
 pub(super) static STORAGE_OS_PERSISTENT_VOLUME_SOURCE: Type = Type {
@@ -2348,6 +3618,13 @@ pub(super) static STORAGE_OS_PERSISTENT_VOLUME_SOURCE: Type = Type {
         Field { name: "volumeName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumeNamespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // volumeName
+        Slot::omitempty(2, 4), // volumeNamespace
+        Slot::omitempty(3, 0), // fsType
+        Slot::omitempty(4, 1), // readOnly
+        Slot::field(5, 2), // secretRef
+    ]),
 };
 
 pub(super) static STORAGE_OS_VOLUME_SOURCE: Type = Type {
@@ -2360,6 +3637,13 @@ pub(super) static STORAGE_OS_VOLUME_SOURCE: Type = Type {
         Field { name: "volumeName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumeNamespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // volumeName
+        Slot::omitempty(2, 4), // volumeNamespace
+        Slot::omitempty(3, 0), // fsType
+        Slot::omitempty(4, 1), // readOnly
+        Slot::field(5, 2), // secretRef
+    ]),
 };
 
 pub(super) static SYSCTL: Type = Type {
@@ -2369,6 +3653,10 @@ pub(super) static SYSCTL: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "value", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // value
+    ]),
 };
 
 pub(super) static TCP_SOCKET_ACTION: Type = Type {
@@ -2378,6 +3666,10 @@ pub(super) static TCP_SOCKET_ACTION: Type = Type {
         Field { name: "host", ty: String, required: false, default: Absent, merge: None },
         Field { name: "port", ty: IntOrString, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // port
+        Slot::omitempty(2, 0), // host
+    ]),
 };
 
 pub(super) static TAINT: Type = Type {
@@ -2389,6 +3681,12 @@ pub(super) static TAINT: Type = Type {
         Field { name: "timeAdded", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // key
+        Slot::omitempty(2, 3), // value
+        Slot::field(3, 0), // effect
+        Slot::field(4, 2), // timeAdded
+    ]),
 };
 
 pub(super) static TOLERATION: Type = Type {
@@ -2401,6 +3699,13 @@ pub(super) static TOLERATION: Type = Type {
         Field { name: "tolerationSeconds", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // key
+        Slot::omitempty(2, 2), // operator
+        Slot::omitempty(3, 4), // value
+        Slot::omitempty(4, 0), // effect
+        Slot::field(5, 3), // tolerationSeconds
+    ]),
 };
 
 pub(super) static TOPOLOGY_SELECTOR_LABEL_REQUIREMENT: Type = Type {
@@ -2410,6 +3715,10 @@ pub(super) static TOPOLOGY_SELECTOR_LABEL_REQUIREMENT: Type = Type {
         Field { name: "key", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 1), // values
+    ]),
 };
 
 pub(super) static TOPOLOGY_SELECTOR_TERM: Type = Type {
@@ -2418,6 +3727,9 @@ pub(super) static TOPOLOGY_SELECTOR_TERM: Type = Type {
     fields: &[
         Field { name: "matchLabelExpressions", ty: List(&Object(&TOPOLOGY_SELECTOR_LABEL_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // matchLabelExpressions
+    ]),
 };
 
 pub(super) static TOPOLOGY_SPREAD_CONSTRAINT: Type = Type {
@@ -2433,6 +3745,16 @@ pub(super) static TOPOLOGY_SPREAD_CONSTRAINT: Type = Type {
         Field { name: "topologyKey", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "whenUnsatisfiable", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // maxSkew
+        Slot::field(2, 6), // topologyKey
+        Slot::field(3, 7), // whenUnsatisfiable
+        Slot::field(4, 0), // labelSelector
+        Slot::field(5, 3), // minDomains
+        Slot::field(6, 4), // nodeAffinityPolicy
+        Slot::field(7, 5), // nodeTaintsPolicy
+        Slot::field(8, 1), // matchLabelKeys
+    ]),
 };
 
 pub(super) static TYPED_LOCAL_OBJECT_REFERENCE: Type = Type {
@@ -2443,6 +3765,11 @@ pub(super) static TYPED_LOCAL_OBJECT_REFERENCE: Type = Type {
         Field { name: "kind", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // apiGroup
+        Slot::field(2, 1), // kind
+        Slot::field(3, 2), // name
+    ]),
 };
 
 pub(super) static TYPED_OBJECT_REFERENCE: Type = Type {
@@ -2454,6 +3781,12 @@ pub(super) static TYPED_OBJECT_REFERENCE: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // apiGroup
+        Slot::field(2, 1), // kind
+        Slot::field(3, 2), // name
+        Slot::field(4, 3), // namespace
+    ]),
 };
 
 pub(super) static VOLUME: Type = Type {
@@ -2492,6 +3825,41 @@ pub(super) static VOLUME: Type = Type {
         Field { name: "storageos", ty: Object(&STORAGE_OS_VOLUME_SOURCE), required: false, default: Absent, merge: None },
         Field { name: "vsphereVolume", ty: Object(&VSPHERE_VIRTUAL_DISK_VOLUME_SOURCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 19), // name
+        Slot::inline(2, &[
+            Slot::field(1, 16), // hostPath
+            Slot::field(2, 8), // emptyDir
+            Slot::field(3, 13), // gcePersistentDisk
+            Slot::field(4, 0), // awsElasticBlockStore
+            Slot::field(5, 14), // gitRepo
+            Slot::field(6, 28), // secret
+            Slot::field(7, 20), // nfs
+            Slot::field(8, 18), // iscsi
+            Slot::field(9, 15), // glusterfs
+            Slot::field(10, 21), // persistentVolumeClaim
+            Slot::field(11, 26), // rbd
+            Slot::field(12, 11), // flexVolume
+            Slot::field(13, 4), // cinder
+            Slot::field(14, 3), // cephfs
+            Slot::field(15, 12), // flocker
+            Slot::field(16, 7), // downwardAPI
+            Slot::field(17, 10), // fc
+            Slot::field(18, 2), // azureFile
+            Slot::field(19, 5), // configMap
+            Slot::field(20, 30), // vsphereVolume
+            Slot::field(21, 25), // quobyte
+            Slot::field(22, 1), // azureDisk
+            Slot::field(23, 22), // photonPersistentDisk
+            Slot::field(24, 23), // portworxVolume
+            Slot::field(25, 27), // scaleIO
+            Slot::field(26, 24), // projected
+            Slot::field(27, 29), // storageos
+            Slot::field(28, 6), // csi
+            Slot::field(29, 9), // ephemeral
+            Slot::field(30, 17), // image
+        ]),
+    ]),
 };
 
 pub(super) static VOLUME_DEVICE: Type = Type {
@@ -2501,6 +3869,10 @@ pub(super) static VOLUME_DEVICE: Type = Type {
         Field { name: "devicePath", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // devicePath
+    ]),
 };
 
 pub(super) static VOLUME_MOUNT: Type = Type {
@@ -2515,6 +3887,15 @@ pub(super) static VOLUME_MOUNT: Type = Type {
         Field { name: "subPath", ty: String, required: false, default: Absent, merge: None },
         Field { name: "subPathExpr", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // name
+        Slot::omitempty(2, 3), // readOnly
+        Slot::field(3, 0), // mountPath
+        Slot::omitempty(4, 5), // subPath
+        Slot::field(5, 1), // mountPropagation
+        Slot::omitempty(6, 6), // subPathExpr
+        Slot::field(7, 4), // recursiveReadOnly
+    ]),
 };
 
 pub(super) static VOLUME_MOUNT_STATUS: Type = Type {
@@ -2527,6 +3908,13 @@ pub(super) static VOLUME_MOUNT_STATUS: Type = Type {
         Field { name: "recursiveReadOnly", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumeStatus", ty: Object(&VOLUME_STATUS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // mountPath
+        Slot::omitempty(3, 2), // readOnly
+        Slot::field(4, 3), // recursiveReadOnly
+        Slot::field(5, 4), // volumeStatus
+    ]),
 };
 
 pub(super) static VOLUME_NODE_AFFINITY: Type = Type {
@@ -2535,6 +3923,9 @@ pub(super) static VOLUME_NODE_AFFINITY: Type = Type {
     fields: &[
         Field { name: "required", ty: Object(&NODE_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // required
+    ]),
 };
 
 pub(super) static VOLUME_PROJECTION: Type = Type {
@@ -2548,6 +3939,14 @@ pub(super) static VOLUME_PROJECTION: Type = Type {
         Field { name: "secret", ty: Object(&SECRET_PROJECTION), required: false, default: Absent, merge: None },
         Field { name: "serviceAccountToken", ty: Object(&SERVICE_ACCOUNT_TOKEN_PROJECTION), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // secret
+        Slot::field(2, 2), // downwardAPI
+        Slot::field(3, 1), // configMap
+        Slot::field(4, 5), // serviceAccountToken
+        Slot::field(5, 0), // clusterTrustBundle
+        Slot::field(6, 3), // podCertificate
+    ]),
 };
 
 pub(super) static VOLUME_RESOURCE_REQUIREMENTS: Type = Type {
@@ -2557,6 +3956,10 @@ pub(super) static VOLUME_RESOURCE_REQUIREMENTS: Type = Type {
         Field { name: "limits", ty: Map(&Quantity), required: false, default: Absent, merge: None },
         Field { name: "requests", ty: Map(&Quantity), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // limits
+        Slot::field(2, 1), // requests
+    ]),
 };
 
 pub(super) static VOLUME_STATUS: Type = Type {
@@ -2565,6 +3968,9 @@ pub(super) static VOLUME_STATUS: Type = Type {
     fields: &[
         Field { name: "image", ty: Object(&IMAGE_VOLUME_STATUS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // image
+    ]),
 };
 
 pub(super) static VSPHERE_VIRTUAL_DISK_VOLUME_SOURCE: Type = Type {
@@ -2576,6 +3982,12 @@ pub(super) static VSPHERE_VIRTUAL_DISK_VOLUME_SOURCE: Type = Type {
         Field { name: "storagePolicyName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumePath", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // volumePath
+        Slot::omitempty(2, 0), // fsType
+        Slot::omitempty(3, 2), // storagePolicyName
+        Slot::omitempty(4, 1), // storagePolicyID
+    ]),
 };
 
 pub(super) static WEIGHTED_POD_AFFINITY_TERM: Type = Type {
@@ -2585,6 +3997,10 @@ pub(super) static WEIGHTED_POD_AFFINITY_TERM: Type = Type {
         Field { name: "podAffinityTerm", ty: Object(&POD_AFFINITY_TERM), required: true, default: Struct, merge: None },
         Field { name: "weight", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // weight
+        Slot::field(2, 0), // podAffinityTerm
+    ]),
 };
 
 pub(super) static WINDOWS_SECURITY_CONTEXT_OPTIONS: Type = Type {
@@ -2596,4 +4012,10 @@ pub(super) static WINDOWS_SECURITY_CONTEXT_OPTIONS: Type = Type {
         Field { name: "hostProcess", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "runAsUserName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // gmsaCredentialSpecName
+        Slot::field(2, 0), // gmsaCredentialSpec
+        Slot::field(3, 3), // runAsUserName
+        Slot::field(4, 2), // hostProcess
+    ]),
 };

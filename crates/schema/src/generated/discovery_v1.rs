@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Set), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -20,6 +20,16 @@ pub(super) static ENDPOINT: Type = Type {
         Field { name: "targetRef", ty: Object(&super::core_v1::OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "zone", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // addresses
+        Slot::field(2, 1), // conditions
+        Slot::field(3, 4), // hostname
+        Slot::field(4, 6), // targetRef
+        Slot::field(5, 2), // deprecatedTopology
+        Slot::field(6, 5), // nodeName
+        Slot::field(7, 7), // zone
+        Slot::field(8, 3), // hints
+    ]),
 };
 
 pub(super) static ENDPOINT_CONDITIONS: Type = Type {
@@ -30,6 +40,11 @@ pub(super) static ENDPOINT_CONDITIONS: Type = Type {
         Field { name: "serving", ty: Boolean, required: false, default: Absent, merge: None },
         Field { name: "terminating", ty: Boolean, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ready
+        Slot::field(2, 1), // serving
+        Slot::field(3, 2), // terminating
+    ]),
 };
 
 pub(super) static ENDPOINT_HINTS: Type = Type {
@@ -39,6 +54,10 @@ pub(super) static ENDPOINT_HINTS: Type = Type {
         Field { name: "forNodes", ty: List(&Object(&FOR_NODE)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "forZones", ty: List(&Object(&FOR_ZONE)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // forZones
+        Slot::field(2, 0), // forNodes
+    ]),
 };
 
 pub(super) static ENDPOINT_PORT: Type = Type {
@@ -50,6 +69,12 @@ pub(super) static ENDPOINT_PORT: Type = Type {
         Field { name: "port", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "protocol", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 3), // protocol
+        Slot::field(3, 2), // port
+        Slot::field(4, 0), // appProtocol
+    ]),
 };
 
 pub(super) static ENDPOINT_SLICE: Type = Type {
@@ -63,6 +88,12 @@ pub(super) static ENDPOINT_SLICE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "ports", ty: List(&Object(&ENDPOINT_PORT)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 2), // endpoints
+        Slot::field(3, 5), // ports
+        Slot::field(4, 0), // addressType
+    ]),
 };
 
 pub(super) static ENDPOINT_SLICE_LIST: Type = Type {
@@ -74,6 +105,10 @@ pub(super) static ENDPOINT_SLICE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static FOR_NODE: Type = Type {
@@ -82,6 +117,9 @@ pub(super) static FOR_NODE: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };
 
 pub(super) static FOR_ZONE: Type = Type {
@@ -90,4 +128,7 @@ pub(super) static FOR_ZONE: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };

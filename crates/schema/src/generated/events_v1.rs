@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static EVENT: Type = Type {
@@ -27,6 +27,23 @@ pub(super) static EVENT: Type = Type {
         Field { name: "series", ty: Object(&EVENT_SERIES), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 8), // metadata
+        Slot::field(2, 6), // eventTime
+        Slot::field(3, 15), // series
+        Slot::omitempty(4, 13), // reportingController
+        Slot::omitempty(5, 14), // reportingInstance
+        Slot::omitempty(6, 0), // action
+        Slot::omitempty(7, 10), // reason
+        Slot::field(8, 11), // regarding
+        Slot::field(9, 12), // related
+        Slot::omitempty(10, 9), // note
+        Slot::omitempty(11, 16), // type
+        Slot::field(12, 5), // deprecatedSource
+        Slot::field(13, 3), // deprecatedFirstTimestamp
+        Slot::field(14, 4), // deprecatedLastTimestamp
+        Slot::omitempty(15, 2), // deprecatedCount
+    ]),
 };
 
 pub(super) static EVENT_LIST: Type = Type {
@@ -38,6 +55,10 @@ pub(super) static EVENT_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static EVENT_SERIES: Type = Type {
@@ -47,4 +68,8 @@ pub(super) static EVENT_SERIES: Type = Type {
         Field { name: "count", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "lastObservedTime", ty: MicroTime, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // count
+        Slot::field(2, 1), // lastObservedTime
+    ]),
 };

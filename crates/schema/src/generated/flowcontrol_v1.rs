@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -15,6 +15,10 @@ pub(super) static EXEMPT_PRIORITY_LEVEL_CONFIGURATION: Type = Type {
         Field { name: "lendablePercent", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "nominalConcurrencyShares", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // nominalConcurrencyShares
+        Slot::field(2, 0), // lendablePercent
+    ]),
 };
 
 pub(super) static FLOW_DISTINGUISHER_METHOD: Type = Type {
@@ -23,6 +27,9 @@ pub(super) static FLOW_DISTINGUISHER_METHOD: Type = Type {
     fields: &[
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // type
+    ]),
 };
 
 pub(super) static FLOW_SCHEMA: Type = Type {
@@ -35,6 +42,11 @@ pub(super) static FLOW_SCHEMA: Type = Type {
         Field { name: "spec", ty: Object(&FLOW_SCHEMA_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&FLOW_SCHEMA_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static FLOW_SCHEMA_CONDITION: Type = Type {
@@ -47,6 +59,13 @@ pub(super) static FLOW_SCHEMA_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 4), // type
+        Slot::omitempty(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static FLOW_SCHEMA_LIST: Type = Type {
@@ -58,6 +77,10 @@ pub(super) static FLOW_SCHEMA_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static FLOW_SCHEMA_SPEC: Type = Type {
@@ -69,6 +92,12 @@ pub(super) static FLOW_SCHEMA_SPEC: Type = Type {
         Field { name: "priorityLevelConfiguration", ty: Object(&PRIORITY_LEVEL_CONFIGURATION_REFERENCE), required: true, default: Struct, merge: None },
         Field { name: "rules", ty: List(&Object(&POLICY_RULES_WITH_SUBJECTS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // priorityLevelConfiguration
+        Slot::field(2, 1), // matchingPrecedence
+        Slot::field(3, 0), // distinguisherMethod
+        Slot::field(4, 3), // rules
+    ]),
 };
 
 pub(super) static FLOW_SCHEMA_STATUS: Type = Type {
@@ -77,6 +106,9 @@ pub(super) static FLOW_SCHEMA_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&FLOW_SCHEMA_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };
 
 pub(super) static GROUP_SUBJECT: Type = Type {
@@ -85,6 +117,9 @@ pub(super) static GROUP_SUBJECT: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };
 
 pub(super) static LIMIT_RESPONSE: Type = Type {
@@ -94,6 +129,10 @@ pub(super) static LIMIT_RESPONSE: Type = Type {
         Field { name: "queuing", ty: Object(&QUEUING_CONFIGURATION), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // queuing
+    ]),
 };
 
 pub(super) static LIMITED_PRIORITY_LEVEL_CONFIGURATION: Type = Type {
@@ -105,6 +144,12 @@ pub(super) static LIMITED_PRIORITY_LEVEL_CONFIGURATION: Type = Type {
         Field { name: "limitResponse", ty: Object(&LIMIT_RESPONSE), required: false, default: Struct, merge: None },
         Field { name: "nominalConcurrencyShares", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // nominalConcurrencyShares
+        Slot::field(2, 2), // limitResponse
+        Slot::field(3, 1), // lendablePercent
+        Slot::field(4, 0), // borrowingLimitPercent
+    ]),
 };
 
 pub(super) static NON_RESOURCE_POLICY_RULE: Type = Type {
@@ -114,6 +159,10 @@ pub(super) static NON_RESOURCE_POLICY_RULE: Type = Type {
         Field { name: "nonResourceURLs", ty: List(&String), required: true, default: Absent, merge: Some(&M2) },
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // verbs
+        Slot::field(6, 0), // nonResourceURLs
+    ]),
 };
 
 pub(super) static POLICY_RULES_WITH_SUBJECTS: Type = Type {
@@ -124,6 +173,11 @@ pub(super) static POLICY_RULES_WITH_SUBJECTS: Type = Type {
         Field { name: "resourceRules", ty: List(&Object(&RESOURCE_POLICY_RULE)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "subjects", ty: List(&Object(&SUBJECT)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // subjects
+        Slot::field(2, 1), // resourceRules
+        Slot::field(3, 0), // nonResourceRules
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION: Type = Type {
@@ -136,6 +190,11 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION: Type = Type {
         Field { name: "spec", ty: Object(&PRIORITY_LEVEL_CONFIGURATION_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&PRIORITY_LEVEL_CONFIGURATION_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION_CONDITION: Type = Type {
@@ -148,6 +207,13 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION_CONDITION: Type = Type {
         Field { name: "status", ty: String, required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 4), // type
+        Slot::omitempty(2, 3), // status
+        Slot::field(3, 0), // lastTransitionTime
+        Slot::omitempty(4, 2), // reason
+        Slot::omitempty(5, 1), // message
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION_LIST: Type = Type {
@@ -159,6 +225,10 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION_REFERENCE: Type = Type {
@@ -167,6 +237,9 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION_REFERENCE: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION_SPEC: Type = Type {
@@ -177,6 +250,11 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION_SPEC: Type = Type {
         Field { name: "limited", ty: Object(&LIMITED_PRIORITY_LEVEL_CONFIGURATION), required: false, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // type
+        Slot::field(2, 1), // limited
+        Slot::field(3, 0), // exempt
+    ]),
 };
 
 pub(super) static PRIORITY_LEVEL_CONFIGURATION_STATUS: Type = Type {
@@ -185,6 +263,9 @@ pub(super) static PRIORITY_LEVEL_CONFIGURATION_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&PRIORITY_LEVEL_CONFIGURATION_CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };
 
 pub(super) static QUEUING_CONFIGURATION: Type = Type {
@@ -195,6 +276,11 @@ pub(super) static QUEUING_CONFIGURATION: Type = Type {
         Field { name: "queueLengthLimit", ty: Int32, required: false, default: Integer(0), merge: None },
         Field { name: "queues", ty: Int32, required: false, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // queues
+        Slot::field(2, 0), // handSize
+        Slot::field(3, 1), // queueLengthLimit
+    ]),
 };
 
 pub(super) static RESOURCE_POLICY_RULE: Type = Type {
@@ -207,6 +293,13 @@ pub(super) static RESOURCE_POLICY_RULE: Type = Type {
         Field { name: "resources", ty: List(&String), required: true, default: Absent, merge: Some(&M2) },
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // verbs
+        Slot::field(2, 0), // apiGroups
+        Slot::field(3, 3), // resources
+        Slot::omitempty(4, 1), // clusterScope
+        Slot::field(5, 2), // namespaces
+    ]),
 };
 
 pub(super) static SERVICE_ACCOUNT_SUBJECT: Type = Type {
@@ -216,6 +309,10 @@ pub(super) static SERVICE_ACCOUNT_SUBJECT: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "namespace", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // namespace
+        Slot::field(2, 0), // name
+    ]),
 };
 
 pub(super) static SUBJECT: Type = Type {
@@ -227,6 +324,12 @@ pub(super) static SUBJECT: Type = Type {
         Field { name: "serviceAccount", ty: Object(&SERVICE_ACCOUNT_SUBJECT), required: false, default: Absent, merge: None },
         Field { name: "user", ty: Object(&USER_SUBJECT), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // kind
+        Slot::field(2, 3), // user
+        Slot::field(3, 0), // group
+        Slot::field(4, 2), // serviceAccount
+    ]),
 };
 
 pub(super) static USER_SUBJECT: Type = Type {
@@ -235,4 +338,7 @@ pub(super) static USER_SUBJECT: Type = Type {
     fields: &[
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+    ]),
 };

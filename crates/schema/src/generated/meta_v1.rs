@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Set), list_keys: &[], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -19,6 +19,12 @@ pub(super) static API_GROUP: Type = Type {
         Field { name: "serverAddressByClientCIDRs", ty: List(&Object(&SERVER_ADDRESS_BY_CLIENT_CIDR)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "versions", ty: List(&Object(&GROUP_VERSION_FOR_DISCOVERY)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // name
+        Slot::field(2, 5), // versions
+        Slot::field(3, 3), // preferredVersion
+        Slot::field(4, 4), // serverAddressByClientCIDRs
+    ]),
 };
 
 pub(super) static API_GROUP_LIST: Type = Type {
@@ -29,6 +35,9 @@ pub(super) static API_GROUP_LIST: Type = Type {
         Field { name: "groups", ty: List(&Object(&API_GROUP)), required: true, default: Absent, merge: Some(&M0) },
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // groups
+    ]),
 };
 
 pub(super) static API_RESOURCE: Type = Type {
@@ -46,6 +55,18 @@ pub(super) static API_RESOURCE: Type = Type {
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: None },
         Field { name: "version", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // name
+        Slot::field(2, 4), // namespaced
+        Slot::field(3, 2), // kind
+        Slot::wrapped(4, 8), // verbs
+        Slot::field(5, 5), // shortNames
+        Slot::field(6, 6), // singularName
+        Slot::field(7, 0), // categories
+        Slot::omitempty(8, 1), // group
+        Slot::omitempty(9, 9), // version
+        Slot::omitempty(10, 7), // storageVersionHash
+    ]),
 };
 
 pub(super) static API_RESOURCE_LIST: Type = Type {
@@ -57,6 +78,10 @@ pub(super) static API_RESOURCE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resources", ty: List(&Object(&API_RESOURCE)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // groupVersion
+        Slot::field(2, 3), // resources
+    ]),
 };
 
 pub(super) static API_VERSIONS: Type = Type {
@@ -68,6 +93,10 @@ pub(super) static API_VERSIONS: Type = Type {
         Field { name: "serverAddressByClientCIDRs", ty: List(&Object(&SERVER_ADDRESS_BY_CLIENT_CIDR)), required: true, default: Absent, merge: Some(&M0) },
         Field { name: "versions", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // versions
+        Slot::field(2, 2), // serverAddressByClientCIDRs
+    ]),
 };
 
 pub(super) static CONDITION: Type = Type {
@@ -81,6 +110,14 @@ pub(super) static CONDITION: Type = Type {
         Field { name: "status", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // type
+        Slot::field(2, 4), // status
+        Slot::omitempty(3, 2), // observedGeneration
+        Slot::field(4, 0), // lastTransitionTime
+        Slot::field(5, 3), // reason
+        Slot::field(6, 1), // message
+    ]),
 };
 
 pub(super) static DELETE_OPTIONS: Type = Type {
@@ -96,6 +133,14 @@ pub(super) static DELETE_OPTIONS: Type = Type {
         Field { name: "preconditions", ty: Object(&PRECONDITIONS), required: false, default: Absent, merge: None },
         Field { name: "propagationPolicy", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // gracePeriodSeconds
+        Slot::field(2, 6), // preconditions
+        Slot::field(3, 5), // orphanDependents
+        Slot::field(4, 7), // propagationPolicy
+        Slot::field(5, 1), // dryRun
+        Slot::field(6, 3), // ignoreStoreReadErrorWithClusterBreakingPotential
+    ]),
 };
 
 pub(super) static FIELD_SELECTOR_REQUIREMENT: Type = Type {
@@ -106,6 +151,11 @@ pub(super) static FIELD_SELECTOR_REQUIREMENT: Type = Type {
         Field { name: "operator", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 1), // operator
+        Slot::field(3, 2), // values
+    ]),
 };
 
 pub(super) static GROUP_RESOURCE: Type = Type {
@@ -115,6 +165,10 @@ pub(super) static GROUP_RESOURCE: Type = Type {
         Field { name: "group", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resource", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // group
+        Slot::field(2, 1), // resource
+    ]),
 };
 
 pub(super) static GROUP_VERSION_FOR_DISCOVERY: Type = Type {
@@ -124,6 +178,10 @@ pub(super) static GROUP_VERSION_FOR_DISCOVERY: Type = Type {
         Field { name: "groupVersion", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "version", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // groupVersion
+        Slot::field(2, 1), // version
+    ]),
 };
 
 pub(super) static LABEL_SELECTOR: Type = Type {
@@ -133,6 +191,10 @@ pub(super) static LABEL_SELECTOR: Type = Type {
         Field { name: "matchExpressions", ty: List(&Object(&LABEL_SELECTOR_REQUIREMENT)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "matchLabels", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // matchLabels
+        Slot::field(2, 0), // matchExpressions
+    ]),
 };
 
 pub(super) static LABEL_SELECTOR_REQUIREMENT: Type = Type {
@@ -143,6 +205,11 @@ pub(super) static LABEL_SELECTOR_REQUIREMENT: Type = Type {
         Field { name: "operator", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "values", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+        Slot::field(2, 1), // operator
+        Slot::field(3, 2), // values
+    ]),
 };
 
 pub(super) static LIST_META: Type = Type {
@@ -155,6 +222,13 @@ pub(super) static LIST_META: Type = Type {
         Field { name: "selfLink", ty: String, required: false, default: Absent, merge: None },
         Field { name: "shardInfo", ty: Object(&SHARD_INFO), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // selfLink
+        Slot::omitempty(2, 2), // resourceVersion
+        Slot::omitempty(3, 0), // continue
+        Slot::field(4, 1), // remainingItemCount
+        Slot::field(5, 4), // shardInfo
+    ]),
 };
 
 pub(super) static MANAGED_FIELDS_ENTRY: Type = Type {
@@ -169,6 +243,15 @@ pub(super) static MANAGED_FIELDS_ENTRY: Type = Type {
         Field { name: "subresource", ty: String, required: false, default: Absent, merge: None },
         Field { name: "time", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // manager
+        Slot::omitempty(2, 4), // operation
+        Slot::omitempty(3, 0), // apiVersion
+        Slot::field(4, 6), // time
+        Slot::omitempty(6, 1), // fieldsType
+        Slot::field(7, 2), // fieldsV1
+        Slot::omitempty(8, 5), // subresource
+    ]),
 };
 
 pub(super) static OBJECT_META: Type = Type {
@@ -191,6 +274,23 @@ pub(super) static OBJECT_META: Type = Type {
         Field { name: "selfLink", ty: String, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 9), // name
+        Slot::omitempty(2, 5), // generateName
+        Slot::omitempty(3, 10), // namespace
+        Slot::omitempty(4, 13), // selfLink
+        Slot::omitempty(5, 14), // uid
+        Slot::omitempty(6, 12), // resourceVersion
+        Slot::omitempty(7, 6), // generation
+        Slot::field(8, 1), // creationTimestamp
+        Slot::field(9, 3), // deletionTimestamp
+        Slot::field(10, 2), // deletionGracePeriodSeconds
+        Slot::field(11, 7), // labels
+        Slot::field(12, 0), // annotations
+        Slot::field(13, 11), // ownerReferences
+        Slot::field(14, 4), // finalizers
+        Slot::field(17, 8), // managedFields
+    ]),
 };
 
 pub(super) static OWNER_REFERENCE: Type = Type {
@@ -204,6 +304,14 @@ pub(super) static OWNER_REFERENCE: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "uid", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // kind
+        Slot::field(3, 4), // name
+        Slot::field(4, 5), // uid
+        Slot::field(5, 0), // apiVersion
+        Slot::field(6, 2), // controller
+        Slot::field(7, 1), // blockOwnerDeletion
+    ]),
 };
 
 pub(super) static PRECONDITIONS: Type = Type {
@@ -213,6 +321,10 @@ pub(super) static PRECONDITIONS: Type = Type {
         Field { name: "resourceVersion", ty: String, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // uid
+        Slot::field(2, 0), // resourceVersion
+    ]),
 };
 
 pub(super) static SERVER_ADDRESS_BY_CLIENT_CIDR: Type = Type {
@@ -222,6 +334,10 @@ pub(super) static SERVER_ADDRESS_BY_CLIENT_CIDR: Type = Type {
         Field { name: "clientCIDR", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "serverAddress", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // clientCIDR
+        Slot::field(2, 1), // serverAddress
+    ]),
 };
 
 pub(super) static SHARD_INFO: Type = Type {
@@ -230,6 +346,9 @@ pub(super) static SHARD_INFO: Type = Type {
     fields: &[
         Field { name: "selector", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // selector
+    ]),
 };
 
 pub(super) static STATUS: Type = Type {
@@ -245,6 +364,14 @@ pub(super) static STATUS: Type = Type {
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
         Field { name: "status", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 5), // metadata
+        Slot::omitempty(2, 7), // status
+        Slot::omitempty(3, 4), // message
+        Slot::omitempty(4, 6), // reason
+        Slot::field(5, 2), // details
+        Slot::omitempty(6, 1), // code
+    ]),
 };
 
 pub(super) static STATUS_CAUSE: Type = Type {
@@ -255,6 +382,11 @@ pub(super) static STATUS_CAUSE: Type = Type {
         Field { name: "message", ty: String, required: false, default: Absent, merge: None },
         Field { name: "reason", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // reason
+        Slot::omitempty(2, 1), // message
+        Slot::omitempty(3, 0), // field
+    ]),
 };
 
 pub(super) static STATUS_DETAILS: Type = Type {
@@ -268,6 +400,14 @@ pub(super) static STATUS_DETAILS: Type = Type {
         Field { name: "retryAfterSeconds", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "uid", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 3), // name
+        Slot::omitempty(2, 1), // group
+        Slot::omitempty(3, 2), // kind
+        Slot::field(4, 0), // causes
+        Slot::omitempty(5, 4), // retryAfterSeconds
+        Slot::omitempty(6, 5), // uid
+    ]),
 };
 
 pub(super) static WATCH_EVENT: Type = Type {
@@ -277,4 +417,8 @@ pub(super) static WATCH_EVENT: Type = Type {
         Field { name: "object", ty: Json(&"io.k8s.apimachinery.pkg.runtime.RawExtension"), required: true, default: Absent, merge: None },
         Field { name: "type", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // type
+        Slot::field(2, 0), // object
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -15,6 +15,11 @@ pub(super) static HTTP_INGRESS_PATH: Type = Type {
         Field { name: "path", ty: String, required: false, default: Absent, merge: None },
         Field { name: "pathType", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // path
+        Slot::field(2, 0), // backend
+        Slot::field(3, 2), // pathType
+    ]),
 };
 
 pub(super) static HTTP_INGRESS_RULE_VALUE: Type = Type {
@@ -23,6 +28,9 @@ pub(super) static HTTP_INGRESS_RULE_VALUE: Type = Type {
     fields: &[
         Field { name: "paths", ty: List(&Object(&HTTP_INGRESS_PATH)), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // paths
+    ]),
 };
 
 pub(super) static IP_ADDRESS: Type = Type {
@@ -34,6 +42,10 @@ pub(super) static IP_ADDRESS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&IP_ADDRESS_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static IP_ADDRESS_LIST: Type = Type {
@@ -45,6 +57,10 @@ pub(super) static IP_ADDRESS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static IP_ADDRESS_SPEC: Type = Type {
@@ -53,6 +69,9 @@ pub(super) static IP_ADDRESS_SPEC: Type = Type {
     fields: &[
         Field { name: "parentRef", ty: Object(&PARENT_REFERENCE), required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // parentRef
+    ]),
 };
 
 pub(super) static IP_BLOCK: Type = Type {
@@ -62,6 +81,10 @@ pub(super) static IP_BLOCK: Type = Type {
         Field { name: "cidr", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "except", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // cidr
+        Slot::field(2, 1), // except
+    ]),
 };
 
 pub(super) static INGRESS: Type = Type {
@@ -74,6 +97,11 @@ pub(super) static INGRESS: Type = Type {
         Field { name: "spec", ty: Object(&INGRESS_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&INGRESS_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static INGRESS_BACKEND: Type = Type {
@@ -83,6 +111,10 @@ pub(super) static INGRESS_BACKEND: Type = Type {
         Field { name: "resource", ty: Object(&super::core_v1::TYPED_LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "service", ty: Object(&INGRESS_SERVICE_BACKEND), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(3, 0), // resource
+        Slot::field(4, 1), // service
+    ]),
 };
 
 pub(super) static INGRESS_CLASS: Type = Type {
@@ -94,6 +126,10 @@ pub(super) static INGRESS_CLASS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&INGRESS_CLASS_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static INGRESS_CLASS_LIST: Type = Type {
@@ -105,6 +141,10 @@ pub(super) static INGRESS_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static INGRESS_CLASS_PARAMETERS_REFERENCE: Type = Type {
@@ -117,6 +157,13 @@ pub(super) static INGRESS_CLASS_PARAMETERS_REFERENCE: Type = Type {
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
         Field { name: "scope", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // apiGroup
+        Slot::field(2, 1), // kind
+        Slot::field(3, 2), // name
+        Slot::field(4, 4), // scope
+        Slot::field(5, 3), // namespace
+    ]),
 };
 
 pub(super) static INGRESS_CLASS_SPEC: Type = Type {
@@ -126,6 +173,10 @@ pub(super) static INGRESS_CLASS_SPEC: Type = Type {
         Field { name: "controller", ty: String, required: false, default: Absent, merge: None },
         Field { name: "parameters", ty: Object(&INGRESS_CLASS_PARAMETERS_REFERENCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // controller
+        Slot::field(2, 1), // parameters
+    ]),
 };
 
 pub(super) static INGRESS_LIST: Type = Type {
@@ -137,6 +188,10 @@ pub(super) static INGRESS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static INGRESS_LOAD_BALANCER_INGRESS: Type = Type {
@@ -147,6 +202,11 @@ pub(super) static INGRESS_LOAD_BALANCER_INGRESS: Type = Type {
         Field { name: "ip", ty: String, required: false, default: Absent, merge: None },
         Field { name: "ports", ty: List(&Object(&INGRESS_PORT_STATUS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // ip
+        Slot::omitempty(2, 0), // hostname
+        Slot::field(4, 2), // ports
+    ]),
 };
 
 pub(super) static INGRESS_LOAD_BALANCER_STATUS: Type = Type {
@@ -155,6 +215,9 @@ pub(super) static INGRESS_LOAD_BALANCER_STATUS: Type = Type {
     fields: &[
         Field { name: "ingress", ty: List(&Object(&INGRESS_LOAD_BALANCER_INGRESS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ingress
+    ]),
 };
 
 pub(super) static INGRESS_PORT_STATUS: Type = Type {
@@ -165,6 +228,11 @@ pub(super) static INGRESS_PORT_STATUS: Type = Type {
         Field { name: "port", ty: Int32, required: true, default: Integer(0), merge: None },
         Field { name: "protocol", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // port
+        Slot::field(2, 2), // protocol
+        Slot::field(3, 0), // error
+    ]),
 };
 
 pub(super) static INGRESS_RULE: Type = Type {
@@ -174,6 +242,12 @@ pub(super) static INGRESS_RULE: Type = Type {
         Field { name: "host", ty: String, required: false, default: Absent, merge: None },
         Field { name: "http", ty: Object(&HTTP_INGRESS_RULE_VALUE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // host
+        Slot::inline(2, &[
+            Slot::field(1, 1), // http
+        ]),
+    ]),
 };
 
 pub(super) static INGRESS_SERVICE_BACKEND: Type = Type {
@@ -183,6 +257,10 @@ pub(super) static INGRESS_SERVICE_BACKEND: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "port", ty: Object(&SERVICE_BACKEND_PORT), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // port
+    ]),
 };
 
 pub(super) static INGRESS_SPEC: Type = Type {
@@ -194,6 +272,12 @@ pub(super) static INGRESS_SPEC: Type = Type {
         Field { name: "rules", ty: List(&Object(&INGRESS_RULE)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "tls", ty: List(&Object(&INGRESS_TLS)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // defaultBackend
+        Slot::field(2, 3), // tls
+        Slot::field(3, 2), // rules
+        Slot::field(4, 1), // ingressClassName
+    ]),
 };
 
 pub(super) static INGRESS_STATUS: Type = Type {
@@ -202,6 +286,9 @@ pub(super) static INGRESS_STATUS: Type = Type {
     fields: &[
         Field { name: "loadBalancer", ty: Object(&INGRESS_LOAD_BALANCER_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // loadBalancer
+    ]),
 };
 
 pub(super) static INGRESS_TLS: Type = Type {
@@ -211,6 +298,10 @@ pub(super) static INGRESS_TLS: Type = Type {
         Field { name: "hosts", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "secretName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // hosts
+        Slot::omitempty(2, 1), // secretName
+    ]),
 };
 
 pub(super) static NETWORK_POLICY: Type = Type {
@@ -222,6 +313,10 @@ pub(super) static NETWORK_POLICY: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&NETWORK_POLICY_SPEC), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_EGRESS_RULE: Type = Type {
@@ -231,6 +326,10 @@ pub(super) static NETWORK_POLICY_EGRESS_RULE: Type = Type {
         Field { name: "ports", ty: List(&Object(&NETWORK_POLICY_PORT)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "to", ty: List(&Object(&NETWORK_POLICY_PEER)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // ports
+        Slot::field(2, 1), // to
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_INGRESS_RULE: Type = Type {
@@ -240,6 +339,10 @@ pub(super) static NETWORK_POLICY_INGRESS_RULE: Type = Type {
         Field { name: "from", ty: List(&Object(&NETWORK_POLICY_PEER)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "ports", ty: List(&Object(&NETWORK_POLICY_PORT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // ports
+        Slot::field(2, 0), // from
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_LIST: Type = Type {
@@ -251,6 +354,10 @@ pub(super) static NETWORK_POLICY_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_PEER: Type = Type {
@@ -261,6 +368,11 @@ pub(super) static NETWORK_POLICY_PEER: Type = Type {
         Field { name: "namespaceSelector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "podSelector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // podSelector
+        Slot::field(2, 1), // namespaceSelector
+        Slot::field(3, 0), // ipBlock
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_PORT: Type = Type {
@@ -271,6 +383,11 @@ pub(super) static NETWORK_POLICY_PORT: Type = Type {
         Field { name: "port", ty: IntOrString, required: false, default: Absent, merge: None },
         Field { name: "protocol", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // protocol
+        Slot::field(2, 1), // port
+        Slot::field(3, 0), // endPort
+    ]),
 };
 
 pub(super) static NETWORK_POLICY_SPEC: Type = Type {
@@ -282,6 +399,12 @@ pub(super) static NETWORK_POLICY_SPEC: Type = Type {
         Field { name: "podSelector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Struct, merge: None },
         Field { name: "policyTypes", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // podSelector
+        Slot::field(2, 1), // ingress
+        Slot::field(3, 0), // egress
+        Slot::field(4, 3), // policyTypes
+    ]),
 };
 
 pub(super) static PARENT_REFERENCE: Type = Type {
@@ -293,6 +416,12 @@ pub(super) static PARENT_REFERENCE: Type = Type {
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resource", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // group
+        Slot::omitempty(2, 3), // resource
+        Slot::omitempty(3, 2), // namespace
+        Slot::omitempty(4, 1), // name
+    ]),
 };
 
 pub(super) static SERVICE_BACKEND_PORT: Type = Type {
@@ -302,6 +431,10 @@ pub(super) static SERVICE_BACKEND_PORT: Type = Type {
         Field { name: "name", ty: String, required: false, default: Absent, merge: None },
         Field { name: "number", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // name
+        Slot::omitempty(2, 1), // number
+    ]),
 };
 
 pub(super) static SERVICE_CIDR: Type = Type {
@@ -314,6 +447,11 @@ pub(super) static SERVICE_CIDR: Type = Type {
         Field { name: "spec", ty: Object(&SERVICE_CIDR_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SERVICE_CIDR_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_LIST: Type = Type {
@@ -325,6 +463,10 @@ pub(super) static SERVICE_CIDR_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_SPEC: Type = Type {
@@ -333,6 +475,9 @@ pub(super) static SERVICE_CIDR_SPEC: Type = Type {
     fields: &[
         Field { name: "cidrs", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // cidrs
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_STATUS: Type = Type {
@@ -341,4 +486,7 @@ pub(super) static SERVICE_CIDR_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -16,6 +16,10 @@ pub(super) static IP_ADDRESS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&IP_ADDRESS_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static IP_ADDRESS_LIST: Type = Type {
@@ -27,6 +31,10 @@ pub(super) static IP_ADDRESS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static IP_ADDRESS_SPEC: Type = Type {
@@ -35,6 +43,9 @@ pub(super) static IP_ADDRESS_SPEC: Type = Type {
     fields: &[
         Field { name: "parentRef", ty: Object(&PARENT_REFERENCE), required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // parentRef
+    ]),
 };
 
 pub(super) static PARENT_REFERENCE: Type = Type {
@@ -46,6 +57,12 @@ pub(super) static PARENT_REFERENCE: Type = Type {
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resource", ty: String, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // group
+        Slot::omitempty(2, 3), // resource
+        Slot::omitempty(3, 2), // namespace
+        Slot::omitempty(4, 1), // name
+    ]),
 };
 
 pub(super) static SERVICE_CIDR: Type = Type {
@@ -58,6 +75,11 @@ pub(super) static SERVICE_CIDR: Type = Type {
         Field { name: "spec", ty: Object(&SERVICE_CIDR_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&SERVICE_CIDR_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_LIST: Type = Type {
@@ -69,6 +91,10 @@ pub(super) static SERVICE_CIDR_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_SPEC: Type = Type {
@@ -77,6 +103,9 @@ pub(super) static SERVICE_CIDR_SPEC: Type = Type {
     fields: &[
         Field { name: "cidrs", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // cidrs
+    ]),
 };
 
 pub(super) static SERVICE_CIDR_STATUS: Type = Type {
@@ -85,4 +114,7 @@ pub(super) static SERVICE_CIDR_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: None, list_keys: &[], map_type: Some(MapType::Atomic), patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -13,6 +13,9 @@ pub(super) static OVERHEAD: Type = Type {
     fields: &[
         Field { name: "podFixed", ty: Map(&Quantity), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // podFixed
+    ]),
 };
 
 pub(super) static RUNTIME_CLASS: Type = Type {
@@ -26,6 +29,12 @@ pub(super) static RUNTIME_CLASS: Type = Type {
         Field { name: "overhead", ty: Object(&OVERHEAD), required: false, default: Absent, merge: None },
         Field { name: "scheduling", ty: Object(&SCHEDULING), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // handler
+        Slot::field(3, 4), // overhead
+        Slot::field(4, 5), // scheduling
+    ]),
 };
 
 pub(super) static RUNTIME_CLASS_LIST: Type = Type {
@@ -37,6 +46,10 @@ pub(super) static RUNTIME_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static SCHEDULING: Type = Type {
@@ -46,4 +59,8 @@ pub(super) static SCHEDULING: Type = Type {
         Field { name: "nodeSelector", ty: Map(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "tolerations", ty: List(&Object(&super::core_v1::TOLERATION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // nodeSelector
+        Slot::field(2, 1), // tolerations
+    ]),
 };

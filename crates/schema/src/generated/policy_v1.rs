@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: None, list_keys: &[], map_type: None, patch_merge: false, patch_replace: true, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
@@ -16,6 +16,10 @@ pub(super) static EVICTION: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // deleteOptions
+    ]),
 };
 
 pub(super) static POD_DISRUPTION_BUDGET: Type = Type {
@@ -28,6 +32,11 @@ pub(super) static POD_DISRUPTION_BUDGET: Type = Type {
         Field { name: "spec", ty: Object(&POD_DISRUPTION_BUDGET_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&POD_DISRUPTION_BUDGET_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static POD_DISRUPTION_BUDGET_LIST: Type = Type {
@@ -39,6 +48,10 @@ pub(super) static POD_DISRUPTION_BUDGET_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POD_DISRUPTION_BUDGET_SPEC: Type = Type {
@@ -50,6 +63,12 @@ pub(super) static POD_DISRUPTION_BUDGET_SPEC: Type = Type {
         Field { name: "selector", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "unhealthyPodEvictionPolicy", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // minAvailable
+        Slot::field(2, 2), // selector
+        Slot::field(3, 0), // maxUnavailable
+        Slot::field(4, 3), // unhealthyPodEvictionPolicy
+    ]),
 };
 
 pub(super) static POD_DISRUPTION_BUDGET_STATUS: Type = Type {
@@ -64,4 +83,13 @@ pub(super) static POD_DISRUPTION_BUDGET_STATUS: Type = Type {
         Field { name: "expectedPods", ty: Int32, required: false, default: Integer(0), merge: None },
         Field { name: "observedGeneration", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 6), // observedGeneration
+        Slot::field(2, 3), // disruptedPods
+        Slot::field(3, 4), // disruptionsAllowed
+        Slot::field(4, 1), // currentHealthy
+        Slot::field(5, 2), // desiredHealthy
+        Slot::field(6, 5), // expectedPods
+        Slot::field(7, 0), // conditions
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 
@@ -12,6 +12,9 @@ pub(super) static AGGREGATION_RULE: Type = Type {
     fields: &[
         Field { name: "clusterRoleSelectors", ty: List(&Object(&super::meta_v1::LABEL_SELECTOR)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // clusterRoleSelectors
+    ]),
 };
 
 pub(super) static CLUSTER_ROLE: Type = Type {
@@ -24,6 +27,11 @@ pub(super) static CLUSTER_ROLE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "rules", ty: List(&Object(&POLICY_RULE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 4), // rules
+        Slot::field(3, 0), // aggregationRule
+    ]),
 };
 
 pub(super) static CLUSTER_ROLE_BINDING: Type = Type {
@@ -36,6 +44,11 @@ pub(super) static CLUSTER_ROLE_BINDING: Type = Type {
         Field { name: "roleRef", ty: Object(&ROLE_REF), required: true, default: Struct, merge: None },
         Field { name: "subjects", ty: List(&Object(&SUBJECT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 4), // subjects
+        Slot::field(3, 3), // roleRef
+    ]),
 };
 
 pub(super) static CLUSTER_ROLE_BINDING_LIST: Type = Type {
@@ -47,6 +60,10 @@ pub(super) static CLUSTER_ROLE_BINDING_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CLUSTER_ROLE_LIST: Type = Type {
@@ -58,6 +75,10 @@ pub(super) static CLUSTER_ROLE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POLICY_RULE: Type = Type {
@@ -70,6 +91,13 @@ pub(super) static POLICY_RULE: Type = Type {
         Field { name: "resources", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "verbs", ty: List(&String), required: true, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // verbs
+        Slot::field(2, 0), // apiGroups
+        Slot::field(3, 3), // resources
+        Slot::field(4, 2), // resourceNames
+        Slot::field(5, 1), // nonResourceURLs
+    ]),
 };
 
 pub(super) static ROLE: Type = Type {
@@ -81,6 +109,10 @@ pub(super) static ROLE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "rules", ty: List(&Object(&POLICY_RULE)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // rules
+    ]),
 };
 
 pub(super) static ROLE_BINDING: Type = Type {
@@ -93,6 +125,11 @@ pub(super) static ROLE_BINDING: Type = Type {
         Field { name: "roleRef", ty: Object(&ROLE_REF), required: true, default: Struct, merge: None },
         Field { name: "subjects", ty: List(&Object(&SUBJECT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 4), // subjects
+        Slot::field(3, 3), // roleRef
+    ]),
 };
 
 pub(super) static ROLE_BINDING_LIST: Type = Type {
@@ -104,6 +141,10 @@ pub(super) static ROLE_BINDING_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static ROLE_LIST: Type = Type {
@@ -115,6 +156,10 @@ pub(super) static ROLE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static ROLE_REF: Type = Type {
@@ -125,6 +170,11 @@ pub(super) static ROLE_REF: Type = Type {
         Field { name: "kind", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // apiGroup
+        Slot::field(2, 1), // kind
+        Slot::field(3, 2), // name
+    ]),
 };
 
 pub(super) static SUBJECT: Type = Type {
@@ -136,4 +186,10 @@ pub(super) static SUBJECT: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "namespace", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // kind
+        Slot::omitempty(2, 0), // apiGroup
+        Slot::field(3, 2), // name
+        Slot::omitempty(4, 3), // namespace
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -21,6 +21,15 @@ pub(super) static ALLOCATED_DEVICE_STATUS: Type = Type {
         Field { name: "pool", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "shareID", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // driver
+        Slot::field(2, 5), // pool
+        Slot::field(3, 2), // device
+        Slot::field(4, 0), // conditions
+        Slot::field(5, 1), // data
+        Slot::field(6, 4), // networkData
+        Slot::field(7, 6), // shareID
+    ]),
 };
 
 pub(super) static ALLOCATION_RESULT: Type = Type {
@@ -31,6 +40,11 @@ pub(super) static ALLOCATION_RESULT: Type = Type {
         Field { name: "devices", ty: Object(&DEVICE_ALLOCATION_RESULT), required: false, default: Struct, merge: None },
         Field { name: "nodeSelector", ty: Object(&super::core_v1::NODE_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // devices
+        Slot::field(3, 2), // nodeSelector
+        Slot::field(5, 0), // allocationTimestamp
+    ]),
 };
 
 pub(super) static CEL_DEVICE_SELECTOR: Type = Type {
@@ -39,6 +53,9 @@ pub(super) static CEL_DEVICE_SELECTOR: Type = Type {
     fields: &[
         Field { name: "expression", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // expression
+    ]),
 };
 
 pub(super) static CAPACITY_REQUEST_POLICY: Type = Type {
@@ -49,6 +66,11 @@ pub(super) static CAPACITY_REQUEST_POLICY: Type = Type {
         Field { name: "validRange", ty: Object(&CAPACITY_REQUEST_POLICY_RANGE), required: false, default: Absent, merge: None },
         Field { name: "validValues", ty: List(&Quantity), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // default
+        Slot::field(3, 2), // validValues
+        Slot::field(4, 1), // validRange
+    ]),
 };
 
 pub(super) static CAPACITY_REQUEST_POLICY_RANGE: Type = Type {
@@ -59,6 +81,11 @@ pub(super) static CAPACITY_REQUEST_POLICY_RANGE: Type = Type {
         Field { name: "min", ty: Quantity, required: true, default: Absent, merge: None },
         Field { name: "step", ty: Quantity, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // min
+        Slot::field(2, 0), // max
+        Slot::field(3, 2), // step
+    ]),
 };
 
 pub(super) static CAPACITY_REQUIREMENTS: Type = Type {
@@ -67,6 +94,9 @@ pub(super) static CAPACITY_REQUIREMENTS: Type = Type {
     fields: &[
         Field { name: "requests", ty: Map(&Quantity), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // requests
+    ]),
 };
 
 pub(super) static COUNTER: Type = Type {
@@ -75,6 +105,9 @@ pub(super) static COUNTER: Type = Type {
     fields: &[
         Field { name: "value", ty: Quantity, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // value
+    ]),
 };
 
 pub(super) static COUNTER_SET: Type = Type {
@@ -84,6 +117,10 @@ pub(super) static COUNTER_SET: Type = Type {
         Field { name: "counters", ty: Map(&Object(&COUNTER)), required: true, default: Absent, merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // counters
+    ]),
 };
 
 pub(super) static DEVICE: Type = Type {
@@ -104,6 +141,21 @@ pub(super) static DEVICE: Type = Type {
         Field { name: "nodeSelector", ty: Object(&super::core_v1::NODE_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "taints", ty: List(&Object(&DEVICE_TAINT)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 8), // name
+        Slot::field(2, 2), // attributes
+        Slot::field(3, 6), // capacity
+        Slot::field(4, 7), // consumesCounters
+        Slot::field(5, 10), // nodeName
+        Slot::field(6, 11), // nodeSelector
+        Slot::field(7, 0), // allNodes
+        Slot::field(8, 12), // taints
+        Slot::field(9, 5), // bindsToNode
+        Slot::field(10, 3), // bindingConditions
+        Slot::field(11, 4), // bindingFailureConditions
+        Slot::field(12, 1), // allowMultipleAllocations
+        Slot::field(13, 9), // nodeAllocatableResourceMappings
+    ]),
 };
 
 pub(super) static DEVICE_ALLOCATION_CONFIGURATION: Type = Type {
@@ -114,6 +166,13 @@ pub(super) static DEVICE_ALLOCATION_CONFIGURATION: Type = Type {
         Field { name: "requests", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "source", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // source
+        Slot::field(2, 1), // requests
+        Slot::inline(3, &[
+            Slot::field(1, 0), // opaque
+        ]),
+    ]),
 };
 
 pub(super) static DEVICE_ALLOCATION_RESULT: Type = Type {
@@ -123,6 +182,10 @@ pub(super) static DEVICE_ALLOCATION_RESULT: Type = Type {
         Field { name: "config", ty: List(&Object(&DEVICE_ALLOCATION_CONFIGURATION)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "results", ty: List(&Object(&DEVICE_REQUEST_ALLOCATION_RESULT)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // results
+        Slot::field(2, 0), // config
+    ]),
 };
 
 pub(super) static DEVICE_ATTRIBUTE: Type = Type {
@@ -138,6 +201,16 @@ pub(super) static DEVICE_ATTRIBUTE: Type = Type {
         Field { name: "version", ty: String, required: false, default: Absent, merge: None },
         Field { name: "versions", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(2, 2), // int
+        Slot::field(3, 0), // bool
+        Slot::field(4, 4), // string
+        Slot::field(5, 6), // version
+        Slot::field(6, 3), // ints
+        Slot::field(7, 1), // bools
+        Slot::field(8, 5), // strings
+        Slot::field(9, 7), // versions
+    ]),
 };
 
 pub(super) static DEVICE_CAPACITY: Type = Type {
@@ -147,6 +220,10 @@ pub(super) static DEVICE_CAPACITY: Type = Type {
         Field { name: "requestPolicy", ty: Object(&CAPACITY_REQUEST_POLICY), required: false, default: Absent, merge: None },
         Field { name: "value", ty: Quantity, required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // value
+        Slot::field(2, 0), // requestPolicy
+    ]),
 };
 
 pub(super) static DEVICE_CLAIM: Type = Type {
@@ -157,6 +234,11 @@ pub(super) static DEVICE_CLAIM: Type = Type {
         Field { name: "constraints", ty: List(&Object(&DEVICE_CONSTRAINT)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "requests", ty: List(&Object(&DEVICE_REQUEST)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // requests
+        Slot::field(2, 1), // constraints
+        Slot::field(3, 0), // config
+    ]),
 };
 
 pub(super) static DEVICE_CLAIM_CONFIGURATION: Type = Type {
@@ -166,6 +248,12 @@ pub(super) static DEVICE_CLAIM_CONFIGURATION: Type = Type {
         Field { name: "opaque", ty: Object(&OPAQUE_DEVICE_CONFIGURATION), required: false, default: Absent, merge: None },
         Field { name: "requests", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // requests
+        Slot::inline(2, &[
+            Slot::field(1, 0), // opaque
+        ]),
+    ]),
 };
 
 pub(super) static DEVICE_CLASS: Type = Type {
@@ -177,6 +265,10 @@ pub(super) static DEVICE_CLASS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&DEVICE_CLASS_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static DEVICE_CLASS_CONFIGURATION: Type = Type {
@@ -185,6 +277,11 @@ pub(super) static DEVICE_CLASS_CONFIGURATION: Type = Type {
     fields: &[
         Field { name: "opaque", ty: Object(&OPAQUE_DEVICE_CONFIGURATION), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::inline(1, &[
+            Slot::field(1, 0), // opaque
+        ]),
+    ]),
 };
 
 pub(super) static DEVICE_CLASS_LIST: Type = Type {
@@ -196,6 +293,10 @@ pub(super) static DEVICE_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static DEVICE_CLASS_SPEC: Type = Type {
@@ -206,6 +307,11 @@ pub(super) static DEVICE_CLASS_SPEC: Type = Type {
         Field { name: "extendedResourceName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "selectors", ty: List(&Object(&DEVICE_SELECTOR)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // selectors
+        Slot::field(2, 0), // config
+        Slot::field(4, 1), // extendedResourceName
+    ]),
 };
 
 pub(super) static DEVICE_CONSTRAINT: Type = Type {
@@ -216,6 +322,11 @@ pub(super) static DEVICE_CONSTRAINT: Type = Type {
         Field { name: "matchAttribute", ty: String, required: false, default: Absent, merge: None },
         Field { name: "requests", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // requests
+        Slot::field(2, 1), // matchAttribute
+        Slot::field(3, 0), // distinctAttribute
+    ]),
 };
 
 pub(super) static DEVICE_COUNTER_CONSUMPTION: Type = Type {
@@ -225,6 +336,10 @@ pub(super) static DEVICE_COUNTER_CONSUMPTION: Type = Type {
         Field { name: "counterSet", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "counters", ty: Map(&Object(&COUNTER)), required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // counterSet
+        Slot::field(2, 1), // counters
+    ]),
 };
 
 pub(super) static DEVICE_REQUEST: Type = Type {
@@ -235,6 +350,11 @@ pub(super) static DEVICE_REQUEST: Type = Type {
         Field { name: "firstAvailable", ty: List(&Object(&DEVICE_SUB_REQUEST)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // name
+        Slot::field(2, 0), // exactly
+        Slot::field(3, 1), // firstAvailable
+    ]),
 };
 
 pub(super) static DEVICE_REQUEST_ALLOCATION_RESULT: Type = Type {
@@ -252,6 +372,18 @@ pub(super) static DEVICE_REQUEST_ALLOCATION_RESULT: Type = Type {
         Field { name: "shareID", ty: String, required: false, default: Absent, merge: None },
         Field { name: "tolerations", ty: List(&Object(&DEVICE_TOLERATION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 7), // request
+        Slot::field(2, 5), // driver
+        Slot::field(3, 6), // pool
+        Slot::field(4, 4), // device
+        Slot::field(5, 0), // adminAccess
+        Slot::field(6, 9), // tolerations
+        Slot::field(7, 1), // bindingConditions
+        Slot::field(8, 2), // bindingFailureConditions
+        Slot::field(9, 8), // shareID
+        Slot::field(10, 3), // consumedCapacity
+    ]),
 };
 
 pub(super) static DEVICE_SELECTOR: Type = Type {
@@ -260,6 +392,9 @@ pub(super) static DEVICE_SELECTOR: Type = Type {
     fields: &[
         Field { name: "cel", ty: Object(&CEL_DEVICE_SELECTOR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // cel
+    ]),
 };
 
 pub(super) static DEVICE_SUB_REQUEST: Type = Type {
@@ -274,6 +409,15 @@ pub(super) static DEVICE_SUB_REQUEST: Type = Type {
         Field { name: "selectors", ty: List(&Object(&DEVICE_SELECTOR)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "tolerations", ty: List(&Object(&DEVICE_TOLERATION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // name
+        Slot::field(2, 3), // deviceClassName
+        Slot::field(3, 5), // selectors
+        Slot::omitempty(4, 0), // allocationMode
+        Slot::omitempty(5, 2), // count
+        Slot::field(6, 6), // tolerations
+        Slot::field(7, 1), // capacity
+    ]),
 };
 
 pub(super) static DEVICE_TAINT: Type = Type {
@@ -285,6 +429,12 @@ pub(super) static DEVICE_TAINT: Type = Type {
         Field { name: "timeAdded", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // key
+        Slot::omitempty(2, 3), // value
+        Slot::field(3, 0), // effect
+        Slot::field(4, 2), // timeAdded
+    ]),
 };
 
 pub(super) static DEVICE_TOLERATION: Type = Type {
@@ -297,6 +447,13 @@ pub(super) static DEVICE_TOLERATION: Type = Type {
         Field { name: "tolerationSeconds", ty: Int64, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // key
+        Slot::omitempty(2, 2), // operator
+        Slot::omitempty(3, 4), // value
+        Slot::omitempty(4, 0), // effect
+        Slot::field(5, 3), // tolerationSeconds
+    ]),
 };
 
 pub(super) static EXACT_DEVICE_REQUEST: Type = Type {
@@ -311,6 +468,15 @@ pub(super) static EXACT_DEVICE_REQUEST: Type = Type {
         Field { name: "selectors", ty: List(&Object(&DEVICE_SELECTOR)), required: false, default: Absent, merge: Some(&M1) },
         Field { name: "tolerations", ty: List(&Object(&DEVICE_TOLERATION)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // deviceClassName
+        Slot::field(2, 5), // selectors
+        Slot::omitempty(3, 1), // allocationMode
+        Slot::omitempty(4, 3), // count
+        Slot::field(5, 0), // adminAccess
+        Slot::field(6, 6), // tolerations
+        Slot::field(7, 2), // capacity
+    ]),
 };
 
 pub(super) static NETWORK_DEVICE_DATA: Type = Type {
@@ -321,6 +487,11 @@ pub(super) static NETWORK_DEVICE_DATA: Type = Type {
         Field { name: "interfaceName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "ips", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 1), // interfaceName
+        Slot::field(2, 2), // ips
+        Slot::omitempty(3, 0), // hardwareAddress
+    ]),
 };
 
 pub(super) static NODE_ALLOCATABLE_RESOURCE_MAPPING: Type = Type {
@@ -330,6 +501,10 @@ pub(super) static NODE_ALLOCATABLE_RESOURCE_MAPPING: Type = Type {
         Field { name: "allocationMultiplier", ty: Quantity, required: false, default: Absent, merge: None },
         Field { name: "capacityKey", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // capacityKey
+        Slot::field(2, 0), // allocationMultiplier
+    ]),
 };
 
 pub(super) static OPAQUE_DEVICE_CONFIGURATION: Type = Type {
@@ -339,6 +514,10 @@ pub(super) static OPAQUE_DEVICE_CONFIGURATION: Type = Type {
         Field { name: "driver", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "parameters", ty: Json(&"io.k8s.apimachinery.pkg.runtime.RawExtension"), required: true, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // driver
+        Slot::field(2, 1), // parameters
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM: Type = Type {
@@ -351,6 +530,11 @@ pub(super) static RESOURCE_CLAIM: Type = Type {
         Field { name: "spec", ty: Object(&RESOURCE_CLAIM_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&RESOURCE_CLAIM_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_CONSUMER_REFERENCE: Type = Type {
@@ -362,6 +546,12 @@ pub(super) static RESOURCE_CLAIM_CONSUMER_REFERENCE: Type = Type {
         Field { name: "resource", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "uid", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiGroup
+        Slot::field(3, 2), // resource
+        Slot::field(4, 1), // name
+        Slot::field(5, 3), // uid
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_LIST: Type = Type {
@@ -373,6 +563,10 @@ pub(super) static RESOURCE_CLAIM_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_SPEC: Type = Type {
@@ -381,6 +575,9 @@ pub(super) static RESOURCE_CLAIM_SPEC: Type = Type {
     fields: &[
         Field { name: "devices", ty: Object(&DEVICE_CLAIM), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // devices
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_STATUS: Type = Type {
@@ -391,6 +588,11 @@ pub(super) static RESOURCE_CLAIM_STATUS: Type = Type {
         Field { name: "devices", ty: List(&Object(&ALLOCATED_DEVICE_STATUS)), required: false, default: Absent, merge: Some(&M2) },
         Field { name: "reservedFor", ty: List(&Object(&RESOURCE_CLAIM_CONSUMER_REFERENCE)), required: false, default: Absent, merge: Some(&M3) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // allocation
+        Slot::field(2, 2), // reservedFor
+        Slot::field(4, 1), // devices
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_TEMPLATE: Type = Type {
@@ -402,6 +604,10 @@ pub(super) static RESOURCE_CLAIM_TEMPLATE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&RESOURCE_CLAIM_TEMPLATE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_TEMPLATE_LIST: Type = Type {
@@ -413,6 +619,10 @@ pub(super) static RESOURCE_CLAIM_TEMPLATE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static RESOURCE_CLAIM_TEMPLATE_SPEC: Type = Type {
@@ -422,6 +632,10 @@ pub(super) static RESOURCE_CLAIM_TEMPLATE_SPEC: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&RESOURCE_CLAIM_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // metadata
+        Slot::field(2, 1), // spec
+    ]),
 };
 
 pub(super) static RESOURCE_POOL: Type = Type {
@@ -432,6 +646,11 @@ pub(super) static RESOURCE_POOL: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resourceSliceCount", ty: Int64, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 0), // generation
+        Slot::field(3, 2), // resourceSliceCount
+    ]),
 };
 
 pub(super) static RESOURCE_SLICE: Type = Type {
@@ -443,6 +662,10 @@ pub(super) static RESOURCE_SLICE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&RESOURCE_SLICE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static RESOURCE_SLICE_LIST: Type = Type {
@@ -454,6 +677,10 @@ pub(super) static RESOURCE_SLICE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static RESOURCE_SLICE_SPEC: Type = Type {
@@ -469,4 +696,14 @@ pub(super) static RESOURCE_SLICE_SPEC: Type = Type {
         Field { name: "pool", ty: Object(&RESOURCE_POOL), required: true, default: Struct, merge: None },
         Field { name: "sharedCounters", ty: List(&Object(&COUNTER_SET)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // driver
+        Slot::field(2, 6), // pool
+        Slot::field(3, 3), // nodeName
+        Slot::field(4, 4), // nodeSelector
+        Slot::field(5, 0), // allNodes
+        Slot::field(6, 1), // devices
+        Slot::field(7, 5), // perDeviceNodeSelection
+        Slot::field(8, 7), // sharedCounters
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
 static M1: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -16,6 +16,12 @@ pub(super) static DEVICE_TAINT: Type = Type {
         Field { name: "timeAdded", ty: Time, required: false, default: Absent, merge: None },
         Field { name: "value", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // key
+        Slot::omitempty(2, 3), // value
+        Slot::field(3, 0), // effect
+        Slot::field(4, 2), // timeAdded
+    ]),
 };
 
 pub(super) static DEVICE_TAINT_RULE: Type = Type {
@@ -28,6 +34,11 @@ pub(super) static DEVICE_TAINT_RULE: Type = Type {
         Field { name: "spec", ty: Object(&DEVICE_TAINT_RULE_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&DEVICE_TAINT_RULE_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static DEVICE_TAINT_RULE_LIST: Type = Type {
@@ -39,6 +50,10 @@ pub(super) static DEVICE_TAINT_RULE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static DEVICE_TAINT_RULE_SPEC: Type = Type {
@@ -48,6 +63,10 @@ pub(super) static DEVICE_TAINT_RULE_SPEC: Type = Type {
         Field { name: "deviceSelector", ty: Object(&DEVICE_TAINT_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "taint", ty: Object(&DEVICE_TAINT), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // deviceSelector
+        Slot::field(2, 1), // taint
+    ]),
 };
 
 pub(super) static DEVICE_TAINT_RULE_STATUS: Type = Type {
@@ -56,6 +75,9 @@ pub(super) static DEVICE_TAINT_RULE_STATUS: Type = Type {
     fields: &[
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+    ]),
 };
 
 pub(super) static DEVICE_TAINT_SELECTOR: Type = Type {
@@ -66,6 +88,11 @@ pub(super) static DEVICE_TAINT_SELECTOR: Type = Type {
         Field { name: "driver", ty: String, required: false, default: Absent, merge: None },
         Field { name: "pool", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(2, 1), // driver
+        Slot::field(3, 2), // pool
+        Slot::field(4, 0), // device
+    ]),
 };
 
 pub(super) static POOL_STATUS: Type = Type {
@@ -83,6 +110,18 @@ pub(super) static POOL_STATUS: Type = Type {
         Field { name: "unavailableDevices", ty: Int32, required: false, default: Absent, merge: None },
         Field { name: "validationError", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 2), // driver
+        Slot::omitempty(2, 5), // poolName
+        Slot::field(3, 4), // nodeName
+        Slot::field(4, 7), // totalDevices
+        Slot::field(5, 0), // allocatedDevices
+        Slot::field(6, 1), // availableDevices
+        Slot::field(7, 8), // unavailableDevices
+        Slot::field(8, 6), // resourceSliceCount
+        Slot::field(9, 3), // generation
+        Slot::field(10, 9), // validationError
+    ]),
 };
 
 pub(super) static RESOURCE_POOL_STATUS_REQUEST: Type = Type {
@@ -95,6 +134,11 @@ pub(super) static RESOURCE_POOL_STATUS_REQUEST: Type = Type {
         Field { name: "spec", ty: Object(&RESOURCE_POOL_STATUS_REQUEST_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&RESOURCE_POOL_STATUS_REQUEST_STATUS), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static RESOURCE_POOL_STATUS_REQUEST_LIST: Type = Type {
@@ -106,6 +150,10 @@ pub(super) static RESOURCE_POOL_STATUS_REQUEST_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static RESOURCE_POOL_STATUS_REQUEST_SPEC: Type = Type {
@@ -116,6 +164,11 @@ pub(super) static RESOURCE_POOL_STATUS_REQUEST_SPEC: Type = Type {
         Field { name: "limit", ty: Int32, required: false, default: Integer(100), merge: None },
         Field { name: "poolName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // driver
+        Slot::field(2, 2), // poolName
+        Slot::field(3, 1), // limit
+    ]),
 };
 
 pub(super) static RESOURCE_POOL_STATUS_REQUEST_STATUS: Type = Type {
@@ -126,4 +179,9 @@ pub(super) static RESOURCE_POOL_STATUS_REQUEST_STATUS: Type = Type {
         Field { name: "poolCount", ty: Int32, required: true, default: Absent, merge: None },
         Field { name: "pools", ty: List(&Object(&POOL_STATUS)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(2, 2), // pools
+        Slot::field(3, 0), // conditions
+        Slot::field(6, 1), // poolCount
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static PRIORITY_CLASS: Type = Type {
@@ -17,6 +17,13 @@ pub(super) static PRIORITY_CLASS: Type = Type {
         Field { name: "preemptionPolicy", ty: String, required: false, default: Absent, merge: None },
         Field { name: "value", ty: Int32, required: false, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 6), // value
+        Slot::omitempty(3, 2), // globalDefault
+        Slot::omitempty(4, 1), // description
+        Slot::field(5, 5), // preemptionPolicy
+    ]),
 };
 
 pub(super) static PRIORITY_CLASS_LIST: Type = Type {
@@ -28,4 +35,8 @@ pub(super) static PRIORITY_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };

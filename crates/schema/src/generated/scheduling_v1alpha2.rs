@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["name"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: true, patch_key: Some("name") };
@@ -14,6 +14,8 @@ pub(super) static BASIC_SCHEDULING_POLICY: Type = Type {
     kinds: &[], unions: &[],
     fields: &[
     ],
+    message: Some(&[
+    ]),
 };
 
 pub(super) static GANG_SCHEDULING_POLICY: Type = Type {
@@ -22,6 +24,9 @@ pub(super) static GANG_SCHEDULING_POLICY: Type = Type {
     fields: &[
         Field { name: "minCount", ty: Int32, required: true, default: Integer(0), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // minCount
+    ]),
 };
 
 pub(super) static POD_GROUP: Type = Type {
@@ -34,6 +39,11 @@ pub(super) static POD_GROUP: Type = Type {
         Field { name: "spec", ty: Object(&POD_GROUP_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&POD_GROUP_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static POD_GROUP_LIST: Type = Type {
@@ -45,6 +55,10 @@ pub(super) static POD_GROUP_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static POD_GROUP_RESOURCE_CLAIM: Type = Type {
@@ -55,6 +69,11 @@ pub(super) static POD_GROUP_RESOURCE_CLAIM: Type = Type {
         Field { name: "resourceClaimName", ty: String, required: false, default: Absent, merge: None },
         Field { name: "resourceClaimTemplateName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // resourceClaimName
+        Slot::field(3, 2), // resourceClaimTemplateName
+    ]),
 };
 
 pub(super) static POD_GROUP_RESOURCE_CLAIM_STATUS: Type = Type {
@@ -64,6 +83,10 @@ pub(super) static POD_GROUP_RESOURCE_CLAIM_STATUS: Type = Type {
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "resourceClaimName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // name
+        Slot::field(2, 1), // resourceClaimName
+    ]),
 };
 
 pub(super) static POD_GROUP_SCHEDULING_CONSTRAINTS: Type = Type {
@@ -72,6 +95,9 @@ pub(super) static POD_GROUP_SCHEDULING_CONSTRAINTS: Type = Type {
     fields: &[
         Field { name: "topology", ty: List(&Object(&TOPOLOGY_CONSTRAINT)), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // topology
+    ]),
 };
 
 pub(super) static POD_GROUP_SCHEDULING_POLICY: Type = Type {
@@ -81,6 +107,10 @@ pub(super) static POD_GROUP_SCHEDULING_POLICY: Type = Type {
         Field { name: "basic", ty: Object(&BASIC_SCHEDULING_POLICY), required: false, default: Absent, merge: None },
         Field { name: "gang", ty: Object(&GANG_SCHEDULING_POLICY), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // basic
+        Slot::field(2, 1), // gang
+    ]),
 };
 
 pub(super) static POD_GROUP_SPEC: Type = Type {
@@ -95,6 +125,15 @@ pub(super) static POD_GROUP_SPEC: Type = Type {
         Field { name: "schedulingConstraints", ty: Object(&POD_GROUP_SCHEDULING_CONSTRAINTS), required: false, default: Absent, merge: None },
         Field { name: "schedulingPolicy", ty: Object(&POD_GROUP_SCHEDULING_POLICY), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // podGroupTemplateRef
+        Slot::field(2, 6), // schedulingPolicy
+        Slot::field(3, 5), // schedulingConstraints
+        Slot::field(4, 4), // resourceClaims
+        Slot::field(5, 0), // disruptionMode
+        Slot::omitempty(6, 3), // priorityClassName
+        Slot::field(7, 2), // priority
+    ]),
 };
 
 pub(super) static POD_GROUP_STATUS: Type = Type {
@@ -104,6 +143,10 @@ pub(super) static POD_GROUP_STATUS: Type = Type {
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M2) },
         Field { name: "resourceClaimStatuses", ty: List(&Object(&POD_GROUP_RESOURCE_CLAIM_STATUS)), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+        Slot::field(2, 1), // resourceClaimStatuses
+    ]),
 };
 
 pub(super) static POD_GROUP_TEMPLATE: Type = Type {
@@ -118,6 +161,15 @@ pub(super) static POD_GROUP_TEMPLATE: Type = Type {
         Field { name: "schedulingConstraints", ty: Object(&POD_GROUP_SCHEDULING_CONSTRAINTS), required: false, default: Absent, merge: None },
         Field { name: "schedulingPolicy", ty: Object(&POD_GROUP_SCHEDULING_POLICY), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 6), // schedulingPolicy
+        Slot::field(3, 5), // schedulingConstraints
+        Slot::field(4, 4), // resourceClaims
+        Slot::field(5, 0), // disruptionMode
+        Slot::omitempty(6, 3), // priorityClassName
+        Slot::field(7, 2), // priority
+    ]),
 };
 
 pub(super) static POD_GROUP_TEMPLATE_REFERENCE: Type = Type {
@@ -126,6 +178,9 @@ pub(super) static POD_GROUP_TEMPLATE_REFERENCE: Type = Type {
     fields: &[
         Field { name: "workload", ty: Object(&WORKLOAD_POD_GROUP_TEMPLATE_REFERENCE), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // workload
+    ]),
 };
 
 pub(super) static TOPOLOGY_CONSTRAINT: Type = Type {
@@ -134,6 +189,9 @@ pub(super) static TOPOLOGY_CONSTRAINT: Type = Type {
     fields: &[
         Field { name: "key", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // key
+    ]),
 };
 
 pub(super) static TYPED_LOCAL_OBJECT_REFERENCE: Type = Type {
@@ -144,6 +202,11 @@ pub(super) static TYPED_LOCAL_OBJECT_REFERENCE: Type = Type {
         Field { name: "kind", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "name", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::omitempty(1, 0), // apiGroup
+        Slot::field(2, 1), // kind
+        Slot::field(3, 2), // name
+    ]),
 };
 
 pub(super) static WORKLOAD: Type = Type {
@@ -155,6 +218,10 @@ pub(super) static WORKLOAD: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&WORKLOAD_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static WORKLOAD_LIST: Type = Type {
@@ -166,6 +233,10 @@ pub(super) static WORKLOAD_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static WORKLOAD_POD_GROUP_TEMPLATE_REFERENCE: Type = Type {
@@ -175,6 +246,10 @@ pub(super) static WORKLOAD_POD_GROUP_TEMPLATE_REFERENCE: Type = Type {
         Field { name: "podGroupTemplateName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "workloadName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // workloadName
+        Slot::field(2, 0), // podGroupTemplateName
+    ]),
 };
 
 pub(super) static WORKLOAD_SPEC: Type = Type {
@@ -184,4 +259,8 @@ pub(super) static WORKLOAD_SPEC: Type = Type {
         Field { name: "controllerRef", ty: Object(&TYPED_LOCAL_OBJECT_REFERENCE), required: false, default: Absent, merge: None },
         Field { name: "podGroupTemplates", ty: List(&Object(&POD_GROUP_TEMPLATE)), required: true, default: Absent, merge: Some(&M3) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // controllerRef
+        Slot::field(2, 1), // podGroupTemplates
+    ]),
 };

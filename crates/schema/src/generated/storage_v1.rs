@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Atomic), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
 static M1: Merge = Merge { list_type: Some(ListType::Set), list_keys: &[], map_type: None, patch_merge: false, patch_replace: false, patch_retain_keys: false, patch_key: None };
@@ -17,6 +17,10 @@ pub(super) static CSI_DRIVER: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&CSI_DRIVER_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static CSI_DRIVER_LIST: Type = Type {
@@ -28,6 +32,10 @@ pub(super) static CSI_DRIVER_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CSI_DRIVER_SPEC: Type = Type {
@@ -46,6 +54,19 @@ pub(super) static CSI_DRIVER_SPEC: Type = Type {
         Field { name: "tokenRequests", ty: List(&Object(&TOKEN_REQUEST)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "volumeLifecycleModes", ty: List(&String), required: false, default: Absent, merge: Some(&M1) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // attachRequired
+        Slot::field(2, 3), // podInfoOnMount
+        Slot::field(3, 10), // volumeLifecycleModes
+        Slot::field(4, 8), // storageCapacity
+        Slot::field(5, 1), // fsGroupPolicy
+        Slot::field(6, 9), // tokenRequests
+        Slot::field(7, 5), // requiresRepublish
+        Slot::field(8, 6), // seLinuxMount
+        Slot::field(9, 2), // nodeAllocatableUpdatePeriodSeconds
+        Slot::field(10, 7), // serviceAccountTokenInSecrets
+        Slot::field(11, 4), // preventPodSchedulingIfMissing
+    ]),
 };
 
 pub(super) static CSI_NODE: Type = Type {
@@ -57,6 +78,10 @@ pub(super) static CSI_NODE: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "spec", ty: Object(&CSI_NODE_SPEC), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+    ]),
 };
 
 pub(super) static CSI_NODE_DRIVER: Type = Type {
@@ -68,6 +93,12 @@ pub(super) static CSI_NODE_DRIVER: Type = Type {
         Field { name: "nodeID", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "topologyKeys", ty: List(&String), required: false, default: Absent, merge: Some(&M0) },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // name
+        Slot::field(2, 2), // nodeID
+        Slot::field(3, 3), // topologyKeys
+        Slot::field(4, 0), // allocatable
+    ]),
 };
 
 pub(super) static CSI_NODE_LIST: Type = Type {
@@ -79,6 +110,10 @@ pub(super) static CSI_NODE_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static CSI_NODE_SPEC: Type = Type {
@@ -87,6 +122,9 @@ pub(super) static CSI_NODE_SPEC: Type = Type {
     fields: &[
         Field { name: "drivers", ty: List(&Object(&CSI_NODE_DRIVER)), required: true, default: Absent, merge: Some(&M2) },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // drivers
+    ]),
 };
 
 pub(super) static CSI_STORAGE_CAPACITY: Type = Type {
@@ -101,6 +139,13 @@ pub(super) static CSI_STORAGE_CAPACITY: Type = Type {
         Field { name: "nodeTopology", ty: Object(&super::meta_v1::LABEL_SELECTOR), required: false, default: Absent, merge: None },
         Field { name: "storageClassName", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 5), // nodeTopology
+        Slot::field(3, 6), // storageClassName
+        Slot::field(4, 1), // capacity
+        Slot::field(5, 3), // maximumVolumeSize
+    ]),
 };
 
 pub(super) static CSI_STORAGE_CAPACITY_LIST: Type = Type {
@@ -112,6 +157,10 @@ pub(super) static CSI_STORAGE_CAPACITY_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static STORAGE_CLASS: Type = Type {
@@ -129,6 +178,16 @@ pub(super) static STORAGE_CLASS: Type = Type {
         Field { name: "reclaimPolicy", ty: String, required: false, default: Absent, merge: None },
         Field { name: "volumeBindingMode", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 4), // metadata
+        Slot::field(2, 7), // provisioner
+        Slot::field(3, 6), // parameters
+        Slot::field(4, 8), // reclaimPolicy
+        Slot::field(5, 5), // mountOptions
+        Slot::field(6, 0), // allowVolumeExpansion
+        Slot::field(7, 9), // volumeBindingMode
+        Slot::field(8, 1), // allowedTopologies
+    ]),
 };
 
 pub(super) static STORAGE_CLASS_LIST: Type = Type {
@@ -140,6 +199,10 @@ pub(super) static STORAGE_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static TOKEN_REQUEST: Type = Type {
@@ -149,6 +212,10 @@ pub(super) static TOKEN_REQUEST: Type = Type {
         Field { name: "audience", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "expirationSeconds", ty: Int64, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // audience
+        Slot::field(2, 1), // expirationSeconds
+    ]),
 };
 
 pub(super) static VOLUME_ATTACHMENT: Type = Type {
@@ -161,6 +228,11 @@ pub(super) static VOLUME_ATTACHMENT: Type = Type {
         Field { name: "spec", ty: Object(&VOLUME_ATTACHMENT_SPEC), required: true, default: Struct, merge: None },
         Field { name: "status", ty: Object(&VOLUME_ATTACHMENT_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static VOLUME_ATTACHMENT_LIST: Type = Type {
@@ -172,6 +244,10 @@ pub(super) static VOLUME_ATTACHMENT_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static VOLUME_ATTACHMENT_SOURCE: Type = Type {
@@ -181,6 +257,10 @@ pub(super) static VOLUME_ATTACHMENT_SOURCE: Type = Type {
         Field { name: "inlineVolumeSpec", ty: Object(&super::core_v1::PERSISTENT_VOLUME_SPEC), required: false, default: Absent, merge: None },
         Field { name: "persistentVolumeName", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // persistentVolumeName
+        Slot::field(2, 0), // inlineVolumeSpec
+    ]),
 };
 
 pub(super) static VOLUME_ATTACHMENT_SPEC: Type = Type {
@@ -191,6 +271,11 @@ pub(super) static VOLUME_ATTACHMENT_SPEC: Type = Type {
         Field { name: "nodeName", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "source", ty: Object(&VOLUME_ATTACHMENT_SOURCE), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // attacher
+        Slot::field(2, 2), // source
+        Slot::field(3, 1), // nodeName
+    ]),
 };
 
 pub(super) static VOLUME_ATTACHMENT_STATUS: Type = Type {
@@ -202,6 +287,12 @@ pub(super) static VOLUME_ATTACHMENT_STATUS: Type = Type {
         Field { name: "attachmentMetadata", ty: Map(&String), required: false, default: Absent, merge: None },
         Field { name: "detachError", ty: Object(&VOLUME_ERROR), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 1), // attached
+        Slot::field(2, 2), // attachmentMetadata
+        Slot::field(3, 0), // attachError
+        Slot::field(4, 3), // detachError
+    ]),
 };
 
 pub(super) static VOLUME_ATTRIBUTES_CLASS: Type = Type {
@@ -214,6 +305,11 @@ pub(super) static VOLUME_ATTRIBUTES_CLASS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "parameters", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // driverName
+        Slot::field(3, 4), // parameters
+    ]),
 };
 
 pub(super) static VOLUME_ATTRIBUTES_CLASS_LIST: Type = Type {
@@ -225,6 +321,10 @@ pub(super) static VOLUME_ATTRIBUTES_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static VOLUME_ERROR: Type = Type {
@@ -235,6 +335,11 @@ pub(super) static VOLUME_ERROR: Type = Type {
         Field { name: "message", ty: String, required: false, default: Absent, merge: None },
         Field { name: "time", ty: Time, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // time
+        Slot::omitempty(2, 1), // message
+        Slot::field(3, 0), // errorCode
+    ]),
 };
 
 pub(super) static VOLUME_NODE_RESOURCES: Type = Type {
@@ -243,4 +348,7 @@ pub(super) static VOLUME_NODE_RESOURCES: Type = Type {
     fields: &[
         Field { name: "count", ty: Int32, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // count
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static VOLUME_ATTRIBUTES_CLASS: Type = Type {
@@ -15,6 +15,11 @@ pub(super) static VOLUME_ATTRIBUTES_CLASS: Type = Type {
         Field { name: "metadata", ty: Object(&super::meta_v1::OBJECT_META), required: false, default: Struct, merge: None },
         Field { name: "parameters", ty: Map(&String), required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // driverName
+        Slot::field(3, 4), // parameters
+    ]),
 };
 
 pub(super) static VOLUME_ATTRIBUTES_CLASS_LIST: Type = Type {
@@ -26,4 +31,8 @@ pub(super) static VOLUME_ATTRIBUTES_CLASS_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };

@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 static M0: Merge = Merge { list_type: Some(ListType::Map), list_keys: &["type"], map_type: None, patch_merge: true, patch_replace: false, patch_retain_keys: false, patch_key: Some("type") };
 
@@ -16,6 +16,11 @@ pub(super) static STORAGE_VERSION_MIGRATION: Type = Type {
         Field { name: "spec", ty: Object(&STORAGE_VERSION_MIGRATION_SPEC), required: false, default: Struct, merge: None },
         Field { name: "status", ty: Object(&STORAGE_VERSION_MIGRATION_STATUS), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 2), // metadata
+        Slot::field(2, 3), // spec
+        Slot::field(3, 4), // status
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_MIGRATION_LIST: Type = Type {
@@ -27,6 +32,10 @@ pub(super) static STORAGE_VERSION_MIGRATION_LIST: Type = Type {
         Field { name: "kind", ty: String, required: false, default: Absent, merge: None },
         Field { name: "metadata", ty: Object(&super::meta_v1::LIST_META), required: false, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 3), // metadata
+        Slot::field(2, 1), // items
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_MIGRATION_SPEC: Type = Type {
@@ -35,6 +44,9 @@ pub(super) static STORAGE_VERSION_MIGRATION_SPEC: Type = Type {
     fields: &[
         Field { name: "resource", ty: Object(&super::meta_v1::GROUP_RESOURCE), required: true, default: Struct, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // resource
+    ]),
 };
 
 pub(super) static STORAGE_VERSION_MIGRATION_STATUS: Type = Type {
@@ -44,4 +56,8 @@ pub(super) static STORAGE_VERSION_MIGRATION_STATUS: Type = Type {
         Field { name: "conditions", ty: List(&Object(&super::meta_v1::CONDITION)), required: false, default: Absent, merge: Some(&M0) },
         Field { name: "resourceVersion", ty: String, required: false, default: Absent, merge: None },
     ],
+    message: Some(&[
+        Slot::field(1, 0), // conditions
+        Slot::omitempty(2, 1), // resourceVersion
+    ]),
 };

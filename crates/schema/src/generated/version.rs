@@ -2,7 +2,7 @@
 
 #![allow(unused_imports)]
 
-use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Type, Union};
+use crate::facts::{Default::*, Field, FieldType::*, Kind, ListType, MapType, Merge, Slot, Type, Union};
 
 
 pub(super) static INFO: Type = Type {
@@ -23,4 +23,5 @@ pub(super) static INFO: Type = Type {
         Field { name: "minor", ty: String, required: true, default: Text(""), merge: None },
         Field { name: "platform", ty: String, required: true, default: Text(""), merge: None },
     ],
+    message: None,
 };
