@@ -8,6 +8,22 @@ use crate::resources;
 use crate::spec;
 use crate::status::Stop;
 
+/// Sysctls that are namespaced and harm nobody else.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
 /// What the node has for pods.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
@@ -28,18 +44,23 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, 
         );
         return stop("OutOfpods", text);
     }
-    for (resource, millis, capacity) in [
-        ("cpu", true, room.cpu_millis),
-        ("memory", false, room.memory),
-        ("ephemeral-storage", false, room.ephemeral_storage),
-    ] {
-        let requested = resources::pod_request(pod, resource, millis);
-        let used: i64 = others.iter().map(|other| resources::pod_request(other, resource, millis)).sum();
+    for (resource, capacity) in
+        [("cpu", room.cpu_millis), ("memory", room.memory), ("ephemeral-storage", room.ephemeral_storage)]
+    {
+        let requested = resources::pod_request(pod, resource);
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, resource)).sum();
         if requested > 0 && used.saturating_add(requested) > capacity {
             let text = format!(
                 "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
             );
             return stop(&format!("OutOf{resource}"), text);
+        }
+    }
+    let context = spec::pod_spec(pod).security_context.as_ref();
+    for sysctl in context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default() {
+        let name = sysctl.name.replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return stop("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowlisted"));
         }
     }
     let selector = spec::pod_spec(pod).node_selector.iter().flatten();
@@ -75,7 +96,9 @@ fn host_ports(pod: &Pod) -> Vec<(String, i32)> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, ResourceRequirements};
+    use k8s_openapi::api::core::v1::{
+        Container, ContainerPort, PodSecurityContext, PodSpec, ResourceRequirements, Sysctl,
+    };
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
     use super::*;
@@ -102,6 +125,11 @@ mod tests {
         check(pod("500m", None), &[&running], Some("OutOfcpu"));
         check(pod("0", Some(80)), &[&running], Some("NodePorts"));
         check(pod("0", None), &[&running, &running], Some("OutOfpods"));
+        let mut tuned = pod("0", None);
+        let sysctl = Sysctl { name: "kernel.msgmax".to_owned(), value: "1".to_owned() };
+        let context = PodSecurityContext { sysctls: Some(vec![sysctl]), ..PodSecurityContext::default() };
+        tuned.spec.as_mut().unwrap().security_context = Some(context);
+        check(tuned, &[], Some("SysctlForbidden"));
         let mut picky = pod("0", None);
         picky.spec.as_mut().unwrap().node_selector = Some([("disk".to_owned(), "ssd".to_owned())].into());
         assert_eq!(admit(&picky, &[], &room, &[]).err().map(|stop| stop.reason), Some("NodeAffinity".to_owned()));

@@ -220,7 +220,7 @@ impl Manager {
         let uid = spec::uid(&pod).to_owned();
         if let Some(worker) = self.workers.get(&uid) {
             worker.desired.send_if_modified(|desired| {
-                let news = !Arc::ptr_eq(&desired.pod, &pod);
+                let news = worth_a_look(&desired.pod, &pod);
                 desired.pod = pod.clone();
                 news
             });
@@ -288,6 +288,24 @@ impl Manager {
             self.dispatch(pod);
         }
     }
+}
+
+/// Whether a change asks the worker for anything: its own reports come back as changes too.
+fn worth_a_look(old: &Pod, new: &Pod) -> bool {
+    let (before, after) = (&old.metadata, &new.metadata);
+    let gates = |pod: &Pod| {
+        let conditions = spec::pod_status(pod).conditions.clone().unwrap_or_default();
+        let gates = spec::pod_spec(pod).readiness_gates.clone().unwrap_or_default();
+        let wanted = |type_: &str| gates.iter().any(|gate| gate.condition_type == type_);
+        conditions.into_iter().filter(|condition| wanted(&condition.type_)).collect::<Vec<_>>()
+    };
+    old.spec != new.spec
+        || before.deletion_timestamp != after.deletion_timestamp
+        || before.deletion_grace_period_seconds != after.deletion_grace_period_seconds
+        || before.labels != after.labels
+        || before.annotations != after.annotations
+        || before.generation != after.generation
+        || gates(old) != gates(new)
 }
 
 /// Whether a change of a pod matters to a kubelet that starts later.

@@ -44,6 +44,8 @@ pub(crate) struct NodeReporter {
     pub(crate) reported: Option<(NodeStatus, Instant)>,
     pub(crate) runtime_version: String,
     pub(crate) last_cause: Option<FailureCause>,
+    /// The range of pod addresses that the runtime knows.
+    pub(crate) passed_cidr: Option<String>,
 }
 
 impl NodeReporter {
@@ -53,6 +55,7 @@ impl NodeReporter {
             self.register().await;
         }
         loop {
+            self.pass_pod_cidr().await;
             let health = self.health().await;
             *self.agent.network.lock() = health.network.clone();
             let ready = health.not_ready().is_none();
@@ -68,6 +71,20 @@ impl NodeReporter {
             // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
             let pause = if ready { CHECK_EVERY } else { Duration::from_millis(500) };
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The runtime may write its network configuration from the node's range of pod addresses.
+    async fn pass_pod_cidr(&mut self) {
+        let node = self.nodes.get(&ObjectKey::new("", &self.agent.config.node_name));
+        let assigned = node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone());
+        let Some(cidr) = assigned.or_else(|| self.agent.config.pod_cidr.clone()) else { return };
+        if self.passed_cidr.as_ref() == Some(&cidr) {
+            return;
+        }
+        match self.agent.runtime.update_pod_cidr(&cidr).await {
+            Ok(()) => self.passed_cidr = Some(cidr),
+            Err(error) => tracing::warn!(%error, cidr, "failed to tell the runtime the range of pod addresses"),
         }
     }
 

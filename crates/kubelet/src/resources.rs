@@ -38,6 +38,19 @@ impl QosClass {
 pub(crate) fn qos_class(pod: &Pod) -> QosClass {
     let mut any = false;
     let mut guaranteed = true;
+    // Resources of the pod as a whole take the place of its containers'.
+    if let Some(own) =
+        spec::pod_spec(pod).resources.as_ref().filter(|own| own.requests.is_some() || own.limits.is_some())
+    {
+        for resource in ["cpu", "memory"] {
+            let limit = spec::amount(own.limits.as_ref(), resource).filter(|amount| *amount > Quantity::ZERO);
+            let request =
+                spec::amount(own.requests.as_ref(), resource).or(limit).filter(|amount| *amount > Quantity::ZERO);
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request == limit;
+        }
+        return class(any, guaranteed);
+    }
     for container in spec::containers(pod).iter().chain(spec::init_containers(pod)) {
         for resource in ["cpu", "memory"] {
             let request = spec::request(container, resource).filter(|amount| *amount > Quantity::ZERO);
@@ -46,6 +59,10 @@ pub(crate) fn qos_class(pod: &Pod) -> QosClass {
             guaranteed &= limit.is_some() && request == limit;
         }
     }
+    class(any, guaranteed)
+}
+
+fn class(any: bool, guaranteed: bool) -> QosClass {
     match (any, guaranteed) {
         (false, _) => QosClass::BestEffort,
         (true, true) => QosClass::Guaranteed,
@@ -114,24 +131,36 @@ fn hugepage_limits(container: &Container) -> Vec<v1::HugepageLimit> {
         .collect()
 }
 
-/// The limits of a whole pod, for its cgroup. A limit counts only where every container has one.
+/// The limits of a whole pod, for its cgroup: its own, or what its containers add up to. A limit counts only where every
+/// container has one.
 pub(crate) fn pod_resources(pod: &Pod) -> v1::LinuxContainerResources {
-    let total = |resource: &str, millis: bool| -> i64 {
-        let read = |amount: Quantity| if millis { amount.millis() } else { amount.units() };
-        effective(pod, |container| spec::request(container, resource).map(read)).unwrap_or(0)
+    let own = spec::pod_spec(pod).resources.as_ref();
+    let total = |resource: &str| -> i64 {
+        let own = own.and_then(|own| spec::amount(own.requests.as_ref().or(own.limits.as_ref()), resource));
+        own.map(|amount| read(amount, resource)).unwrap_or_else(|| {
+            effective(pod, |container| spec::request(container, resource).map(|amount| read(amount, resource)))
+                .unwrap_or(0)
+        })
     };
-    let bound = |resource: &str, millis: bool| -> Option<i64> {
-        let read = |amount: Quantity| if millis { amount.millis() } else { amount.units() };
-        effective(pod, |container| spec::limit(container, resource).map(read))
-            .filter(|_| spec::containers(pod).iter().all(|container| spec::limit(container, resource).is_some()))
+    let bound = |resource: &str| -> Option<i64> {
+        let own = own.and_then(|own| spec::amount(own.limits.as_ref(), resource));
+        own.map(|amount| read(amount, resource)).or_else(|| {
+            effective(pod, |container| spec::limit(container, resource).map(|amount| read(amount, resource)))
+                .filter(|_| spec::containers(pod).iter().all(|container| spec::limit(container, resource).is_some()))
+        })
     };
     v1::LinuxContainerResources {
         cpu_period: QUOTA_PERIOD_MICROS,
-        cpu_shares: cpu_shares(total("cpu", true)),
-        cpu_quota: bound("cpu", true).map_or(0, cpu_quota),
-        memory_limit_in_bytes: bound("memory", false).unwrap_or(0),
+        cpu_shares: cpu_shares(total("cpu")),
+        cpu_quota: bound("cpu").map_or(0, cpu_quota),
+        memory_limit_in_bytes: bound("memory").unwrap_or(0),
         ..Default::default()
     }
+}
+
+/// CPU in thousandths, everything else in whole units.
+fn read(amount: Quantity, resource: &str) -> i64 {
+    if resource == "cpu" { amount.millis() } else { amount.units() }
 }
 
 /// What a pod needs at its peak: the sum of its containers, or the most of its init containers where that is more.
@@ -152,10 +181,17 @@ fn effective(pod: &Pod, amount: impl Fn(&Container) -> Option<i64>) -> Option<i6
 }
 
 /// What a pod requests in total, for admission.
-pub(crate) fn pod_request(pod: &Pod, resource: &str, millis: bool) -> i64 {
-    let read = |amount: Quantity| if millis { amount.millis() } else { amount.units() };
-    let overhead = spec::amount(spec::pod_spec(pod).overhead.as_ref(), resource).map_or(0, read);
-    effective(pod, |container| spec::request(container, resource).map(read)).unwrap_or(0) + overhead
+pub(crate) fn pod_request(pod: &Pod, resource: &str) -> i64 {
+    let pod_spec = spec::pod_spec(pod);
+    let overhead = spec::amount(pod_spec.overhead.as_ref(), resource).map_or(0, |amount| read(amount, resource));
+    let own = pod_spec
+        .resources
+        .as_ref()
+        .and_then(|own| spec::amount(own.requests.as_ref().or(own.limits.as_ref()), resource));
+    let own = own.map(|amount| read(amount, resource));
+    let containers =
+        || effective(pod, |container| spec::request(container, resource).map(|amount| read(amount, resource)));
+    own.or_else(containers).unwrap_or(0) + overhead
 }
 
 /// The cgroup of a pod, below the root of the cgroup file system.

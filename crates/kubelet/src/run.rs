@@ -105,6 +105,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         reported: None,
         runtime_version: String::new(),
         last_cause: None,
+        passed_cidr: None,
     };
     let work = async {
         tokio::join!(

@@ -17,6 +17,12 @@ use crate::spec;
 /// What the runtime is asked for; `attempt` counts the pod's sandboxes.
 pub(crate) fn sandbox_config(agent: &Agent, pod: &Pod, attempt: u32) -> Result<v1::PodSandboxConfig, String> {
     let config = &agent.config;
+    if spec::pod_spec(pod).host_users == Some(false) {
+        return Err("user namespaces are not supported by this node".to_owned());
+    }
+    if spec::pod_spec(pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        return Err("dynamic resource allocation is not supported by this node".to_owned());
+    }
     let host = match &config.resolv_conf {
         Some(path) => {
             std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))?

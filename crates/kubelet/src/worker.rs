@@ -76,6 +76,7 @@ pub(crate) fn spawn_worker(
         stop: None,
         volumes: None,
         volumes_set_up: Instant::now(),
+        volumes_stale: false,
         volume_retry: Duration::from_millis(500),
     };
     let shutdown = worker.agent.shutdown.clone();
@@ -101,6 +102,7 @@ struct Worker {
     probes: PodProbes,
     volumes: Option<MountedVolumes>,
     volumes_set_up: Instant,
+    volumes_stale: bool,
     volume_retry: Duration,
 }
 
@@ -136,6 +138,9 @@ impl Worker {
     /// Takes what the sources say; whether the pod has to end.
     fn must_end(&mut self) -> bool {
         let desired = self.desired.borrow_and_update().clone();
+        let (before, after) = (&self.pod.metadata, &desired.pod.metadata);
+        // The downward API shows them in files.
+        self.volumes_stale |= before.labels != after.labels || before.annotations != after.annotations;
         self.pod = desired.pod.clone();
         if self.stop.is_none() {
             self.stop.clone_from(&desired.stop);
@@ -289,12 +294,13 @@ impl Worker {
 
     /// Makes the volumes, or refreshes them from time to time. How long to wait where that failed.
     async fn set_up_volumes(&mut self) -> Option<Duration> {
-        let due = self.volumes_set_up.elapsed() >= VOLUME_AGE;
+        let due = self.volumes_stale || self.volumes_set_up.elapsed() >= VOLUME_AGE;
         if self.volumes.as_ref().is_some_and(|volumes| !(volumes.live && due)) {
             return None;
         }
         let age = if self.volumes.is_some() { VOLUME_AGE / 2 } else { Duration::ZERO };
         let pod_ips = self.pod_ips();
+        self.volumes_stale = false;
         match volumes::set_up(&self.agent, &self.pod, &pod_ips, age).await {
             Ok(mounted) => {
                 self.volumes = Some(mounted);

@@ -39,7 +39,9 @@ fn ready(pod: &Value) -> bool {
 }
 
 fn plain(name: &str, script: &str) -> String {
-    format!("  terminationGracePeriodSeconds: 1\n  containers:\n  - name: {name}\n    image: {IMAGE}\n    command: [sh, -c, {script:?}]\n")
+    format!(
+        "  terminationGracePeriodSeconds: 1\n  containers:\n  - name: {name}\n    image: {IMAGE}\n    command: [sh, -c, {script:?}]\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +52,12 @@ async fn pods_start_fail_back_off_and_end() -> TestResult {
         machine.put("crash", &plain("main", "echo boom; echo why > /dev/termination-log; exit 3"))?;
         machine.put("wrong", &plain("main", "x").replace("[sh, -c, \"x\"]", "[/nope]"))?;
         machine.put("missing", &plain("main", "x").replace(IMAGE, "localhost/none:v1"))?;
-        machine.put("never", &plain("main", "x").replace("    image", "    imagePullPolicy: Never\n    image").replace(IMAGE, "localhost/none:v1"))?;
+        machine.put(
+            "never",
+            &plain("main", "x")
+                .replace("    image", "    imagePullPolicy: Never\n    image")
+                .replace(IMAGE, "localhost/none:v1"),
+        )?;
         std::fs::write(machine.manifest("broken"), "kind: [")?;
 
         let good = machine.until("good", "ready", ready).await?;
@@ -72,12 +79,17 @@ async fn pods_start_fail_back_off_and_end() -> TestResult {
         assert_eq!(own["lastState"]["terminated"]["reason"], "Error");
         assert_eq!(own["lastState"]["terminated"]["message"], "why\n");
         let message = own["state"]["waiting"]["message"].as_str().unwrap_or_default();
-        assert!(message.starts_with("back-off 10s restarting failed container=main pod=crash-node-1_default("), "{message}");
+        assert!(
+            message.starts_with("back-off 10s restarting failed container=main pod=crash-node-1_default("),
+            "{message}"
+        );
         let (status, body) = machine.get(&format!("/containerLogs/default/crash-{NODE}/main?previous=true")).await?;
         assert_eq!((status, body.as_str()), (200, "boom\n"));
 
         let wrong = machine
-            .until("wrong", "in back-off", |pod| container(pod, "main")["state"]["waiting"]["reason"] == "CrashLoopBackOff")
+            .until("wrong", "in back-off", |pod| {
+                container(pod, "main")["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+            })
             .await?;
         let ended = &container(&wrong, "main")["lastState"]["terminated"];
         assert_eq!((&ended["reason"], &ended["exitCode"]), (&Value::from("StartError"), &Value::from(128)));
@@ -88,7 +100,9 @@ async fn pods_start_fail_back_off_and_end() -> TestResult {
             })
             .await?;
         let never = machine
-            .until("never", "refused", |pod| container(pod, "main")["state"]["waiting"]["reason"] == "ErrImageNeverPull")
+            .until("never", "refused", |pod| {
+                container(pod, "main")["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+            })
             .await?;
         let message = "Container image \"localhost/none:v1\" is not present with pull policy of Never";
         assert_eq!(container(&never, "main")["state"]["waiting"]["message"], message);
@@ -123,7 +137,9 @@ async fn a_restarted_kubelet_touches_no_container() -> TestResult {
         assert_eq!(container(&after, "main")["restartCount"], 0);
         assert_eq!(container(&after, "main")["containerID"], container(&before, "main")["containerID"]);
         machine
-            .until("twice", "counted on", |pod| container(pod, "main")["restartCount"].as_i64().is_some_and(|count| count >= 2))
+            .until("twice", "counted on", |pod| {
+                container(pod, "main")["restartCount"].as_i64().is_some_and(|count| count >= 2)
+            })
             .await?;
         // A changed manifest is another pod, and the former one ends first.
         machine.put("steady", &plain("main", "sleep 200000"))?;

@@ -27,6 +27,9 @@ pub(crate) fn container_mounts(
     environment: &[(String, String)],
 ) -> Result<Vec<v1::Mount>, String> {
     let mut mounts = Vec::new();
+    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(format!("block volumes of container {:?} are not supported by this node", container.name));
+    }
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let root = volumes.paths.get(&mount.name);
         let root = root.ok_or_else(|| {

@@ -118,7 +118,9 @@ impl Machine {
 
     /// Writes a manifest of a pod on the host's network: `spec` is what comes below `hostNetwork`.
     pub(crate) fn put(&self, name: &str, spec: &str) -> TestResult {
-        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  hostNetwork: true\n{spec}");
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec:\n  hostNetwork: true\n{spec}"
+        );
         let temporary = self.dir.join(format!("{name}.new"));
         std::fs::write(&temporary, text)?;
         Ok(std::fs::rename(temporary, self.manifest(name))?)
