@@ -90,10 +90,9 @@ fn fill_name(call: &mut Call) {
     let fields = call.query.get("fieldSelector").and_then(|text| kedge_meta::FieldSelector::parse(text).ok());
     if let (Target::Resource(target), Some(name)) =
         (&mut call.target, fields.as_ref().and_then(|f| f.exact("metadata.name")))
+        && target.name.is_empty()
     {
-        if target.name.is_empty() {
-            target.name = name.to_owned();
-        }
+        target.name = name.to_owned();
     }
 }
 

@@ -1,5 +1,7 @@
 //! The API over TLS: client certificates, tokens, HTTP/1.1 and HTTP/2, watches, shutdown.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "api/harness.rs"]
 #[allow(dead_code)]
 mod harness;

@@ -24,7 +24,14 @@ const V2_PROTOBUF: &str = kedge_schema::OPENAPI_V2_PROTOBUF;
 /// Documents that were made, for the registry they were made of. Bounded by the number of groups and versions.
 #[derive(Default)]
 pub(crate) struct Documents {
-    made: Mutex<(Option<Arc<Registry>>, HashMap<String, (Bytes, String)>)>,
+    made: Mutex<Made>,
+}
+
+/// Documents by name, each with its etag.
+#[derive(Default)]
+struct Made {
+    of: Option<Arc<Registry>>,
+    by_name: HashMap<String, (Bytes, String)>,
 }
 
 impl Documents {
@@ -36,15 +43,15 @@ impl Documents {
         make: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Option<(Bytes, String)> {
         let mut made = self.made.lock();
-        if made.0.as_ref().is_none_or(|known| !Arc::ptr_eq(known, registry)) {
-            *made = (Some(Arc::clone(registry)), HashMap::new());
+        if made.of.as_ref().is_none_or(|known| !Arc::ptr_eq(known, registry)) {
+            *made = Made { of: Some(Arc::clone(registry)), by_name: HashMap::new() };
         }
-        if let Some(document) = made.1.get(name) {
+        if let Some(document) = made.by_name.get(name) {
             return Some(document.clone());
         }
         let text = Bytes::from(make()?);
         let document = (text.clone(), super::discovery::etag(&text));
-        made.1.insert(name.to_owned(), document.clone());
+        made.by_name.insert(name.to_owned(), document.clone());
         Some(document)
     }
 }

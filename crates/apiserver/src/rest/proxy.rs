@@ -3,6 +3,7 @@
 //! The path after `proxy`, the query, the method and the body go on; credentials do not. DIVERGES: links in HTML answers
 //! are not rewritten.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
@@ -49,7 +50,11 @@ pub(super) async fn node(core: &Arc<Core>, call: &mut Call) -> Reply {
     let kubelet = kubelet::endpoint(core, address.name).await?;
     let port: u16 = if address.port.is_empty() { kubelet.port } else { number(address.port)? };
     let endpoint = Endpoint { port, ..kubelet.clone() };
-    let secure = endpoint == kubelet || address.scheme == "https";
+    let is_kubelet = endpoint == kubelet;
+    if !is_kubelet {
+        check_proxyable(&endpoint.host)?;
+    }
+    let secure = is_kubelet || address.scheme == "https";
     forward(core, call, &endpoint, secure).await
 }
 
@@ -58,9 +63,7 @@ pub(super) async fn pod(core: &Arc<Core>, call: &mut Call) -> Reply {
     let address = Address::of(call, "pod")?;
     let pod = kubelet::pod(core, &call.resource().namespace, address.name).await?;
     let host = object::text(&pod, &["status", "podIP"]);
-    if host.is_empty() {
-        return Err(ApiStatus::bad_request("address not allowed"));
-    }
+    check_proxyable(host)?;
     let port = if address.port.is_empty() { first_port(&pod) } else { number(address.port)? };
     let endpoint = Endpoint { host: host.to_owned(), port };
     let secure = address.scheme == "https";
@@ -85,8 +88,30 @@ pub(super) async fn service(core: &Arc<Core>, call: &mut Call) -> Reply {
     let endpoints = core.object("", "endpoints", &namespace, address.name).await?;
     let (_, endpoints) = endpoints.ok_or_else(none)?;
     let endpoint = ready_endpoint(&endpoints, &port, rand::random::<u32>() as usize).ok_or_else(none)?;
+    check_proxyable(&endpoint.host)?;
     let secure = address.scheme == "https";
     forward(core, call, &endpoint, secure).await
+}
+
+/// Nobody reaches the API server's own machine through a made-up pod address.
+fn check_proxyable(host: &str) -> Result<(), ApiStatus> {
+    let allowed = match host.parse() {
+        Ok(IpAddr::V4(address)) => {
+            !(address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_broadcast())
+        }
+        Ok(IpAddr::V6(address)) => {
+            !(address.is_loopback()
+                || address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address.is_multicast())
+        }
+        Err(_) => false,
+    };
+    if allowed { Ok(()) } else { Err(ApiStatus::bad_request("address not allowed")) }
 }
 
 /// The name of a Service's port, given its name or number.
@@ -183,6 +208,22 @@ mod tests {
         ] {
             let actual = Address::parse(text).map(|address| (address.scheme, address.name, address.port));
             assert_eq!(actual, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn own_addresses_are_out_of_reach() {
+        for (host, allowed) in [
+            ("10.0.0.1", true),
+            ("fd00::1", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("::1", false),
+            ("fe80::1", false),
+            ("", false),
+        ] {
+            assert_eq!(check_proxyable(host).is_ok(), allowed, "{host}");
         }
     }
 

@@ -49,6 +49,14 @@ impl Harness {
     }
 
     pub(crate) async fn over(store: MemoryStore, config: Config) -> Self {
+        Self::build(store, config, None).await
+    }
+
+    pub(crate) async fn build(
+        store: MemoryStore,
+        config: Config,
+        kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Self {
         let clock = ManualClock::new(parse_time("2026-01-02T03:04:05Z").unwrap());
         let board = StatusBoard::new(Arc::new(clock.clone()));
         let deps = Deps {
@@ -58,7 +66,7 @@ impl Harness {
             board,
             token_keys: token_keys(),
             client_ca: None,
-            kubelet_tls: None,
+            kubelet_tls,
         };
         let server = ApiServer::new(config, deps).await.unwrap();
         let admin = server.local_service(UserInfo::authenticated("admin", ["system:masters"]));
