@@ -172,7 +172,9 @@ impl Running {
     /// Waits until `shutdown`, then ends everything in order: components, requests, store. Pods keep running. A
     /// component that ends before its time ends the whole process, so that nothing runs half.
     pub async fn finish(mut self) -> Result<(), Error> {
+        // The signal comes first: components end because of it, and may be faster than this task.
         let early = tokio::select! {
+            biased;
             () = self.shutdown.cancelled() => None,
             Some(ended) = self.components.join_next() => Some(ended),
             Some(ended) = self.control_plane.serving.join_next() => Some(ended),

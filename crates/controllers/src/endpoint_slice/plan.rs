@@ -89,11 +89,32 @@ fn plan_family(
     for slice in slices {
         by_ports.entry(port_key(slice.ports.as_deref().unwrap_or_default())).or_default().push(slice);
     }
+    let mut own = Plan::default();
     for (key, (ports, endpoints)) in desired {
         let existing = by_ports.remove(&key).unwrap_or_default();
-        plan_ports(maker, ports, endpoints, &existing, plan);
+        plan_ports(maker, ports, endpoints, &existing, &mut own);
     }
-    plan.delete.extend(by_ports.into_values().flatten().cloned());
+    own.delete.extend(by_ports.into_values().flatten().cloned());
+    reuse(&mut own);
+    plan.create.append(&mut own.create);
+    plan.update.append(&mut own.update);
+    plan.delete.append(&mut own.delete);
+}
+
+/// What would be deleted takes the content of what would be created: one write instead of two, and no moment without.
+fn reuse(plan: &mut Plan) {
+    while !plan.create.is_empty()
+        && let Some(old) = plan.delete.pop()
+    {
+        let fresh = plan.create.remove(0);
+        let metadata = ObjectMeta {
+            labels: fresh.metadata.labels,
+            annotations: fresh.metadata.annotations,
+            owner_references: fresh.metadata.owner_references,
+            ..old.metadata.clone()
+        };
+        plan.update.push(EndpointSlice { metadata, ..fresh });
+    }
 }
 
 /// The slices of one family and one set of ports.
@@ -349,11 +370,11 @@ mod tests {
             assert_eq!(show(&again), "create [] update [] delete []", "{count} pods, settled");
         };
         step(0, "create [0] update [] delete []");
-        step(3, "create [3] update [] delete [0]");
+        step(3, "create [] update [3] delete []");
         step(4, "create [] update [4] delete []");
         step(250, "create [46, 100, 100] update [] delete []");
         step(2, "create [] update [2] delete [46, 100, 100]");
-        step(0, "create [0] update [] delete [2]");
+        step(0, "create [] update [0] delete []");
     }
 
     #[test]
@@ -384,7 +405,7 @@ mod tests {
         assert_eq!(plan.update[0].metadata.labels.as_ref().unwrap()["team"], "a");
         let spec = service.spec.get_or_insert_default();
         spec.ports.get_or_insert_default()[0].port = 81;
-        assert_eq!(show(&run(&service, &pods, &slices)), "create [2] update [] delete [2]");
+        assert_eq!(show(&run(&service, &pods, &slices)), "create [] update [2] delete []");
         service.spec.get_or_insert_default().ip_families = Some(vec!["IPv6".to_owned()]);
         assert_eq!(show(&run(&service, &pods, &slices)), "create [0] update [] delete [2]");
     }

@@ -1,0 +1,10 @@
+//! The controllers against the real API server over a store in memory, with a node that only pretends to run pods.
+
+mod cluster {
+    mod batch;
+    mod garbage;
+    mod harness;
+    mod namespaces;
+    mod services;
+    mod workloads;
+}
