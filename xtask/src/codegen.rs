@@ -1,9 +1,10 @@
 //! `cargo xtask codegen`: writes the facts of `crates/schema` from upstream's machine-readable OpenAPI documents and the
-//! committed facts about protobuf messages.
+//! committed facts about protobuf messages, and the table of `crates/kinds` from upstream's discovery documents.
 //!
 //! Reads only documents; carries over names, types and merge rules, and no prose. The invariant: the committed tables are
 //! exactly what this produces from the documents, which `run(true)` checks without writing.
 
+mod kinds;
 mod openapi;
 mod protobuf;
 mod render;
@@ -30,7 +31,12 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let messages = protobuf::read(&root.join("xtask/facts/protobuf.txt"))?;
     let files = render::render(&packages, &messages)?;
     let target = root.join("crates/schema/src/generated");
-    if check { compare(&target, &files) } else { write(&target, &files) }
+    if check {
+        compare(&target, &files)?
+    } else {
+        write(&target, &files)?
+    }
+    kinds::run(&upstream, check)
 }
 
 fn upstream_folder(root: &Path) -> PathBuf {

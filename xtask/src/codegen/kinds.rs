@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// Writes the table, or with `check` only compares it with what is committed.
-pub fn run(upstream: &Path, check: bool) -> Result<()> {
+pub(super) fn run(upstream: &Path, check: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     let target = root.join("crates/kinds/src/generated/served.rs");
     let text = render(&read(&upstream.join("discovery"))?);
