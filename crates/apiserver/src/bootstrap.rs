@@ -13,25 +13,36 @@ use crate::{encode, object, write};
 
 mod objects;
 
-/// Ensures them.
+/// Ensures them all, and restores what is kept in memory.
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
+    let all = objects::all(&core.config, client_ca, core.clock.now());
+    commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
+    restore_services(core).await
+}
+
+/// Ensures what people delete by mistake and clusters do not work without: the system's namespaces, and the Service
+/// through which pods reach the API. Done again and again, as upstream's bootstrap controller does.
+pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
+    commit(core, objects::indispensable(&core.config).into_iter()).await
+}
+
+async fn commit(core: &Core, wanted: impl Iterator<Item = Value>) -> Result<(), ApiStatus> {
     let now = core.clock.now();
     let mut transaction = Transaction::default();
-    let all = objects::all(&core.config, client_ca, now);
-    for object in all.into_iter().chain(kedge_auth::bootstrap_policy()) {
+    for object in wanted {
         plan(core, object, now, &mut transaction).await?;
     }
     for object in objects::kubernetes_endpoints(&core.config) {
         plan_refresh(core, object, &mut transaction).await?;
     }
-    if !transaction.writes.is_empty() {
-        match core.store.commit(transaction).await {
-            Ok(_) => {}
-            Err(kedge_store::CommitError::Store(error)) => return Err(store_error(error)),
-            Err(error) => return Err(ApiStatus::internal(error)),
-        }
+    if transaction.writes.is_empty() {
+        return Ok(());
     }
-    restore_services(core).await
+    match core.store.commit(transaction).await {
+        Ok(_) => Ok(()),
+        Err(kedge_store::CommitError::Store(error)) => Err(store_error(error)),
+        Err(error) => Err(ApiStatus::internal(error)),
+    }
 }
 
 /// Adds the write of one object, if it is not there.

@@ -35,6 +35,9 @@ use crate::label_index::LabelIndexes;
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
+/// How often the server looks after itself.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -103,6 +106,7 @@ impl ApiServer {
     ) -> Result<(), Error> {
         let acceptor = TlsAcceptor::from(tls);
         let graceful = GracefulShutdown::new();
+        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             let (stream, _) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -114,6 +118,10 @@ impl ApiServer {
                     }
                     Err(error) => return Err(Error::Accept(error)),
                 },
+                _ = upkeep.tick() => {
+                    keep_up(&self.core).await;
+                    continue;
+                }
                 () = shutdown.cancelled() => break,
             };
             let (core, acceptor) = (Arc::clone(&self.core), acceptor.clone());
@@ -135,6 +143,14 @@ impl ApiServer {
     /// Ends watches and streams, and makes `/readyz` fail. [`ApiServer::serve`] does so by itself.
     pub fn shut_down(&self) {
         self.core.shutdown.cancel();
+    }
+}
+
+/// Reports that the server lives, and makes again what it cannot do without.
+async fn keep_up(core: &Core) {
+    core.status.heartbeat(core.store.stats().last_sync);
+    if let Err(error) = bootstrap::repair(core).await {
+        tracing::warn!(%error, "the bootstrap objects could not be repaired");
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use harness::Harness;
+use harness::{Events, Harness};
 
 struct Served {
     address: std::net::SocketAddr,
@@ -34,6 +34,10 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_over(Harness::new().await).await
+}
+
+async fn serve_over(harness: Harness) -> Served {
     let dir = tempfile::tempdir().unwrap();
     let loopback = vec!["127.0.0.1".parse().unwrap()];
     let names = ClusterNames {
@@ -45,7 +49,6 @@ async fn serve() -> Served {
     };
     let pki = ClusterPki::ensure(dir.path(), &names).unwrap();
     let tls = kedge_pki::server_config(&pki.apiserver, pki.authority.certificate_pem()).unwrap();
-    let harness = Harness::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -140,4 +143,15 @@ async fn a_shutdown_ends_watches_and_then_the_server() {
     while let Some(Ok(_)) = body.frame().await {}
     served.task.await.unwrap().unwrap();
     assert!(TcpStream::connect(served.address).await.is_err());
+}
+
+#[tokio::test]
+async fn the_service_of_the_api_comes_back() {
+    let harness = Harness::new().await;
+    let path = "/api/v1/namespaces/default/services/kubernetes";
+    harness.delete(path).await.expect(200);
+    let mut events = Events::open(&harness, "/api/v1/services?watch=true").await;
+    let served = serve_over(harness).await;
+    assert_eq!(events.next_name().await, ("ADDED".to_owned(), "kubernetes".to_owned()));
+    assert_eq!(served.harness.get(path).await.expect(200)["spec"]["clusterIP"], "10.96.0.1");
 }

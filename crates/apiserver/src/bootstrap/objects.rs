@@ -13,12 +13,18 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 
 /// Everything but the RBAC policy. Namespaces come first.
 pub(super) fn all(config: &Config, client_ca: Option<&str>, now: Timestamp) -> Vec<Value> {
-    let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
+    let mut objects = indispensable(config);
     objects.extend(priority_classes());
     objects.push(extension_authentication(client_ca));
     objects.push(service_cidr(config, now));
-    objects.extend(kubernetes_service(config));
     objects.extend(flow_control());
+    objects
+}
+
+/// The namespaces and the `kubernetes` Service with its endpoints.
+pub(super) fn indispensable(config: &Config) -> Vec<Value> {
+    let mut objects: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
+    objects.extend(kubernetes_service(config));
     objects
 }
 
