@@ -145,7 +145,7 @@ fn read_file_key(volumes: &MountedVolumes, volume: &str, path: &str, key: &str) 
         Err(error) => return Err(format!("couldn't read env file {path:?}: {error}")),
     };
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let found = lines.filter_map(|line| line.split_once('=')).filter(|(name, _)| name.trim() == key).last();
+    let found = lines.filter_map(|line| line.split_once('=')).rfind(|(name, _)| name.trim() == key);
     Ok(found.map(|(_, value)| value.trim().trim_matches(['\'', '"']).to_owned()))
 }
 

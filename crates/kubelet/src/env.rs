@@ -34,6 +34,9 @@ pub(crate) fn references(container: &Container) -> (Vec<String>, Vec<String>) {
     (config_maps, secrets)
 }
 
+/// Finds the value of a key (third) in a file (second) of a volume (first).
+pub(crate) type FileKey<'a> = dyn Fn(&str, &str, &str) -> Result<Option<String>, String> + 'a;
+
 /// Everything that an environment is made of.
 pub(crate) struct EnvInput<'a> {
     pub(crate) pod: &'a Pod,
@@ -42,7 +45,7 @@ pub(crate) struct EnvInput<'a> {
     pub(crate) services: &'a [Arc<Service>],
     pub(crate) node: &'a NodeFacts,
     /// Reads a key of a file in one of the pod's volumes: volume, path, key.
-    pub(crate) file_key: &'a dyn Fn(&str, &str, &str) -> Result<Option<String>, String>,
+    pub(crate) file_key: &'a FileKey<'a>,
 }
 
 /// The variables in the order in which they were first set.
@@ -163,13 +166,14 @@ fn service_variables(input: &EnvInput<'_>) -> BTreeMap<String, String> {
     let links = spec::pod_spec(input.pod).enable_service_links.unwrap_or(true);
     let namespace = spec::namespace(input.pod);
     let mut variables = BTreeMap::new();
-    for service in input.services {
-        let own = service.metadata.namespace.as_deref() == Some(namespace);
-        let name = service.metadata.name.as_deref().unwrap_or_default();
-        let master = name == "kubernetes" && service.metadata.namespace.as_deref() == Some("default");
-        if master && !(own && links && namespace != "default") || (own && links) {
-            add_service(service, name, &mut variables);
-        }
+    let is = |service: &Service, wanted: &str| service.metadata.namespace.as_deref() == Some(wanted);
+    let name = |service: &Service| service.metadata.name.clone().unwrap_or_default();
+    // The API server is always linked; a service of the pod's own namespace may take its name.
+    for service in input.services.iter().filter(|service| is(service, "default") && name(service) == "kubernetes") {
+        add_service(service, "kubernetes", &mut variables);
+    }
+    for service in input.services.iter().filter(|service| links && is(service, namespace)) {
+        add_service(service, &name(service), &mut variables);
     }
     variables
 }

@@ -68,7 +68,8 @@ fn remove_file(path: &Path) {
 fn link_name(pod: &str, namespace: &str, container: &str, container_id: &str) -> String {
     let suffix = format!(".{}", "log");
     let mut name = format!("{pod}_{namespace}_{container}-{container_id}");
-    name.truncate(name.floor_char_boundary(251));
+    // Kubernetes names and container ids are ASCII.
+    name.truncate(251);
     name + &suffix
 }
 

@@ -69,7 +69,7 @@ impl NodeReporter {
                 }
             }
             // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
-            let pause = if ready { CHECK_EVERY } else { Duration::from_millis(500) };
+            let pause = if ready { CHECK_EVERY } else { Duration::from_millis(250) };
             tokio::time::sleep(pause).await;
         }
     }

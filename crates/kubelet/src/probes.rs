@@ -27,6 +27,7 @@ use crate::spec;
 use http::{HttpTarget, get};
 use threshold::{Outcome, Threshold};
 
+const MAX_OUTPUT: usize = 10 * 1024;
 const RETRIES: usize = 3;
 /// How often a probe that cannot run yet looks whether it can.
 const IDLE: Duration = Duration::from_millis(500);
@@ -127,13 +128,18 @@ impl PodProbes {
     pub(crate) fn stop_killing(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
+
+    /// Ends every probe.
+    pub(crate) fn stop(&mut self) {
+        for (_, task) in self.tasks.drain() {
+            task.abort();
+        }
+    }
 }
 
 impl Drop for PodProbes {
     fn drop(&mut self) {
-        for task in self.tasks.values() {
-            task.abort();
-        }
+        self.stop();
     }
 }
 
@@ -277,10 +283,10 @@ impl ProbeTask {
         match self.agent.runtime.exec_sync(&record.id, command, Some(timeout)).await {
             Ok(answer) if answer.exit_code == 0 => Ok(Checked::Healthy),
             Ok(answer) => {
-                let mut output = String::from_utf8_lossy(&answer.stdout).into_owned();
-                output.push_str(&String::from_utf8_lossy(&answer.stderr));
-                output.truncate(output.floor_char_boundary(10 * 1024));
-                Ok(Checked::Unhealthy(output))
+                let mut output = answer.stdout;
+                output.extend_from_slice(&answer.stderr);
+                output.truncate(MAX_OUTPUT);
+                Ok(Checked::Unhealthy(String::from_utf8_lossy(&output).into_owned()))
             }
             Err(error) if error.is_deadline_exceeded() => {
                 Ok(Checked::Unhealthy(format!("command timed out: {text:?} timed out after {}s", timeout.as_secs())))

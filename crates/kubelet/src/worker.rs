@@ -28,6 +28,7 @@ use crate::volumes::{self, MountedVolumes};
 const RESYNC: Duration = Duration::from_secs(60);
 /// How old ConfigMaps and Secrets in volumes may become.
 const VOLUME_AGE: Duration = Duration::from_secs(45);
+const SHARED_AGE: Duration = Duration::from_secs(5);
 const AFTER_KILL: Duration = Duration::from_secs(1);
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 const NETWORK_RETRY: Duration = Duration::from_secs(1);
@@ -223,6 +224,9 @@ impl Worker {
         if let Some(wait) = self.set_up_volumes().await {
             return wait.min(next);
         }
+        if self.volumes.as_ref().is_some_and(|volumes| volumes.live) {
+            next = next.min(VOLUME_AGE.saturating_sub(self.volumes_set_up.elapsed()));
+        }
         let actions = self.plan();
         // What was just started may let others start; a pod that was only stopped shows so in its status.
         let again = match actions.as_slice() {
@@ -298,7 +302,8 @@ impl Worker {
         if self.volumes.as_ref().is_some_and(|volumes| !(volumes.live && due)) {
             return None;
         }
-        let age = if self.volumes.is_some() { VOLUME_AGE / 2 } else { Duration::ZERO };
+        // Several volumes of one object need one request.
+        let age = if self.volumes.is_some() { SHARED_AGE } else { Duration::ZERO };
         let pod_ips = self.pod_ips();
         self.volumes_stale = false;
         match volumes::set_up(&self.agent, &self.pod, &pod_ips, age).await {

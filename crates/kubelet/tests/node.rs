@@ -29,8 +29,8 @@ where
 fn container<'a>(pod: &'a Value, name: &str) -> &'a Value {
     static NULL: Value = Value::Null;
     let lists = ["containerStatuses", "initContainerStatuses"];
-    let all = lists.iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
-    all.filter(|status| status["name"] == name).last().unwrap_or(&NULL)
+    let mut all = lists.iter().flat_map(|list| pod["status"][list].as_array().into_iter().flatten());
+    all.rfind(|status| status["name"] == name).unwrap_or(&NULL)
 }
 
 fn ready(pod: &Value) -> bool {

@@ -10,6 +10,9 @@ use super::{Body, Server, answer};
 use crate::runtime_state::ContainerPhase;
 use crate::spec;
 
+/// One figure of a container.
+type Figure = fn(&ContainerSample) -> Option<f64>;
+
 /// Collects lines in the text format.
 struct Text(String);
 
@@ -125,7 +128,7 @@ pub(super) async fn cadvisor(server: &Server) -> Response<Body> {
     text.family("machine_memory_bytes", "gauge", "Amount of memory installed on the machine.");
     text.sample("machine_memory_bytes", &[], bytes(server.agent.machine.memory_bytes));
     let pods = stats::pods(server).await;
-    let families: [(&str, &str, fn(&ContainerSample) -> Option<f64>); 4] = [
+    let families: [(&str, &str, Figure); 4] = [
         ("container_cpu_usage_seconds_total", "counter", |c| c.cpu_nanos.map(seconds)),
         ("container_memory_working_set_bytes", "gauge", |c| c.working_set.map(bytes)),
         ("container_memory_usage_bytes", "gauge", |c| c.usage.or(c.working_set).map(bytes)),

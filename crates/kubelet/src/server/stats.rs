@@ -85,7 +85,8 @@ pub(super) async fn pods(server: &Server) -> Vec<PodSample> {
                 image: record.image.clone(),
                 started_at: record.started_at,
                 cpu_nanos: cpu.and_then(|cpu| value(cpu.usage_core_nano_seconds.as_ref())),
-                cpu_rate: cpu.and_then(|cpu| value(cpu.usage_nano_cores.as_ref())),
+                // containerd 1.6 says zero where it does not know.
+                cpu_rate: cpu.and_then(|cpu| value(cpu.usage_nano_cores.as_ref())).filter(|rate| *rate > 0),
                 working_set: memory.and_then(|memory| value(memory.working_set_bytes.as_ref())),
                 usage: memory.and_then(|memory| value(memory.usage_bytes.as_ref())),
                 rss: memory.and_then(|memory| value(memory.rss_bytes.as_ref())),

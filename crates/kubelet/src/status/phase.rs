@@ -67,7 +67,7 @@ pub(super) fn phase(pod: &Pod, lists: &Lists, terminal: bool, initialized: bool)
     if counts.stopped == 0 {
         return "Pending";
     }
-    if !(terminal && !spec::is_static(pod)) && counts.stopped != counts.stopped_for_good {
+    if (!terminal || spec::is_static(pod)) && counts.stopped != counts.stopped_for_good {
         return "Running";
     }
     if counts.stopped == counts.succeeded { "Succeeded" } else { "Failed" }

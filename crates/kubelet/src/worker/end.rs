@@ -21,6 +21,7 @@ impl Worker {
         self.probes.stop_killing();
         self.publish(false);
         self.stop_everything().await;
+        self.probes.stop();
         self.publish(true);
         self.tear_down_volumes().await;
         self.agent.cgroups.remove(&self.pod);
