@@ -93,16 +93,31 @@ impl RunFile {
     }
 }
 
-/// Field 22 of `/proc/<pid>/stat`, which follows a name that may hold spaces.
 fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    start_ticks_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of `/proc/<pid>/stat`, which follows a name that may hold spaces. A process that has ended but that its
+/// parent has not collected yet (a zombie) does not count.
+fn start_ticks_in(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_waits_for_its_parent_has_ended() {
+        let stat = |state| format!("7 (a) b) {state} 1 7 7 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 4242 1 1");
+        assert_eq!(start_ticks_in(&stat("S")), Some(4242));
+        assert_eq!(start_ticks_in(&stat("Z")), None);
+    }
 
     #[test]
     fn a_process_is_told_from_a_later_one_with_its_number() {

@@ -1,13 +1,16 @@
 //! The binary under test, and an image to run in pods.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kedge_oci::ImageBuilder;
 
-const APPLETS: [&str; 22] = [
-    "cat", "cp", "echo", "env", "false", "grep", "hostname", "id", "ls", "mkdir", "nc", "nslookup", "ps", "rm", "sh",
-    "sleep", "tar", "tail", "touch", "true", "wget", "seq",
+// Without `wget`: a static one cannot resolve names (glibc loads its resolver at run time), so curl is in the image.
+const APPLETS: [&str; 20] = [
+    "cat", "cp", "echo", "env", "false", "grep", "hostname", "id", "ls", "mkdir", "nc", "ps", "rm", "seq", "sh",
+    "sleep", "tail", "tar", "touch", "true",
 ];
+const CURL: &str = "/usr/bin/curl";
 
 /// The static release binary: `KEDGE_BINARY`, or the one that `cargo xtask build` left.
 pub fn kedge_binary() -> Option<PathBuf> {
@@ -20,11 +23,16 @@ pub fn kedge_binary() -> Option<PathBuf> {
     built.exists().then_some(built)
 }
 
-/// Writes the archive of an image with busybox under `name`.
+/// Writes the archive of an image with busybox and curl under `name`.
 pub fn busybox_image(name: &str, archive: &Path) {
     let mut image = ImageBuilder::new(name).expect("the name is one").file("/bin/busybox", "/bin/busybox", 0o755);
     for applet in APPLETS {
         image = image.symlink(&format!("/bin/{applet}"), "/bin/busybox");
+    }
+    image = image.file("/bin/curl", CURL, 0o755);
+    for library in libraries(CURL) {
+        let source = std::fs::canonicalize(&library).expect("a library that is listed is there");
+        image = image.file(&library, source, 0o755);
     }
     image
         .bytes("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n".to_vec(), 0o644)
@@ -33,4 +41,12 @@ pub fn busybox_image(name: &str, archive: &Path) {
         .cmd(["sh"])
         .write_to(archive)
         .expect("the image can be written");
+}
+
+/// The libraries of a program, the loader among them, as `ldd` lists them.
+fn libraries(program: &str) -> Vec<String> {
+    let output = Command::new("ldd").arg(program).output().expect("ldd runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(str::to_owned);
+    text.lines().filter_map(path).collect()
 }

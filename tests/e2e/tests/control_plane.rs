@@ -122,7 +122,10 @@ fn bad_input_gets_upstreams_answer() {
             "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{\"name\":\"A_b\"}}",
             "a lowercase RFC 1123 subdomain",
         ),
-        ("{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}", "does not match"),
+        (
+            "{\"apiVersion\":\"v1\",\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}",
+            "cannot be handled as a ConfigMap",
+        ),
     ] {
         let answer = raw(path, body);
         assert!(answer.contains(text), "{body} got: {answer}");

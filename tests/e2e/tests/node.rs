@@ -52,7 +52,7 @@ fn the_demo_and_a_day_with_kubectl() {
     load_busybox(&host);
     kubectl.apply(&sleeper("client"));
     wait_for_pod(&kubectl, "client");
-    let from_pod = |url: &str| kubectl.run(&["exec", "client", "--", "wget", "-q", "-O", "-", "-T", "5", url]);
+    let from_pod = |url: &str| kubectl.run(&["exec", "client", "--", "curl", "-sS", "--max-time", "5", url]);
     let cluster_ip = kubectl.run(&["get", "service", "kedge-demo", "-o", "jsonpath={.spec.clusterIP}"]);
     assert!(from_pod(&format!("http://{cluster_ip}/hostname")).contains("kedge-demo-"));
     assert!(from_pod("http://kedge-demo.default.svc.cluster.local/hostname").contains("kedge-demo-"));
@@ -188,7 +188,7 @@ fn bad_workloads_say_what_is_wrong() {
     kubectl.apply(&busybox_pod("no-image", "  containers: [{name: c, image: 'localhost:1/none:1'}]\n"));
     kubectl.apply(&busybox_pod(
         "no-command",
-        &format!("  containers: [{{name: c, image: '{BUSYBOX}', command: [/no/such/thing]}}]\n"),
+        &format!("  containers: [{{name: c, image: '{BUSYBOX}', command: [no-such-thing]}}]\n"),
     ));
     kubectl.apply(&busybox_pod(
         "crashes",
@@ -279,7 +279,7 @@ fn pods_get_what_they_ask_for() {
     assert!(cat("/var/run/secrets/kubernetes.io/serviceaccount/token").starts_with("ey"));
     assert_eq!(cat("/var/run/secrets/kubernetes.io/serviceaccount/namespace"), "default");
     assert!(kubectl.run(&["exec", "full", "--", "env"]).contains("BOTH=blue-full"));
-    assert_eq!(kubectl.run(&["get", "pod", "full", "-o", "jsonpath={.status.qosClass}"]), "Guaranteed");
+    assert_eq!(kubectl.run(&["get", "pod", "full", "-o", "jsonpath={.status.qosClass}"]), "Burstable");
     static_pods(&host, &kubectl);
 }
 
