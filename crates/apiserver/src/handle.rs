@@ -40,34 +40,13 @@ where
     B::Error: Into<BoxError>,
 {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
-    let target = Target::of(parts.uri.path());
-    let raw_query = parts.uri.query().unwrap_or("").to_owned();
-    let query = Query::parse(&raw_query);
-    let verb = match &target {
-        Target::Resource(target) => verb(&parts.method, target, &query),
-        Target::Other => method_verb(&parts.method),
-    };
-    let mut call = Call {
-        path: parts.uri.path().to_owned(),
-        method: parts.method,
-        raw_query,
-        query,
-        headers: parts.headers,
-        extensions: parts.extensions,
-        user: UserInfo::default(),
-        target,
-        verb,
-        now: core.clock.now(),
-        warnings: Vec::new(),
-        payload: Mutex::new(call::payload(body)),
-    };
+    let mut call = read_request(&core, request);
     fill_name(&mut call);
     let labels = labels(&core, &call);
     let long_running = is_long_running(&call);
     let answered = AssertUnwindSafe(answer(&core, &mut call, &peer, long_running)).catch_unwind().await;
     let answered = answered.unwrap_or_else(|_| {
-        tracing::error!(path = %call.path, verb, "a request handler panicked");
+        tracing::error!(path = %call.path, verb = call.verb, "a request handler panicked");
         Err(ApiStatus::internal("this request caused apiserver to panic. Look in the logs for details"))
     });
     let mut response = match answered {
@@ -80,6 +59,37 @@ where
     let response = compress::compress(response, &call.headers, long_running);
     core.metrics.finished(labels, response.status().as_u16(), (!long_running).then(|| started.elapsed()));
     response
+}
+
+/// What a request asks for, before anybody knows who asks.
+fn read_request<B>(core: &Core, request: Request<B>) -> Call
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: bytes::Buf,
+    B::Error: Into<BoxError>,
+{
+    let (parts, body) = request.into_parts();
+    let target = Target::of(parts.uri.path());
+    let raw_query = parts.uri.query().unwrap_or("").to_owned();
+    let query = Query::parse(&raw_query);
+    let verb = match &target {
+        Target::Resource(target) => verb(&parts.method, target, &query),
+        Target::Other => method_verb(&parts.method),
+    };
+    Call {
+        path: parts.uri.path().to_owned(),
+        method: parts.method,
+        raw_query,
+        query,
+        headers: parts.headers,
+        extensions: parts.extensions,
+        user: UserInfo::default(),
+        target,
+        verb,
+        now: core.clock.now(),
+        warnings: Vec::new(),
+        payload: Mutex::new(call::payload(body)),
+    }
 }
 
 /// A selector on the name makes a collection request one about that object, for authorization too.

@@ -52,7 +52,8 @@ async fn charge(
     }
     let hard = object::at(&quota, &["spec", "hard"]).and_then(Value::as_object).cloned().unwrap_or_default();
     let usage = |object: &Value| usage(&kind.group, &kind.resource, object);
-    let touched: Vec<&String> = hard.keys().filter(|name| usage(new).iter().any(|(own, _)| own == *name)).collect();
+    let stated = usage(new);
+    let touched: Vec<String> = hard.keys().filter(|name| stated.iter().any(|(own, _)| own == *name)).cloned().collect();
     check_stated(attributes, &quota, &hard, new)?;
     if touched.is_empty() {
         return Ok(());
@@ -61,21 +62,9 @@ async fn charge(
     let counted = existing
         .iter()
         .filter(|object| counts(object) && in_scopes(&quota, object, attributes.resource.is("", "pods")));
-    let totals: Vec<Vec<(String, Quantity)>> = counted.map(usage).collect();
+    let before: Vec<(String, Quantity)> = counted.flat_map(usage).collect();
     let mut used = object::at(&quota, &["status", "used"]).and_then(Value::as_object).cloned().unwrap_or_default();
-    let mut over: Vec<(String, String, String, String)> = Vec::new();
-    for name in touched {
-        let of = |amounts: &[(String, Quantity)]| {
-            amounts.iter().filter(|(own, _)| own == name).fold(Quantity::ZERO, |sum, (_, quantity)| sum + *quantity)
-        };
-        let (before, wanted) = (totals.iter().fold(Quantity::ZERO, |sum, amounts| sum + of(amounts)), of(&usage(new)));
-        let limit: Quantity = hard[name].as_str().unwrap_or("0").parse().unwrap_or(Quantity::ZERO);
-        if before + wanted > limit {
-            let limited = hard[name].as_str().unwrap_or("0").to_owned();
-            over.push((name.clone(), wanted.to_string(), before.to_string(), limited));
-        }
-        used.insert(name.clone(), (before + wanted).to_string().into());
-    }
+    let over = add_up(&hard, &before, &stated, &touched, &mut used);
     if !over.is_empty() {
         return Err(exceeded(attributes, object::name(&quota), &over));
     }
@@ -83,18 +72,49 @@ async fn charge(
     status.insert("hard".to_owned(), hard.into());
     status.insert("used".to_owned(), used.into());
     let value = encode::template(&quota);
-    if !encode::is_unchanged(&value, record) {
-        effects.writes.push(Write::Put { key: record.key.clone(), value, ttl: None });
-    }
+    // Written also where it says what it said before: the new revision is what makes another creation look again.
+    effects.writes.push(Write::Put { key: record.key.clone(), value, ttl: None });
     effects.conditions.push(Condition { key: record.key.clone(), expect: Expect::Modified(record.modified) });
     Ok(())
 }
 
-fn exceeded(attributes: &Attributes<'_>, quota: &str, over: &[(String, String, String, String)]) -> ApiStatus {
-    let list = |pick: fn(&(String, String, String, String)) -> &String| {
-        over.iter().map(|entry| format!("{}={}", entry.0, pick(entry))).collect::<Vec<_>>().join(",")
+/// Something that there would be too much of, each amount as text.
+struct Excess {
+    name: String,
+    requested: String,
+    used: String,
+    limited: String,
+}
+
+/// Notes in `used` what will be used, and gives back what that is too much of.
+fn add_up(
+    hard: &Map<String, Value>,
+    before: &[(String, Quantity)],
+    wanted: &[(String, Quantity)],
+    touched: &[String],
+    used: &mut Map<String, Value>,
+) -> Vec<Excess> {
+    let mut over = Vec::new();
+    for name in touched {
+        let of = |amounts: &[(String, Quantity)]| {
+            amounts.iter().filter(|(own, _)| own == name).fold(Quantity::ZERO, |sum, (_, quantity)| sum + *quantity)
+        };
+        let (before, wanted) = (of(before), of(wanted));
+        let limited = hard[name].as_str().unwrap_or("0").to_owned();
+        used.insert(name.clone(), (before + wanted).to_string().into());
+        if before + wanted > limited.parse().unwrap_or(Quantity::ZERO) {
+            let (requested, used) = (wanted.to_string(), before.to_string());
+            over.push(Excess { name: name.clone(), requested, used, limited });
+        }
+    }
+    over
+}
+
+fn exceeded(attributes: &Attributes<'_>, quota: &str, over: &[Excess]) -> ApiStatus {
+    let list = |pick: fn(&Excess) -> &String| {
+        over.iter().map(|excess| format!("{}={}", excess.name, pick(excess))).collect::<Vec<_>>().join(",")
     };
-    let (requested, used, limited) = (list(|o| &o.1), list(|o| &o.2), list(|o| &o.3));
+    let (requested, used, limited) = (list(|o| &o.requested), list(|o| &o.used), list(|o| &o.limited));
     attributes.forbidden(&format!("exceeded quota: {quota}, requested: {requested}, used: {used}, limited: {limited}"))
 }
 

@@ -49,17 +49,7 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     core.admission.validate(&attributes, &request).await?;
     let bound = bound_object(core, &request, &target.namespace, &target.name).await?;
     let subject = TokenSubject { name: target.name.clone(), uid: object::meta(&account, "uid").to_owned() };
-    let claims = service_account_claims(
-        &core.config.service_account_issuer,
-        &audiences,
-        &target.namespace,
-        &subject,
-        bound.as_ref().map(|bound| (bound.kind, &bound.subject)),
-        bound.as_ref().and_then(|bound| bound.node.as_ref()),
-        &new_uid(),
-        call.now,
-        seconds,
-    );
+    let claims = claims(core, &audiences, &target.namespace, &subject, bound.as_ref(), call.now, seconds);
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = json!(seconds);
     let metadata =
@@ -69,6 +59,21 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let token = if options.dry_run { String::new() } else { core.token_keys.issue(&claims) };
     request["status"] = json!({"token": token, "expirationTimestamp": expires});
     Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &request))
+}
+
+fn claims(
+    core: &Core,
+    audiences: &[String],
+    namespace: &str,
+    subject: &TokenSubject,
+    bound: Option<&Bound>,
+    now: jiff::Timestamp,
+    seconds: i64,
+) -> Value {
+    let to = bound.map(|bound| (bound.kind, &bound.subject));
+    let node = bound.and_then(|bound| bound.node.as_ref());
+    let issuer = &core.config.service_account_issuer;
+    service_account_claims(issuer, audiences, namespace, subject, to, node, &new_uid(), now, seconds)
 }
 
 fn texts(object: &Value, path: &[&str]) -> Vec<String> {

@@ -225,3 +225,17 @@ async fn quotas_and_limits_hold() {
         json!({"limits": {"cpu": "1"}, "requests": {"cpu": "100m"}})
     );
 }
+
+#[tokio::test]
+async fn the_last_place_of_a_quota_is_given_once() {
+    let harness = harness().await;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "3"}}});
+    harness.post("/api/v1/namespaces/default/resourcequotas", quota).await.expect(201);
+    let creations = (0..8).map(|index| {
+        let (harness, pod) = (&harness, pod(&format!("p{index}")));
+        async move { harness.post(PODS, pod).await.code }
+    });
+    let codes = futures::future::join_all(creations).await;
+    let count = |code: u16| codes.iter().filter(|own| **own == code).count();
+    assert_eq!((count(201), count(403)), (3, 5));
+}
