@@ -27,8 +27,7 @@ pub enum ConnectError {
 pub async fn client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
     let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
-    let config =
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
     Client::try_from(config).map_err(ConnectError::Client)
 }
 

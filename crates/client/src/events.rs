@@ -83,12 +83,8 @@ impl Recorder {
 
     /// Records an event about an object.
     pub fn event(&self, about: &ObjectReference, event_type: EventType, reason: &str, message: impl Into<String>) {
-        let recorded = Recorded {
-            about: about.clone(),
-            event_type,
-            reason: reason.to_owned(),
-            message: message.into(),
-        };
+        let recorded =
+            Recorded { about: about.clone(), event_type, reason: reason.to_owned(), message: message.into() };
         if self.queue.try_send(recorded).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

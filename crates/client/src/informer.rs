@@ -61,10 +61,7 @@ impl<K> Change<K> {
 
 /// The key of an object.
 pub fn object_key<K: Resource>(object: &K) -> ObjectKey {
-    ObjectKey::new(
-        object.meta().namespace.clone().unwrap_or_default(),
-        object.meta().name.clone().unwrap_or_default(),
-    )
+    ObjectKey::new(object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
 }
 
 /// All informers of one process. Cheap to clone.
@@ -202,7 +199,10 @@ impl<K: Resource + Clone> Informer<K> {
         let object = Arc::new(object);
         let mut cache = self.cache.write();
         let old = cache.objects.insert(key.clone(), object.clone());
-        if old.as_ref().is_some_and(|old| old.resource_version() == object.resource_version() && old.resource_version().is_some()) {
+        if old
+            .as_ref()
+            .is_some_and(|old| old.resource_version() == object.resource_version() && old.resource_version().is_some())
+        {
             return;
         }
         cache.tell(&key, old, Some(object));
@@ -344,8 +344,11 @@ where
         };
         match event {
             Some(Ok(event)) => {
-                backoff.reset();
-                last_cause = None;
+                // `Init` only says that a list is about to be tried.
+                if !matches!(event, Event::Init) {
+                    backoff.reset();
+                    last_cause = None;
+                }
                 absorb(&informer, event, &mut listed);
             }
             Some(Err(error)) => {
@@ -388,7 +391,12 @@ fn report(resource: &str, error: &watcher::Error, last_cause: &mut Option<String
         other => other.to_string(),
     };
     if last_cause.as_ref() != Some(&cause) {
-        tracing::warn!(resource, cause, error = error as &dyn std::error::Error, "failed to watch; retrying with back-off");
+        tracing::warn!(
+            resource,
+            cause,
+            error = error as &dyn std::error::Error,
+            "failed to watch; retrying with back-off"
+        );
         *last_cause = Some(cause);
     }
 }

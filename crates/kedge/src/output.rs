@@ -107,9 +107,10 @@ pub(crate) fn seconds(time: Duration) -> String {
 }
 
 /// Logs go to standard error, around the spinners. `KEDGE_LOG` filters them (`info`, `kedge_kubelet=debug`, ...).
+/// The client library's own line for every failed connection is left out: informers say the cause once.
 pub(crate) fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("KEDGE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube_client=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AroundBars);
     // A second subscriber can only come from a second call, which has nothing to add.
     let _ = match json {
