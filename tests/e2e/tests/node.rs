@@ -303,7 +303,7 @@ fn static_pods(host: &Host, kubectl: &Kubectl) {
 fn down_leaves_the_machine_as_it_was() {
     let Some(mut host) = Host::prepare(HostOptions::default()) else { return };
     let state = |host: &Host| {
-        ["nft list ruleset", "ip -o link", "ip route show table all", "ls /etc/cni/net.d"].map(|command| {
+        ["nft list ruleset", "ip -o link", "ip -4 route show table all", "ls /etc/cni/net.d"].map(|command| {
             let words: Vec<&str> = command.split(' ').collect();
             let output = host.run(words[0], &words[1..]);
             // Counters of interfaces and cache lines change by themselves.
