@@ -70,7 +70,7 @@ pub(crate) fn template_of(revision: &ControllerRevision) -> Option<PodTemplateSp
 enum Plan {
     Use(Arc<ControllerRevision>),
     /// An old one becomes the newest again.
-    Renew(ControllerRevision),
+    Renew(Box<ControllerRevision>),
     Create(i64),
 }
 
@@ -80,7 +80,7 @@ fn plan(revisions: &[Arc<ControllerRevision>], data: &Value) -> Plan {
     match revisions.iter().filter(same).max_by_key(|revision| revision.revision) {
         None => Plan::Create(newest + 1),
         Some(found) if found.revision == newest => Plan::Use(found.clone()),
-        Some(found) => Plan::Renew(ControllerRevision { revision: newest + 1, ..(**found).clone() }),
+        Some(found) => Plan::Renew(Box::new(ControllerRevision { revision: newest + 1, ..(**found).clone() })),
     }
 }
 
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(plan(&known, &json!("c")), Plan::Create(3));
         assert_eq!(plan(&[], &json!("c")), Plan::Create(1));
         let Plan::Renew(renewed) = plan(&known, &json!("a")) else { panic!("it is not renewed") };
-        assert_eq!((renewed.revision, renewed.data), (3, Some(RawExtension(json!("a")))));
+        assert_eq!((renewed.revision, &renewed.data), (3, &Some(RawExtension(json!("a")))));
     }
 
     #[test]

@@ -87,6 +87,59 @@ static CONTROLLERS: &[Entry] = &[
     ),
     entry("node-lifecycle-controller", "node-controller", "node-controller", crate::node_lifecycle::start),
     entry("taint-eviction-controller", "node-controller", "taint-eviction-controller", crate::taint_eviction::start),
+    entry("disruption-controller", "disruption-controller", "controllermanager", crate::disruption::start),
+    entry(
+        "resourcequota-controller",
+        "resourcequota-controller",
+        "resourcequota-controller",
+        crate::resource_quota::start,
+    ),
+    entry(
+        "certificatesigningrequest-approving-controller",
+        "certificate-controller",
+        "certificate-controller",
+        crate::csr::start_approving,
+    ),
+    entry(
+        "certificatesigningrequest-signing-controller",
+        "certificate-controller",
+        "certificate-controller",
+        crate::csr::start_signing,
+    ),
+    entry(
+        "certificatesigningrequest-cleaner-controller",
+        "certificate-controller",
+        "certificate-controller",
+        crate::csr::start_cleaning,
+    ),
+    entry(
+        "ephemeral-volume-controller",
+        "ephemeral-volume-controller",
+        "ephemeral_volume",
+        crate::ephemeral_volume::start,
+    ),
+    entry(
+        "persistentvolume-binder-controller",
+        "persistent-volume-binder",
+        "persistentvolume-controller",
+        crate::volume_binder::start,
+    ),
+    entry(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring-controller",
+        "endpoint-slice-mirroring-controller",
+        crate::endpoint_slice_mirroring::start,
+    ),
+    entry(
+        "service-cidr-controller",
+        "service-cidrs-controller",
+        "service-cidrs-controller",
+        crate::service_cidr::start,
+    ),
+    Entry {
+        is_on_by_default: false,
+        ..entry("token-cleaner-controller", "token-cleaner", "token-cleaner", crate::token_cleaner::start)
+    },
     entry("node-ipam-controller", "node-controller", "cidrAllocator", crate::node_ipam::start),
     entry(
         "clusterrole-aggregation-controller",

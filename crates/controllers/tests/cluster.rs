@@ -5,6 +5,8 @@ mod cluster {
     mod garbage;
     mod harness;
     mod namespaces;
+    mod nodes;
     mod services;
+    mod stateful;
     mod workloads;
 }

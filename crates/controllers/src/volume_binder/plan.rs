@@ -1,0 +1,212 @@
+//! Which volume a claim is bound to, and what state both are in.
+//!
+//! Pure. A claim gets the smallest volume that is large enough and of its class, modes and selector.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
+};
+use kedge_meta::Quantity;
+
+use crate::owners::{selector_of, selects};
+use crate::pods::name_of;
+
+pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+fn storage(
+    amounts: Option<&std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+) -> Quantity {
+    amounts.and_then(|amounts| amounts.get("storage")).and_then(|amount| amount.0.parse().ok()).unwrap_or_default()
+}
+
+/// The storage class of a claim; empty for none.
+pub(crate) fn class_of_claim(claim: &PersistentVolumeClaim) -> String {
+    let annotated = claim.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION));
+    let named = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+    annotated.or(named).cloned().unwrap_or_default()
+}
+
+fn class_of_volume(volume: &PersistentVolume) -> String {
+    let annotated = volume.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION));
+    let named = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+    annotated.or(named).cloned().unwrap_or_default()
+}
+
+/// Whether a volume is reserved for a claim, by name or by uid as well.
+pub(crate) fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).is_some_and(|reference| {
+        reference.name == claim.metadata.name
+            && reference.namespace == claim.metadata.namespace
+            && reference.uid.as_ref().is_none_or(|uid| uid.is_empty() || Some(uid) == claim.metadata.uid.as_ref())
+    })
+}
+
+fn is_reserved(volume: &PersistentVolume) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_some())
+}
+
+fn mode(mode: Option<&String>) -> &str {
+    mode.map_or("Filesystem", String::as_str)
+}
+
+/// Whether a volume has what a claim asks for, its reservation aside.
+fn satisfies(
+    volume: &PersistentVolume,
+    spec: &PersistentVolumeSpec,
+    claim: &PersistentVolumeClaim,
+    wants: &PersistentVolumeClaimSpec,
+) -> bool {
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let has_modes = wants.access_modes.iter().flatten().all(|wanted| modes.contains(wanted));
+    let is_selected = match &wants.selector {
+        None => true,
+        Some(selector) => selector_of(Some(selector)).is_some_and(|selector| selects(&selector, &volume.metadata)),
+    };
+    has_modes
+        && is_selected
+        && class_of_volume(volume) == class_of_claim(claim)
+        && mode(spec.volume_mode.as_ref()) == mode(wants.volume_mode.as_ref())
+        && storage(spec.capacity.as_ref()) >= storage(requests)
+}
+
+/// The volume for a claim that names none.
+pub(crate) fn find_volume(
+    claim: &PersistentVolumeClaim,
+    volumes: &[Arc<PersistentVolume>],
+) -> Option<Arc<PersistentVolume>> {
+    let wants = claim.spec.as_ref()?;
+    let fits = |volume: &&Arc<PersistentVolume>| {
+        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        volume.metadata.deletion_timestamp.is_none()
+            && matches!(phase, "" | "Pending" | "Available")
+            && volume.spec.as_ref().is_some_and(|spec| satisfies(volume, spec, claim, wants))
+    };
+    let reserved = volumes.iter().filter(|volume| is_reserved_for(volume, claim)).find(fits);
+    if let Some(volume) = reserved {
+        return Some(volume.clone());
+    }
+    let free = volumes.iter().filter(|volume| !is_reserved(volume)).filter(fits);
+    let order = |volume: &&Arc<PersistentVolume>| {
+        let capacity = storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()));
+        (capacity, name_of(&volume.metadata).to_owned())
+    };
+    free.min_by_key(order).cloned()
+}
+
+/// What state a volume is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VolumeState {
+    Available,
+    Bound,
+    /// Its claim is gone.
+    Released,
+}
+
+/// The state of a volume, given the claim that it is reserved for.
+pub(crate) fn volume_state(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> VolumeState {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    let uid = reference.and_then(|reference| reference.uid.as_ref()).filter(|uid| !uid.is_empty());
+    match (uid, claim) {
+        // Nobody's, or reserved by hand for a claim that is still to come.
+        (None, _) => VolumeState::Available,
+        (Some(uid), Some(claim)) if claim.metadata.uid.as_ref() == Some(uid) => {
+            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+            let is_other = named.is_some_and(|named| !named.is_empty() && named != name_of(&volume.metadata));
+            if is_other { VolumeState::Released } else { VolumeState::Bound }
+        }
+        (Some(_), _) => VolumeState::Released,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{ObjectReference, VolumeResourceRequirements};
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+    use std::collections::BTreeMap;
+
+    fn amount(text: &str) -> BTreeMap<String, ApiQuantity> {
+        BTreeMap::from([("storage".to_owned(), ApiQuantity(text.to_owned()))])
+    }
+
+    fn volume(name: &str, size: &str, class: &str) -> PersistentVolume {
+        let mut volume = PersistentVolume::default();
+        volume.metadata.name = Some(name.to_owned());
+        volume.spec = Some(PersistentVolumeSpec {
+            capacity: Some(amount(size)),
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: Some(class.to_owned()),
+            ..PersistentVolumeSpec::default()
+        });
+        volume
+    }
+
+    fn claim(size: &str, class: &str, mode: &str) -> PersistentVolumeClaim {
+        let mut claim = PersistentVolumeClaim::default();
+        claim.metadata.name = Some("data".to_owned());
+        claim.metadata.namespace = Some("default".to_owned());
+        claim.metadata.uid = Some("1".to_owned());
+        claim.spec = Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec![mode.to_owned()]),
+            storage_class_name: Some(class.to_owned()),
+            resources: Some(VolumeResourceRequirements { requests: Some(amount(size)), ..Default::default() }),
+            ..PersistentVolumeClaimSpec::default()
+        });
+        claim
+    }
+
+    fn reserve(mut volume: PersistentVolume, name: &str, uid: Option<&str>) -> PersistentVolume {
+        volume.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
+            name: Some(name.to_owned()),
+            namespace: Some("default".to_owned()),
+            uid: uid.map(str::to_owned),
+            ..ObjectReference::default()
+        });
+        volume
+    }
+
+    #[test]
+    fn a_claim_gets_the_smallest_volume_that_will_do() {
+        let volumes = [
+            volume("large", "10Gi", "fast"),
+            volume("small", "2Gi", "fast"),
+            volume("tiny", "1Mi", "fast"),
+            volume("slow", "2Gi", "slow"),
+            reserve(volume("taken", "1Gi", "fast"), "other", None),
+        ];
+        let volumes: Vec<Arc<PersistentVolume>> = volumes.into_iter().map(Arc::new).collect();
+        let check = |claim: PersistentVolumeClaim, expected: Option<&str>| {
+            let found = find_volume(&claim, &volumes);
+            assert_eq!(found.as_ref().map(|volume| name_of(&volume.metadata)), expected);
+        };
+        check(claim("1Gi", "fast", "ReadWriteOnce"), Some("small"));
+        check(claim("5Gi", "fast", "ReadWriteOnce"), Some("large"));
+        check(claim("50Gi", "fast", "ReadWriteOnce"), None);
+        check(claim("1Gi", "fast", "ReadWriteMany"), None);
+        check(claim("1Gi", "", "ReadWriteOnce"), None);
+        check(claim("1Gi", "slow", "ReadWriteOnce"), Some("slow"));
+        let mut others: Vec<Arc<PersistentVolume>> = volumes.clone();
+        others.push(Arc::new(reserve(volume("mine", "50Gi", "fast"), "data", None)));
+        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others);
+        assert_eq!(found.map(|volume| name_of(&volume.metadata).to_owned()).as_deref(), Some("mine"));
+    }
+
+    #[test]
+    fn a_volume_outlives_its_claim() {
+        let bound = reserve(volume("v", "1Gi", ""), "data", Some("1"));
+        let mine = claim("1Gi", "", "ReadWriteOnce");
+        assert_eq!(volume_state(&bound, Some(&mine)), VolumeState::Bound);
+        assert_eq!(volume_state(&bound, None), VolumeState::Released);
+        let mut later = mine.clone();
+        later.metadata.uid = Some("2".to_owned());
+        assert_eq!(volume_state(&bound, Some(&later)), VolumeState::Released);
+        assert_eq!(volume_state(&reserve(volume("v", "1Gi", ""), "data", None), None), VolumeState::Available);
+        assert_eq!(volume_state(&volume("v", "1Gi", ""), None), VolumeState::Available);
+        let mut elsewhere = mine;
+        elsewhere.spec.get_or_insert_default().volume_name = Some("w".to_owned());
+        assert_eq!(volume_state(&bound, Some(&elsewhere)), VolumeState::Released);
+    }
+}
