@@ -16,12 +16,14 @@ use kedge_meta::ObjectKey;
 use kube::api::{Api, PostParams};
 
 use crate::error::ReconcileError;
+use crate::expectations::Expectations;
 use crate::pods::name_of;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
-use plan::{SELECTED_NODE, VolumeState, class_of_claim, find_volume, is_reserved_for, volume_state};
+use plan::{
+    BOUND_BY_CONTROLLER, SELECTED_NODE, VolumeState, class_of_claim, find_volume, is_reserved_for, volume_state,
+};
 
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -46,7 +48,8 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         keys.extend(waiting.iter().map(|claim| object_key(&**claim)));
         keys
     });
-    let controller = Binder { context: starter.context.clone(), volumes, claims, classes };
+    let expectations = Expectations::default();
+    let controller = Binder { context: starter.context.clone(), volumes, claims, classes, expectations };
     // One worker: two claims must not choose one volume.
     starter.work(Arc::new(controller), queue, 1);
 }
@@ -67,6 +70,7 @@ struct Binder {
     volumes: Informer<PersistentVolume>,
     claims: Informer<PersistentVolumeClaim>,
     classes: Informer<StorageClass>,
+    expectations: Expectations,
 }
 
 impl Controller for Binder {
@@ -93,8 +97,18 @@ impl Binder {
             VolumeState::Available => "Available",
             VolumeState::Bound => "Bound",
             VolumeState::Released => "Released",
+            VolumeState::Surplus => return self.unreserve(&volume).await,
         };
         self.write_volume_phase(&volume, phase).await?;
+        Ok(Next::Done)
+    }
+
+    async fn unreserve(&self, volume: &PersistentVolume) -> Outcome {
+        let mut changed = volume.clone();
+        changed.metadata.annotations.get_or_insert_default().remove(BOUND_BY_CONTROLLER);
+        changed.spec.get_or_insert_default().claim_ref = None;
+        let volumes = Api::<PersistentVolume>::all(self.context.client.clone());
+        volumes.replace(name_of(&volume.metadata), &PostParams::default(), &changed).await?;
         Ok(Next::Done)
     }
 
@@ -112,7 +126,13 @@ impl Binder {
     }
 
     async fn reconcile_claim(&self, key: &ObjectKey) -> Outcome {
-        let Some(claim) = self.claims.get(key) else { return Ok(Next::Done) };
+        let Some(claim) = self.claims.get(key) else {
+            self.expectations.forget(key);
+            return Ok(Next::Done);
+        };
+        if let Some(lag) = self.expectations.lag(key, &self.claims, self.context.now()) {
+            return Ok(Next::After(lag));
+        }
         if claim.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Done);
         }
@@ -232,6 +252,7 @@ impl Binder {
                 spec.volume_name = Some(volume_name.to_owned());
             }
             claim = claims.replace(&key.name, &PostParams::default(), &claim).await?;
+            self.expectations.updated(key, &claim.metadata, self.context.now());
         }
         let spec = volume.spec.clone().unwrap_or_default();
         let before = claim.status.clone();

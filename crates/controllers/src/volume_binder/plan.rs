@@ -78,22 +78,30 @@ pub(crate) fn find_volume(
     volumes: &[Arc<PersistentVolume>],
 ) -> Option<Arc<PersistentVolume>> {
     let wants = claim.spec.as_ref()?;
-    let fits = |volume: &&Arc<PersistentVolume>| {
-        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let satisfies = |volume: &&Arc<PersistentVolume>| {
         volume.metadata.deletion_timestamp.is_none()
-            && matches!(phase, "" | "Pending" | "Available")
             && volume.spec.as_ref().is_some_and(|spec| satisfies(volume, spec, claim, wants))
     };
-    let reserved = volumes.iter().filter(|volume| is_reserved_for(volume, claim)).find(fits);
-    if let Some(volume) = reserved {
+    // What is reserved for the claim already is its, in whatever state: a second one would be one too many.
+    if let Some(volume) = volumes.iter().filter(|volume| is_reserved_for(volume, claim)).find(satisfies) {
         return Some(volume.clone());
     }
-    let free = volumes.iter().filter(|volume| !is_reserved(volume)).filter(fits);
+    let is_open = |volume: &&Arc<PersistentVolume>| {
+        let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+        matches!(phase, "" | "Pending" | "Available")
+    };
+    let free = volumes.iter().filter(|volume| !is_reserved(volume)).filter(is_open).filter(satisfies);
     let order = |volume: &&Arc<PersistentVolume>| {
         let capacity = storage(volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref()));
         (capacity, name_of(&volume.metadata).to_owned())
     };
     free.min_by_key(order).cloned()
+}
+
+pub(crate) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+
+fn is_bound_by_controller(volume: &PersistentVolume) -> bool {
+    volume.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(BOUND_BY_CONTROLLER))
 }
 
 /// What state a volume is in.
@@ -103,6 +111,8 @@ pub(crate) enum VolumeState {
     Bound,
     /// Its claim is gone.
     Released,
+    /// Reserved by the binder for a claim that got another one.
+    Surplus,
 }
 
 /// The state of a volume, given the claim that it is reserved for.
@@ -115,7 +125,11 @@ pub(crate) fn volume_state(volume: &PersistentVolume, claim: Option<&PersistentV
         (Some(uid), Some(claim)) if claim.metadata.uid.as_ref() == Some(uid) => {
             let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
             let is_other = named.is_some_and(|named| !named.is_empty() && named != name_of(&volume.metadata));
-            if is_other { VolumeState::Released } else { VolumeState::Bound }
+            match (is_other, is_bound_by_controller(volume)) {
+                (false, _) => VolumeState::Bound,
+                (true, true) => VolumeState::Surplus,
+                (true, false) => VolumeState::Released,
+            }
         }
         (Some(_), _) => VolumeState::Released,
     }
@@ -192,6 +206,10 @@ mod tests {
         others.push(Arc::new(reserve(volume("mine", "50Gi", "fast"), "data", None)));
         let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others);
         assert_eq!(found.map(|volume| name_of(&volume.metadata).to_owned()).as_deref(), Some("mine"));
+        // Also where it is bound already and the claim does not show it yet.
+        Arc::make_mut(&mut others[5]).status.get_or_insert_default().phase = Some("Bound".to_owned());
+        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others);
+        assert_eq!(found.map(|volume| name_of(&volume.metadata).to_owned()).as_deref(), Some("mine"));
     }
 
     #[test]
@@ -208,5 +226,8 @@ mod tests {
         let mut elsewhere = mine;
         elsewhere.spec.get_or_insert_default().volume_name = Some("w".to_owned());
         assert_eq!(volume_state(&bound, Some(&elsewhere)), VolumeState::Released);
+        let mut chosen = bound.clone();
+        chosen.metadata.annotations = Some([(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned())].into());
+        assert_eq!(volume_state(&chosen, Some(&elsewhere)), VolumeState::Surplus);
     }
 }
