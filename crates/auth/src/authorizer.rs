@@ -154,7 +154,8 @@ mod tests {
         let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
         let pod = json!({"spec": {"nodeName": "n1", "serviceAccountName": "web",
             "volumes": [{"secret": {"secretName": "tls"}}, {"projected": {"sources": [{"configMap": {"name": "ca"}}]}}]}});
-        let requests = ["get core/secrets d tls", "watch core/configmaps d ca", "create core/serviceaccounts:token d web"];
+        let requests =
+            ["get core/secrets d tls", "watch core/configmaps d ca", "create core/serviceaccounts:token d web"];
         for request in requests {
             assert!(!asks(&authorizer, &node, request), "{request} before");
         }

@@ -18,11 +18,7 @@ pub fn bootstrap_policy() -> Vec<Value> {
         objects.push(block.role());
         objects.extend(block.binding());
     }
-    for (role, parts) in [
-        ("admin", &["admin", "edit", "view"][..]),
-        ("edit", &["edit", "view"]),
-        ("view", &["view"]),
-    ] {
+    for (role, parts) in [("admin", &["admin", "edit", "view"][..]), ("edit", &["edit", "view"]), ("view", &["view"])] {
         objects.push(aggregated(role, parts));
     }
     objects
@@ -70,10 +66,10 @@ fn parse_head(line: &'static str) -> Block {
             (_, subject) => block.subjects.push(parse_subject(subject)),
         }
     }
-    if let Some(account) = name.strip_prefix("system:controller:") {
-        if block.namespace.is_empty() {
-            block.subjects.push(service_account(account));
-        }
+    if let Some(account) = name.strip_prefix("system:controller:")
+        && block.namespace.is_empty()
+    {
+        block.subjects.push(service_account(account));
     }
     block
 }
@@ -169,10 +165,8 @@ fn aggregated(role: &str, parts: &[&str]) -> Value {
         .filter(|block| block.aggregate_to.is_some_and(|target| parts.contains(&target)))
         .flat_map(|block| &block.rules)
         .collect();
-    let selectors: Vec<Value> = parts[..1]
-        .iter()
-        .map(|part| json!({"matchLabels": {aggregation_label(part): "true"}}))
-        .collect();
+    let selectors: Vec<Value> =
+        parts[..1].iter().map(|part| json!({"matchLabels": {aggregation_label(part): "true"}})).collect();
     let mut object = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": metadata("", role), "aggregationRule": {"clusterRoleSelectors": selectors}, "rules": rules,

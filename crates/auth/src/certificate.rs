@@ -7,8 +7,7 @@ use crate::AuthError;
 
 /// The user that a verified client certificate (DER) stands for.
 pub fn user_from_certificate(der: &[u8]) -> Result<UserInfo, AuthError> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|error| AuthError::Certificate(error.to_string()))?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| AuthError::Certificate(error.to_string()))?;
     let subject = certificate.subject();
     let name = subject
         .iter_common_name()

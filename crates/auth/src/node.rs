@@ -136,9 +136,7 @@ impl NodeIndex {
         }
         match self.refers(node, asked) {
             true => Decision::Allow(String::new()),
-            false => {
-                Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
-            }
+            false => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
         }
     }
 

@@ -80,9 +80,10 @@ impl PolicyRule {
             && all(&self.api_groups, &atom.api_groups)
             && atom.resources.iter().all(resource_covered)
             && names_covered
-            && atom.non_resource_urls.iter().all(|url| {
-                self.non_resource_urls.iter().any(|pattern| path_matches(pattern, url))
-            })
+            && atom
+                .non_resource_urls
+                .iter()
+                .all(|url| self.non_resource_urls.iter().any(|pattern| path_matches(pattern, url)))
     }
 }
 

@@ -8,7 +8,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use kedge_meta::UserInfo;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -48,11 +50,8 @@ impl TokenKeys {
     /// Signs claims.
     pub fn issue(&self, claims: &Value) -> String {
         let header = json!({"alg": "ES256", "kid": self.key_id});
-        let signed = format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(header.to_string()),
-            URL_SAFE_NO_PAD.encode(claims.to_string())
-        );
+        let signed =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
         let signature = self.pair.sign(&self.random, signed.as_bytes()).expect("the system's random source works");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
     }
@@ -246,7 +245,15 @@ mod tests {
         let (keys, start) = (keys(), Timestamp::from_second(1_000_000).unwrap());
         let audiences = ["api".to_owned()];
         let claims = service_account_claims(
-            "issuer", &audiences, "d", &subject("web"), Some(("pod", &subject("web-0"))), None, "id", start, 600,
+            "issuer",
+            &audiences,
+            "d",
+            &subject("web"),
+            Some(("pod", &subject("web-0"))),
+            None,
+            "id",
+            start,
+            600,
         );
         let token = keys.issue(&claims);
         let check = |issuer: &str, audience: &str, second: i64| {

@@ -64,12 +64,15 @@ pub fn object_key<K: Resource>(object: &K) -> ObjectKey {
     ObjectKey::new(object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
 }
 
+/// The informers that run, each an `Informer<K>` under the type of its kind and its selection.
+type Running = HashMap<(TypeId, InformerOptions), Box<dyn Any + Send + Sync>>;
+
 /// All informers of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
     shutdown: CancellationToken,
-    running: Arc<Mutex<HashMap<(TypeId, InformerOptions), Box<dyn Any + Send + Sync>>>>,
+    running: Arc<Mutex<Running>>,
 }
 
 impl Informers {

@@ -213,12 +213,16 @@ fn parse_requirement(part: &str) -> Result<Requirement, ParseSelectorError> {
 
 fn checked(key: &str, operator: Operator, values: Vec<&str>) -> Result<Requirement, ParseSelectorError> {
     if !is_qualified_name(key) {
-        return Err(ParseSelectorError(format!("key: Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")));
+        return Err(ParseSelectorError(format!(
+            "key: Invalid value: \"{key}\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+        )));
     }
     let numeric = matches!(operator, Operator::Gt | Operator::Lt);
     for value in &values {
         if !is_label_value(value) || (numeric && value.parse::<i64>().is_err()) {
-            return Err(ParseSelectorError(format!("values[0][{key}]: Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")));
+            return Err(ParseSelectorError(format!(
+                "values[0][{key}]: Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+            )));
         }
     }
     let values = values.into_iter().map(str::to_owned).collect();

@@ -109,8 +109,7 @@ impl ApiStatus {
 
     /// 404 for a path that nothing serves.
     pub fn no_such_path() -> Self {
-        let mut status =
-            Self::new(404, StatusReason::NotFound, "the server could not find the requested resource");
+        let mut status = Self::new(404, StatusReason::NotFound, "the server could not find the requested resource");
         status.details = Some(Box::default());
         status
     }
@@ -187,8 +186,7 @@ impl ApiStatus {
             true => kind.to_owned(),
             false => format!("{kind}.{group}"),
         };
-        let mut status =
-            Self::new(422, StatusReason::Invalid, format!("{qualified} \"{name}\" is invalid: {list}"));
+        let mut status = Self::new(422, StatusReason::Invalid, format!("{qualified} \"{name}\" is invalid: {list}"));
         status.details = Some(Box::new(StatusDetails {
             name: name.to_owned(),
             group: group.to_owned(),

@@ -121,10 +121,10 @@ impl CertificateAuthority {
     /// The leaf in `<dir>/<name>.crt` and `.key`: the one that is there where it still serves, a new one otherwise.
     pub fn ensure_leaf(&self, dir: &Path, name: &str, request: &LeafRequest) -> Result<Identity, PkiError> {
         let (certificate_path, key_path) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
-        if let (Some(certificate_pem), Some(key_pem)) = (read(&certificate_path)?, read(&key_path)?) {
-            if self.still_serves(&certificate_pem, request) {
-                return Ok(Identity { certificate_pem, key_pem });
-            }
+        if let (Some(certificate_pem), Some(key_pem)) = (read(&certificate_path)?, read(&key_path)?)
+            && self.still_serves(&certificate_pem, request)
+        {
+            return Ok(Identity { certificate_pem, key_pem });
         }
         let identity = self.issue(request)?;
         write_private(&key_path, identity.key_pem.as_bytes())?;
@@ -168,8 +168,7 @@ impl CertificateAuthority {
 
 fn says(leaf: &X509Certificate<'_>, request: &LeafRequest) -> bool {
     let common_name = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok()).next();
-    let organizations: Vec<&str> =
-        leaf.subject().iter_organization().filter_map(|name| name.as_str().ok()).collect();
+    let organizations: Vec<&str> = leaf.subject().iter_organization().filter_map(|name| name.as_str().ok()).collect();
     let names = leaf.subject_alternative_name().ok().flatten().map(|names| &names.value.general_names);
     let has = |wanted: &dyn Fn(&GeneralName<'_>) -> bool| names.is_some_and(|names| names.iter().any(wanted));
     common_name == Some(&request.common_name)

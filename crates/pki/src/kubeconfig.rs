@@ -87,14 +87,7 @@ fn empty() -> Mapping {
     document
 }
 
-fn put(
-    document: &mut Mapping,
-    list: &str,
-    name: &str,
-    field: &str,
-    value: Value,
-    path: &Path,
-) -> Result<(), PkiError> {
+fn put(document: &mut Mapping, list: &str, name: &str, field: &str, value: Value, path: &Path) -> Result<(), PkiError> {
     let entry = mapping([("name", Value::from(name)), (field, value)]);
     let items = document.entry(list.into()).or_insert(Value::Null);
     if items.is_null() {

@@ -39,7 +39,9 @@ pub enum PkiError {
         why: String,
     },
     /// Half of a certificate authority is missing.
-    #[error("{missing} is missing but {present} exists; restore it from a backup, or move both away to start a new authority")]
+    #[error(
+        "{missing} is missing but {present} exists; restore it from a backup, or move both away to start a new authority"
+    )]
     HalfAuthority {
         /// The file that is there.
         present: PathBuf,

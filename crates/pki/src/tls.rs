@@ -43,8 +43,8 @@ pub fn client_config(identity: &Identity, authority_pem: &str) -> Result<ClientC
 fn parse(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
     let chain = chain.map_err(|error| PkiError::Tls(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes())
-        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(|error| PkiError::Tls(error.to_string()))?;
     Ok((chain, key))
 }
 

@@ -58,10 +58,10 @@ impl Cache {
 
     pub(crate) fn remove_pod(&mut self, key: &ObjectKey) {
         self.assumed.remove(key);
-        if let Some((node, _)) = self.placed.remove(key) {
-            if let Some(info) = self.nodes.get_mut(&node) {
-                info.remove_pod(key);
-            }
+        if let Some((node, _)) = self.placed.remove(key)
+            && let Some(info) = self.nodes.get_mut(&node)
+        {
+            info.remove_pod(key);
         }
     }
 
@@ -81,10 +81,10 @@ impl Cache {
     fn place(&mut self, node: &str, pod: Arc<PodInfo>) {
         if self.placed.get(&pod.key).is_some_and(|(before, _)| before != node) {
             let key = pod.key.clone();
-            if let Some((before, _)) = self.placed.remove(&key) {
-                if let Some(info) = self.nodes.get_mut(&before) {
-                    info.remove_pod(&key);
-                }
+            if let Some((before, _)) = self.placed.remove(&key)
+                && let Some(info) = self.nodes.get_mut(&before)
+            {
+                info.remove_pod(&key);
             }
         }
         self.placed.insert(pod.key.clone(), (node.to_owned(), pod.clone()));

@@ -130,10 +130,11 @@ fn violates(pod: &Pod, budgets: &[Arc<PodDisruptionBudget>]) -> bool {
 /// Pods that have been promised a node by an earlier preemption and outrank `pod` count as if they ran there.
 pub(crate) fn with_nominated(nodes: &mut [NodeInfo], nominated: &[(String, Arc<PodInfo>)], pod: &PodInfo) {
     for (name, promised) in nominated {
-        if promised.priority >= pod.priority && promised.key != pod.key {
-            if let Some(node) = nodes.iter_mut().find(|node| node.name == *name) {
-                node.add_pod(promised.clone());
-            }
+        if promised.priority >= pod.priority
+            && promised.key != pod.key
+            && let Some(node) = nodes.iter_mut().find(|node| node.name == *name)
+        {
+            node.add_pod(promised.clone());
         }
     }
 }

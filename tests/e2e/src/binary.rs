@@ -27,7 +27,7 @@ pub fn kedge_binary() -> Option<PathBuf> {
 pub fn busybox_image(name: &str, archive: &Path) {
     let mut image = ImageBuilder::new(name).expect("the name is one").file("/bin/busybox", "/bin/busybox", 0o755);
     for applet in APPLETS {
-        image = image.symlink(&format!("/bin/{applet}"), "/bin/busybox");
+        image = image.symlink(format!("/bin/{applet}"), "/bin/busybox");
     }
     image = image.file("/bin/curl", CURL, 0o755);
     for library in libraries(CURL) {
