@@ -67,8 +67,17 @@ pub async fn start(
     let plan = Plan::new(options)?;
     let runtime_choice = node::choose_runtime(&plan).await?;
     // The lock comes before the preflight: it explains a busy port better than the port does.
+    let is_new = !plan.layout.root().exists();
     let lock = InstanceLock::take(plan.layout.root(), &plan.layout.lock())?;
-    check_machine(&plan, runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private), &report)?;
+    let private_runtime = runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private);
+    if let Err(error) = check_machine(&plan, private_runtime, &report) {
+        if is_new {
+            // Only the lock file is in it, and the promise is that nothing was changed.
+            let _ = std::fs::remove_file(plan.layout.lock());
+            let _ = std::fs::remove_dir(plan.layout.root());
+        }
+        return Err(error);
+    }
     let work = bring_up(&plan, runtime_choice, &shutdown, &report);
     let (control_plane, components) = tokio::select! {
         result = work => result?,
