@@ -1,5 +1,7 @@
 //! The controllers against the real API server over a store in memory, with a node that only pretends to run pods.
 
+#![allow(clippy::unwrap_used)]
+
 mod cluster {
     mod batch;
     mod garbage;

@@ -48,6 +48,7 @@ pub(crate) struct Node {
     pub(crate) is_virtual: bool,
     pub(crate) is_being_deleted: bool,
     pub(crate) waits_for_dependents: bool,
+    orphans_dependents: bool,
 }
 
 /// What is to be looked at because of a change.
@@ -112,6 +113,7 @@ impl Graph {
             work.push(Work::Delete(uid.clone()));
         }
         node.waits_for_dependents = waits;
+        node.orphans_dependents = orphans;
         if orphans {
             work.push(Work::Orphan(uid.clone()));
         }
@@ -212,11 +214,11 @@ impl Graph {
 
     /// Forgets a node that nothing depends on and that depends on nothing.
     fn drop_if_idle(&mut self, uid: &str) {
-        let is_idle = self
-            .nodes
-            .get(uid)
-            .is_some_and(|node| node.owners.is_empty() && node.dependents.is_empty() && !node.waits_for_dependents);
-        if is_idle {
+        let is_idle = |node: &Node| {
+            let has_finalizer = node.waits_for_dependents || node.orphans_dependents;
+            node.owners.is_empty() && node.dependents.is_empty() && !has_finalizer
+        };
+        if self.nodes.get(uid).is_some_and(is_idle) {
             self.nodes.remove(uid);
         }
     }
@@ -260,6 +262,7 @@ impl Node {
             is_virtual,
             is_being_deleted: false,
             waits_for_dependents: false,
+            orphans_dependents: false,
         }
     }
 
@@ -360,12 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn orphaning_and_changes_of_owners_are_noticed() {
+    fn regress_orphaning_without_known_dependents_is_not_forgotten() {
         let mut graph = Graph::default();
         graph.observe(&kind("Pod"), &object("pod", &["owner"]));
         let work = graph.observe(&kind("Owner"), &deleting(object("owner", &[]), ORPHAN));
         assert_eq!(show(&work), ["orphan owner"]);
         graph.observe(&kind("Pod"), &object("pod", &[]));
+        assert!(graph.get("owner").is_some(), "its finalizer is still to be removed");
+        graph.observe(&kind("Owner"), &object("owner", &[]));
         assert_eq!(graph.len(), 0);
     }
 

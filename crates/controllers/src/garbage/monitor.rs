@@ -39,11 +39,21 @@ impl Kinds {
         Self(Arc::new(kinds.iter().map(key).collect()))
     }
 
+    /// All kinds whose objects may have owners.
+    pub(crate) fn collectable(&self) -> Vec<Arc<ApiKind>> {
+        self.0.values().filter(|kind| is_collectable(kind)).cloned().collect()
+    }
+
     /// The kind that a reference names, in the version in use.
     pub(crate) fn get(&self, api_version: &str, kind: &str) -> Option<Arc<ApiKind>> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         self.0.get(&(group.to_owned(), kind.to_owned())).cloned()
     }
+}
+
+/// Events own nothing and nobody owns them.
+fn is_collectable(kind: &ApiKind) -> bool {
+    kind.resource.plural != "events" && ["list", "watch", "delete"].iter().all(|verb| kind.supports(verb))
 }
 
 /// Starts and ends watches as kinds come and go.
@@ -97,12 +107,8 @@ impl Monitor {
     }
 
     fn follow(&self, kinds: &[Arc<ApiKind>], running: &mut HashMap<String, Running>) {
-        let watched = |kind: &&Arc<ApiKind>| {
-            // Events own nothing and nobody owns them.
-            kind.resource.plural != "events" && ["list", "watch", "delete"].iter().all(|verb| kind.supports(verb))
-        };
         let wanted: HashMap<String, &Arc<ApiKind>> =
-            kinds.iter().filter(watched).map(|kind| (kind.resource_and_group(), kind)).collect();
+            kinds.iter().filter(|kind| is_collectable(kind)).map(|kind| (kind.resource_and_group(), kind)).collect();
         running.retain(|name, watch| wanted.get(name).is_some_and(|kind| ***kind == *watch.kind));
         for (name, kind) in wanted {
             running.entry(name).or_insert_with(|| self.start(kind));
