@@ -46,10 +46,11 @@ impl ControlPlane {
         let opened = tokio::task::spawn_blocking(move || {
             EmbeddedStore::open(&store_path, kedge_store_embedded::Options::default())
         });
-        let store: Arc<dyn Store> = match opened.await {
+        let embedded = match opened.await {
             Ok(store) => Arc::new(store?),
             Err(error) => return Err(Error::Component { component: "store", why: error.to_string() }),
         };
+        let store: Arc<dyn Store> = embedded.clone();
         let server = api_server(plan, &pki, &store, &board, &clock).await?;
         let address = plan.api_address();
         let listen = |source| Error::Listen { address: address.to_string(), source };
@@ -62,7 +63,7 @@ impl ControlPlane {
             let result = serving_server.serve(listener, tls, token).await;
             ("kube-apiserver", result.map_err(|error| error.to_string()))
         });
-        serving.spawn(report_store(store.clone(), board.clone(), server_shutdown.clone()));
+        serving.spawn(report_store(embedded, board.clone(), server_shutdown.clone()));
         let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
         let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
         Ok(Self { pki, store, server, board, clock, informers, server_shutdown, serving })
@@ -161,10 +162,17 @@ async fn api_server(
 }
 
 /// Keeps the store's line on the status board.
-async fn report_store(store: Arc<dyn Store>, board: StatusBoard, shutdown: CancellationToken) -> Ended {
+async fn report_store(store: Arc<EmbeddedStore>, board: StatusBoard, shutdown: CancellationToken) -> Ended {
     let status = board.component("store");
-    status.running();
     loop {
+        match store.failure() {
+            None => status.running(),
+            Some(why) => {
+                let advice = "reads go on, writes are refused, nothing acknowledged is lost; mend the disk (or free \
+                              space on it) and start kedge again";
+                status.degraded("StorageFailed", format!("{why}: {advice}"));
+            }
+        }
         status.heartbeat(store.stats().last_sync);
         tokio::select! {
             () = shutdown.cancelled() => return ("store", Ok(())),
