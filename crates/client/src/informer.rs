@@ -197,7 +197,10 @@ impl<K: Resource + Clone> Informer<K> {
         Subscription { mailbox }
     }
 
-    fn put(&self, object: K) {
+    fn put(&self, mut object: K) {
+        // Nobody who reads a cache asks who owns which field, and these records take more memory than all the rest. An
+        // update without them leaves the live ones as they are.
+        object.meta_mut().managed_fields = None;
         let key = object_key(&object);
         let object = Arc::new(object);
         let mut cache = self.cache.write();

@@ -143,8 +143,8 @@ mod tests {
     use k8s_openapi::api::networking::v1::ServiceCIDRSpec;
 
     fn range(cidr: &str, is_deleted: bool, has_finalizer: bool) -> ServiceCIDR {
-        let mut range = ServiceCIDR::default();
-        range.spec = Some(ServiceCIDRSpec { cidrs: Some(vec![cidr.to_owned()]) });
+        let spec = Some(ServiceCIDRSpec { cidrs: Some(vec![cidr.to_owned()]) });
+        let mut range = ServiceCIDR { spec, ..ServiceCIDR::default() };
         range.metadata.deletion_timestamp = is_deleted.then_some(Time(Timestamp::UNIX_EPOCH));
         range.metadata.finalizers = has_finalizer.then(|| vec![FINALIZER.to_owned()]);
         range

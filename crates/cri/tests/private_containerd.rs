@@ -11,26 +11,12 @@ use std::time::{Duration, Instant};
 
 use kedge_cri::{ImageImport, PrivateContainerd, PrivateContainerdConfig, Runtime, v1};
 use kedge_oci::ImageBuilder;
+use kedge_skip::skipped_without_containers;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const IMAGE: &str = "localhost/kedge-test/busybox:v1";
 type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Prints why and returns true where the machine cannot run these tests.
-fn skipped(test: &str) -> bool {
-    let missing = ["/usr/bin/containerd", "/bin/busybox"].into_iter().find(|file| !Path::new(file).exists());
-    let reason = match missing {
-        _ if !nix::unistd::geteuid().is_root() => "it needs root".to_owned(),
-        Some(file) => format!("{file} is missing"),
-        None => return false,
-    };
-    #[allow(clippy::print_stdout, reason = "a test that does not run must say so")]
-    {
-        println!("skipped: {test}: {reason}");
-    }
-    true
-}
 
 fn config(dir: &Path) -> PrivateContainerdConfig {
     let mut config = PrivateContainerdConfig::new(dir.join("containerd"));
@@ -127,7 +113,7 @@ async fn clean_up(dir: &Path) -> TestResult {
 
 #[tokio::test]
 async fn containers_outlive_containerd_and_its_starter() -> TestResult {
-    if skipped("containers_outlive_containerd_and_its_starter") {
+    if skipped_without_containers("containers_outlive_containerd_and_its_starter") {
         return Ok(());
     }
     let dir = tempfile::Builder::new().prefix("kedge-cri-").tempdir()?;
@@ -178,7 +164,7 @@ async fn outlive(dir: &Path) -> TestResult {
 
 #[tokio::test]
 async fn it_is_a_session_of_its_own() -> TestResult {
-    if skipped("it_is_a_session_of_its_own") {
+    if skipped_without_containers("it_is_a_session_of_its_own") {
         return Ok(());
     }
     let dir = tempfile::Builder::new().prefix("kedge-cri-").tempdir()?;
@@ -197,7 +183,7 @@ async fn it_is_a_session_of_its_own() -> TestResult {
 
 #[tokio::test]
 async fn a_start_that_fails_tells_why() -> TestResult {
-    if skipped("a_start_that_fails_tells_why") {
+    if skipped_without_containers("a_start_that_fails_tells_why") {
         return Ok(());
     }
     let dir = tempfile::Builder::new().prefix("kedge-cri-").tempdir()?;
@@ -213,7 +199,7 @@ async fn a_start_that_fails_tells_why() -> TestResult {
 
 #[test]
 fn version_of_the_installed_containerd_is_known() -> TestResult {
-    if skipped("version_of_the_installed_containerd_is_known") {
+    if skipped_without_containers("version_of_the_installed_containerd_is_known") {
         return Ok(());
     }
     // The configuration must be one that the installed version reads without a complaint about its shape.

@@ -12,8 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 
 /// Runs a test on a thread of its own inside a new network namespace.
 fn in_new_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped {name}: it needs root");
+    if kedge_skip::skipped_without_root(name) {
         return;
     }
     let thread = std::thread::spawn(move || {

@@ -19,7 +19,8 @@ fn upstream() -> Option<PathBuf> {
     if folder.join("openapi").is_dir() && folder.join("discovery/aggregated_v2.json").is_file() {
         return Some(folder);
     }
-    println!("skipped: upstream's documents are not at {} (set KEDGE_UPSTREAM)", folder.display());
+    let test = std::thread::current().name().unwrap_or("a comparison with upstream").to_owned();
+    kedge_skip::skip(&test, &format!("upstream's documents are not at {} (set KEDGE_UPSTREAM)", folder.display()));
     None
 }
 

@@ -31,23 +31,6 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 const IMAGE: &str = "localhost/kedge-test/busybox:v1";
 type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Prints why and returns true where the machine cannot run these tests.
-fn skipped(test: &str) -> bool {
-    let missing = ["/usr/bin/containerd", "/bin/busybox"].into_iter().find(|file| !Path::new(file).exists());
-    let reason = match missing {
-        _ if !nix::unistd::geteuid().is_root() => "it needs root".to_owned(),
-        Some(file) => format!("{file} is missing"),
-        None => return false,
-    };
-    say_skipped(test, &reason);
-    true
-}
-
-#[allow(clippy::print_stdout, reason = "a test that does not run must say so")]
-fn say_skipped(test: &str, reason: &str) {
-    println!("skipped: {test}: {reason}");
-}
-
 /// One running container, and the sandbox it is in.
 #[derive(Clone)]
 struct Pod {
@@ -168,7 +151,7 @@ async fn exec_over_spdy(pod: &Pod, cmd: &[&str], input: &[u8]) -> TestResult<(Ve
 
 #[tokio::test]
 async fn exec_over_spdy_against_containerd() -> TestResult {
-    if skipped("exec_over_spdy_against_containerd") {
+    if skipped_without_containers("exec_over_spdy_against_containerd") {
         return Ok(());
     }
     with_pod(|pod| async move {
@@ -311,7 +294,7 @@ async fn exec_over_websocket(
 
 #[tokio::test]
 async fn exec_over_websocket_against_containerd() -> TestResult {
-    if skipped("exec_over_websocket_against_containerd") {
+    if skipped_without_containers("exec_over_websocket_against_containerd") {
         return Ok(());
     }
     with_pod(|pod| async move {
@@ -394,12 +377,12 @@ fn kubectl_programs() -> Vec<String> {
 
 #[tokio::test]
 async fn kubectl_execs_and_forwards_ports() -> TestResult {
-    if skipped("kubectl_execs_and_forwards_ports") {
+    if skipped_without_containers("kubectl_execs_and_forwards_ports") {
         return Ok(());
     }
     let programs = kubectl_programs();
     if programs.is_empty() {
-        say_skipped("kubectl_execs_and_forwards_ports", "kubectl is missing");
+        skip("kubectl_execs_and_forwards_ports", "kubectl is missing");
         return Ok(());
     }
     with_pod(|pod| async move {

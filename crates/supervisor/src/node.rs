@@ -48,7 +48,6 @@ impl RuntimeChoice {
 pub(crate) struct PreparedRuntime {
     pub(crate) runtime: Runtime,
     pub(crate) endpoint: String,
-    pub(crate) is_private: bool,
     pub(crate) cni_config_dir: PathBuf,
     cgroup_driver: CgroupDriver,
     images: Images,
@@ -84,7 +83,7 @@ pub(crate) async fn prepare_runtime(
             import(plan, &runtime, &endpoint, settings.snapshotter, &images).await?;
             let cni_config_dir = MACHINE_CNI_CONFIG.into();
             let cgroup_driver = settings.cgroup_driver;
-            PreparedRuntime { runtime, endpoint, is_private: false, cni_config_dir, cgroup_driver, images }
+            PreparedRuntime { runtime, endpoint, cni_config_dir, cgroup_driver, images }
         }
         RuntimeChoice::Private => {
             let images = Images::new(version, None);
@@ -99,7 +98,7 @@ pub(crate) async fn prepare_runtime(
             tokio::spawn(containerd.supervise(shutdown.clone()));
             let cni_config_dir = plan.layout.cni_config();
             let cgroup_driver = CgroupDriver::Cgroupfs;
-            PreparedRuntime { runtime, endpoint, is_private: true, cni_config_dir, cgroup_driver, images }
+            PreparedRuntime { runtime, endpoint, cni_config_dir, cgroup_driver, images }
         }
     };
     Ok(prepared)
@@ -325,17 +324,20 @@ pub(crate) async fn take_down(
     report: &(impl Fn(Progress) + Sync),
 ) -> Result<(), Error> {
     let mut own = None;
+    let mut endpoint = run.runtime_endpoint.clone();
     if run.runtime_is_private {
         // Started again where it died, because only a runtime can remove its containers.
         let mut config = PrivateContainerdConfig::new(layout.containerd());
         config.sandbox_image = Images::new(env!("CARGO_PKG_VERSION"), None).sandbox;
         config.cni_conf_dir = layout.cni_config();
         config.cni_bin_dir = cni_plugins()?;
-        own = Some(step(report, "reach the container runtime", PrivateContainerd::start(config)).await?);
+        let containerd = step(report, "reach the container runtime", PrivateContainerd::start(config)).await?;
+        endpoint = Some(containerd.endpoint());
+        own = Some(containerd);
     }
-    if let Some(endpoint) = &run.runtime_endpoint {
+    if let Some(endpoint) = endpoint {
         done.pods = step(report, "stop the pods", async {
-            let runtime = Runtime::connect(endpoint).await?;
+            let runtime = Runtime::connect(&endpoint).await?;
             Ok::<_, Error>(remove_sandboxes(&runtime, &layout.pod_logs()).await?)
         })
         .await?;

@@ -113,6 +113,9 @@ async fn bring_up(
     report: &(impl Fn(Progress) + Sync),
 ) -> Result<(ControlPlane, JoinSet<Ended>), Error> {
     let mut components = JoinSet::new();
+    // Before anything is started: `kedge down` must find what an interrupted or failed start leaves behind.
+    let private_runtime = runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private);
+    write_run_file(plan, private_runtime, None)?;
     let runtime = async {
         match runtime_choice {
             Some(choice) => {
@@ -126,12 +129,11 @@ async fn bring_up(
         let control_plane = ControlPlane::start(plan, shutdown).await?;
         write_kubeconfigs(plan, &control_plane)?;
         control_plane.start_controllers(plan, &mut components, shutdown);
-        write_run_file(plan, None)?;
         Ok::<_, Error>(control_plane)
     });
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
     if let Some(runtime) = runtime {
-        write_run_file(plan, Some(&runtime))?;
+        write_run_file(plan, private_runtime, Some(&runtime))?;
         node::start(plan, &control_plane, &runtime, &mut components, shutdown)?;
         step(report, "node is ready", node::wait_ready(plan, &control_plane)).await?;
         if plan.options.demo {
@@ -152,7 +154,7 @@ fn write_kubeconfigs(plan: &Plan, control_plane: &ControlPlane) -> Result<(), Er
     Ok(merge_kubeconfig(&plan.options.kubeconfig, &entry)?)
 }
 
-fn write_run_file(plan: &Plan, runtime: Option<&node::PreparedRuntime>) -> Result<(), Error> {
+fn write_run_file(plan: &Plan, private_runtime: bool, runtime: Option<&node::PreparedRuntime>) -> Result<(), Error> {
     let file = RunFile {
         pid: i32::try_from(std::process::id()).unwrap_or_default(),
         start_ticks: RunFile::own_start_ticks(),
@@ -164,7 +166,7 @@ fn write_run_file(plan: &Plan, runtime: Option<&node::PreparedRuntime>) -> Resul
         service_cidr: plan.service_network.to_string(),
         control_plane_only: plan.options.control_plane_only,
         runtime_endpoint: runtime.map(|runtime| runtime.endpoint.clone()),
-        runtime_is_private: runtime.is_some_and(|runtime| runtime.is_private),
+        runtime_is_private: private_runtime,
         cni_config_dir: runtime.map(|runtime| runtime.cni_config_dir.clone()),
         kubeconfigs: vec![plan.options.kubeconfig.clone()],
         context: CONTEXT.to_owned(),

@@ -6,12 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use kedge_skip::{skip, skipped_without_root};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::binary::kedge_binary;
 use crate::kubectl::{Kubectl, Output, inside, run};
-use crate::skip::{is_root, skip};
 use crate::wait::eventually;
 
 const ADDRESS: &str = "198.51.100.2";
@@ -49,12 +49,12 @@ impl Host {
 
     /// A host on which nothing runs yet.
     pub fn prepare(options: HostOptions) -> Option<Self> {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
         let Some(binary) = kedge_binary() else {
-            skip("there is no release binary; build it with `cargo xtask build`");
+            skip(&test, "there is no release binary; build it with `cargo xtask build`");
             return None;
         };
-        if !options.control_plane_only && !is_root() {
-            skip("not root");
+        if !options.control_plane_only && skipped_without_root(&test) {
             return None;
         }
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -6,11 +6,9 @@
 mod binary;
 mod host;
 mod kubectl;
-mod skip;
 mod wait;
 
 pub use binary::{busybox_image, kedge_binary};
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
-pub use skip::{is_root, skip};
 pub use wait::eventually;

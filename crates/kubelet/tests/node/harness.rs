@@ -29,21 +29,6 @@ pub(crate) const IMAGE: &str = "localhost/kedge-test/busybox:v1";
 pub(crate) const NODE: &str = "node-1";
 pub(crate) type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Prints why and returns true where the machine cannot run these tests.
-pub(crate) fn skipped(test: &str) -> bool {
-    let missing = ["/usr/bin/containerd", "/bin/busybox"].into_iter().find(|file| !Path::new(file).exists());
-    let reason = match missing {
-        _ if !nix::unistd::geteuid().is_root() => "it needs root".to_owned(),
-        Some(file) => format!("{file} is missing"),
-        None => return false,
-    };
-    #[allow(clippy::print_stdout, reason = "a test that does not run must say so")]
-    {
-        println!("skipped: {test}: {reason}");
-    }
-    true
-}
-
 /// A machine for one test. Its containerd outlives kubelets.
 pub(crate) struct Machine {
     pub(crate) dir: PathBuf,

@@ -26,12 +26,11 @@ fn config(folder: &Path) -> Config {
 }
 
 fn can_run(test: &str, config: &Config) -> bool {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped {test}: it needs root");
+    if kedge_skip::skipped_without_root(test) {
         return false;
     }
     if let Err(error) = find_plugins(&config.cni_bin_dirs) {
-        eprintln!("skipped {test}: {error}");
+        kedge_skip::skip(test, &error.to_string());
         return false;
     }
     true

@@ -106,8 +106,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds it; `None`, with a word about it, where the test can't run.
     pub(crate) fn new(test: &str) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped {test}: it needs root");
+        if kedge_skip::skipped_without_root(test) {
             return None;
         }
         let lab = Self {
