@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use kedge_cri::{ImageImport, PrivateContainerd, PrivateContainerdConfig, Runtime, v1};
 use kedge_oci::ImageBuilder;
+use kedge_skip::{skip, skipped_without_containers};
 use kedge_streaming::{
     REMOTE_COMMAND_PROTOCOLS, RemoteCommand, StreamOptions, dial_url, is_websocket_request, proxy_upgrade,
     translate_streams, tunnel_port_forward, upgrade_to_spdy, wants_tunnel,
