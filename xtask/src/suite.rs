@@ -46,9 +46,10 @@ pub fn bench(names: &[String]) -> Result<()> {
     println!("Kedge: benchmarks");
     println!("  build kedge (release, static)");
     let binary = build::release()?;
+    // Built as the binary is, so that what both depend on is built once.
     loud(
-        cargo()
-            .args(["run", "--quiet", "--release", "--locked", "--package", "kedge-bench", "--"])
+        build::as_released(cargo().args(["run", "--quiet", "--locked", "--package", "kedge-bench"]))
+            .arg("--")
             .args(names)
             .env("KEDGE_BINARY", &binary),
     )
