@@ -1,6 +1,8 @@
 //! `kedge up --control-plane-only` with real kubectl: no root, no containers.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use kedge_e2e::{Host, HostOptions, eventually};
@@ -84,6 +86,37 @@ fn objects_can_be_made_changed_and_deleted() {
         let left = kubectl.run(&["get", "pods,replicasets", "-l", "app=web", "-o", "name"]);
         if left.is_empty() { Ok(()) } else { Err(left) }
     });
+}
+
+#[test]
+fn objects_can_be_edited_and_watched() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    kubectl.run(&["create", "configmap", "settings", "--from-literal", "color=blue"]);
+    let seen = host.file("seen.txt");
+    let mut watch =
+        kubectl.command(&["get", "configmaps", "-w", "-o", "custom-columns=N:.metadata.name,C:.data.color"]);
+    let output = std::fs::File::create(&seen).expect("the file can be made");
+    let mut watch = watch.stdin(Stdio::null()).stdout(output).stderr(Stdio::null()).spawn().expect("kubectl runs");
+    let wait_for = |line: &str| {
+        eventually(&format!("{line:?} in the watch"), Duration::from_secs(20), || {
+            let text = std::fs::read_to_string(&seen).unwrap_or_default();
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            if text.lines().any(|seen| words(seen) == line) { Ok(()) } else { Err(text) }
+        });
+    };
+    wait_for("settings blue");
+    let editor = host.file("editor.sh");
+    std::fs::write(&editor, "#!/bin/sh\nsed -i 's/color: blue/color: green/' \"$1\"\n")
+        .expect("the script can be written");
+    std::fs::set_permissions(&editor, std::fs::Permissions::from_mode(0o755))
+        .expect("the script can be made executable");
+    let edited = kubectl.command(&["edit", "configmap", "settings"]).env("KUBE_EDITOR", &editor).output();
+    let edited = edited.expect("kubectl runs");
+    assert!(edited.status.success(), "{}", String::from_utf8_lossy(&edited.stderr));
+    wait_for("settings green");
+    watch.kill().expect("our own child can be killed");
+    watch.wait().expect("our own child can be waited for");
 }
 
 #[test]
