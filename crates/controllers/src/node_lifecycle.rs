@@ -10,7 +10,7 @@ mod zones;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
@@ -19,6 +19,7 @@ use kedge_meta::ObjectKey;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::error::{ReconcileError, unless_gone};
 use crate::pods::{is_ready, name_of, node_name};
@@ -37,7 +38,8 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     starter.wait_for(&leases);
     let queue = Queue::new();
     let context = starter.context.clone();
-    let controller = Arc::new(Lifecycle { context, nodes: nodes.clone(), pods, state: Mutex::default() });
+    let began = (context.now(), Instant::now());
+    let controller = Arc::new(Lifecycle { context, nodes: nodes.clone(), pods, state: Mutex::default(), began });
     let (of_nodes, queue_for_nodes) = (controller.clone(), queue.clone());
     starter.feed(&nodes, move |change| {
         if of_nodes.hear_node(change) {
@@ -61,7 +63,8 @@ struct Heard {
     at: Option<Timestamp>,
     renewed: Option<MicroTime>,
     conditions: Option<(Option<Time>, Option<Time>)>,
-    was_ready: bool,
+    /// The node fell silent while it was ready, and its pods do not all say so yet.
+    has_ready_pods: bool,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +79,8 @@ struct Lifecycle {
     nodes: Informer<Node>,
     pods: Informer<Pod>,
     state: Mutex<State>,
+    /// When this term began, by both clocks.
+    began: (Timestamp, Instant),
 }
 
 impl Controller for Lifecycle {
@@ -85,21 +90,31 @@ impl Controller for Lifecycle {
         let Some(node) = self.nodes.get(key) else { return Ok(Next::Done) };
         let now = self.context.now();
         let config = &self.context.config;
-        let heard = self.state.lock().heard.get(&key.name).and_then(|heard| heard.at).unwrap_or(now);
-        let left = time_left(&node, heard, config.node_monitor_grace_period, config.node_startup_grace_period, now);
+        let steady = self.steady_now();
+        let heard = self.state.lock().heard.get(&key.name).and_then(|heard| heard.at).unwrap_or(steady);
+        let left = time_left(&node, heard, config.node_monitor_grace_period, config.node_startup_grace_period, steady);
         let mut current = (*node).clone();
         if left.is_none()
             && let Some(conditions) = plan_silence(&node, now)
         {
-            current = self.write_conditions(key, &current, conditions).await?;
+            current = self.write_conditions(key, &node, conditions).await?;
+            if readiness(&node) == Readiness::True {
+                self.note_loss(key, &node);
+            }
         }
-        self.note_readiness(key, &current).await?;
+        self.mark_pods(key, &current).await?;
         let look_again = self.taint(key, &current, now).await?;
         Ok(Next::Done.sooner(left).sooner(look_again))
     }
 }
 
 impl Lifecycle {
+    /// A time that passes evenly: a wall clock that is set must not make nodes look silent.
+    fn steady_now(&self) -> Timestamp {
+        let passed = SignedDuration::try_from(self.began.1.elapsed()).unwrap_or_default();
+        self.began.0.saturating_add(passed).unwrap_or(Timestamp::MAX)
+    }
+
     /// Notes what a change of a node says; whether the node has to be looked at.
     fn hear_node(&self, change: &Change<Node>) -> bool {
         let node = change.object();
@@ -111,15 +126,11 @@ impl Lifecycle {
             self.context.normal(&about, "RemovingNode", text);
             return false;
         }
-        let now = self.context.now();
+        let now = self.steady_now();
         let ready = health::condition(node, "Ready");
         let said = ready.map(|ready| (ready.last_heartbeat_time.clone(), ready.last_transition_time.clone()));
         let mut state = self.state.lock();
-        let is_new = !state.heard.contains_key(&name);
         let heard = state.heard.entry(name.clone()).or_default();
-        if is_new {
-            heard.was_ready = readiness(node) == Readiness::True;
-        }
         // What this controller writes about a silent node is no sign of life.
         let is_kubelets = ready.is_none_or(|ready| ready.status != "Unknown");
         if heard.at.is_none() || is_kubelets && heard.conditions != said {
@@ -143,7 +154,7 @@ impl Lifecycle {
         if matches!(change, Change::Deleted(_)) || renewed.is_none() {
             return;
         }
-        let now = self.context.now();
+        let now = self.steady_now();
         let mut state = self.state.lock();
         let heard = state.heard.entry(name_of(&lease.metadata).to_owned()).or_default();
         if heard.renewed != renewed {
@@ -165,19 +176,25 @@ impl Lifecycle {
         Ok(nodes.replace_status(&key.name, &PostParams::default(), &changed).await?)
     }
 
-    /// Says once that a node is not ready any more, and that its pods are not.
-    async fn note_readiness(&self, key: &ObjectKey, node: &Node) -> Result<(), ReconcileError> {
-        let is_ready = readiness(node) == Readiness::True;
-        let was_ready = self.state.lock().heard.get(&key.name).is_some_and(|heard| heard.was_ready);
-        if was_ready && !is_ready {
-            let text = format!("Node {} status is now: NodeNotReady", key.name);
-            self.context.normal(&node_reference(node), "NodeNotReady", text);
+    /// Says that a node was lost. A kubelet that reports itself as not ready sees to its pods and to the event itself.
+    fn note_loss(&self, key: &ObjectKey, node: &Node) {
+        let text = format!("Node {} status is now: NodeNotReady", key.name);
+        self.context.normal(&node_reference(node), "NodeNotReady", text);
+        if let Some(heard) = self.state.lock().heard.get_mut(&key.name) {
+            heard.has_ready_pods = true;
         }
-        if !is_ready {
+    }
+
+    /// Takes the pods of a lost node out of Services, unless it came back meanwhile.
+    async fn mark_pods(&self, key: &ObjectKey, node: &Node) -> Result<(), ReconcileError> {
+        if !self.state.lock().heard.get(&key.name).is_some_and(|heard| heard.has_ready_pods) {
+            return Ok(());
+        }
+        if readiness(node) != Readiness::True {
             self.mark_pods_not_ready(key).await?;
         }
         if let Some(heard) = self.state.lock().heard.get_mut(&key.name) {
-            heard.was_ready = is_ready;
+            heard.has_ready_pods = false;
         }
         Ok(())
     }

@@ -91,14 +91,11 @@ impl Cluster {
     }
 
     pub(crate) async fn add_node(&self, name: &str) {
-        let node: Node = object(json!({
-            "metadata": { "name": name },
-            "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
-        }));
+        let node: Node = object(json!({ "metadata": { "name": name } }));
         let nodes = Api::<Node>::all(self.client.clone());
-        let created = nodes.create(&PostParams::default(), &node).await.unwrap();
-        let status = Node { metadata: created.metadata, ..node };
-        nodes.replace_status(name, &PostParams::default(), &status).await.unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
     }
 
     /// Creates an object of namespace `default` from JSON.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kedge_client::LeaderConfig;
 use kedge_controllers::Config;
 
-use super::harness::Cluster;
+use serde_json::json;
+
+use super::harness::{Cluster, template};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_get_addresses_of_their_own() {
@@ -25,8 +27,11 @@ async fn nodes_get_addresses_of_their_own() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_is_unknown_and_tainted() {
-    let config = Config { node_monitor_grace_period: Duration::from_millis(300), ..Config::default() };
+    let config = Config { node_monitor_grace_period: Duration::from_secs(2), ..Config::default() };
     let cluster = Cluster::with(config).await;
+    let mut pod = template("v1");
+    pod["metadata"]["name"] = json!("web");
+    cluster.create::<Pod>(pod).await;
     let node = cluster.until_one::<Node>("node-1", "unknown and tainted", |node| {
         let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).into_iter().flatten();
         taints.into_iter().any(|taint| taint.key == "node.kubernetes.io/unreachable" && taint.effect == "NoSchedule")
@@ -36,6 +41,12 @@ async fn a_silent_node_is_unknown_and_tainted() {
     assert_eq!((ready.status.as_str(), ready.reason.as_deref()), ("Unknown", Some("NodeStatusUnknown")));
     assert_eq!(ready.message.as_deref(), Some("Kubelet stopped posting node status."));
     cluster.until_event("Node node-1 status is now: NodeNotReady").await;
+    cluster
+        .until_one::<Pod>("web", "not ready", |pod| {
+            let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "False")
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
