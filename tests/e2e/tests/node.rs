@@ -246,24 +246,24 @@ fn pods_get_what_they_ask_for() {
     kubectl.run(&["create", "secret", "generic", "keys", "--from-literal", "token=hidden"]);
     let spec = format!(
         "  terminationGracePeriodSeconds: 1
-  initContainers: [{{name: i, image: '{BUSYBOX}', command: [sh, -c, 'echo from-init > /work/init'], volumeMounts: [{{name: work, mountPath: /work}}]}}]
+  initContainers: [{{name: i, image: '{BUSYBOX}', command: [sh, -c, 'echo from-init > /scratch/init'], volumeMounts: [{{name: scratch, mountPath: /scratch}}]}}]
   containers:
   - name: c
     image: '{BUSYBOX}'
-    command: [sh, -c, 'touch /work/ready; sleep 3600']
+    command: [sh, -c, 'touch /scratch/ready; sleep 3600']
     env:
     - {{name: COLOR, valueFrom: {{configMapKeyRef: {{name: settings, key: color}}}}}}
     - {{name: POD, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
     - {{name: BOTH, value: '$(COLOR)-$(POD)'}}
-    readinessProbe: {{exec: {{command: [cat, /work/ready]}}, periodSeconds: 1}}
+    readinessProbe: {{exec: {{command: [cat, /scratch/ready]}}, periodSeconds: 1}}
     resources: {{limits: {{memory: 32Mi, cpu: 100m}}}}
     volumeMounts:
-    - {{name: work, mountPath: /work}}
+    - {{name: scratch, mountPath: /scratch}}
     - {{name: settings, mountPath: /settings}}
     - {{name: keys, mountPath: /keys}}
     - {{name: info, mountPath: /info}}
   volumes:
-  - {{name: work, emptyDir: {{}}}}
+  - {{name: scratch, emptyDir: {{}}}}
   - {{name: settings, configMap: {{name: settings}}}}
   - {{name: keys, secret: {{secretName: keys}}}}
   - {{name: info, downwardAPI: {{items: [{{path: labels, fieldRef: {{fieldPath: metadata.labels}}}}]}}}}
@@ -272,7 +272,7 @@ fn pods_get_what_they_ask_for() {
     kubectl.apply(&busybox_pod("full", &spec));
     wait_for_pod(&kubectl, "full");
     let cat = |path: &str| kubectl.run(&["exec", "full", "--", "cat", path]);
-    assert_eq!(cat("/work/init"), "from-init\n");
+    assert_eq!(cat("/scratch/init"), "from-init\n");
     assert_eq!(cat("/settings/color"), "blue");
     assert_eq!(cat("/keys/token"), "hidden");
     assert_eq!(cat("/info/labels"), "app=\"full\"");
