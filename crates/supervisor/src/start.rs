@@ -18,6 +18,9 @@ use crate::options::{CONTEXT, Options, Plan};
 use crate::progress::{Progress, step};
 
 const COMPONENTS_PATIENCE: Duration = Duration::from_secs(5);
+/// By then informers are in sync and the start's code has run.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+const TRIM_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a started cluster says of itself.
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +86,7 @@ pub async fn start(
         result = work => result?,
         () = shutdown.cancelled() => return Err(Error::Interrupted),
     };
+    tokio::spawn(give_memory_back(shutdown.clone()));
     let summary = Summary {
         server: plan.server(),
         node_name: plan.node_name.clone(),
@@ -95,6 +99,23 @@ pub async fn start(
         took: began.elapsed(),
     };
     Ok(Running { summary, control_plane, components, shutdown, _lock: lock })
+}
+
+/// Keeps an idle process small: code that only the start needed goes once, free heap every minute.
+async fn give_memory_back(shutdown: CancellationToken) {
+    let mut pause = SETTLED_AFTER;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        if pause == SETTLED_AFTER {
+            kedge_memory::release_code();
+        }
+        pause = TRIM_PERIOD;
+        // Trimming walks the heap, which may take milliseconds after a burst.
+        let _ = tokio::task::spawn_blocking(kedge_memory::release_heap).await;
+    }
 }
 
 fn check_machine(plan: &Plan, private_runtime: bool, report: &(impl Fn(Progress) + Sync)) -> Result<(), Error> {
