@@ -42,6 +42,8 @@ struct Inner {
     client: Client,
     queue: Queue<String>,
     entries: Mutex<HashMap<String, Entry>>,
+    /// Mirrors that were seen before their static pod had a status.
+    early_mirrors: Mutex<HashMap<String, (Target, PodStatus)>>,
     last_cause: Mutex<Option<FailureCause>>,
 }
 
@@ -54,7 +56,13 @@ pub(crate) struct StatusWriter {
 impl StatusWriter {
     /// Starts the tasks that write; they end with `shutdown`.
     pub(crate) fn start(client: Client, shutdown: &CancellationToken) -> Self {
-        let inner = Inner { client, queue: Queue::new(), entries: Mutex::default(), last_cause: Mutex::default() };
+        let inner = Inner {
+            client,
+            queue: Queue::new(),
+            entries: Mutex::default(),
+            early_mirrors: Mutex::default(),
+            last_cause: Mutex::default(),
+        };
         let writer = Self { inner: Arc::new(inner) };
         for _ in 0..WRITERS {
             let (writer, shutdown) = (writer.clone(), shutdown.clone());
@@ -78,7 +86,8 @@ impl StatusWriter {
                 entry.wanted = status;
             }
             None => {
-                let observed = own_target(&pod).map(|target| (target, spec::pod_status(&pod).clone()));
+                let own = own_target(&pod).map(|target| (target, spec::pod_status(&pod).clone()));
+                let observed = own.or_else(|| self.inner.early_mirrors.lock().remove(&uid));
                 let backoff = Backoff::new(Duration::from_millis(100), LONGEST_RETRY);
                 entries.insert(uid.clone(), Entry { pod, wanted: status, observed, finish: false, backoff });
             }
@@ -96,8 +105,13 @@ impl StatusWriter {
     pub(crate) fn observe(&self, uid: &str, object: &Pod) {
         let target = target(object);
         let mut entries = self.inner.entries.lock();
-        let Some(entry) = entries.get_mut(uid) else { return };
         let status = spec::pod_status(object).clone();
+        let Some(entry) = entries.get_mut(uid) else {
+            if spec::is_mirror(object) {
+                self.inner.early_mirrors.lock().insert(uid.to_owned(), (target, status));
+            }
+            return;
+        };
         let differs = status_patch(&target.uid, &status, &entry.wanted).is_some();
         entry.observed = Some((target, status));
         drop(entries);
@@ -119,6 +133,7 @@ impl StatusWriter {
     /// The pod is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.inner.entries.lock().remove(uid);
+        self.inner.early_mirrors.lock().remove(uid);
     }
 
     async fn run(&self) {
@@ -218,4 +233,36 @@ fn target(object: &Pod) -> Target {
 /// Static pods have no object of their own; their mirror is observed later.
 fn own_target(pod: &Pod) -> Option<Target> {
     (!spec::is_static(pod)).then(|| target(pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest;
+    use crate::mirror::mirror_of;
+
+    /// A static pod whose mirror the API showed before the pod had its first status kept the mirror `Pending` for good.
+    #[tokio::test]
+    async fn regress_a_mirror_that_is_seen_early_gets_its_status() {
+        let (sent, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let told = sent.send(format!("{} {}", request.method(), request.uri().path()));
+            async move {
+                told.map_err(|error| error.to_string())?;
+                Ok::<_, String>(http::Response::new(kube::client::Body::empty()))
+            }
+        });
+        let shutdown = CancellationToken::new();
+        let writer = StatusWriter::start(kedge_client::client_from_service(service), &shutdown);
+        let text = b"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n";
+        let path = std::path::Path::new("/a");
+        let pod = manifest::parse(path, text, "n", jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let mut mirror = mirror_of(&pod, None);
+        mirror.metadata.uid = Some("mirror".to_owned());
+        writer.observe(spec::uid(&pod), &mirror);
+        writer.set(Arc::new(pod), PodStatus { phase: Some("Running".to_owned()), ..PodStatus::default() });
+        let first = tokio::time::timeout(Duration::from_secs(20), requests.recv()).await.unwrap();
+        assert_eq!(first.as_deref(), Some("PATCH /api/v1/namespaces/default/pods/a-n/status"));
+        shutdown.cancel();
+    }
 }
