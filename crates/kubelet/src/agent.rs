@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kedge_client::Informer;
 use kedge_cri::Runtime;
 use kedge_meta::Clock;
+use kedge_volumes::{Objects, Volumes};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -19,12 +20,10 @@ use crate::events::Events;
 use crate::field_ref::NodeFacts;
 use crate::images::PullHistory;
 use crate::machine::Machine;
-use crate::objects::Objects;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::restart_backoff::BackoffTable;
 use crate::status_writer::StatusWriter;
-use crate::volumes::tokens::Tokens;
 
 /// Shared by all workers.
 pub(crate) struct Agent {
@@ -32,8 +31,8 @@ pub(crate) struct Agent {
     pub(crate) runtime: Runtime,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Events,
-    pub(crate) objects: Objects,
-    pub(crate) tokens: Tokens,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) volumes: Arc<Volumes>,
     pub(crate) services: Informer<Service>,
     pub(crate) states: RuntimeCache,
     pub(crate) statuses: StatusWriter,

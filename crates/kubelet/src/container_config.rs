@@ -11,18 +11,18 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use kedge_cri::v1;
+use kedge_volumes::{ContainerVolumes, MountedVolumes, ObjectError, container_mounts};
 
 use crate::agent::Agent;
 use crate::env::{self, EnvInput, PodObjects};
 use crate::env_checkpoint;
-use crate::expand::expand;
+use crate::expand::{expand, expand_strict};
 use crate::images::ReadyImage;
 use crate::labels;
 use crate::network_files;
 use crate::resources;
 use crate::security;
 use crate::spec;
-use crate::volumes::{self, MountedVolumes};
 
 /// What a container is configured from.
 pub(crate) struct ContainerInput<'a> {
@@ -46,7 +46,13 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         agent.config.pod_log_dir(spec::namespace(pod), spec::name(pod), spec::uid(pod)).join(&container.name);
     std::fs::create_dir_all(&log_directory)
         .map_err(|error| format!("create container log directory for container {} failed: {error}", container.name))?;
-    let mut mounts = volumes::container_mounts(&agent.config, pod, container, input.volumes, &environment)?;
+    let mut mounts = container_mounts(&ContainerVolumes {
+        dirs: agent.volumes.dirs(),
+        pod,
+        container,
+        volumes: input.volumes,
+        expand: &|text| expand_strict(text, &lookup),
+    })?;
     mounts.extend(hosts_mount(agent, input, &mounts)?);
     mounts.extend(termination_mount(agent, input)?);
     let seccomp_root = agent.config.root_dir.join("seccomp");
@@ -114,7 +120,7 @@ async fn environment(agent: &Agent, input: &ContainerInput<'_>) -> Result<Vec<(S
     Ok(environment)
 }
 
-async fn fetch_objects(agent: &Agent, input: &ContainerInput<'_>) -> Result<PodObjects, crate::objects::ObjectError> {
+async fn fetch_objects(agent: &Agent, input: &ContainerInput<'_>) -> Result<PodObjects, ObjectError> {
     let (config_maps, secrets) = env::references(input.container);
     let namespace = spec::namespace(input.pod);
     let mut objects = PodObjects::default();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 use kedge_meta::Quantity;
+use kedge_volumes::PodFields;
 
 use crate::spec;
 
@@ -17,6 +18,22 @@ pub(crate) struct NodeFacts {
     pub(crate) allocatable_cpu_millis: i64,
     pub(crate) allocatable_memory: i64,
     pub(crate) allocatable_ephemeral_storage: i64,
+}
+
+/// The downward API of one pod, for its volumes.
+pub(crate) struct Fields<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) node: NodeFacts,
+}
+
+impl PodFields for Fields<'_> {
+    fn field(&self, path: &str) -> Result<String, String> {
+        field_value(self.pod, path, &self.node)
+    }
+
+    fn resource(&self, selector: &ResourceFieldSelector) -> Result<String, String> {
+        resource_value(self.pod, "", selector, &self.node)
+    }
 }
 
 /// The value of a field path, for an environment variable or a file.

@@ -29,7 +29,6 @@ mod manifest;
 mod mirror;
 mod network_files;
 mod node;
-mod objects;
 mod plan;
 mod probes;
 mod reference;
@@ -48,7 +47,6 @@ mod static_pods;
 mod status;
 mod status_writer;
 mod termination_message;
-mod volumes;
 mod worker;
 
 pub use config::{CgroupDriver, Config, ImageGc};

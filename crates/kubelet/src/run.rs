@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kedge_client::{InformerOptions, Informers, Recorder};
 use kedge_cri::Runtime;
 use kedge_meta::{Clock, ComponentState, StatusBoard};
+use kedge_volumes::{Objects, VolumeDirs, Volumes};
 use kube::Client;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -22,13 +23,11 @@ use crate::images::PullHistory;
 use crate::machine::Machine;
 use crate::manager::{Manager, PodTable};
 use crate::node::{NetworkReady, NodeReporter, renew_lease};
-use crate::objects::Objects;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::restart_backoff::BackoffTable;
 use crate::server;
 use crate::status_writer::StatusWriter;
-use crate::volumes::tokens::Tokens;
 
 /// What the node agent works with.
 pub struct Deps {
@@ -125,10 +124,17 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
 
 fn new_agent(config: Config, deps: Deps, shutdown: &CancellationToken) -> Agent {
     let recorder = Recorder::start(deps.client.clone(), "kubelet", &config.node_name, shutdown.clone());
+    let objects = Arc::new(Objects::new(deps.client.clone()));
+    let volumes = Volumes::new(kedge_volumes::Deps {
+        client: deps.client.clone(),
+        objects: objects.clone(),
+        clock: deps.clock.clone(),
+        dirs: VolumeDirs::new(&config.root_dir),
+    });
     Agent {
         events: Events::new(recorder, &config.node_name),
-        objects: Objects::new(deps.client.clone()),
-        tokens: Tokens::new(deps.client.clone()),
+        objects,
+        volumes: Arc::new(volumes),
         services: deps.informers.all::<Service>(),
         states: RuntimeCache::new(deps.runtime.clone()),
         statuses: StatusWriter::start(deps.client, shutdown),

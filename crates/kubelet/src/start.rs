@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use kedge_client::EventType;
 use kedge_cri::v1;
+use kedge_volumes::MountedVolumes;
 
 use crate::agent::Agent;
 use crate::container_config::{ContainerInput, container_config};
@@ -19,7 +20,6 @@ use crate::labels;
 use crate::runtime_state::{ContainerPhase, PodRuntime};
 use crate::spec;
 use crate::status::StartFailure;
-use crate::volumes::MountedVolumes;
 
 /// How long until a failed start is tried again, where no back-off governs it.
 const RETRY: Duration = Duration::from_secs(10);

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Secret};
 use kedge_client::EventType;
+use kedge_volumes::MountedVolumes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::field_ref::Fields;
 use crate::kill;
 use crate::plan::{self, Action, Kill, KillReason};
 use crate::probes::{PodProbes, ProbeKind};
@@ -22,7 +24,6 @@ use crate::sandbox::sandbox_config;
 use crate::spec;
 use crate::start::{self, StartInput};
 use crate::status::{self, StartFailure, StatusInput, Stop};
-use crate::volumes::{self, MountedVolumes};
 
 /// How often a pod is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -304,9 +305,9 @@ impl Worker {
         }
         // Several volumes of one object need one request.
         let age = if self.volumes.is_some() { SHARED_AGE } else { Duration::ZERO };
-        let pod_ips = self.pod_ips();
         self.volumes_stale = false;
-        match volumes::set_up(&self.agent, &self.pod, &pod_ips, age).await {
+        let fields = Fields { pod: &self.pod, node: self.agent.node_facts(&self.pod, &self.pod_ips()) };
+        match self.agent.volumes.set_up(&self.pod, &fields, age).await {
             Ok(mounted) => {
                 self.volumes = Some(mounted);
                 self.volumes_set_up = Instant::now();
@@ -314,7 +315,7 @@ impl Worker {
                 None
             }
             Err(error) => {
-                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error.event());
+                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
                 self.volumes_set_up = Instant::now();
                 let wait = self.volume_retry;
                 self.volume_retry = (wait * 2).min(LONGEST_VOLUME_RETRY);

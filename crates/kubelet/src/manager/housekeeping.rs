@@ -15,7 +15,6 @@ use crate::agent::Agent;
 use crate::kill;
 use crate::logs::rotate_logs;
 use crate::runtime_state::PodRuntime;
-use crate::volumes;
 
 /// Orphans that are being ended, by uid.
 #[derive(Clone, Default)]
@@ -103,7 +102,7 @@ fn sweep(agent: &Agent, alive: &HashSet<String>) {
     for entry in std::fs::read_dir(pods).into_iter().flatten().flatten() {
         let uid = entry.file_name().to_string_lossy().into_owned();
         if !alive.contains(&uid)
-            && let Err(error) = volumes::tear_down(&entry.path())
+            && let Err(error) = agent.volumes.remove_pod(&uid)
         {
             tracing::warn!(uid, %error, "failed to remove the directory of a pod that is gone");
         }

@@ -11,7 +11,6 @@ use kedge_client::EventType;
 use super::{Desired, Worker};
 use crate::kill;
 use crate::spec;
-use crate::volumes;
 
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -25,7 +24,6 @@ impl Worker {
         self.publish(true);
         self.tear_down_volumes().await;
         self.agent.cgroups.remove(&self.pod);
-        self.agent.tokens.forget(spec::uid(&self.pod));
         loop {
             let desired = self.desired.borrow_and_update().clone();
             self.pod = desired.pod.clone();
@@ -96,8 +94,8 @@ impl Worker {
     }
 
     async fn tear_down_volumes(&self) {
-        let pod_dir = self.agent.config.pod_dir(self.uid());
-        let result = tokio::task::spawn_blocking(move || volumes::tear_down_volumes(&pod_dir)).await;
+        let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
+        let result = tokio::task::spawn_blocking(move || volumes.tear_down(&uid)).await;
         if let Ok(Err(error)) = result {
             tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
         }
@@ -113,10 +111,10 @@ impl Worker {
             tracing::debug!(pod = spec::format_pod(&self.pod), "the state of a removed pod is not known");
         }
         let config = &self.agent.config;
-        let pod_dir = config.pod_dir(self.uid());
         let logs = config.pod_log_dir(spec::namespace(&self.pod), spec::name(&self.pod), self.uid());
+        let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
         let removed = tokio::task::spawn_blocking(move || {
-            volumes::tear_down(&pod_dir)?;
+            volumes.remove_pod(&uid)?;
             match std::fs::remove_dir_all(logs) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),

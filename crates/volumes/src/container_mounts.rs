@@ -13,54 +13,62 @@ use kedge_cri::v1;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::MsFlags;
 
-use super::MountedVolumes;
-use crate::config::Config;
-use crate::expand::expand_strict;
-use crate::spec;
+use crate::dirs::VolumeDirs;
+use crate::mount_table::is_mount_point;
+use crate::pod;
+use crate::set_up::MountedVolumes;
 
-/// The mounts of a container's volumes. `environment` resolves `subPathExpr`.
-pub(crate) fn container_mounts(
-    config: &Config,
-    pod: &Pod,
-    container: &Container,
-    volumes: &MountedVolumes,
-    environment: &[(String, String)],
-) -> Result<Vec<v1::Mount>, String> {
-    let mut mounts = Vec::new();
+/// What a container's mounts are made of.
+pub struct ContainerVolumes<'a> {
+    /// Where volumes lie.
+    pub dirs: &'a VolumeDirs,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// One of its containers.
+    pub container: &'a Container,
+    /// The pod's volumes.
+    pub volumes: &'a MountedVolumes,
+    /// Replaces the references in `subPathExpr`, or names the one that means nothing.
+    pub expand: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// The mounts of a container's volumes.
+pub fn container_mounts(input: &ContainerVolumes<'_>) -> Result<Vec<v1::Mount>, String> {
+    let container = input.container;
     if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
         return Err(format!("block volumes of container {:?} are not supported by this node", container.name));
     }
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let root = volumes.paths.get(&mount.name);
-        let root = root.ok_or_else(|| {
-            format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
-        })?;
-        let read_only = mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name);
-        let host_path = match sub_path(mount, environment)? {
-            None => root.clone(),
-            Some(sub_path) => {
-                let place = config.pod_dir(spec::uid(pod)).join("volume-subpaths").join(&mount.name);
-                let target = place.join(&container.name).join(index.to_string());
-                bind_sub_path(root, &sub_path, &target).map_err(|error| {
-                    format!(
-                        "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
-                        mount.name, container.name
-                    )
-                })?
-            }
-        };
-        if mount.recursive_read_only.as_deref() == Some("Enabled") {
-            return Err("recursive read-only mounts are not supported by the container runtime".to_owned());
+    container.volume_mounts.iter().flatten().enumerate().map(|(index, mount)| one(input, index, mount)).collect()
+}
+
+fn one(input: &ContainerVolumes<'_>, index: usize, mount: &VolumeMount) -> Result<v1::Mount, String> {
+    let ContainerVolumes { container, volumes, .. } = input;
+    let root = volumes.paths.get(&mount.name);
+    let root = root
+        .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
+    let read_only = mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name);
+    let host_path = match sub_path(mount, input.expand)? {
+        None => root.clone(),
+        Some(sub_path) => {
+            let target = input.dirs.sub_path(pod::uid(input.pod), &mount.name, &container.name, index);
+            bind_sub_path(root, &sub_path, &target).map_err(|error| {
+                format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                    mount.name, container.name
+                )
+            })?
         }
-        mounts.push(v1::Mount {
-            container_path: absolute(&mount.mount_path),
-            host_path: host_path.to_string_lossy().into_owned(),
-            readonly: read_only,
-            propagation: propagation(mount),
-            ..Default::default()
-        });
+    };
+    if mount.recursive_read_only.as_deref() == Some("Enabled") {
+        return Err("recursive read-only mounts are not supported by the container runtime".to_owned());
     }
-    Ok(mounts)
+    Ok(v1::Mount {
+        container_path: absolute(&mount.mount_path),
+        host_path: host_path.to_string_lossy().into_owned(),
+        readonly: read_only,
+        propagation: propagation(mount),
+        ..Default::default()
+    })
 }
 
 fn absolute(path: &str) -> String {
@@ -76,11 +84,11 @@ fn propagation(mount: &VolumeMount) -> i32 {
     propagation as i32
 }
 
-fn sub_path(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Option<String>, String> {
-    let lookup = |name: &str| environment.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+fn sub_path(mount: &VolumeMount, expand: &dyn Fn(&str) -> Result<String, String>) -> Result<Option<String>, String> {
     let path = match mount.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
-        Some(expression) => expand_strict(expression, &lookup)
-            .map_err(|error| format!("failed to expand subPathExpr {expression:?}: {error}"))?,
+        Some(expression) => {
+            expand(expression).map_err(|error| format!("failed to expand subPathExpr {expression:?}: {error}"))?
+        }
         None => mount.sub_path.clone().unwrap_or_default(),
     };
     if path.is_empty() {
@@ -104,7 +112,7 @@ fn bind_sub_path(root: &Path, sub_path: &str, target: &Path) -> io::Result<PathB
     };
     let source = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), opened.as_raw_fd()));
     let is_directory = std::fs::metadata(&source)?.is_dir();
-    if super::is_mount_point(target) {
+    if is_mount_point(target) {
         nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH)?;
     }
     if is_directory {
@@ -161,9 +169,12 @@ mod tests {
 
     #[test]
     fn sub_paths_are_relative_and_resolved() {
-        let environment = [("POD".to_owned(), "web-0".to_owned())];
+        let expand = |text: &str| match text.contains("$(NONE)") {
+            true => Err("missing value for \"NONE\"".to_owned()),
+            false => Ok(text.replace("$(POD)", "web-0")),
+        };
         let check = |mount: VolumeMount, expected: Result<Option<&str>, ()>| {
-            let got = sub_path(&mount, &environment);
+            let got = sub_path(&mount, &expand);
             assert_eq!(got.as_ref().map(Option::as_deref).map_err(|_| ()), expected);
         };
         check(mount(None, None), Ok(None));

@@ -9,18 +9,17 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 
-use super::atomic::{FileContent, Payload};
-use crate::agent::Agent;
-use crate::field_ref::{self, NodeFacts};
+use crate::atomic::{FileContent, Payload};
 use crate::objects::ObjectError;
-use crate::spec;
+use crate::pod;
+use crate::set_up::{PodFields, Volumes};
 
 const DEFAULT_MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
 
 /// Which plug-in makes a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     ConfigMap,
     Secret,
     DownwardApi,
@@ -28,7 +27,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn plugin(self) -> &'static str {
+    pub(crate) fn plugin(self) -> &'static str {
         match self {
             Self::ConfigMap => "kubernetes.io/configmap",
             Self::Secret => "kubernetes.io/secret",
@@ -38,13 +37,13 @@ impl Kind {
     }
 
     /// Secrets never touch a disk.
-    pub(super) fn in_memory(self) -> bool {
+    pub(crate) fn in_memory(self) -> bool {
         matches!(self, Self::Secret | Self::Projected)
     }
 }
 
 /// Which plug-in makes this volume, if its content comes from the API.
-pub(super) fn kind(volume: &Volume) -> Option<Kind> {
+pub(crate) fn kind(volume: &Volume) -> Option<Kind> {
     if volume.config_map.is_some() {
         Some(Kind::ConfigMap)
     } else if volume.secret.is_some() {
@@ -59,9 +58,9 @@ pub(super) fn kind(volume: &Volume) -> Option<Kind> {
 }
 
 /// Why there is no payload; `transient` failures leave what is there.
-pub(super) struct PayloadError {
-    pub(super) message: String,
-    pub(super) transient: bool,
+pub(crate) struct PayloadError {
+    pub(crate) message: String,
+    pub(crate) transient: bool,
 }
 
 impl From<String> for PayloadError {
@@ -77,23 +76,22 @@ impl From<ObjectError> for PayloadError {
 }
 
 struct Builder<'a> {
-    agent: &'a Agent,
+    volumes: &'a Volumes,
     pod: &'a Pod,
-    node: NodeFacts,
+    fields: &'a dyn PodFields,
     max_age: Duration,
     files: Payload,
 }
 
 /// Collects the files of a volume.
-pub(super) async fn build(
-    agent: &Agent,
+pub(crate) async fn build(
+    volumes: &Volumes,
     pod: &Pod,
     volume: &Volume,
-    pod_ips: &[String],
+    fields: &dyn PodFields,
     max_age: Duration,
 ) -> Result<Payload, PayloadError> {
-    let node = agent.node_facts(pod, pod_ips);
-    let mut builder = Builder { agent, pod, node, max_age, files: Payload::new() };
+    let mut builder = Builder { volumes, pod, fields, max_age, files: Payload::new() };
     if let Some(source) = &volume.config_map {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         builder.config_map(&source.name, source.items.as_deref(), source.optional, mode).await?;
@@ -146,7 +144,7 @@ impl Builder<'_> {
         mode: i32,
     ) -> Result<(), PayloadError> {
         let optional = optional.unwrap_or(false);
-        let object = self.agent.objects.config_map(spec::namespace(self.pod), name, self.max_age).await;
+        let object = self.volumes.deps.objects.config_map(pod::namespace(self.pod), name, self.max_age).await;
         let object = match object {
             Ok(object) => object,
             Err(error) if optional && error.is_not_found() => return Ok(()),
@@ -164,7 +162,7 @@ impl Builder<'_> {
         mode: i32,
     ) -> Result<(), PayloadError> {
         let optional = optional.unwrap_or(false);
-        let object = match self.agent.objects.secret(spec::namespace(self.pod), name, self.max_age).await {
+        let object = match self.volumes.deps.objects.secret(pod::namespace(self.pod), name, self.max_age).await {
             Ok(object) => object,
             Err(error) if optional && error.is_not_found() => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -176,9 +174,9 @@ impl Builder<'_> {
     fn downward(&mut self, items: Option<&[DownwardAPIVolumeFile]>, mode: i32) -> Result<(), PayloadError> {
         for item in items.unwrap_or_default() {
             let value = if let Some(field) = &item.field_ref {
-                field_ref::field_value(self.pod, &field.field_path, &self.node)?
+                self.fields.field(&field.field_path)?
             } else if let Some(resource) = &item.resource_field_ref {
-                field_ref::resource_value(self.pod, "", resource, &self.node)?
+                self.fields.resource(resource)?
             } else {
                 continue;
             };
@@ -190,24 +188,15 @@ impl Builder<'_> {
     async fn token(&mut self, source: &ServiceAccountTokenProjection, mode: i32) -> Result<(), PayloadError> {
         let audience = source.audience.as_deref().filter(|audience| !audience.is_empty());
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let token = self.agent.tokens.get(self.pod, audience, seconds, self.agent.now()).await;
+        let token = self.volumes.tokens.get(self.pod, audience, seconds, self.volumes.now()).await;
         let token = token.map_err(|error| PayloadError { message: error.message, transient: error.transient })?;
-        let user = common_user(self.pod);
-        let restricted = user.is_some() || super::fs_group(self.pod).is_some();
+        let user = pod::common_user(self.pod);
+        let restricted = user.is_some() || pod::fs_group(self.pod).is_some();
         let mut file = content(token.into_bytes(), if restricted { 0o600 } else { mode });
         file.user = user;
         self.files.insert(source.path.clone(), file);
         Ok(())
     }
-}
-
-/// The user of all containers, where they have one in common.
-fn common_user(pod: &Pod) -> Option<u32> {
-    let shared = spec::pod_spec(pod).security_context.as_ref().and_then(|context| context.run_as_user);
-    let all = spec::containers(pod).iter().chain(spec::init_containers(pod));
-    let mut users = all.map(|container| container.security_context.as_ref().and_then(|own| own.run_as_user).or(shared));
-    let first = users.next()??;
-    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
 
 fn content(bytes: Vec<u8>, mode: i32) -> FileContent {
@@ -282,24 +271,5 @@ mod tests {
             Err("configmap references non-existent config key: none".to_owned())
         );
         assert_eq!(config_map_files(&object, Some(&items), true, 0o644), Ok(Payload::new()));
-    }
-
-    #[test]
-    fn a_token_belongs_to_the_user_that_all_containers_share() {
-        use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, SecurityContext};
-        let check = |shared: Option<i64>, own: &[Option<i64>], expected: Option<u32>| {
-            let containers = own.iter().map(|user| Container {
-                security_context: Some(SecurityContext { run_as_user: *user, ..SecurityContext::default() }),
-                ..Container::default()
-            });
-            let context = PodSecurityContext { run_as_user: shared, ..PodSecurityContext::default() };
-            let spec =
-                PodSpec { containers: containers.collect(), security_context: Some(context), ..PodSpec::default() };
-            assert_eq!(common_user(&Pod { spec: Some(spec), ..Pod::default() }), expected);
-        };
-        check(None, &[None], None);
-        check(Some(5), &[None, None], Some(5));
-        check(Some(5), &[None, Some(6)], None);
-        check(None, &[Some(6), Some(6)], Some(6));
     }
 }

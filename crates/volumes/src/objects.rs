@@ -21,7 +21,7 @@ const BOUND: usize = 4096;
 
 /// Why an object could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ObjectError {
+pub enum ObjectError {
     /// There is no such object.
     #[error("{kind} \"{name}\" not found")]
     NotFound {
@@ -43,7 +43,8 @@ pub(crate) enum ObjectError {
 }
 
 impl ObjectError {
-    pub(crate) fn is_not_found(&self) -> bool {
+    /// Whether the API server said that there is none.
+    pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
 }
@@ -112,23 +113,25 @@ where
 }
 
 /// The objects of all pods of this node.
-pub(crate) struct Objects {
+pub struct Objects {
     client: Client,
     config_maps: Cache<ConfigMap>,
     secrets: Cache<Secret>,
 }
 
 impl Objects {
-    pub(crate) fn new(client: Client) -> Self {
+    /// Nothing is fetched before it is asked for.
+    pub fn new(client: Client) -> Self {
         Self { client, config_maps: Cache::new("configmap"), secrets: Cache::new("secret") }
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    /// The client that fetches them.
+    pub fn client(&self) -> &Client {
         &self.client
     }
 
     /// A ConfigMap that was fetched at most `max_age` ago.
-    pub(crate) async fn config_map(
+    pub async fn config_map(
         &self,
         namespace: &str,
         name: &str,
@@ -138,12 +141,7 @@ impl Objects {
     }
 
     /// A Secret that was fetched at most `max_age` ago.
-    pub(crate) async fn secret(
-        &self,
-        namespace: &str,
-        name: &str,
-        max_age: Duration,
-    ) -> Result<Arc<Secret>, ObjectError> {
+    pub async fn secret(&self, namespace: &str, name: &str, max_age: Duration) -> Result<Arc<Secret>, ObjectError> {
         self.secrets.get(&self.client, namespace, name, max_age).await
     }
 }

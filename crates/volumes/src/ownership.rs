@@ -6,9 +6,24 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::pod;
+
+/// Gives a volume to the pod's group, as its change policy says.
+pub(crate) fn apply(pod: &Pod, path: &Path, read_only: bool) -> Result<(), String> {
+    let Some(group) = pod::fs_group(pod) else { return Ok(()) };
+    let context = pod::spec(pod).security_context.as_ref();
+    let policy = context.and_then(|context| context.fs_group_change_policy.as_deref());
+    if policy == Some("OnRootMismatch") && root_matches(path, group) {
+        return Ok(());
+    }
+    set(path, group, read_only).map_err(|error| format!("applyFSGroup failed: {error}"))
+}
+
 /// Gives everything below `path` to the group, with upstream's permissions: read (and write) for owner and group, and new
 /// files inherit the group.
-pub(super) fn set(path: &Path, group: u32, read_only: bool) -> io::Result<()> {
+pub(crate) fn set(path: &Path, group: u32, read_only: bool) -> io::Result<()> {
     let metadata = std::fs::symlink_metadata(path)?;
     lchown(path, None, Some(group))?;
     if metadata.file_type().is_symlink() {
@@ -28,7 +43,7 @@ pub(super) fn set(path: &Path, group: u32, read_only: bool) -> io::Result<()> {
 }
 
 /// Whether the volume's root is as [`set`] would make it.
-pub(super) fn root_matches(path: &Path, group: u32) -> bool {
+pub(crate) fn root_matches(path: &Path, group: u32) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.gid() == group && metadata.mode() & 0o2770 == 0o2770)
 }
 

@@ -12,7 +12,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 
-use crate::spec;
+use crate::pod;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_USE: i64 = 24 * 3600;
@@ -31,25 +31,26 @@ struct Token {
 }
 
 /// The tokens of all pods of this node.
-pub(crate) struct Tokens {
+pub struct Tokens {
     client: Client,
     tokens: Mutex<HashMap<Key, Token>>,
 }
 
 impl Tokens {
-    pub(crate) fn new(client: Client) -> Self {
+    /// Nothing is requested before it is asked for.
+    pub fn new(client: Client) -> Self {
         Self { client, tokens: Mutex::default() }
     }
 
     /// A token for the pod's service account.
-    pub(crate) async fn get(
+    pub async fn get(
         &self,
         pod: &Pod,
         audience: Option<&str>,
         expiration_seconds: i64,
         now: Timestamp,
     ) -> Result<String, TokenError> {
-        let key = Key { pod_uid: spec::uid(pod).to_owned(), audience: audience.map(str::to_owned), expiration_seconds };
+        let key = Key { pod_uid: pod::uid(pod).to_owned(), audience: audience.map(str::to_owned), expiration_seconds };
         let known = self.tokens.lock().get(&key).map(|token| (token.text.clone(), token.renew_at, token.expires_at));
         if let Some((text, renew_at, _)) = &known
             && now < *renew_at
@@ -65,7 +66,7 @@ impl Tokens {
             Err(error) => match known {
                 Some((text, _, expires_at)) if now < expires_at => {
                     tracing::warn!(
-                        pod = spec::format_pod(pod),
+                        pod = pod::format(pod),
                         error = error.message,
                         "failed to renew a token; the old one is still good"
                     );
@@ -77,12 +78,12 @@ impl Tokens {
     }
 
     /// Forgets the tokens of a pod that is gone.
-    pub(crate) fn forget(&self, pod_uid: &str) {
+    pub fn forget(&self, pod_uid: &str) {
         self.tokens.lock().retain(|key, _| key.pod_uid != pod_uid);
     }
 
     async fn request(&self, pod: &Pod, key: &Key, now: Timestamp) -> Result<Token, TokenError> {
-        let account = spec::pod_spec(pod).service_account_name.clone().unwrap_or_else(|| "default".to_owned());
+        let account = pod::spec(pod).service_account_name.clone().unwrap_or_else(|| "default".to_owned());
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 audiences: key.audience.clone().map(|audience| vec![audience]),
@@ -90,13 +91,13 @@ impl Tokens {
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Pod".to_owned()),
-                    name: Some(spec::name(pod).to_owned()),
-                    uid: Some(spec::uid(pod).to_owned()),
+                    name: Some(pod::name(pod).to_owned()),
+                    uid: Some(pod::uid(pod).to_owned()),
                 }),
             }),
             ..TokenRequest::default()
         };
-        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), spec::namespace(pod));
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), pod::namespace(pod));
         let params = PostParams::default();
         let answer =
             tokio::time::timeout(REQUEST_TIMEOUT, accounts.create_token_request(&account, &params, &request)).await;
@@ -120,10 +121,13 @@ impl Tokens {
 }
 
 /// Why there is no token.
-#[derive(Debug)]
-pub(crate) struct TokenError {
-    pub(crate) message: String,
-    pub(crate) transient: bool,
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct TokenError {
+    /// With the API server's words.
+    pub message: String,
+    /// It may be had later.
+    pub transient: bool,
 }
 
 fn renewal(issued: Timestamp, expires: Timestamp) -> Timestamp {

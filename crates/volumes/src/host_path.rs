@@ -10,7 +10,7 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::HostPathVolumeSource;
 
 /// Checks the type of a path, or makes it.
-pub(super) fn ensure(source: &HostPathVolumeSource) -> Result<(), String> {
+pub(crate) fn ensure(source: &HostPathVolumeSource) -> Result<(), String> {
     let wanted = source.type_.as_deref().unwrap_or_default();
     let path = Path::new(&source.path);
     let fails = |what: &str| Err(format!("hostPath type check failed: {} is not {what}", source.path));

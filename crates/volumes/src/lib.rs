@@ -1,0 +1,27 @@
+//! The volumes of the pods of one node: made before containers start, kept up to date while they run, taken down after
+//! they end; and the objects and tokens that they are made of.
+//!
+//! A library of the node agent: it knows no workers, runtime state or probes, and starts no container. Invariants: paths
+//! are upstream's, a volume that was set up once is never lost because the API server is away, and nothing outside a pod's
+//! own directory is removed.
+
+mod atomic;
+mod claims;
+mod container_mounts;
+mod dirs;
+mod empty_dir;
+mod host_path;
+mod mount_table;
+mod objects;
+mod ownership;
+mod payload;
+mod pod;
+mod set_up;
+mod tear_down;
+mod tokens;
+
+pub use container_mounts::{ContainerVolumes, container_mounts};
+pub use dirs::VolumeDirs;
+pub use objects::{ObjectError, Objects};
+pub use set_up::{Deps, MountedVolumes, PodFields, VolumeError, Volumes};
+pub use tokens::{TokenError, Tokens};
