@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::USER_AGENT;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests in flight may take after the shutdown; a little more than the longest delay.
 const DRAIN: Duration = Duration::from_secs(15);
 
+/// How the user agent of a kubelet's probe begins.
+const PROBE_AGENT: &[u8] = b"kube-probe/";
+
 /// Why the application can't serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,6 +47,7 @@ pub enum Error {
 /// Serves on `listen` until `shutdown`, then lets requests in flight end.
 pub async fn run(listen: SocketAddr, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
+    tracing::info!(%listen, "serving");
     serve(listener, shutdown).await;
     Ok(())
 }
@@ -94,7 +99,19 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, hostname: Arc<str>, s
     let _ = connection.await;
 }
 
+/// Answers, and writes a line of it to the log: a demo is there to be looked at.
 async fn respond(request: http::Request<Incoming>, peer: IpAddr, hostname: &str) -> Response<Full<Bytes>> {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let is_probe = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(PROBE_AGENT));
+    let response = answered(request, peer, hostname).await;
+    // Probes come every other second and would hide everything else.
+    if !is_probe {
+        tracing::info!(%peer, status = response.status().as_u16(), "{method} {uri}");
+    }
+    response
+}
+
+async fn answered(request: http::Request<Incoming>, peer: IpAddr, hostname: &str) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > BODY_MAX as u64 {
         return too_large();

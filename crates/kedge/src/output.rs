@@ -119,6 +119,13 @@ pub(crate) fn start_logging(json: bool) {
     };
 }
 
+/// The log of a program in a container: plain lines to standard output, where `kubectl logs` finds them.
+pub(crate) fn start_container_log() {
+    let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stdout);
+    // As above.
+    let _ = builder.with_ansi(false).with_target(false).try_init();
+}
+
 struct AroundBars;
 
 impl Write for AroundBars {

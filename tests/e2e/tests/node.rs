@@ -57,6 +57,9 @@ fn the_demo_and_a_day_with_kubectl() {
     assert!(from_pod(&format!("http://{cluster_ip}/hostname")).contains("kedge-demo-"));
     assert!(from_pod("http://kedge-demo.default.svc.cluster.local/hostname").contains("kedge-demo-"));
     assert!(from_pod("http://kedge-demo/hostname").contains("kedge-demo-"));
+    let requests = kubectl.run(&["logs", "-l", "app=kedge-demo", "--prefix", "--tail=-1"]);
+    assert!(requests.contains("GET /hostname"), "{requests}");
+    assert!(!requests.contains("/healthz"), "{requests}");
     logs_exec_and_copies(&host, &kubectl);
     rollouts(&kubectl);
     nodes_are_marked_and_drained(&kubectl);

@@ -5,8 +5,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::DemoAppFlags;
 use crate::commands::up::cancel_on_signals;
+use crate::output;
 
 pub(crate) async fn run(flags: DemoAppFlags) -> Result<()> {
+    output::start_container_log();
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     kedge_demo_app::run(flags.listen, shutdown).await.with_context(|| format!("cannot serve on {}", flags.listen))
