@@ -9,6 +9,7 @@ mod events;
 mod informer;
 mod leader;
 mod queue;
+mod selector;
 
 pub use backoff::Backoff;
 pub use connect::{ConnectError, FailureCause, classify, client_from_kubeconfig, client_from_service};
@@ -16,6 +17,7 @@ pub use events::{EventType, Recorder, object_reference};
 pub use informer::{Change, Informer, InformerOptions, Informers, object_key};
 pub use leader::{LeaderConfig, LeaderElector, LeaderError};
 pub use queue::Queue;
+pub use selector::label_selector;
 
 /// The API client of the kube crate.
 pub use kube::Client;

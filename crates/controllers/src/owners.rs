@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector as ApiSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kedge_client::{Change, Client, Informer, object_key};
-use kedge_meta::{LabelSelector, ObjectKey, Operator, Requirement};
+use kedge_meta::{LabelSelector, ObjectKey};
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde::de::DeserializeOwned;
@@ -41,30 +41,7 @@ where
     }
 }
 
-/// A label selector of the API as one that can be asked; `None` where it is absent or says something impossible, which
-/// selects nothing.
-pub(crate) fn selector_of(selector: Option<&ApiSelector>) -> Option<LabelSelector> {
-    let selector = selector?;
-    let mut requirements = Vec::new();
-    for (key, value) in selector.match_labels.iter().flatten() {
-        requirements.push(Requirement { key: key.clone(), operator: Operator::In, values: vec![value.clone()] });
-    }
-    for expression in selector.match_expressions.iter().flatten() {
-        let operator = match expression.operator.as_str() {
-            "In" => Operator::In,
-            "NotIn" => Operator::NotIn,
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            _ => return None,
-        };
-        requirements.push(Requirement {
-            key: expression.key.clone(),
-            operator,
-            values: expression.values.clone().unwrap_or_default(),
-        });
-    }
-    Some(LabelSelector::new(requirements))
-}
+pub(crate) use kedge_client::label_selector as selector_of;
 
 /// Whether a selector matches an object's labels.
 pub(crate) fn selects(selector: &LabelSelector, meta: &ObjectMeta) -> bool {

@@ -11,6 +11,12 @@ use kedge_client::{Informer, InformerOptions, Informers};
 use kedge_meta::ComponentStatus;
 use kedge_netfilter::{NftError, SysctlError};
 
+/// Where CNI plugins are installed, by convention and by distributions.
+pub const PLUGIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
+
+/// Where a machine's container runtime looks for its network.
+pub const CNI_CONFIG_DIR: &str = "/etc/cni/net.d";
+
 /// How the pod network works.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -51,8 +57,8 @@ impl Config {
             service_cidrs: Vec::new(),
             bridge: "cni0".to_owned(),
             mtu: None,
-            cni_config_dir: "/etc/cni/net.d".into(),
-            cni_bin_dirs: ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"].map(PathBuf::from).to_vec(),
+            cni_config_dir: CNI_CONFIG_DIR.into(),
+            cni_bin_dirs: PLUGIN_DIRS.map(PathBuf::from).to_vec(),
             ipam_dir: "/var/lib/cni/networks".into(),
             state_dir: state_dir.into(),
             sync_period: Duration::from_secs(10),

@@ -15,7 +15,7 @@ mod setup;
 mod teardown;
 
 pub use cni::{CNI_FILE_NAME, NETWORK_NAME, PLUGINS, find_plugins, plan_cni_config};
-pub use config::{Config, Deps, Error};
+pub use config::{CNI_CONFIG_DIR, Config, Deps, Error, PLUGIN_DIRS};
 pub use routes::{RouteKind, RouteSpec, gateway, plan_routes};
 pub use rules::plan_rules;
 pub use run::run;

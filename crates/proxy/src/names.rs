@@ -2,13 +2,10 @@
 //!
 //! Invariant: a name contains a slash exactly if it belongs to a Service.
 
-use sha2::{Digest, Sha256};
+use kedge_netfilter::hashed_name;
 
 use crate::endpoints::Endpoint;
 use crate::service::ServicePort;
-
-/// nft allows 255 bytes; the longest prefix takes up to 16.
-const BASE_LENGTH_MAX: usize = 240;
 
 pub(crate) fn cluster_chain(port: &ServicePort) -> String {
     format!("service-{}", port_base(port))
@@ -35,13 +32,13 @@ pub(crate) fn affinity_set(port: &ServicePort, endpoint: &Endpoint) -> String {
 }
 
 fn port_base(port: &ServicePort) -> String {
-    hashed(format!("{}/{}/{}/{}", port.namespace, port.name, port.protocol.as_str(), port.port_name))
+    hashed_name(format!("{}/{}/{}/{}", port.namespace, port.name, port.protocol.as_str(), port.port_name))
 }
 
 fn endpoint_base(port: &ServicePort, endpoint: &Endpoint) -> String {
     // A colon may not stand in a chain's name.
     let address = endpoint.address.to_string().replace(':', ".");
-    hashed(format!(
+    hashed_name(format!(
         "{}/{}/{}/{}__{address}/{}",
         port.namespace,
         port.name,
@@ -49,23 +46,6 @@ fn endpoint_base(port: &ServicePort, endpoint: &Endpoint) -> String {
         port.port_name,
         endpoint.port
     ))
-}
-
-fn hashed(name: String) -> String {
-    let digest = Sha256::digest(name.as_bytes());
-    let mut name = format!("{}-{name}", base32_prefix(&digest));
-    if name.len() > BASE_LENGTH_MAX {
-        name.truncate(BASE_LENGTH_MAX - 3);
-        name.push_str("...");
-    }
-    name
-}
-
-/// The first eight characters of the digest in base 32 (RFC 4648).
-fn base32_prefix(digest: &[u8]) -> String {
-    let bits = digest[..5].iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    (0..8).rev().map(|n| char::from(alphabet[(bits >> (5 * n) & 31) as usize])).collect()
 }
 
 #[cfg(test)]

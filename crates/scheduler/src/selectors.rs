@@ -4,25 +4,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiLabelSelector;
-use kedge_meta::{LabelSelector, Operator, Requirement};
+use kedge_client::label_selector;
+use kedge_meta::{Operator, Requirement};
 
 use crate::node_info::NodeInfo;
 
 /// Whether labels meet a `metav1.LabelSelector`; an absent one selects nothing, an empty one everything.
 pub(crate) fn label_selector_matches(selector: Option<&ApiLabelSelector>, labels: &BTreeMap<String, String>) -> bool {
-    let Some(selector) = selector else { return false };
-    let equal = selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    let expressions = selector.match_expressions.iter().flatten().map(|expression| Requirement {
-        key: expression.key.clone(),
-        operator: match expression.operator.as_str() {
-            "In" => Operator::In,
-            "NotIn" => Operator::NotIn,
-            "Exists" => Operator::Exists,
-            _ => Operator::DoesNotExist,
-        },
-        values: expression.values.clone().unwrap_or_default(),
-    });
-    equal && LabelSelector::new(expressions.collect()).matches(labels)
+    label_selector(selector).is_some_and(|selector| selector.matches(labels))
 }
 
 /// Whether a node meets a node selector: one of its terms. Terms that say nothing match nothing.

@@ -26,8 +26,6 @@ use crate::progress::{Progress, step};
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const DEMO_PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-const CNI_BIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
-const MACHINE_CNI_CONFIG: &str = "/etc/cni/net.d";
 
 /// Which container runtime is used.
 #[derive(Debug, Clone)]
@@ -81,7 +79,7 @@ pub(crate) async fn prepare_runtime(
             let settings = RuntimeSettings::ask(&runtime).await?;
             let images = Images::new(version, settings.sandbox_image);
             import(plan, &runtime, &endpoint, settings.snapshotter, &images).await?;
-            let cni_config_dir = MACHINE_CNI_CONFIG.into();
+            let cni_config_dir = kedge_network::CNI_CONFIG_DIR.into();
             let cgroup_driver = settings.cgroup_driver;
             PreparedRuntime { runtime, endpoint, cni_config_dir, cgroup_driver, images }
         }
@@ -116,8 +114,7 @@ async fn import(
 }
 
 fn cni_plugins() -> Result<PathBuf, Error> {
-    let dirs: Vec<PathBuf> = CNI_BIN_DIRS.iter().map(PathBuf::from).collect();
-    kedge_network::find_plugins(&dirs)
+    kedge_network::find_plugins(&kedge_network::PLUGIN_DIRS.map(PathBuf::from))
         .map_err(|error| Error::Component { component: "kedge-network", why: error.to_string() })
 }
 
@@ -152,6 +149,7 @@ pub(crate) fn start(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     start_network(plan, control_plane, prepared, components, shutdown);
+    start_policy(plan, control_plane, components, shutdown);
     start_proxy(plan, control_plane, components, shutdown);
     start_kubelet(plan, control_plane, prepared, components, shutdown)?;
     start_dns(plan, control_plane, components, shutdown);
@@ -180,6 +178,21 @@ fn start_network(
     components.spawn(async move {
         let result = kedge_network::run(config, deps, token).await;
         ("kedge-network", result.map_err(|error| error.to_string()))
+    });
+}
+
+fn start_policy(
+    plan: &Plan,
+    control_plane: &ControlPlane,
+    components: &mut JoinSet<Ended>,
+    shutdown: &CancellationToken,
+) {
+    let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
+    let deps = kedge_policy::Deps::new(&control_plane.informers, control_plane.board.component("kedge-policy"));
+    let token = shutdown.clone();
+    components.spawn(async move {
+        let result = kedge_policy::run(config, deps, token).await;
+        ("kedge-policy", result.map_err(|error| error.to_string()))
     });
 }
 
@@ -347,6 +360,8 @@ pub(crate) async fn take_down(
     step(report, "remove rules and network", async {
         let proxy = kedge_proxy::teardown(&layout.root().join("proxy")).await;
         proxy.map_err(|error| Error::Remove { what: "the proxy's rules", source: Box::new(error) })?;
+        let policy = kedge_policy::teardown().await;
+        policy.map_err(|error| Error::Remove { what: "the rules of network policies", source: Box::new(error) })?;
         let network = kedge_network::teardown(&layout.root().join("network")).await;
         network.map_err(|error| Error::Remove { what: "the pod network", source: Box::new(error) })
     })

@@ -3,15 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-mod lab;
-
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use kedge_meta::{ComponentReport, ComponentState, StatusBoard, SystemClock};
+use kedge_netns::Namespace;
 use kedge_network::{CNI_FILE_NAME, Config, Deps, find_plugins};
-use lab::{Namespace, cni};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +58,10 @@ fn run_once(node: &Namespace, config: Config) -> ComponentReport {
 /// A node with an outside machine 192.0.2.1 as its default route.
 fn node_and_outside() -> (Namespace, Namespace) {
     let (node, outside) = (Namespace::new(), Namespace::new());
-    node.sh(&format!("ip link add eth0 type veth peer name eth0 netns {}", outside.tid));
+    node.sh(&format!("ip link add eth0 type veth peer name eth0 netns {}", outside.tid()));
     node.sh("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && ip route add default via 192.0.2.1");
     outside.sh("ip addr add 192.0.2.1/24 dev eth0 && ip addr add 10.250.0.1/32 dev lo && ip link set eth0 up");
-    outside.serve();
+    outside.serve("0.0.0.0:8080", "");
     (node, outside)
 }
 
@@ -73,10 +73,27 @@ fn add_pod(node: &Namespace, config: &Config, name: &'static str) -> Namespace {
     plugin["name"] = list["name"].clone();
     plugin["cniVersion"] = list["cniVersion"].clone();
     let program = find_plugins(&config.cni_bin_dirs).unwrap().join("bridge");
-    let tid = pod.tid;
+    let tid = pod.tid();
     node.run(move || cni(&program, "ADD", name, tid, &plugin.to_string()));
-    pod.serve();
+    pod.serve("0.0.0.0:8080", "");
     pod
+}
+
+/// Calls a CNI plugin in the namespace of this thread.
+fn cni(plugin: &Path, verb: &str, container: &str, tid: i32, config: &str) {
+    let mut child = Command::new(plugin)
+        .env("CNI_COMMAND", verb)
+        .env("CNI_CONTAINERID", container)
+        .env("CNI_NETNS", format!("/proc/{tid}/ns/net"))
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_PATH", plugin.parent().expect("it is in a folder"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the plugin is there");
+    child.stdin.take().expect("it is piped").write_all(config.as_bytes()).expect("the plugin reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// What the node's kernel holds, without what counts up.

@@ -73,7 +73,7 @@ fn write(lab: &Lab, extra: Value, pods: &[&str]) -> ServicePlan {
 #[test]
 fn cluster_ips_and_node_ports_reach_pods_from_everywhere() {
     let Some(lab) = Lab::new("cluster_ips_and_node_ports_reach_pods_from_everywhere") else { return };
-    lab.node.run(|| lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
+    lab.node.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet");
     write(&lab, json!({}), &[A, B]);
     let answers: BTreeSet<String> = (0..40).map(|_| lab.pod_a.ask("10.96.0.100:80")).collect();
     // A pod that reaches itself sees the node, not itself; the other one sees the pod.
@@ -100,8 +100,8 @@ fn cluster_ips_and_node_ports_reach_pods_from_everywhere() {
 #[test]
 fn endpoints_on_the_node_itself_are_reached() {
     let Some(lab) = Lab::new("endpoints_on_the_node_itself_are_reached") else { return };
-    lab.node.serve("node", "192.0.2.2");
-    lab.node.run(|| lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
+    lab::serve(&lab.node, "node", "192.0.2.2");
+    lab.node.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet");
     write(&lab, json!({}), &["192.0.2.2"]);
     for (from, address, expected) in [
         (&lab.pod_a, "10.96.0.100:80", "node saw 10.244.0.2"),
@@ -174,14 +174,14 @@ fn affinity_lasts_over_a_restart_and_no_endpoints_are_refused() {
 #[test]
 fn neighbours_do_not_reach_loopback_addresses() {
     let Some(lab) = Lab::new("neighbours_do_not_reach_loopback_addresses") else { return };
-    lab.node.run(|| lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet"));
+    lab.node.sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet");
     lab.node.run(|| {
         let listener = std::net::TcpListener::bind("127.0.0.1:9999").unwrap();
         std::thread::spawn(move || listener.incoming().count());
     });
     lab.outside.run(|| {
-        lab::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && ip addr del 127.0.0.1/8 dev lo");
-        lab::sh("ip route add 127.0.0.1 via 192.0.2.2 dev eth0 src 192.0.2.1");
+        kedge_netns::sh("echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet && ip addr del 127.0.0.1/8 dev lo");
+        kedge_netns::sh("ip route add 127.0.0.1 via 192.0.2.2 dev eth0 src 192.0.2.1");
     });
     assert_eq!(lab.outside.ask("127.0.0.1:9999"), "", "before the rules are there, the connection is made");
     write(&lab, json!({}), &[A]);
