@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Allocations;
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::events::Events;
@@ -38,6 +39,8 @@ pub(crate) struct Agent {
     pub(crate) statuses: StatusWriter,
     pub(crate) probes: ProbeResults,
     pub(crate) cgroups: Cgroups,
+    /// What each pod was granted, for resizes in place.
+    pub(crate) allocations: Allocations,
     pub(crate) machine: Machine,
     pub(crate) pulls: Semaphore,
     pub(crate) pull_history: Mutex<PullHistory>,

@@ -3,6 +3,8 @@
 //! Invariant: only cgroups below `kubepods` are touched. On a machine where that is not possible, pods run without
 //! pod-level limits and the log says so once.
 
+mod limits;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kedge_cri::v1;
+
+pub(crate) use limits::{PodLimits, raises};
 
 use crate::config::CgroupDriver;
 use crate::resources;

@@ -7,6 +7,7 @@
 
 mod admit;
 mod agent;
+mod allocation;
 mod cgroups;
 mod checkpoint;
 mod config;
@@ -33,6 +34,7 @@ mod plan;
 mod probes;
 mod reference;
 mod relist;
+mod resize;
 mod resources;
 mod restart;
 mod restart_backoff;

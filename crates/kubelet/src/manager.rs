@@ -5,6 +5,7 @@
 
 mod housekeeping;
 mod mirrors;
+mod resizes;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -224,7 +225,8 @@ impl Manager {
                 desired.pod = pod.clone();
                 news
             });
-            self.table.write().insert(uid, pod);
+            self.table.write().insert(uid, pod.clone());
+            self.consider_resize(&pod);
             return;
         }
         let same_name = |worker: &WorkerHandle| {
@@ -234,17 +236,22 @@ impl Manager {
         if spec::is_static(&pod) && self.workers.values().any(same_name) {
             return;
         }
+        self.agent.allocations.recall(&uid);
         let refused = self.refuse(&pod).map(|stop| {
             self.agent.events.pod(&pod, EventType::Warning, &stop.reason, stop.message.clone());
             Stop { reason: stop.reason, message: format!("Pod was rejected: {}", stop.message) }
         });
+        if refused.is_none() && !self.agent.allocations.knows(&uid) {
+            self.agent.allocations.grant(&pod);
+        }
         let (gone, exited) = (self.gone.clone(), uid.clone());
         let worker = spawn_worker(self.agent.clone(), pod.clone(), refused, move || {
             // The manager goes only with the whole process.
             let _ = gone.send(exited);
         });
-        self.table.write().insert(uid.clone(), pod);
+        self.table.write().insert(uid.clone(), pod.clone());
         self.workers.insert(uid, worker);
+        self.consider_resize(&pod);
     }
 
     fn refuse(&self, pod: &Pod) -> Option<Stop> {
@@ -253,29 +260,37 @@ impl Manager {
         if spec::is_static(pod) || runs || over || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let active: Vec<Arc<Pod>> = self
-            .workers
-            .iter()
-            .filter(|(uid, _)| {
-                !self.agent.statuses.get(uid).is_some_and(|status| spec::is_terminal_phase(status.phase.as_deref()))
-            })
-            .map(|(_, worker)| worker.desired.borrow().pod.clone())
-            .filter(|pod| !spec::is_terminal_phase(spec::pod_status(pod).phase.as_deref()))
-            .collect();
+        let active = self.active_pods();
         let others: Vec<&Pod> = active.iter().map(Arc::as_ref).collect();
-        let (config, machine) = (&self.agent.config, &self.agent.machine);
-        let room = Room {
-            max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
-            cpu_millis: machine.cpu_millis,
-            memory: machine.allocatable_memory(config),
-            ephemeral_storage: machine.allocatable_storage(config),
-        };
+        let (config, room) = (&self.agent.config, self.room());
         let node = self.nodes.get(&ObjectKey::new("", &config.node_name));
         let labels = node.and_then(|node| node.metadata.labels.clone());
         // Before the node's labels are known, the scheduler's word counts.
         let labels = labels.or_else(|| spec::pod_spec(pod).node_selector.clone()).unwrap_or_default();
         let labels: Vec<(String, String)> = labels.into_iter().collect();
         admit(pod, &others, &room, &labels).err()
+    }
+
+    /// The pods that are not over, with what they were granted.
+    fn active_pods(&self) -> Vec<Arc<Pod>> {
+        self.workers
+            .iter()
+            .filter(|(uid, _)| {
+                !self.agent.statuses.get(uid).is_some_and(|status| spec::is_terminal_phase(status.phase.as_deref()))
+            })
+            .map(|(_, worker)| self.agent.allocations.granted(&worker.desired.borrow().pod))
+            .filter(|pod| !spec::is_terminal_phase(spec::pod_status(pod).phase.as_deref()))
+            .collect()
+    }
+
+    fn room(&self) -> Room {
+        let (config, machine) = (&self.agent.config, &self.agent.machine);
+        Room {
+            max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
+            cpu_millis: machine.cpu_millis,
+            memory: machine.allocatable_memory(config),
+            ephemeral_storage: machine.allocatable_storage(config),
+        }
     }
 
     fn worker_gone(&mut self, uid: &str) {
@@ -287,6 +302,7 @@ impl Manager {
         if let Some(pod) = self.api_pods.get(uid).cloned() {
             self.dispatch(pod);
         }
+        self.reconsider_resizes();
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) enum KillReason {
     Startup,
     /// The runtime lost track of it.
     Unknown,
+    /// It takes its new resources only by a restart.
+    Resize,
 }
 
 /// A container to kill.
@@ -39,6 +41,8 @@ pub(crate) enum Action {
     KillPod,
     /// Kill one container.
     Kill(Kill),
+    /// Give the pod and its running containers the resources that were granted.
+    Resize,
     /// Make a sandbox, with this attempt number.
     CreateSandbox {
         /// Counts the sandboxes that this pod has had.
@@ -61,6 +65,8 @@ pub(crate) struct Verdicts {
     pub(crate) liveness: Option<bool>,
     pub(crate) readiness: Option<bool>,
     pub(crate) startup: Option<bool>,
+    /// Not a probe's: its resize policy wants a restart for what was granted.
+    pub(crate) resize_restart: bool,
 }
 
 /// The plan for one pod. `verdicts` answers by container id.
@@ -133,7 +139,8 @@ fn plan_containers(pod: &Pod, runtime: &PodRuntime, verdicts: &dyn Fn(&str) -> V
             Some(record) if record.running() => match must_kill(container, record, verdicts) {
                 None => kept += 1,
                 Some(reason) => {
-                    let again = reason == KillReason::DefinitionChanged || restarts_if_killed(pod, container);
+                    let always = matches!(reason, KillReason::DefinitionChanged | KillReason::Resize);
+                    let again = always || restarts_if_killed(pod, container);
                     plan.kills.push(kill("Container", record, reason, again));
                     if again {
                         plan.starts.push(container.name.clone());
@@ -198,7 +205,20 @@ fn must_kill(
     if verdicts.liveness == Some(false) {
         return Some(KillReason::Liveness);
     }
-    (verdicts.startup == Some(false)).then_some(KillReason::Startup)
+    if verdicts.startup == Some(false) {
+        return Some(KillReason::Startup);
+    }
+    verdicts.resize_restart.then_some(KillReason::Resize)
+}
+
+/// Puts a resize after what is killed and before what is started; a pod that gets a new sandbox needs none.
+pub(crate) fn with_resize(mut actions: Vec<Action>) -> Vec<Action> {
+    let whole = |action: &Action| matches!(action, Action::KillPod | Action::CreateSandbox { .. });
+    if !actions.iter().any(whole) {
+        let kills = actions.iter().take_while(|action| matches!(action, Action::Kill(_))).count();
+        actions.insert(kills, Action::Resize);
+    }
+    actions
 }
 
 fn kill(what: &str, record: &ContainerRecord, reason: KillReason, again: bool) -> Kill {
@@ -208,8 +228,10 @@ fn kill(what: &str, record: &ContainerRecord, reason: KillReason, again: bool) -
         KillReason::Liveness => format!("{what} {name} failed liveness probe"),
         KillReason::Startup => format!("{what} {name} failed startup probe"),
         KillReason::Unknown => format!("{what} is in \"Unknown\" state, try killing it before restart"),
+        KillReason::Resize => format!("Container {name} resize requires restart"),
     };
-    let message = if again && reason != KillReason::Unknown { format!("{cause}, will be restarted") } else { cause };
+    let explains_itself = matches!(reason, KillReason::Unknown | KillReason::Resize);
+    let message = if again && !explains_itself { format!("{cause}, will be restarted") } else { cause };
     Kill { container_id: record.id.clone(), name: name.clone(), reason, message }
 }
 

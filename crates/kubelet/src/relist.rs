@@ -101,6 +101,19 @@ impl RuntimeCache {
         Ok(self.store(uid, began, state))
     }
 
+    /// Reads one container anew whose phase is the same but whose resources are not.
+    pub(crate) async fn reread(&self, uid: &str, id: &str) -> Result<(), CriError> {
+        let status = self.runtime.container_status(id, false).await?.status;
+        let fresh = status.and_then(|status| status.resources).and_then(|resources| resources.linux);
+        let mut entries = self.entries.lock();
+        let Some(entry) = entries.get_mut(uid) else { return Ok(()) };
+        let state = Arc::make_mut(&mut entry.state);
+        if let Some(record) = state.containers.iter_mut().find(|record| record.id == id) {
+            record.resources = fresh;
+        }
+        Ok(())
+    }
+
     fn store(&self, uid: &str, began: u64, state: PodRuntime) -> Arc<PodRuntime> {
         let mut entries = self.entries.lock();
         if let Some(entry) = entries.get(uid).filter(|entry| entry.began > began) {

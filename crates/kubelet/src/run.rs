@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
+use crate::allocation::Allocations;
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::events::Events;
@@ -140,6 +141,7 @@ fn new_agent(config: Config, deps: Deps, shutdown: &CancellationToken) -> Agent 
         statuses: StatusWriter::start(deps.client, shutdown),
         probes: ProbeResults::default(),
         cgroups: Cgroups::detect(config.cgroup_driver),
+        allocations: Allocations::new(config.root_dir.join("pods")),
         machine: Machine::read(&config),
         pulls: Semaphore::new(config.max_parallel_image_pulls.max(1)),
         pull_history: Mutex::new(PullHistory::new()),

@@ -46,6 +46,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) log_path: String,
     pub(crate) notes: ContainerNotes,
     pub(crate) resources: Option<v1::LinuxContainerResources>,
+    /// Whom the first process runs as, where the runtime says so.
+    pub(crate) user: Option<v1::LinuxContainerUser>,
 }
 
 impl ContainerRecord {
@@ -153,6 +155,7 @@ pub(crate) fn container_record(status: &v1::ContainerStatus, sandbox_id: &str) -
         log_path: status.log_path.clone(),
         notes: labels::container_notes(&status.annotations),
         resources: status.resources.as_ref().and_then(|resources| resources.linux.clone()),
+        user: status.user.as_ref().and_then(|user| user.linux.clone()),
     }
 }
 
@@ -199,6 +202,7 @@ pub(crate) mod fixtures {
             log_path: String::new(),
             notes: ContainerNotes { hash: String::new(), ..ContainerNotes::default() },
             resources: None,
+            user: None,
         }
     }
 

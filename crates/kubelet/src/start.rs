@@ -85,6 +85,7 @@ pub(crate) async fn start_container(agent: &Agent, input: &StartInput<'_>) -> Re
         event(EventType::Warning, "Failed", format!("Error: {}", error.message()));
         StartError::new("CreateContainerError", error.message().to_owned(), RETRY)
     })?;
+    agent.allocations.set_actuated(pod, container);
     event(EventType::Normal, "Created", "Container created".to_owned());
     if let Err(error) = agent.runtime.start_container(&id).await {
         event(EventType::Warning, "Failed", format!("Error: {}", error.message()));

@@ -7,6 +7,7 @@ mod conditions;
 mod containers;
 mod patch;
 mod phase;
+mod resources;
 
 use std::collections::HashMap;
 
@@ -16,8 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub(crate) use patch::status_patch;
 
+use crate::allocation::{PodResources, ResizeState};
 use crate::plan::Verdicts;
-use crate::resources;
+use crate::resources::qos_class;
 use crate::runtime_state::PodRuntime;
 use crate::spec;
 
@@ -46,6 +48,9 @@ pub(crate) struct StatusInput<'a> {
     pub(crate) stop: Option<&'a Stop>,
     /// Nothing of the pod runs any more, and nothing will be started.
     pub(crate) terminal: bool,
+    /// The resources that are in force.
+    pub(crate) actuated: &'a PodResources,
+    pub(crate) resize: &'a ResizeState,
     pub(crate) host_ips: &'a [String],
     pub(crate) now: Timestamp,
 }
@@ -69,11 +74,14 @@ pub(crate) fn generate(input: &StatusInput<'_>) -> PodStatus {
         message = message.or_else(|| input.previous.message.clone());
     }
     let ips = pod_ips(input);
+    let (allocated, in_force) = resources::pod_resources(pod, input.actuated);
     let mut status = PodStatus {
+        allocated_resources: allocated,
+        resources: Some(in_force),
         phase: Some(phase.to_owned()),
         reason,
         message,
-        qos_class: Some(resources::qos_class(pod).as_str().to_owned()),
+        qos_class: Some(qos_class(pod).as_str().to_owned()),
         start_time: input.previous.start_time.clone().or_else(|| Some(time(input.now))),
         observed_generation: pod.metadata.generation,
         host_ip: input.host_ips.first().cloned(),

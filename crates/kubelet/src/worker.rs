@@ -4,6 +4,7 @@
 //! pod's sandboxes and containers.
 
 mod end;
+mod resize;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::agent::Agent;
 use crate::field_ref::Fields;
 use crate::kill;
-use crate::plan::{self, Action, Kill, KillReason};
+use crate::plan::{self, Action, Kill, KillReason, Verdicts};
 use crate::probes::{PodProbes, ProbeKind};
 use crate::sandbox::sandbox_config;
 use crate::spec;
@@ -143,7 +144,7 @@ impl Worker {
         let (before, after) = (&self.pod.metadata, &desired.pod.metadata);
         // The downward API shows them in files.
         self.volumes_stale |= before.labels != after.labels || before.annotations != after.annotations;
-        self.pod = desired.pod.clone();
+        self.pod = self.agent.allocations.granted(&desired.pod);
         if self.stop.is_none() {
             self.stop.clone_from(&desired.stop);
         }
@@ -187,6 +188,8 @@ impl Worker {
             failures: &self.failures,
             stop: self.stop.as_ref(),
             terminal,
+            actuated: &self.agent.allocations.actuated(self.uid()),
+            resize: &self.agent.allocations.state(self.uid()),
             host_ips: &self.agent.host_ips(),
             now: self.agent.now(),
         });
@@ -199,6 +202,7 @@ impl Worker {
 
     /// One round: status, volumes, plan, steps. How long until the next one is needed.
     async fn sync(&mut self) -> Duration {
+        self.note_resize();
         self.publish(false);
         let mut next = RESYNC;
         match self.deadline() {
@@ -221,7 +225,7 @@ impl Worker {
             tracing::error!(pod = spec::format_pod(&self.pod), %error, "failed to make the pod's directories");
             return SANDBOX_RETRY;
         }
-        self.agent.cgroups.ensure(&self.pod);
+        self.ensure_cgroup();
         if let Some(wait) = self.set_up_volumes().await {
             return wait.min(next);
         }
@@ -250,7 +254,13 @@ impl Worker {
     fn plan(&mut self) -> Vec<Action> {
         let runtime = self.agent.states.get(self.uid());
         let probes = &self.agent.probes;
-        let actions = plan::plan_pod(&self.pod, &runtime, &|id| probes.get(id));
+        let resize = self.resize_plan(&runtime);
+        let verdicts =
+            |id: &str| Verdicts { resize_restart: resize.restarts.iter().any(|known| known == id), ..probes.get(id) };
+        let mut actions = plan::plan_pod(&self.pod, &runtime, &verdicts);
+        if !resize.is_empty() {
+            actions = plan::with_resize(actions);
+        }
         // A container that runs has nothing to complain about any more.
         self.failures.retain(|name, _| runtime.container(name).is_none_or(|record| !record.running()));
         actions
@@ -261,6 +271,7 @@ impl Worker {
         if let Err(error) = self.refresh().await {
             tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to read the pod's state");
         }
+        self.note_resize();
         self.publish(false);
         let state = self.agent.states.get(self.uid());
         kill::collect_dead(&self.agent, &state).await;
@@ -284,6 +295,14 @@ impl Worker {
         let message = format!("network is not ready: {problem}");
         self.agent.events.pod(&self.pod, EventType::Warning, "NetworkNotReady", message);
         Some(NETWORK_RETRY)
+    }
+
+    /// A pod's cgroup gets its limits before its sandbox; later only a resize changes them, in an order of its own.
+    fn ensure_cgroup(&self) {
+        if plan::sandbox_needed(&self.pod, &self.agent.states.get(self.uid())).is_some() {
+            self.agent.cgroups.ensure(&self.pod);
+            self.agent.allocations.set_pod_actuated(&self.pod);
+        }
     }
 
     fn make_directories(&self) -> std::io::Result<()> {
@@ -350,6 +369,14 @@ impl Worker {
             let result = match action {
                 Action::KillPod => self.kill_pod().await,
                 Action::Kill(kill) => self.kill(&kill).await,
+                Action::Resize => match self.resize().await {
+                    Ok(()) => Ok(()),
+                    // What is to be started does not wait for what is to be changed.
+                    Err(wait) => {
+                        retry = sooner(retry, wait);
+                        continue;
+                    }
+                },
                 Action::CreateSandbox { attempt, .. } => self.create_sandbox(attempt).await,
                 Action::StartEphemeral(name) => match self.start(&name, &secrets, true).await {
                     Ok(()) => Ok(()),
@@ -415,7 +442,7 @@ impl Worker {
         let probe = spec::find_container(&self.pod, &wanted.name).and_then(|container| match wanted.reason {
             KillReason::Liveness => container.liveness_probe,
             KillReason::Startup => container.startup_probe,
-            KillReason::DefinitionChanged | KillReason::Unknown => None,
+            KillReason::DefinitionChanged | KillReason::Unknown | KillReason::Resize => None,
         });
         let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
         let grace = own.map_or(self.grace(), |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));

@@ -31,6 +31,7 @@ impl Manager {
         agent.probes.retain(|id| containers.contains(id));
         agent.restarts.lock().collect(agent.now());
         self.reconcile_mirrors();
+        self.reconsider_resizes();
         tokio::spawn(rotate(agent.clone(), states.clone()));
         if !(self.api_synced && self.static_scanned) {
             return;

@@ -186,3 +186,16 @@ fn ephemeral_containers_start_once() {
     let ended = runtime(vec![sandbox(0, true)], vec![running, container("debug", Exited, 1)]);
     assert_eq!(plan_pod(&wanted, &ended, &quiet), []);
 }
+
+#[test]
+fn a_resize_comes_between_kills_and_starts() {
+    let record = container("a", ContainerPhase::Running, 0);
+    let state = runtime(vec![sandbox(0, true)], vec![record, container("b", ContainerPhase::Exited, 1)]);
+    let restart = |id: &str| Verdicts { resize_restart: id == "a-id", ..Verdicts::default() };
+    let actions = with_resize(plan_pod(&apps("Never", &["a"]), &state, &restart));
+    let message = "Container a resize requires restart".to_owned();
+    let kill = Kill { container_id: "a-id".to_owned(), name: "a".to_owned(), reason: KillReason::Resize, message };
+    assert_eq!(actions, [Action::Kill(kill), Action::Resize, start("a")]);
+    assert_eq!(with_resize(vec![]), [Action::Resize]);
+    assert_eq!(with_resize(vec![Action::KillPod]), [Action::KillPod]);
+}

@@ -5,10 +5,13 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 use super::{StatusInput, time};
+use crate::allocation::ResizeNote;
 use crate::plan;
 use crate::spec;
 
 const OWNED: [&str; 5] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+/// Conditions of the node that come and go.
+pub(super) const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// A verdict before it becomes a condition.
 struct Draft {
@@ -32,8 +35,7 @@ pub(super) fn conditions(input: &StatusInput<'_>, status: &PodStatus, initialize
     let pod = input.pod;
     let api = spec::pod_status(pod).conditions.as_deref().unwrap_or_default();
     let previous = input.previous.conditions.as_deref().unwrap_or_default();
-    let mut all: Vec<PodCondition> =
-        api.iter().filter(|condition| !OWNED.contains(&condition.type_.as_str())).cloned().collect();
+    let mut all: Vec<PodCondition> = api.iter().filter(|condition| !is_owned(&condition.type_)).cloned().collect();
     let containers_ready = containers_ready(pod, status);
     let ready = pod_ready(pod, &containers_ready, &all);
     let sandbox = match plan::sandbox_needed(pod, input.runtime).is_none() && !input.terminal {
@@ -47,11 +49,36 @@ pub(super) fn conditions(input: &StatusInput<'_>, status: &PodStatus, initialize
         (OWNED[3], containers_ready),
         (OWNED[4], Draft::yes()),
     ];
+    let known = |type_: &str| {
+        [previous, api].into_iter().find_map(|list| list.iter().find(|condition| condition.type_ == type_))
+    };
+    for (type_, note) in PASSING.into_iter().zip([&input.resize.pending, &input.resize.in_progress]) {
+        all.extend(
+            note.as_ref().filter(|_| !input.terminal).map(|note| resize_condition(input, type_, note, known(type_))),
+        );
+    }
     for (type_, draft) in drafts {
-        let known = [previous, api].into_iter().find_map(|list| list.iter().find(|condition| condition.type_ == type_));
-        all.push(condition(input, type_, draft, known));
+        all.push(condition(input, type_, draft, known(type_)));
     }
     all
+}
+
+fn is_owned(type_: &str) -> bool {
+    OWNED.contains(&type_) || PASSING.contains(&type_)
+}
+
+fn resize_condition(
+    input: &StatusInput<'_>,
+    type_: &str,
+    note: &ResizeNote,
+    known: Option<&PodCondition>,
+) -> PodCondition {
+    PodCondition {
+        reason: Some(note.reason.clone()).filter(|reason| !reason.is_empty()),
+        message: Some(note.message.clone()).filter(|message| !message.is_empty()),
+        observed_generation: note.generation,
+        ..condition(input, type_, Draft::yes(), known)
+    }
 }
 
 fn condition(input: &StatusInput<'_>, type_: &str, draft: Draft, known: Option<&PodCondition>) -> PodCondition {

@@ -5,9 +5,10 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    Pod, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, VolumeMountStatus,
 };
 
+use super::resources::container_resources;
 use super::{StatusInput, time_from_nanos};
 use crate::restart;
 use crate::runtime_state::{ContainerPhase, ContainerRecord};
@@ -107,10 +108,27 @@ fn found(
         state: Some(state(record, previous)),
         last_state: last_state.or_else(|| Some(ContainerState::default())),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
-        resources: Some(container.resources.clone().unwrap_or_default()),
+        resources: Some(container_resources(
+            container,
+            record,
+            previous,
+            input.actuated.containers.get(&container.name),
+        )),
+        user: user(record),
         volume_mounts: volume_mounts(input.pod, container),
         ..ContainerStatus::default()
     }
+}
+
+fn user(record: &ContainerRecord) -> Option<ContainerUser> {
+    let linux = record.user.as_ref()?;
+    Some(ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: linux.uid,
+            gid: linux.gid,
+            supplemental_groups: Some(linux.supplemental_groups.clone()).filter(|groups| !groups.is_empty()),
+        }),
+    })
 }
 
 fn absent(input: &StatusInput<'_>, container: &Container, previous: Option<&ContainerStatus>) -> ContainerStatus {

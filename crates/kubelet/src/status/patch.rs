@@ -5,9 +5,10 @@
 use k8s_openapi::api::core::v1::PodStatus;
 use serde_json::{Map, Value, json};
 
+use super::conditions::PASSING;
+
 /// Fields that others write.
-const FOREIGN: [&str; 5] =
-    ["nominatedNodeName", "resize", "resourceClaimStatuses", "extendedResourceClaimStatus", "allocatedResources"];
+const FOREIGN: [&str; 4] = ["nominatedNodeName", "resize", "resourceClaimStatuses", "extendedResourceClaimStatus"];
 /// Lists that strategic merge would join by key where the node means to replace them.
 const JOINED: [&str; 2] = ["podIPs", "hostIPs"];
 
@@ -64,6 +65,13 @@ fn condition_changes(old: Option<&Value>, new: &Value) -> Option<Value> {
         }
         changed.push(Value::Object(change));
     }
+    let kept =
+        |type_: &Value| new.as_array().into_iter().flatten().any(|condition| condition.get("type") == Some(type_));
+    for type_ in old.iter().filter_map(|condition| condition.get("type")) {
+        if type_.as_str().is_some_and(|type_| PASSING.contains(&type_)) && !kept(type_) {
+            changed.push(json!({ "$patch": "delete", "type": type_ }));
+        }
+    }
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -90,6 +98,18 @@ mod tests {
             json!({ "podIPs": [{ "ip": "1.1.1.1" }] }),
             json!({ "podIPs": [{ "ip": "2.2.2.2" }] }),
             Some(json!({ "podIPs": [{ "$patch": "replace" }, { "ip": "2.2.2.2" }] })),
+        );
+    }
+
+    #[test]
+    fn resize_conditions_go_when_they_are_over() {
+        check(
+            json!({ "conditions": [
+                { "type": "PodResizePending", "status": "True", "reason": "Deferred" },
+                { "type": "example.org/gate", "status": "True" },
+            ] }),
+            json!({ "conditions": [] }),
+            Some(json!({ "conditions": [{ "$patch": "delete", "type": "PodResizePending" }] })),
         );
     }
 

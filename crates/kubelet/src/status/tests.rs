@@ -9,6 +9,9 @@ use crate::runtime_state::ContainerPhase::{Created, Exited, Running};
 use crate::runtime_state::fixtures::{container, runtime, sandbox};
 use crate::runtime_state::{ContainerPhase, ContainerRecord};
 
+static PLAIN: std::sync::OnceLock<PodResources> = std::sync::OnceLock::new();
+static QUIET: std::sync::OnceLock<ResizeState> = std::sync::OnceLock::new();
+
 fn named(name: &str) -> Container {
     Container { name: name.to_owned(), image: Some("image:1".to_owned()), ..Container::default() }
 }
@@ -38,6 +41,8 @@ fn input<'a>(
         failures,
         stop: None,
         terminal: false,
+        actuated: PLAIN.get_or_init(PodResources::default),
+        resize: QUIET.get_or_init(ResizeState::default),
         host_ips,
         now: Timestamp::from_second(100).unwrap(),
     }
@@ -152,7 +157,7 @@ fn probes_decide_readiness_and_start() {
     let previous = PodStatus::default();
     let failures = HashMap::new();
     let check = |startup: Option<bool>, readiness: Option<bool>, started: bool, ready: bool| {
-        let verdicts = |_: &str| Verdicts { startup, readiness, liveness: None };
+        let verdicts = |_: &str| Verdicts { startup, readiness, ..Verdicts::default() };
         let status = generate(&StatusInput { verdicts: &verdicts, ..input(&pod, &runtime, &previous, &failures, &[]) });
         let own = &status.container_statuses.unwrap()[0];
         assert_eq!((own.started, own.ready), (Some(started), ready), "{startup:?} {readiness:?}");

@@ -26,7 +26,7 @@ impl Worker {
         self.agent.cgroups.remove(&self.pod);
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            self.pod = desired.pod.clone();
+            self.pod = self.agent.allocations.granted(&desired.pod);
             if desired.removed {
                 break;
             }
@@ -73,7 +73,7 @@ impl Worker {
             };
             hooks = false;
             let desired = self.desired.borrow_and_update().clone();
-            self.pod = desired.pod;
+            self.pod = self.agent.allocations.granted(&desired.pod);
             if let Err(error) = killed {
                 self.report(&error.to_string());
                 tokio::time::sleep(RETRY).await;
@@ -124,6 +124,7 @@ impl Worker {
             tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to remove the pod's files; housekeeping tries again");
         }
         self.agent.pull_history.lock().forget(self.uid());
+        self.agent.allocations.forget(self.uid());
     }
 }
 
