@@ -6,7 +6,8 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1;
@@ -25,13 +26,23 @@ const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Long enough for a busy machine, short enough for a socket whose owner hangs.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who is told of every call: its name, how long it took, whether it failed.
+type Observer = Arc<dyn Fn(&'static str, Duration, bool) + Send + Sync>;
+
 /// A client of one container runtime; cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Runtime {
     endpoint: String,
     request_timeout: Duration,
+    observer: Option<Observer>,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
 }
 
 impl Runtime {
@@ -61,6 +72,7 @@ impl Runtime {
         Ok(Self {
             endpoint,
             request_timeout: REQUEST_TIMEOUT,
+            observer: None,
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
@@ -73,6 +85,12 @@ impl Runtime {
     /// The same client with another deadline for ordinary calls (upstream's `runtimeRequestTimeout`).
     pub fn with_request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
+        self
+    }
+
+    /// The same client with somebody who is told of every call: its name, how long it took, whether it failed.
+    pub fn with_observer(mut self, observer: impl Fn(&'static str, Duration, bool) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
         self
     }
 
@@ -93,6 +111,24 @@ impl Runtime {
     ///
     /// The deadline also travels in the request, so that the runtime stops working on what nobody waits for.
     pub(crate) async fn call<M, T, F>(
+        &self,
+        name: &'static str,
+        deadline: Option<Duration>,
+        message: M,
+        send: impl FnOnce(Request<M>) -> F,
+    ) -> Result<T, CriError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let began = Instant::now();
+        let answer = self.send(name, deadline, message, send).await;
+        if let Some(observer) = &self.observer {
+            observer(name, began.elapsed(), answer.is_err());
+        }
+        answer
+    }
+
+    async fn send<M, T, F>(
         &self,
         name: &'static str,
         deadline: Option<Duration>,
@@ -321,6 +357,16 @@ impl Runtime {
         let request = v1::UpdateRuntimeConfigRequest { runtime_config: Some(v1::RuntimeConfig { network_config }) };
         let deadline = Some(self.request_timeout);
         runtime_call!(self, "UpdateRuntimeConfig", update_runtime_config, deadline, request).await?;
+        Ok(())
+    }
+
+    /// Writes the state of a running container to an archive. containerd has it since 2.0.
+    pub async fn checkpoint_container(&self, id: &str, location: &str) -> Result<(), CriError> {
+        let deadline = Some(self.request_timeout);
+        let timeout = i64::try_from(self.request_timeout.as_secs()).unwrap_or(i64::MAX);
+        let request =
+            v1::CheckpointContainerRequest { container_id: id.to_owned(), location: location.to_owned(), timeout };
+        runtime_call!(self, "CheckpointContainer", checkpoint_container, deadline, request).await?;
         Ok(())
     }
 

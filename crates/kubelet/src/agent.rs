@@ -21,6 +21,8 @@ use crate::events::Events;
 use crate::field_ref::NodeFacts;
 use crate::images::PullHistory;
 use crate::machine::Machine;
+use crate::measured::MountedPaths;
+use crate::metrics::Metrics;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::restart_backoff::BackoffTable;
@@ -42,6 +44,8 @@ pub(crate) struct Agent {
     /// What each pod was granted, for resizes in place.
     pub(crate) allocations: Allocations,
     pub(crate) machine: Machine,
+    pub(crate) mounted: MountedPaths,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) pulls: Semaphore,
     pub(crate) pull_history: Mutex<PullHistory>,
     /// By pod uid, container name and container hash.

@@ -1,4 +1,4 @@
-//! The cgroups of pods: made and limited before the sandbox, removed after it; and what they use.
+//! The cgroups of pods: made and limited before the sandbox, removed after it. What they use is for the crate `stats`.
 //!
 //! Invariant: only cgroups below `kubepods` are touched. On a machine where that is not possible, pods run without
 //! pod-level limits and the log says so once.
@@ -20,7 +20,7 @@ use crate::resources;
 
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
 const ROOT: &str = "/sys/fs/cgroup";
-/// The controllers of version 1 in which pods are limited and measured.
+/// The controllers of version 1 in which pods are limited.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The cgroup file system of this machine.
@@ -29,16 +29,6 @@ pub(crate) struct Cgroups {
     unified: bool,
     root: PathBuf,
     warned: AtomicBool,
-}
-
-/// What a cgroup used so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) cpu_nanos: u64,
-    pub(crate) memory_bytes: u64,
-    pub(crate) working_set_bytes: u64,
-    pub(crate) rss_bytes: u64,
-    pub(crate) processes: u64,
 }
 
 impl Cgroups {
@@ -157,39 +147,6 @@ impl Cgroups {
             }
         }
     }
-
-    /// What a pod (or with an empty path, the machine) uses; `None` where it has no cgroup.
-    pub(crate) fn usage(&self, relative: &str) -> Option<Usage> {
-        let relative = relative.trim_start_matches('/');
-        if self.unified { self.unified_usage(relative) } else { self.legacy_usage(relative) }
-    }
-
-    fn unified_usage(&self, relative: &str) -> Option<Usage> {
-        let directory = self.root.join(relative);
-        let memory = read_number(&directory.join("memory.current"))?;
-        let stat = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
-        let cpu = std::fs::read_to_string(directory.join("cpu.stat")).unwrap_or_default();
-        Some(Usage {
-            cpu_nanos: field(&cpu, "usage_usec") * 1000,
-            memory_bytes: memory,
-            working_set_bytes: memory.saturating_sub(field(&stat, "inactive_file")),
-            rss_bytes: field(&stat, "anon"),
-            processes: read_number(&directory.join("pids.current")).unwrap_or(0),
-        })
-    }
-
-    fn legacy_usage(&self, relative: &str) -> Option<Usage> {
-        let at = |controller: &str| self.root.join(controller).join(relative);
-        let memory = read_number(&at("memory").join("memory.usage_in_bytes"))?;
-        let stat = std::fs::read_to_string(at("memory").join("memory.stat")).unwrap_or_default();
-        Some(Usage {
-            cpu_nanos: read_number(&at("cpuacct").join("cpuacct.usage")).unwrap_or(0),
-            memory_bytes: memory,
-            working_set_bytes: memory.saturating_sub(field(&stat, "total_inactive_file")),
-            rss_bytes: field(&stat, "total_rss"),
-            processes: read_number(&at("pids").join("pids.current")).unwrap_or(0),
-        })
-    }
 }
 
 /// Another kubelet of this machine may have made it just now.
@@ -205,15 +162,6 @@ fn cpu_weight(shares: i64) -> i64 {
 
 fn write(directory: &Path, file: &str, value: i64) -> io::Result<()> {
     std::fs::write(directory.join(file), value.to_string())
-}
-
-fn read_number(path: &Path) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn field(text: &str, name: &str) -> u64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Children first: a cgroup can be removed only when it is empty.
@@ -236,32 +184,5 @@ mod tests {
         for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000)] {
             assert_eq!(cpu_weight(shares), weight);
         }
-    }
-
-    #[test]
-    fn usage_is_read_from_either_version() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = directory.path().to_owned();
-        let put = |path: &str, text: &str| {
-            std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
-            std::fs::write(root.join(path), text).unwrap();
-        };
-        put("memory/p/memory.usage_in_bytes", "100\n");
-        put("memory/p/memory.stat", "cache 1\ntotal_rss 60\ntotal_inactive_file 30\n");
-        put("cpuacct/p/cpuacct.usage", "5\n");
-        put("p/memory.current", "10\n");
-        put("p/memory.stat", "anon 7\ninactive_file 4\n");
-        put("p/cpu.stat", "usage_usec 2\nuser_usec 1\n");
-        let of = |unified: bool| Cgroups {
-            driver: CgroupDriver::Cgroupfs,
-            unified,
-            root: root.clone(),
-            warned: AtomicBool::new(false),
-        };
-        let legacy = Usage { cpu_nanos: 5, memory_bytes: 100, working_set_bytes: 70, rss_bytes: 60, processes: 0 };
-        assert_eq!(of(false).usage("/p"), Some(legacy));
-        let unified = Usage { cpu_nanos: 2000, memory_bytes: 10, working_set_bytes: 6, rss_bytes: 7, processes: 0 };
-        assert_eq!(of(true).usage("p"), Some(unified));
-        assert_eq!(of(true).usage("none"), None);
     }
 }

@@ -51,6 +51,14 @@ pub struct Config {
     pub cluster_domain: String,
     /// The port of the kubelet server.
     pub port: u16,
+    /// Whether requests without credentials go on as `system:anonymous`.
+    pub anonymous_auth: bool,
+    /// Whether the machine's log files are shown under `/logs/`.
+    pub enable_system_log_handler: bool,
+    /// Whether the logs of services can be asked for under `/logs/?query=`.
+    pub enable_system_log_query: bool,
+    /// The machine's log files.
+    pub system_log_dir: PathBuf,
     /// At most so many pods.
     pub max_pods: u32,
     /// Whether to create the Node object.
@@ -94,6 +102,10 @@ impl Default for Config {
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             port: 10250,
+            anonymous_auth: false,
+            enable_system_log_handler: true,
+            enable_system_log_query: false,
+            system_log_dir: "/var/log".into(),
             max_pods: 110,
             register_node: true,
             node_labels: BTreeMap::new(),

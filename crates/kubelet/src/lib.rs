@@ -27,6 +27,8 @@ mod logs;
 mod machine;
 mod manager;
 mod manifest;
+mod measured;
+mod metrics;
 mod mirror;
 mod network_files;
 mod node;

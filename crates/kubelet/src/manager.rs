@@ -346,8 +346,10 @@ async fn relist(agent: Arc<Agent>, changed: mpsc::Sender<Vec<String>>, shutdown:
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(RELIST_EVERY) => {}
         }
+        let began = tokio::time::Instant::now();
         match agent.states.relist().await {
             Ok(uids) => {
+                agent.metrics.relisted(began, agent.now());
                 failing = false;
                 if !uids.is_empty() && changed.send(uids).await.is_err() {
                     return;

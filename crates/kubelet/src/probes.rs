@@ -179,7 +179,9 @@ impl ProbeTask {
                 tokio::time::sleep(IDLE.min(period)).await;
                 continue;
             }
+            let began = tokio::time::Instant::now();
             let outcome = self.attempt(&record).await;
+            self.count(outcome, began.elapsed());
             if let Some(verdict) = threshold.observe(outcome) {
                 // After a verdict that kills, the next container has to come first.
                 on_hold = !verdict && self.kind != ProbeKind::Readiness;
@@ -211,6 +213,16 @@ impl ProbeTask {
         }
         let age = self.agent.now().as_nanosecond() - i128::from(record.started_at);
         age >= i128::from(self.probe.initial_delay_seconds.unwrap_or(0)) * 1_000_000_000
+    }
+
+    fn count(&self, outcome: Outcome, took: Duration) {
+        let result = match outcome {
+            Outcome::Success => "successful",
+            Outcome::Failure => "failed",
+            Outcome::Unknown => "unknown",
+        };
+        let (name, namespace, uid) = (spec::name(&self.pod), spec::namespace(&self.pod), spec::uid(&self.pod));
+        self.agent.metrics.probed([self.kind.name(), result, &self.container.name, name, namespace, uid], took);
     }
 
     /// Tries the probe, and tells about a failure.

@@ -23,6 +23,8 @@ use crate::image_gc;
 use crate::images::PullHistory;
 use crate::machine::Machine;
 use crate::manager::{Manager, PodTable};
+use crate::measured::{self, MountedPaths};
+use crate::metrics::Metrics;
 use crate::node::{NetworkReady, NodeReporter, renew_lease};
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
@@ -93,8 +95,9 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let tls = deps.server_tls.clone();
     let client = deps.client.clone();
     let agent = Arc::new(new_agent(config, deps, &shutdown));
+    let collector = measured::collector(&agent, &table);
     if let Some(tls) = tls {
-        server::start(agent.clone(), table.clone(), tls, shutdown.clone()).await?;
+        server::start(agent.clone(), table.clone(), collector.clone(), tls, shutdown.clone()).await?;
     }
     let reporter = NodeReporter {
         agent: agent.clone(),
@@ -112,6 +115,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             reporter.run(),
             renew_lease(agent.clone(), client.clone(), nodes.clone()),
             image_gc::run(agent.clone()),
+            measured::keep_sampling(agent.clone(), collector),
             Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, shutdown.clone()),
         );
     };
@@ -123,7 +127,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     Ok(())
 }
 
-fn new_agent(config: Config, deps: Deps, shutdown: &CancellationToken) -> Agent {
+fn new_agent(config: Config, mut deps: Deps, shutdown: &CancellationToken) -> Agent {
+    let metrics = Arc::new(Metrics::new());
+    let counted = metrics.clone();
+    deps.runtime = deps.runtime.with_observer(move |call, took, failed| counted.runtime_call(call, took, failed));
     let recorder = Recorder::start(deps.client.clone(), "kubelet", &config.node_name, shutdown.clone());
     let objects = Arc::new(Objects::new(deps.client.clone()));
     let volumes = Volumes::new(kedge_volumes::Deps {
@@ -143,6 +150,8 @@ fn new_agent(config: Config, deps: Deps, shutdown: &CancellationToken) -> Agent 
         cgroups: Cgroups::detect(config.cgroup_driver),
         allocations: Allocations::new(config.root_dir.join("pods")),
         machine: Machine::read(&config),
+        mounted: MountedPaths::default(),
+        metrics,
         pulls: Semaphore::new(config.max_parallel_image_pulls.max(1)),
         pull_history: Mutex::new(PullHistory::new()),
         restarts: Mutex::new(BackoffTable::new()),

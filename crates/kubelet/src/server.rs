@@ -1,11 +1,17 @@
 //! The kubelet's HTTPS server on port 10250: logs, exec, attach, port-forward, pods, health, statistics and metrics.
 //!
-//! It changes nothing. Invariant: every request but `/healthz` from nobody is authenticated by the cluster's CA or a token,
-//! and authorized by the API server.
+//! It changes nothing. Invariant: every request is authenticated by the cluster's CA or a token (or is anonymous, where that
+//! is configured), and authorized by the API server.
 
+mod actions;
 mod authorize;
+mod cadvisor;
+mod configz;
 mod container_logs;
+mod health;
 mod metrics;
+mod node_logs;
+mod resource;
 mod routes;
 mod stats;
 mod streams;
@@ -22,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use kedge_stats::Collector;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -43,6 +50,7 @@ type Body = BoxBody<Bytes, std::io::Error>;
 struct Server {
     agent: Arc<Agent>,
     pods: PodTable,
+    collector: Arc<Collector>,
     authorizer: Authorizer,
 }
 
@@ -50,6 +58,7 @@ struct Server {
 pub(crate) async fn start(
     agent: Arc<Agent>,
     pods: PodTable,
+    collector: Arc<Collector>,
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
@@ -59,8 +68,8 @@ pub(crate) async fn start(
     };
     let address = SocketAddr::new(ip, agent.config.port);
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let authorizer = Authorizer::new(agent.objects.client().clone(), &agent.config.node_name);
-    let server = Arc::new(Server { agent, pods, authorizer });
+    let authorizer = Authorizer::new(agent.objects.client().clone(), &agent.config);
+    let server = Arc::new(Server { agent, pods, collector, authorizer });
     let acceptor = TlsAcceptor::from(tls);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     tokio::spawn(async move {

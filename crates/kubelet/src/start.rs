@@ -56,6 +56,20 @@ pub(crate) async fn start_container(agent: &Agent, input: &StartInput<'_>) -> Re
     if !input.ephemeral {
         check_back_off(agent, input)?;
     }
+    let kind = match spec::init_containers(input.pod).iter().any(|init| init.name == input.container.name) {
+        _ if input.ephemeral => "ephemeral_container",
+        true => "init_container",
+        false => "container",
+    };
+    agent.metrics.started_containers.count(&[kind]);
+    let started = start_now(agent, input).await;
+    if let Err(error) = &started {
+        agent.metrics.started_container_errors.count(&[kind, &error.failure.reason]);
+    }
+    started
+}
+
+async fn start_now(agent: &Agent, input: &StartInput<'_>) -> Result<(), StartError> {
     let (pod, container) = (input.pod, input.container);
     let event = |event_type: EventType, reason: &str, message: String| {
         agent.events.container(pod, &container.name, event_type, reason, message);

@@ -70,6 +70,7 @@ pub(crate) fn spawn_worker(
     let worker = Worker {
         probes: PodProbes::new(agent.clone(), wake.clone()),
         status: spec::pod_status(&pod).clone(),
+        first_seen: Instant::now(),
         agent,
         desired: receiver,
         wake: wake.clone(),
@@ -100,6 +101,7 @@ struct Worker {
     pod: Arc<Pod>,
     status: PodStatus,
     published: bool,
+    first_seen: Instant,
     failures: HashMap<String, StartFailure>,
     stop: Option<Stop>,
     probes: PodProbes,
@@ -119,6 +121,7 @@ impl Worker {
             if self.must_end() {
                 return self.end().await;
             }
+            let (first, began) = (!self.published, Instant::now());
             let mut watcher = self.desired.clone();
             let interrupted = async move { watcher.wait_for(Desired::ends).await.map(|_| ()) };
             let next = tokio::select! {
@@ -127,6 +130,7 @@ impl Worker {
                 _ = interrupted => continue,
                 next = self.sync() => next,
             };
+            self.agent.metrics.worker_round(first, began.elapsed());
             if self.must_end() {
                 continue;
             }
@@ -193,6 +197,9 @@ impl Worker {
             host_ips: &self.agent.host_ips(),
             now: self.agent.now(),
         });
+        if generated.phase.as_deref() == Some("Running") && self.status.phase.as_deref() != Some("Running") {
+            self.agent.metrics.pod_started(self.first_seen.elapsed());
+        }
         if generated != self.status || !self.published {
             self.status = generated;
             self.published = true;
@@ -328,6 +335,7 @@ impl Worker {
         let fields = Fields { pod: &self.pod, node: self.agent.node_facts(&self.pod, &self.pod_ips()) };
         match self.agent.volumes.set_up(&self.pod, &fields, age).await {
             Ok(mounted) => {
+                self.agent.mounted.set(self.uid(), &mounted.paths);
                 self.volumes = Some(mounted);
                 self.volumes_set_up = Instant::now();
                 self.volume_retry = Duration::from_millis(500);

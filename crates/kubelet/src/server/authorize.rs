@@ -16,6 +16,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::config::Config;
+
 /// The client certificate with which the API server comes.
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,22 +45,30 @@ type Decisions = Mutex<HashMap<(String, Vec<String>, String, String), (bool, Ins
 pub(super) struct Authorizer {
     client: Client,
     node_name: String,
+    anonymous: bool,
     tokens: Mutex<HashMap<[u8; 32], (UserInfo, Instant)>>,
     decisions: Decisions,
 }
 
 impl Authorizer {
-    pub(super) fn new(client: Client, node_name: &str) -> Self {
-        Self { client, node_name: node_name.to_owned(), tokens: Mutex::default(), decisions: Mutex::default() }
+    pub(super) fn new(client: Client, config: &Config) -> Self {
+        Self {
+            client,
+            node_name: config.node_name.clone(),
+            anonymous: config.anonymous_auth,
+            tokens: Mutex::default(),
+            decisions: Mutex::default(),
+        }
     }
 
-    /// The user of a request: of its certificate, or of its bearer token.
+    /// The user of a request: of its certificate, or of its bearer token; nobody's where that is allowed. Credentials that
+    /// are not good do not count as none.
     pub(super) async fn user(&self, certificate: Option<UserInfo>, headers: &HeaderMap) -> Option<UserInfo> {
         if certificate.is_some() {
             return certificate;
         }
-        let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-        let token = header.strip_prefix("Bearer ")?.trim();
+        let header = headers.get(http::header::AUTHORIZATION).and_then(|header| header.to_str().ok());
+        let Some(token) = header.and_then(bearer) else { return self.anonymous.then(UserInfo::anonymous) };
         let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some((user, until)) = self.tokens.lock().get(&key)
             && Instant::now() < *until
@@ -87,24 +97,26 @@ impl Authorizer {
         let user = status.user?;
         Some(UserInfo {
             username: user.username.unwrap_or_default(),
+            uid: user.uid.unwrap_or_default(),
             groups: user.groups.unwrap_or_default(),
-            ..UserInfo::default()
+            extra: user.extra.unwrap_or_default(),
         })
     }
 
-    /// Whether the user may do this on the node's subresource.
-    pub(super) async fn allows(&self, user: &UserInfo, method: &Method, path: &str) -> bool {
+    /// Whether the user may do this to the node; upstream's text where not.
+    pub(super) async fn check(&self, user: &UserInfo, method: &Method, path: &str) -> Result<(), String> {
         // The API server has authorized what it passes on, and cannot be asked while it is away.
         if user.username == API_SERVER || user.groups.iter().any(|group| group == "system:masters") {
-            return true;
+            return Ok(());
         }
-        let verb = verb(method);
-        for subresource in subresources(path) {
+        let (verb, subresources) = (verb(method), subresources(path));
+        for subresource in &subresources {
             if self.decide(user, verb, subresource).await {
-                return true;
+                return Ok(());
             }
         }
-        false
+        let (name, list) = (&user.username, subresources.join(" "));
+        Err(format!("Forbidden (user={name}, verb={verb}, resource=nodes, subresource(s)=[{list}])\n"))
     }
 
     async fn decide(&self, user: &UserInfo, verb: &str, subresource: &str) -> bool {
@@ -117,6 +129,8 @@ impl Authorizer {
         let spec = SubjectAccessReviewSpec {
             user: Some(user.username.clone()),
             groups: Some(user.groups.clone()),
+            uid: Some(user.uid.clone()).filter(|uid| !uid.is_empty()),
+            extra: Some(user.extra.clone()).filter(|extra| !extra.is_empty()),
             resource_attributes: Some(ResourceAttributes {
                 verb: Some(verb.to_owned()),
                 version: Some("v1".to_owned()),
@@ -144,6 +158,12 @@ impl Authorizer {
     }
 }
 
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
 fn verb(method: &Method) -> &'static str {
     match *method {
         Method::POST => "create",
@@ -164,6 +184,7 @@ fn subresources(path: &str) -> Vec<&'static str> {
         "healthz" => vec!["healthz", "proxy"],
         "pods" | "runningpods" => vec!["pods", "proxy"],
         "configz" => vec!["configz", "proxy"],
+        "checkpoint" => vec!["checkpoint", "proxy"],
         _ => vec!["proxy"],
     }
 }
@@ -179,10 +200,27 @@ mod tests {
             ("/metrics/cadvisor", vec!["metrics"]),
             ("/stats/summary", vec!["stats"]),
             ("/pods", vec!["pods", "proxy"]),
+            ("/logs/messages", vec!["log"]),
+            ("/configz", vec!["configz", "proxy"]),
+            ("/healthz/ping", vec!["healthz", "proxy"]),
+            ("/podsx", vec!["proxy"]),
         ] {
             assert_eq!(subresources(path), expected, "{path}");
         }
         assert_eq!(verb(&Method::POST), "create");
         assert_eq!(verb(&Method::HEAD), "get");
+    }
+
+    #[test]
+    fn bearer_tokens() {
+        for (header, expected) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer  abc ", Some("abc")),
+            ("Basic abc", None),
+            ("Bearer ", None),
+            ("x", None),
+        ] {
+            assert_eq!(bearer(header), expected, "{header}");
+        }
     }
 }

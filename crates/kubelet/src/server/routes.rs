@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kedge_meta::UserInfo;
 use serde_json::json;
 
-use super::{Body, Server, container_logs, json as json_answer, metrics, stats, streams, text};
+use super::{
+    Body, Server, actions, cadvisor, configz, container_logs, health, json as json_answer, metrics, node_logs,
+    resource, stats, streams, text,
+};
 use crate::spec;
 
 /// Answers one request.
@@ -19,32 +22,81 @@ pub(super) async fn handle(
     let Some(user) = server.authorizer.user(certificate, request.headers()).await else {
         return text(StatusCode::UNAUTHORIZED, "Unauthorized");
     };
-    if !server.authorizer.allows(&user, request.method(), &path).await {
-        let message =
-            format!("Forbidden (user={}, verb={}, resource=nodes, path={path})", user.username, request.method());
+    if let Err(message) = server.authorizer.check(&user, request.method(), &path).await {
         return text(StatusCode::FORBIDDEN, message);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["healthz", ..]) => text(StatusCode::OK, "ok"),
-        (&Method::GET, ["pods"]) => json_answer(&pods(server)),
-        (&Method::GET, ["runningpods"]) => json_answer(&running_pods(server)),
-        (&Method::GET, ["configz"]) => json_answer(&json!({ "kubeletconfig": server.agent.config })),
-        (&Method::GET, ["stats", "summary"]) => json_answer(&stats::summary(server).await),
-        (&Method::GET, ["metrics"]) => metrics::own(server),
-        (&Method::GET, ["metrics", "resource"]) => metrics::resource(server).await,
-        (&Method::GET, ["metrics", "cadvisor"]) => metrics::cadvisor(server).await,
-        (&Method::GET, ["metrics", "probes"]) => metrics::probes(server),
-        (&Method::GET, ["containerLogs", namespace, pod, container]) => {
-            container_logs::serve(server, namespace, pod, container, request.uri().query().unwrap_or_default()).await
+    if matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Some(response) = read(server, &parts, &path, request.uri().query().unwrap_or_default()).await
+    {
+        return response;
+    }
+    act(server, &parts, request).await
+}
+
+/// What can be read.
+async fn read(server: &Server, parts: &[&str], path: &str, query: &str) -> Option<Response<Body>> {
+    Some(match parts {
+        ["healthz", rest @ ..] => health::answer(server, rest, query),
+        ["pods"] => json_answer(&pods(server)),
+        ["runningpods"] => json_answer(&running_pods(server)),
+        ["configz"] => json_answer(&configz::document(&server.agent.config)),
+        ["stats", "summary"] => stats::summary(server, query).await,
+        ["metrics"] => metrics::own(server).await,
+        ["metrics", "resource"] => resource::answer(server).await,
+        ["metrics", "cadvisor"] => cadvisor::answer(server).await,
+        ["metrics", "probes"] => metrics::probes(server),
+        ["logs", ..] => node_logs::serve(server, &decoded(path.strip_prefix("/logs").unwrap_or_default()), query).await,
+        ["containerLogs", namespace, pod, container] => {
+            container_logs::serve(server, namespace, pod, container, query).await
         }
-        (_, ["exec", namespace, pod, rest @ ..]) => streams::exec(server, namespace, pod, rest, request).await,
-        (_, ["attach", namespace, pod, rest @ ..]) => streams::attach(server, namespace, pod, rest, request).await,
-        (_, ["portForward", namespace, pod, rest @ ..]) => {
+        ["debug", ..] => text(StatusCode::NOT_FOUND, "profiling endpoint is disabled: this kubelet is no Go program\n"),
+        _ => return None,
+    })
+}
+
+/// What enters a container.
+async fn act(server: &Server, parts: &[&str], request: Request<Incoming>) -> Response<Body> {
+    let entering = matches!(*request.method(), Method::GET | Method::POST);
+    match parts {
+        ["exec", namespace, pod, rest @ ..] if entering => streams::exec(server, namespace, pod, rest, request).await,
+        ["attach", namespace, pod, rest @ ..] if entering => {
+            streams::attach(server, namespace, pod, rest, request).await
+        }
+        ["portForward", namespace, pod, rest @ ..] if entering => {
             streams::port_forward(server, namespace, pod, rest, request).await
         }
+        ["run", namespace, pod, rest @ ..] if *request.method() == Method::POST => {
+            actions::run(server, namespace, pod, rest, request).await
+        }
+        ["checkpoint", namespace, pod, container] if *request.method() == Method::POST => {
+            actions::checkpoint(server, namespace, pod, container).await
+        }
+        [first, ..] if KNOWN.contains(first) => text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"),
         _ => text(StatusCode::NOT_FOUND, "404 page not found\n"),
     }
+}
+
+/// The first words of paths that take some method.
+const KNOWN: [&str; 13] = [
+    "attach",
+    "checkpoint",
+    "configz",
+    "containerLogs",
+    "exec",
+    "healthz",
+    "logs",
+    "metrics",
+    "pods",
+    "portForward",
+    "run",
+    "runningpods",
+    "stats",
+];
+
+fn decoded(path: &str) -> String {
+    // A plus sign in a path is one.
+    streams::decode(&path.replace('+', "%2B"))
 }
 
 /// A pod by name, with its newest status.

@@ -96,7 +96,8 @@ pub(super) async fn port_forward(
     through(url, request).await
 }
 
-fn running_container(
+/// The id of a container that runs: by pod, perhaps its uid, and name.
+pub(super) fn running_container(
     server: &Server,
     namespace: &str,
     name: &str,
@@ -171,7 +172,8 @@ pub(super) fn query_values(query: &str, key: &str) -> Vec<String> {
     pairs.filter(|(name, _)| decode(name) == key).map(|(_, value)| decode(value)).collect()
 }
 
-fn decode(text: &str) -> String {
+/// Percent-decodes.
+pub(super) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut index = 0;
