@@ -149,6 +149,17 @@ impl Cgroups {
     }
 }
 
+impl Cgroups {
+    /// The memory that a group is charged for now; `None` where it is not there.
+    fn memory_usage(&self, path: &str) -> Option<u64> {
+        let path = path.trim_start_matches('/');
+        match self.unified {
+            true => read_number(&self.root.join(path).join("memory.current")),
+            false => read_number(&self.root.join("memory").join(path).join("memory.usage_in_bytes")),
+        }
+    }
+}
+
 /// Another kubelet of this machine may have made it just now.
 fn is_old(directory: &Path) -> bool {
     let modified = std::fs::metadata(directory).and_then(|metadata| metadata.modified());
@@ -162,6 +173,10 @@ fn cpu_weight(shares: i64) -> i64 {
 
 fn write(directory: &Path, file: &str, value: i64) -> io::Result<()> {
     std::fs::write(directory.join(file), value.to_string())
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// Children first: a cgroup can be removed only when it is empty.

@@ -67,7 +67,7 @@ impl Cgroups {
     pub(crate) fn memory_in_use(&self, pod: &Pod, container_id: Option<&str>) -> Option<u64> {
         let parent = self.parent_of(pod);
         let path = container_id.map_or_else(|| parent.clone(), |id| format!("{parent}/{id}"));
-        self.usage(&path).map(|usage| usage.memory_bytes)
+        self.memory_usage(&path)
     }
 
     /// Changes how much CPU time the pod gets beside others.
