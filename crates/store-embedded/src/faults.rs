@@ -18,8 +18,9 @@ use crate::engine::Engine;
 use crate::store::{EmbeddedStore, Options};
 
 fn start(disk: &Disk) -> EmbeddedStore {
-    let engine = Engine::open_in(disk.clone()).unwrap();
-    EmbeddedStore::start(engine, None, Path::new("test"), Options::default()).unwrap()
+    let again = disk.clone();
+    let reopen = Box::new(move || Engine::open_in(again.clone()));
+    EmbeddedStore::start(reopen().unwrap(), reopen, None, Path::new("test"), Options::default()).unwrap()
 }
 
 fn writing(key: &str, value: &str, durability: Durability) -> Transaction {
@@ -166,6 +167,57 @@ async fn a_full_disk_stops_writes_and_not_reads() {
     let store = start(&disk);
     assert_eq!(value(&store, "/r/a").await.unwrap(), "1");
     assert!(put(&store, "/r/e", "1").await.unwrap().revision > first);
+}
+
+/// Waits until the store takes a write again.
+async fn put_when_it_works(store: &EmbeddedStore, key: &str, value: &str) -> Committed {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match put(store, key, value).await {
+            Ok(committed) => return committed,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "it still fails: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_has_room_again_takes_writes_without_a_restart() {
+    for seed in 0..7 {
+        let disk = Disk::new(seed);
+        let store = start(&disk);
+        let lease = |value: &str| writing("/registry/leases/a", value, Durability::Relaxed);
+        store.commit(lease("known")).await.unwrap();
+        let before = put(&store, "/r/a", "1").await.unwrap().revision;
+        let mut watch = store.watch("/r/", before).unwrap();
+        // Seen by everybody, and not on disk when it fails.
+        let seen = store.commit(lease("seen")).await.unwrap().revision;
+        disk.fail_after((seed % 7) as usize);
+        let mut refused = 0;
+        while refused < 3 {
+            match put(&store, "/r/b", "refused").await {
+                Ok(_) => disk.fail_after(0),
+                Err(_) => refused += 1,
+            }
+        }
+        let shown = value(&store, "/r/b").await;
+        disk.repair();
+        let after = put_when_it_works(&store, "/r/c", "3").await.revision;
+        assert_eq!(store.failure(), None, "seed {seed}");
+        assert!(after > seen, "seed {seed}: the revision goes on");
+        assert_eq!(value(&store, "/r/b").await, shown, "seed {seed}: what was refused is not seen later");
+        let told = watch.next(9).await.unwrap();
+        assert_eq!(told.last().unwrap().revision, after, "seed {seed}: watches go on");
+        assert_eq!(value(&store, "/registry/leases/a").await.unwrap(), "seen");
+        store.close().await.unwrap();
+        drop(store);
+
+        let store = start(&disk);
+        assert_eq!(value(&store, "/registry/leases/a").await.unwrap(), "seen", "seed {seed}");
+        assert_eq!(value(&store, "/r/b").await, shown, "seed {seed}: nor after a restart");
+        assert_eq!(value(&store, "/r/c").await.unwrap(), "3");
+        assert!(store.revision() >= after);
+    }
 }
 
 #[tokio::test(start_paused = true)]

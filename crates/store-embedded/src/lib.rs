@@ -11,6 +11,7 @@ mod faults;
 mod gaps;
 mod latency;
 mod lock;
+mod mending;
 mod queue;
 mod recovery;
 mod row;

@@ -118,9 +118,13 @@ impl Queue {
         }
     }
 
-    /// Waits until the store is closed, and throws away what comes until then: it has failed.
-    pub(crate) fn wait_for_close(&self) {
-        while self.take(None).is_some_and(|work| !work.closing) {}
+    /// Waits until the store is closed or `until` comes; whether it was closed. The store has failed meanwhile.
+    pub(crate) fn is_closed_by(&self, until: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        while !inner.closing && Instant::now() < until {
+            self.filled.wait_until(&mut inner, until);
+        }
+        inner.closing
     }
 
     /// Revisions of the relaxed commits at the front, which need not wait for anything any more, with their answers.
@@ -139,14 +143,12 @@ impl Queue {
         (through, answers)
     }
 
-    /// Takes every answer: the store has failed.
-    pub(crate) fn take_all_answers(&self) -> Vec<Answer> {
+    /// Takes every item: the store has failed. Rows that are to go stay, in their order.
+    pub(crate) fn take_items(&self) -> Vec<Item> {
         let mut inner = self.inner.lock();
-        inner.urgent = 0;
-        inner.due = None;
-        inner.bytes = 0;
-        inner.superseded.clear();
-        inner.items.drain(..).filter_map(|item| item.answer).collect()
+        (inner.urgent, inner.bytes) = (0, 0);
+        inner.due = (!inner.superseded.is_empty()).then(|| Instant::now() + CLEAN_UP_INTERVAL);
+        inner.items.drain(..).collect()
     }
 }
 

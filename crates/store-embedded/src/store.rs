@@ -24,7 +24,7 @@ use crate::lock::Lock;
 use crate::queue::Queue;
 use crate::recovery::{Recovered, recover};
 use crate::shared::{Core, Phase, Shared, Submitted, Waiting};
-use crate::writer::Writer;
+use crate::writer::{Reopen, Writer};
 
 /// How long the answer of a relaxed commit waits for durable commits before it. Longer than a healthy disk takes for a
 /// sync, and much shorter than a lease's renewal deadline: a disk that stalls must not cost anybody a lease.
@@ -61,11 +61,14 @@ impl EmbeddedStore {
     /// [`EmbeddedError::Locked`] where another process has it; others where the directory or its data cannot be used.
     pub fn open(path: &Path, options: Options) -> Result<Self, EmbeddedError> {
         let lock = Lock::take(path)?;
-        Self::start(Engine::open(path)?, Some(lock), path, options)
+        let again = path.to_owned();
+        let reopen: Reopen = Box::new(move || Engine::open(&again));
+        Self::start(Engine::open(path)?, reopen, Some(lock), path, options)
     }
 
     pub(crate) fn start(
         engine: Engine,
+        reopen: Reopen,
         lock: Option<Lock>,
         path: &Path,
         options: Options,
@@ -88,7 +91,7 @@ impl EmbeddedStore {
             relaxed_delay,
             ended: watch::Sender::new(false),
         });
-        let writer = Writer { shared: Arc::clone(&shared), engine, lock };
+        let writer = Writer { shared: Arc::clone(&shared), engine, reopen, lock };
         let builder = std::thread::Builder::new().name("store-writer".into());
         let thread = builder.spawn(move || writer.run()).map_err(EmbeddedError::Thread)?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
@@ -99,7 +102,7 @@ impl EmbeddedStore {
         self.shared.expire();
     }
 
-    /// Why the storage failed, if it did: the store then serves reads and refuses writes until it is opened again.
+    /// Why the storage fails, if it does: the store then serves reads and refuses writes, and tries again by itself.
     pub fn failure(&self) -> Option<String> {
         self.shared.core.read().failure.clone()
     }

@@ -1,7 +1,7 @@
 //! The writer: the one thread that writes. It takes everything that waits, writes it with one sync, and makes it visible.
 //!
-//! Invariant: a durable commit is published, and answered, only after the engine said that it is on disk. After the first
-//! failure nothing is written any more: what the engine did with a failed batch is not known before it is opened again.
+//! Invariant: a durable commit is published, and answered, only after the engine said that it is on disk. After a failure
+//! nothing is written before the engine was opened anew (`mending.rs`): what it did with a failed batch is not known.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +9,19 @@ use std::time::Instant;
 use kedge_store::{Published, Revision};
 
 use crate::engine::{Batch, Engine, EngineError};
+use crate::error::EmbeddedError;
 use crate::lock::Lock;
 use crate::queue::{Answer, Work};
 use crate::recovery::RESERVED;
 use crate::shared::{Phase, Shared};
 
+/// Opens the engine anew, after it failed.
+pub(crate) type Reopen = Box<dyn Fn() -> Result<Engine, EmbeddedError> + Send>;
+
 pub(crate) struct Writer {
     pub(crate) shared: Arc<Shared>,
     pub(crate) engine: Engine,
+    pub(crate) reopen: Reopen,
     /// Held until the engine is closed.
     pub(crate) lock: Option<Lock>,
 }
@@ -24,38 +29,56 @@ pub(crate) struct Writer {
 impl Writer {
     /// Writes until the store is closed.
     pub(crate) fn run(self) {
-        let guard = EndGuard(Arc::clone(&self.shared));
-        loop {
-            self.shared.expire();
-            let Some(work) = self.shared.queue.take(self.shared.next_expiry()) else { continue };
-            let closing = work.closing;
-            if let Err(error) = self.process(work) {
-                self.shared.fail(&error.to_string());
-                break self.shared.queue.wait_for_close();
-            }
-            if closing {
-                break;
-            }
+        let Self { shared, engine, reopen, lock } = self;
+        let guard = EndGuard(Arc::clone(&shared));
+        let mut engine = Some(engine);
+        while let Some(open) = engine.take() {
+            let failed = write_until_failure(&shared, &open);
+            // Its file can only be opened again once it is closed.
+            drop(open);
+            engine = failed.and_then(|failed| shared.mend(failed, &reopen));
         }
-        drop(self.engine);
-        drop(self.lock);
+        drop(lock);
         drop(guard);
     }
+}
 
-    fn process(&self, mut work: Work) -> Result<(), EngineError> {
+/// A batch that could not be written, and why.
+pub(crate) struct Failed {
+    pub(crate) work: Work,
+    pub(crate) why: String,
+}
+
+/// Writes until the store is closed (`None`) or the engine fails.
+fn write_until_failure(shared: &Shared, engine: &Engine) -> Option<Failed> {
+    loop {
+        shared.expire();
+        let Some(mut work) = shared.queue.take(shared.next_expiry()) else { continue };
+        let closing = work.closing;
+        if let Err(error) = shared.process(engine, &mut work) {
+            return Some(Failed { work, why: error.to_string() });
+        }
+        if closing {
+            return None;
+        }
+    }
+}
+
+impl Shared {
+    fn process(&self, engine: &Engine, work: &mut Work) -> Result<(), EngineError> {
         let started = Instant::now();
-        let ceiling = self.persist(&work)?;
+        let ceiling = self.persist(engine, work)?;
         if let Some(took) = ceiling.is_some().then(|| started.elapsed()) {
-            self.shared.latency.lock().record(started, took);
+            self.latency.lock().record(started, took);
         }
         let answers = work.items.iter_mut().filter_map(|item| item.answer.take()).collect();
-        self.publish(&work, ceiling, answers);
+        self.publish(work, ceiling, answers);
         Ok(())
     }
 
     /// Writes what there is to write. Returns the ceiling that holds from now on, or nothing where nothing was written.
-    fn persist(&self, work: &Work) -> Result<Option<Revision>, EngineError> {
-        let core = self.shared.core.read();
+    fn persist(&self, engine: &Engine, work: &Work) -> Result<Option<Revision>, EngineError> {
+        let core = self.core.read();
         let (head, ceiling) = (core.state.head(), core.ceiling);
         drop(core);
         // Half the reserve is left when it is renewed, so that relaxed commits do not have to wait for that.
@@ -71,26 +94,26 @@ impl Writer {
         if batch.entries.is_empty() && batch.superseded.is_empty() && batch.floor.is_none() && !work.closing {
             return Ok(None);
         }
-        self.engine.write(&batch)?;
+        engine.write(&batch)?;
         Ok(Some(renewed.unwrap_or(ceiling)))
     }
 
     /// Makes visible what was written, and the relaxed commits that waited for it, and answers.
     fn publish(&self, work: &Work, ceiling: Option<Revision>, mut answers: Vec<Answer>) {
-        let now = self.shared.now();
-        let mut core = self.shared.core.write();
+        let now = self.now();
+        let mut core = self.core.write();
         core.ceiling = ceiling.unwrap_or(core.ceiling);
         for part in work.items.iter().flat_map(|item| &item.parts) {
             core.gaps.note(part.clone());
         }
         let through = work.items.iter().map(|item| item.revision).max().unwrap_or_default();
         let written = core.state.publish(through, now);
-        let (relaxed_through, relaxed_answers) = self.shared.queue.take_relaxed_answers();
+        let (relaxed_through, relaxed_answers) = self.queue.take_relaxed_answers();
         let relaxed = relaxed_through.map(|through| core.state.publish(through, now)).unwrap_or_default();
         answers.extend(relaxed_answers);
         for published in [&written, &relaxed] {
             if !published.dropped.is_empty() {
-                self.shared.supersede(&core, &published.dropped);
+                self.supersede(&core, &published.dropped);
             }
         }
         drop(core);
@@ -104,27 +127,13 @@ impl Writer {
     }
 }
 
-impl Shared {
-    /// No more writes; reads go on.
-    fn fail(&self, failure: &str) {
-        tracing::error!(failure, "the storage failed; the store accepts no more writes");
-        let mut core = self.core.write();
-        core.failure = Some(failure.to_owned());
-        core.state.abandon();
-        drop(core);
-        for answer in self.queue.take_all_answers() {
-            let _ = answer.send(Err(failure.to_owned()));
-        }
-    }
-}
-
 /// Marks the end of the writer, also where it panics: nobody waits for it in vain.
 struct EndGuard(Arc<Shared>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the store's writer panicked");
+            self.0.refuse("the store's writer panicked");
         }
         let wakeups = {
             let mut core = self.0.core.write();

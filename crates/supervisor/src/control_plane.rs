@@ -169,7 +169,7 @@ async fn report_store(store: Arc<EmbeddedStore>, board: StatusBoard, shutdown: C
             None => status.running(),
             Some(why) => {
                 let advice = "reads go on, writes are refused, nothing acknowledged is lost; mend the disk (or free \
-                              space on it) and start kedge again";
+                              space on it), and writes go on by themselves";
                 status.degraded("StorageFailed", format!("{why}: {advice}"));
             }
         }
