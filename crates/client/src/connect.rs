@@ -1,11 +1,17 @@
-//! How a client comes about, and what its failures mean.
+//! How a client comes about: inside the process, or over HTTPS from a kubeconfig.
+//!
+//! Invariant: no request and no watch waits for ever on a server that is gone without a word.
 
-use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::{BoxError, Service};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A watch brings a bookmark every minute or so; one that is silent for longer than two has lost its server.
+const READ_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +33,9 @@ pub enum ConnectError {
 pub async fn client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
     let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(ConnectError::Client)
 }
 
@@ -41,50 +49,4 @@ where
     B::Error: Into<BoxError>,
 {
     Client::new(service, "default")
-}
-
-/// What kind of failure keeps a client from the API server; each is mended differently.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailureCause {
-    /// Nothing listens there.
-    ConnectionRefused,
-    /// The name does not resolve.
-    NoSuchHost,
-    /// The certificate or the protocol is wrong.
-    Tls,
-    /// No answer in time.
-    Timeout,
-    /// The server answered with an error.
-    Status(u16),
-    /// Anything else.
-    Other,
-}
-
-/// Finds the cause in the chain of an error.
-pub fn classify(error: &kube::Error) -> FailureCause {
-    if let kube::Error::Api(status) = error {
-        return FailureCause::Status(status.code);
-    }
-    let mut link: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(current) = link {
-        if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => return FailureCause::ConnectionRefused,
-                std::io::ErrorKind::TimedOut => return FailureCause::Timeout,
-                _ => {}
-            }
-        }
-        let text = current.to_string();
-        if text.contains("lookup address") || text.contains("Name or service not known") {
-            return FailureCause::NoSuchHost;
-        }
-        if text.contains("certificate") || text.contains("tls") {
-            return FailureCause::Tls;
-        }
-        if text.contains("timed out") || text.contains("deadline has elapsed") {
-            return FailureCause::Timeout;
-        }
-        link = current.source();
-    }
-    FailureCause::Other
 }

@@ -21,7 +21,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::connect::classify;
+use crate::failure::{FailureCause, classify, of_status};
+use crate::failure_log::FailureLog;
 
 /// What an informer selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -72,18 +73,24 @@ type Running = HashMap<(TypeId, InformerOptions), Box<dyn Any + Send + Sync>>;
 pub struct Informers {
     client: Client,
     shutdown: CancellationToken,
+    failures: FailureLog,
     running: Arc<Mutex<Running>>,
 }
 
 impl Informers {
     /// No informer runs yet; each starts when it is first asked for and ends with `shutdown`.
     pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        Self { client, shutdown, running: Arc::default() }
+        Self { client, shutdown, failures: FailureLog::default(), running: Arc::default() }
     }
 
     /// The client that the informers use.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Where failures of that client are told, for others that use it.
+    pub fn failures(&self) -> &FailureLog {
+        &self.failures
     }
 
     /// The informer for all objects of a kind. Must be called inside a tokio runtime.
@@ -104,7 +111,8 @@ impl Informers {
         let mut running = self.running.lock();
         let entry = running.entry((TypeId::of::<K>(), options.clone())).or_insert_with(|| {
             let informer = Informer::<K>::idle();
-            tokio::spawn(follow(self.client.clone(), options, informer.clone(), self.shutdown.clone()));
+            let (client, failures) = (self.client.clone(), self.failures.clone());
+            tokio::spawn(follow(client, options, informer.clone(), failures, self.shutdown.clone()));
             Box::new(informer)
         });
         entry.downcast_ref::<Informer<K>>().expect("the entry's type is its key").clone()
@@ -318,8 +326,13 @@ impl<K> Subscription<K> {
     }
 }
 
-async fn follow<K>(client: Client, options: InformerOptions, informer: Informer<K>, shutdown: CancellationToken)
-where
+async fn follow<K>(
+    client: Client,
+    options: InformerOptions,
+    informer: Informer<K>,
+    failures: FailureLog,
+    shutdown: CancellationToken,
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
 {
@@ -342,7 +355,7 @@ where
     let mut stream = std::pin::pin!(watcher::watcher(api, config));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut listed = HashSet::new();
-    let mut last_cause = None;
+    let what = format!("watch {}", K::plural(&K::DynamicType::default()));
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -353,15 +366,20 @@ where
                 // `Init` only says that a list is about to be tried.
                 if !matches!(event, Event::Init) {
                     backoff.reset();
-                    last_cause = None;
+                    failures.succeeded(&what);
                 }
                 absorb(&informer, event, &mut listed);
             }
             Some(Err(error)) => {
-                report(&K::plural(&K::DynamicType::default()), &error, &mut last_cause);
+                match cause(&error) {
+                    // The server no longer has the history to go on from: the next list brings everything.
+                    FailureCause::Status(410) => tracing::debug!(what, "a watch starts over"),
+                    cause => failures.failed_by(&what, cause, &error),
+                }
                 tokio::select! {
                     () = shutdown.cancelled() => return,
                     () = tokio::time::sleep(backoff.next_delay()) => {}
+                    () = failures.reached_again() => backoff.reset(),
                 }
             }
             None => return,
@@ -387,23 +405,13 @@ fn absorb<K: Resource + Clone>(informer: &Informer<K>, event: Event<K>, listed: 
     }
 }
 
-/// One line for each cause, not one for each attempt.
-fn report(resource: &str, error: &watcher::Error, last_cause: &mut Option<String>) {
-    let cause = match error {
+fn cause(error: &watcher::Error) -> FailureCause {
+    match error {
         watcher::Error::InitialListFailed(source)
         | watcher::Error::WatchStartFailed(source)
-        | watcher::Error::WatchFailed(source) => format!("{:?}", classify(source)),
-        watcher::Error::WatchError(status) => format!("watch error {}", status.code),
-        other => other.to_string(),
-    };
-    if last_cause.as_ref() != Some(&cause) {
-        tracing::warn!(
-            resource,
-            cause,
-            error = error as &dyn std::error::Error,
-            "failed to watch; retrying with back-off"
-        );
-        *last_cause = Some(cause);
+        | watcher::Error::WatchFailed(source) => classify(source),
+        watcher::Error::WatchError(status) => of_status(status.code),
+        watcher::Error::NoResourceVersion => FailureCause::Other,
     }
 }
 

@@ -6,14 +6,18 @@
 mod backoff;
 mod connect;
 mod events;
+mod failure;
+mod failure_log;
 mod informer;
 mod leader;
 mod queue;
 mod selector;
 
 pub use backoff::Backoff;
-pub use connect::{ConnectError, FailureCause, classify, client_from_kubeconfig, client_from_service};
+pub use connect::{ConnectError, client_from_kubeconfig, client_from_service};
 pub use events::{EventType, Recorder, object_reference};
+pub use failure::{FailureCause, classify};
+pub use failure_log::FailureLog;
 pub use informer::{Change, Informer, InformerOptions, Informers, object_key};
 pub use leader::{LeaderConfig, LeaderElector, LeaderError};
 pub use queue::Queue;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kedge_client::Informer;
+use kedge_client::{FailureLog, Informer};
 use kedge_cri::Runtime;
 use kedge_meta::Clock;
 use kedge_volumes::{Objects, Volumes};
@@ -39,6 +39,8 @@ pub(crate) struct Agent {
     pub(crate) services: Informer<Service>,
     pub(crate) states: RuntimeCache,
     pub(crate) statuses: StatusWriter,
+    /// What is said when the API server does not answer.
+    pub(crate) failures: FailureLog,
     pub(crate) probes: ProbeResults,
     pub(crate) cgroups: Cgroups,
     /// What each pod was granted, for resizes in place.

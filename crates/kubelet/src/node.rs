@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeCondition, NodeStatus};
-use kedge_client::{Backoff, EventType, FailureCause, Informer, classify};
+use kedge_client::{Backoff, EventType, Informer};
 use kedge_meta::{ComponentStatus, ObjectKey};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -23,6 +23,8 @@ use crate::machine;
 pub(crate) use conditions::Health;
 pub(crate) use lease::renew_lease;
 
+const REPORT: &str = "report the status of the node";
+const REGISTER: &str = "register the node";
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 const REPORT_AT_LEAST_EVERY: Duration = Duration::from_secs(300);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +45,6 @@ pub(crate) struct NodeReporter {
     /// The last status that the API took.
     pub(crate) reported: Option<(NodeStatus, Instant)>,
     pub(crate) runtime_version: String,
-    pub(crate) last_cause: Option<FailureCause>,
     /// The range of pod addresses that the runtime knows.
     pub(crate) passed_cidr: Option<String>,
 }
@@ -60,9 +61,9 @@ impl NodeReporter {
             *self.agent.network.lock() = health.network.clone();
             let ready = health.not_ready().is_none();
             if let Err(error) = self.report(&health).await {
-                self.tell(&error, "failed to report the node's status");
+                self.tell(&error, REPORT);
             } else {
-                self.last_cause = None;
+                self.agent.failures.succeeded(REPORT);
                 match health.not_ready() {
                     None => self.component.running(),
                     Some(message) => self.component.degraded("KubeletNotReady", message),
@@ -70,7 +71,7 @@ impl NodeReporter {
             }
             // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
             let pause = if ready { CHECK_EVERY } else { Duration::from_millis(250) };
-            tokio::time::sleep(pause).await;
+            self.pause(pause).await;
         }
     }
 
@@ -88,13 +89,9 @@ impl NodeReporter {
         }
     }
 
-    fn tell(&mut self, error: &kube::Error, what: &str) {
-        let cause = classify(error);
-        if self.last_cause != Some(cause) {
-            tracing::warn!(?cause, error = error as &dyn std::error::Error, "{what}; retrying");
-            self.component.degraded("ApiServerUnavailable", format!("{what}: {error}"));
-            self.last_cause = Some(cause);
-        }
+    fn tell(&self, error: &kube::Error, what: &str) {
+        let cause = self.agent.failures.failed(what, error);
+        self.component.degraded("ApiServerUnavailable", format!("failed to {what} ({cause}): {error}"));
     }
 
     async fn register(&mut self) {
@@ -104,11 +101,17 @@ impl NodeReporter {
             *self.agent.network.lock() = health.network.clone();
             let status = self.status(&health, None).await;
             match self.try_register(status).await {
-                Ok(()) => return,
-                Err(error) => self.tell(&error, "failed to register the node"),
+                Ok(()) => return self.agent.failures.succeeded(REGISTER),
+                Err(error) => self.tell(&error, REGISTER),
             }
-            tokio::time::sleep(backoff.next_delay()).await;
+            self.pause(backoff.next_delay()).await;
         }
+    }
+
+    /// Waits, but no longer than the API server is away: it is told first what became of its node.
+    async fn pause(&self, longest: Duration) {
+        // It may time out, which is what it waits for at most.
+        let _ = tokio::time::timeout(longest, self.agent.failures.reached_again()).await;
     }
 
     async fn try_register(&mut self, status: NodeStatus) -> Result<(), kube::Error> {

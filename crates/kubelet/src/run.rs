@@ -107,7 +107,6 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         component: component.clone(),
         reported: None,
         runtime_version: String::new(),
-        last_cause: None,
         passed_cidr: None,
     };
     let work = async {
@@ -145,7 +144,8 @@ fn new_agent(config: Config, mut deps: Deps, shutdown: &CancellationToken) -> Ag
         volumes: Arc::new(volumes),
         services: deps.informers.all::<Service>(),
         states: RuntimeCache::new(deps.runtime.clone()),
-        statuses: StatusWriter::start(deps.client, shutdown),
+        statuses: StatusWriter::start(deps.client, deps.informers.failures().clone(), shutdown),
+        failures: deps.informers.failures().clone(),
         probes: ProbeResults::default(),
         cgroups: Cgroups::detect(config.cgroup_driver),
         allocations: Allocations::new(config.root_dir.join("pods")),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kedge_client::{Backoff, FailureCause, Queue, classify};
+use kedge_client::{Backoff, FailureLog, Queue};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::spec;
 use crate::status::status_patch;
 
+const WHAT: &str = "write the status of a pod";
 const WRITERS: usize = 4;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(3);
@@ -44,7 +45,7 @@ struct Inner {
     entries: Mutex<HashMap<String, Entry>>,
     /// Mirrors that were seen before their static pod had a status.
     early_mirrors: Mutex<HashMap<String, (Target, PodStatus)>>,
-    last_cause: Mutex<Option<FailureCause>>,
+    failures: FailureLog,
 }
 
 /// Cheap to clone.
@@ -55,14 +56,9 @@ pub(crate) struct StatusWriter {
 
 impl StatusWriter {
     /// Starts the tasks that write; they end with `shutdown`.
-    pub(crate) fn start(client: Client, shutdown: &CancellationToken) -> Self {
-        let inner = Inner {
-            client,
-            queue: Queue::new(),
-            entries: Mutex::default(),
-            early_mirrors: Mutex::default(),
-            last_cause: Mutex::default(),
-        };
+    pub(crate) fn start(client: Client, failures: FailureLog, shutdown: &CancellationToken) -> Self {
+        let inner =
+            Inner { client, queue: Queue::new(), entries: Mutex::default(), early_mirrors: Mutex::default(), failures };
         let writer = Self { inner: Arc::new(inner) };
         for _ in 0..WRITERS {
             let (writer, shutdown) = (writer.clone(), shutdown.clone());
@@ -140,32 +136,18 @@ impl StatusWriter {
         loop {
             let uid = self.inner.queue.next().await;
             if let Err(error) = self.write(&uid).await {
-                self.report(&error);
+                self.inner.failures.failed(WHAT, &error);
                 let delay = self.inner.entries.lock().get_mut(&uid).map(|entry| entry.backoff.next_delay());
                 if let Some(delay) = delay {
                     self.inner.queue.add_after(uid.clone(), delay);
                 }
             } else {
-                *self.inner.last_cause.lock() = None;
+                self.inner.failures.succeeded(WHAT);
                 if let Some(entry) = self.inner.entries.lock().get_mut(&uid) {
                     entry.backoff.reset();
                 }
             }
             self.inner.queue.done(&uid);
-        }
-    }
-
-    /// One line for each cause, not one for each attempt.
-    fn report(&self, error: &kube::Error) {
-        let cause = classify(error);
-        let mut last = self.inner.last_cause.lock();
-        if *last != Some(cause) {
-            tracing::warn!(
-                ?cause,
-                error = error as &dyn std::error::Error,
-                "failed to write a pod's status; retrying with back-off"
-            );
-            *last = Some(cause);
         }
     }
 
@@ -253,7 +235,7 @@ mod tests {
             }
         });
         let shutdown = CancellationToken::new();
-        let writer = StatusWriter::start(kedge_client::client_from_service(service), &shutdown);
+        let writer = StatusWriter::start(kedge_client::client_from_service(service), FailureLog::default(), &shutdown);
         let text = b"apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: b}]}\n";
         let path = std::path::Path::new("/a");
         let pod = manifest::parse(path, text, "n", jiff::Timestamp::UNIX_EPOCH).unwrap();

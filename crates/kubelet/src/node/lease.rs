@@ -16,6 +16,7 @@ use kube::{Api, Client};
 use super::in_time;
 use crate::agent::Agent;
 
+const WHAT: &str = "renew the lease of the node";
 const NAMESPACE: &str = "kube-node-lease";
 const DURATION_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
@@ -27,11 +28,12 @@ pub(crate) async fn renew_lease(agent: Arc<Agent>, client: Client, nodes: Inform
     loop {
         match renew(&agent, &leases, &nodes).await {
             Ok(()) => {
+                agent.failures.succeeded(WHAT);
                 backoff.reset();
                 tokio::time::sleep(RENEW_EVERY).await;
             }
             Err(error) => {
-                tracing::debug!(%error, "failed to renew the node's lease");
+                agent.failures.failed(WHAT, &error);
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }
