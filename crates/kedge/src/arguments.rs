@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Down(DownFlags),
     /// Show what every component does.
     Status(StatusFlags),
+    /// Run the node agent alone, against any API server; also under the name `kubelet`.
+    Kubelet(Box<KubeletFlags>),
     /// Work with the images of the cluster's container runtime.
     Image(ImageFlags),
     /// Serve the small web application of the demo.
@@ -127,4 +129,107 @@ pub(crate) struct DemoAppFlags {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) listen: SocketAddr,
+}
+
+/// The command line under the name `kubelet`.
+#[derive(Debug, Parser)]
+#[command(name = "kubelet", version, about = "The node agent of kedge, with the flags of upstream's kubelet.")]
+pub(crate) struct KubeletArguments {
+    #[command(flatten)]
+    pub(crate) flags: KubeletFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KubeletFlags {
+    /// How to reach the API server, and as whom.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: PathBuf,
+    /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address of this node [default: that of the interface with the default route].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Name of this node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname_override: Option<String>,
+    /// Socket of the container runtime [default: unix:///run/containerd/containerd.sock].
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// Directory of pods, volumes and checkpoints.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub(crate) root_dir: PathBuf,
+    /// Directory in which a serving certificate is made where none is named.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
+    pub(crate) cert_dir: PathBuf,
+    /// Directory of static pods.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) pod_manifest_path: Option<PathBuf>,
+    /// Whether to create the Node object.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) register_node: Option<bool>,
+    /// Taints that the Node is registered with: <key>=<value>:<effect>,...
+    #[arg(long, value_name = "TAINTS")]
+    pub(crate) register_with_taints: Option<String>,
+    /// Labels that the Node is registered with: <key>=<value>,...
+    #[arg(long, value_name = "LABELS")]
+    pub(crate) node_labels: Option<String>,
+    /// Name servers of pods.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) cluster_dns: Option<Vec<IpAddr>>,
+    /// DNS domain of the cluster.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) cluster_domain: Option<String>,
+    /// Port of the kubelet's server.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// At most so many pods.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_pods: Option<u32>,
+    /// Who makes the cgroups of pods [default: what the runtime uses].
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub(crate) cgroup_driver: Option<CgroupDriver>,
+    /// Resolver configuration of the node.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resolv_conf: Option<PathBuf>,
+    /// Serving certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert_file: Option<PathBuf>,
+    /// Key of the serving certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_private_key_file: Option<PathBuf>,
+    /// Authority of the client certificates of those who ask.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca_file: Option<PathBuf>,
+    /// How much is logged: 2 and more is information, 4 and more is for finding faults. `KEDGE_LOG` wins.
+    #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) v: u8,
+}
+
+/// The names of cgroup drivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupDriver {
+    /// The kubelet writes the file system itself.
+    Cgroupfs,
+    /// systemd makes slices.
+    Systemd,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kubelets_flags_are_upstreams() {
+        let line = "kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml \
+                    --container-runtime-endpoint=unix:///run/containerd/containerd.sock --node-ip=192.0.2.1 \
+                    --register-node=false --hostname-override=n --cluster-dns=10.96.0.10,10.96.0.11 -v=2";
+        let flags = KubeletArguments::try_parse_from(line.split_whitespace()).unwrap().flags;
+        assert_eq!(flags.register_node, Some(false));
+        assert_eq!(flags.cluster_dns.unwrap().len(), 2);
+        assert_eq!((flags.v, flags.hostname_override.as_deref()), (2, Some("n")));
+        let bare = KubeletArguments::try_parse_from(["kubelet", "--kubeconfig", "k", "--register-node"]).unwrap();
+        assert_eq!(bare.flags.register_node, Some(true));
+        assert!(KubeletArguments::try_parse_from(["kubelet"]).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod demo_app;
 pub(crate) mod down;
 pub(crate) mod image;
+pub(crate) mod kubelet;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod version;

@@ -9,14 +9,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, KubeletArguments};
 
 fn main() -> ExitCode {
     // The sandbox image is this binary under another name; it must start without a runtime, in next to no memory.
-    if pause::is_asked_for() {
+    if called("pause") {
         return pause::run();
     }
-    let arguments = Arguments::parse();
+    let command = command();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .max_blocking_threads(16)
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run(arguments));
+    let result = runtime.block_on(run(command));
     // Whatever still blocks (a hung mount, say) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     match result {
@@ -41,11 +41,26 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    match arguments.command {
+/// The binary also answers to upstream's names of its components.
+fn command() -> Command {
+    match called("kubelet") {
+        true => Command::Kubelet(Box::new(KubeletArguments::parse().flags)),
+        false => Arguments::parse().command,
+    }
+}
+
+/// Whether this process was started under a name.
+fn called(name: &str) -> bool {
+    let own = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&own).file_name().is_some_and(|own| own == name)
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Up(flags) => commands::up::run(flags).await,
         Command::Down(flags) => commands::down::run(flags).await,
         Command::Status(flags) => commands::status::run(flags).await,
+        Command::Kubelet(flags) => commands::kubelet::run(*flags).await,
         Command::Image(flags) => commands::image::run(flags).await,
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
         Command::Version => commands::version::run(),

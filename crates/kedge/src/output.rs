@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kedge_supervisor::Progress;
+use tracing_subscriber::EnvFilter;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
@@ -107,11 +108,8 @@ pub(crate) fn seconds(time: Duration) -> String {
 }
 
 /// Logs go to standard error, around the spinners. `KEDGE_LOG` filters them (`info`, `kedge_kubelet=debug`, ...).
-/// The client library's own line for every failed connection is left out: informers say the cause once.
 pub(crate) fn start_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KEDGE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube_client=off"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AroundBars);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(|| AroundBars);
     // A second subscriber can only come from a second call, which has nothing to add.
     let _ = match json {
         true => builder.json().try_init(),
@@ -124,6 +122,22 @@ pub(crate) fn start_container_log() {
     let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stdout);
     // As above.
     let _ = builder.with_ansi(false).with_target(false).try_init();
+}
+
+/// Plain lines for a service, from `level` on where `KEDGE_LOG` says nothing.
+pub(crate) fn start_logging_at(level: &str) {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr);
+    // As above.
+    let _ = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init();
+}
+
+/// The client library's own line for every failed connection is left out, unless somebody asks for it: the cause is
+/// told once by those who use it.
+fn filter(level: &str) -> EnvFilter {
+    let asked = std::env::var("KEDGE_LOG").ok().filter(|asked| !asked.trim().is_empty());
+    let asked = asked.unwrap_or_else(|| level.to_owned());
+    let quiet = if asked.contains("kube_client") { asked.clone() } else { format!("{asked},kube_client=off") };
+    EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new(format!("{level},kube_client=off")))
 }
 
 struct AroundBars;

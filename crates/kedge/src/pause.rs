@@ -5,12 +5,6 @@ use std::process::ExitCode;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-/// Whether this process was started as `pause`.
-pub(crate) fn is_asked_for() -> bool {
-    let name = std::env::args_os().next().unwrap_or_default();
-    std::path::Path::new(&name).file_name().is_some_and(|name| name == "pause")
-}
-
 /// Waits for SIGINT or SIGTERM.
 pub(crate) fn run() -> ExitCode {
     let mut signals = SigSet::empty();

@@ -13,7 +13,7 @@ pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
 pub use cluster::{ClusterNames, ClusterPki};
 pub use file::write_private;
 pub use kubeconfig::{KubeconfigEntry, default_kubeconfig_path, merge_kubeconfig, remove_from_kubeconfig};
-pub use tls::{client_config, server_config};
+pub use tls::{client_config, server_config, server_config_without_client_certificates};
 
 use std::path::PathBuf;
 

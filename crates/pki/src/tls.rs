@@ -29,6 +29,19 @@ pub fn server_config(identity: &Identity, client_authority_pem: &str) -> Result<
     Ok(config)
 }
 
+/// A server that asks for no client certificates: whoever comes shows a token, or nothing.
+pub fn server_config_without_client_certificates(identity: &Identity) -> Result<ServerConfig, PkiError> {
+    let (chain, key) = parse(identity)?;
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::Tls(error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
 /// A client that trusts `authority_pem` and shows `identity`.
 pub fn client_config(identity: &Identity, authority_pem: &str) -> Result<ClientConfig, PkiError> {
     let (chain, key) = parse(identity)?;

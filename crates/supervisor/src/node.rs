@@ -119,14 +119,14 @@ fn cni_plugins() -> Result<PathBuf, Error> {
 }
 
 /// What the machine's containerd says of its own configuration.
-struct RuntimeSettings {
-    cgroup_driver: CgroupDriver,
+pub(crate) struct RuntimeSettings {
+    pub(crate) cgroup_driver: CgroupDriver,
     sandbox_image: Option<String>,
     snapshotter: Option<String>,
 }
 
 impl RuntimeSettings {
-    async fn ask(runtime: &Runtime) -> Result<Self, Error> {
+    pub(crate) async fn ask(runtime: &Runtime) -> Result<Self, Error> {
         let status = runtime.status(true).await?;
         let config = status.info.get("config").and_then(|text| serde_json::from_str::<Value>(text).ok());
         let config = config.unwrap_or_default();

@@ -102,7 +102,7 @@ pub async fn start(
 }
 
 /// Keeps an idle process small: code that only the start needed goes once, free heap every minute.
-async fn give_memory_back(shutdown: CancellationToken) {
+pub(crate) async fn give_memory_back(shutdown: CancellationToken) {
     let mut pause = SETTLED_AFTER;
     loop {
         tokio::select! {

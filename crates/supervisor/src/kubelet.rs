@@ -1,0 +1,279 @@
+//! The kubelet as a process of its own: a kubeconfig, flags and upstream's configuration file in, the node agent out.
+//!
+//! The node agent is the same as in `kedge up`. Invariants: flags win over the file, the file over defaults; it waits for
+//! the runtime and for the API server, whatever comes first.
+
+mod file;
+mod flags;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Taint;
+use kedge_client::{Backoff, Client, Informers, client_from_kubeconfig};
+use kedge_cri::Runtime;
+use kedge_kubelet::{CgroupDriver, Config, Deps, ImageGc};
+use kedge_lifecycle::{InstanceLock, find_node_ip, hostname};
+use kedge_meta::{Clock, Quantity, StatusBoard, SystemClock};
+use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Error;
+use crate::node::RuntimeSettings;
+use crate::start::give_memory_back;
+use file::KubeletFile;
+
+const DEFAULT_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
+
+/// What the kubelet was asked for. Absent means: what the configuration file says, else the default.
+#[derive(Debug, Clone)]
+pub struct KubeletOptions {
+    /// How to reach the API server, and as whom.
+    pub kubeconfig: PathBuf,
+    /// A file with a `KubeletConfiguration`.
+    pub config: Option<PathBuf>,
+    /// The node's address; found where absent.
+    pub node_ip: Option<IpAddr>,
+    /// The node's name; the host's where absent.
+    pub hostname_override: Option<String>,
+    /// The container runtime's socket.
+    pub container_runtime_endpoint: Option<String>,
+    /// Pods, volumes and checkpoints.
+    pub root_dir: PathBuf,
+    /// Where a serving certificate is made, where none is named.
+    pub cert_dir: PathBuf,
+    /// Static pods.
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Whether to create the Node object.
+    pub register_node: Option<bool>,
+    /// Taints that the Node is registered with, as `key=value:effect,...`.
+    pub register_with_taints: Option<String>,
+    /// Labels that the Node is registered with, as `key=value,...`.
+    pub node_labels: Option<String>,
+    /// Overrides of single fields of the configuration file.
+    pub overrides: KubeletOverrides,
+}
+
+/// Flags that upstream keeps beside the same field of the configuration file.
+#[derive(Debug, Clone, Default)]
+pub struct KubeletOverrides {
+    /// Name servers of pods.
+    pub cluster_dns: Option<Vec<IpAddr>>,
+    /// The cluster's DNS domain.
+    pub cluster_domain: Option<String>,
+    /// The port of the kubelet's server.
+    pub port: Option<u16>,
+    /// At most so many pods.
+    pub max_pods: Option<u32>,
+    /// Who makes the cgroups of pods.
+    pub cgroup_driver: Option<CgroupDriver>,
+    /// The node's resolver configuration.
+    pub resolv_conf: Option<PathBuf>,
+    /// The serving certificate.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Who signs the certificates of those who ask.
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// Runs the kubelet until `shutdown`. Containers go on after its end.
+pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -> Result<(), Error> {
+    let file = read_file(options.config.as_deref())?;
+    let lock_file = options.root_dir.join("kubelet.lock");
+    let _lock = InstanceLock::take(&options.root_dir, &lock_file)?;
+    let mut config = config(&options, &file)?;
+    let tls = server_tls(&options, &file, &config)?;
+    let client = client(&options.kubeconfig).await?;
+    let endpoint = options.container_runtime_endpoint.clone().or(file.container_runtime_endpoint.clone());
+    let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+    let runtime = Runtime::connect_lazy(&endpoint)?;
+    let asked = options.overrides.cgroup_driver.or(file.cgroup_driver);
+    let Some(driver) = cgroup_driver(&runtime, asked, &shutdown).await else { return Ok(()) };
+    config.cgroup_driver = driver;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let deps = Deps {
+        informers: Informers::new(client.clone(), shutdown.clone()),
+        client,
+        runtime,
+        status: StatusBoard::new(clock.clone()),
+        clock,
+        server_tls: Some(Arc::new(tls)),
+        network_ready: None,
+    };
+    tokio::spawn(give_memory_back(shutdown.clone()));
+    let run = kedge_kubelet::run(config, deps, shutdown).await;
+    run.map_err(|error| Error::Component { component: "kubelet", why: chain(&error) })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn read_file(path: Option<&Path>) -> Result<KubeletFile, Error> {
+    let Some(path) = path else { return Ok(KubeletFile::default()) };
+    let wrong = |why: String| Error::Flag { flag: "--config", value: path.display().to_string(), why };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let file = KubeletFile::parse(&text).map_err(wrong)?;
+    let unused = file.unused();
+    if !unused.is_empty() {
+        tracing::warn!(fields = unused.join(", "), "fields of the configuration file have no effect");
+    }
+    Ok(file)
+}
+
+async fn client(kubeconfig: &Path) -> Result<Client, Error> {
+    client_from_kubeconfig(kubeconfig).await.map_err(|error| Error::Flag {
+        flag: "--kubeconfig",
+        value: kubeconfig.display().to_string(),
+        why: chain(&error),
+    })
+}
+
+/// What the runtime uses, where nobody said; it is waited for. `None` where `shutdown` came first.
+async fn cgroup_driver(
+    runtime: &Runtime,
+    asked: Option<CgroupDriver>,
+    shutdown: &CancellationToken,
+) -> Option<CgroupDriver> {
+    if let Some(driver) = asked {
+        return Some(driver);
+    }
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut told = false;
+    loop {
+        match RuntimeSettings::ask(runtime).await {
+            Ok(settings) => return Some(settings.cgroup_driver),
+            Err(error) if !told => tracing::warn!(error = chain(&error), "waiting for the container runtime"),
+            Err(_) => {}
+        }
+        told = true;
+        shutdown.run_until_cancelled(tokio::time::sleep(backoff.next_delay())).await?;
+    }
+}
+
+fn config(options: &KubeletOptions, file: &KubeletFile) -> Result<Config, Error> {
+    let default = Config::default();
+    let node_name = match &options.hostname_override {
+        Some(name) => name.clone(),
+        None => hostname()?,
+    };
+    if !kedge_meta::is_dns1123_subdomain(&node_name) {
+        let why = "a node name has lower-case letters, digits, `-` and `.` only".to_owned();
+        return Err(Error::Flag { flag: "--hostname-override", value: node_name, why });
+    }
+    let node_ip = match options.node_ip {
+        Some(address) => address,
+        None => find_node_ip()?,
+    };
+    let flags = &options.overrides;
+    let (node_labels, taints) = marks(options, file)?;
+    Ok(Config {
+        node_name,
+        node_ip,
+        root_dir: options.root_dir.clone(),
+        pod_logs_dir: file.pod_logs_dir.clone().unwrap_or(default.pod_logs_dir),
+        // No static pods unless a directory is named: upstream's own default.
+        static_pod_path: options.pod_manifest_path.clone().or_else(|| file.static_pod_path.clone()),
+        cluster_dns: flags.cluster_dns.clone().or_else(|| file.cluster_dns.clone()).unwrap_or_default(),
+        cluster_domain: flags
+            .cluster_domain
+            .clone()
+            .or_else(|| file.cluster_domain.clone())
+            .unwrap_or(default.cluster_domain),
+        port: flags.port.or(file.port).unwrap_or(default.port),
+        max_pods: flags.max_pods.or(file.max_pods).unwrap_or(default.max_pods),
+        register_node: options.register_node.or(file.register_node).unwrap_or(default.register_node),
+        node_labels,
+        taints,
+        resolv_conf: resolv_conf(options, file).or(default.resolv_conf),
+        image_gc: ImageGc {
+            high_threshold_percent: file
+                .image_gc_high_threshold_percent
+                .unwrap_or(default.image_gc.high_threshold_percent),
+            low_threshold_percent: file
+                .image_gc_low_threshold_percent
+                .unwrap_or(default.image_gc.low_threshold_percent),
+        },
+        pod_cidr: file.pod_cidr.clone().filter(|cidr| !cidr.is_empty()),
+        container_log_max_bytes: log_bytes(file)?.unwrap_or(default.container_log_max_bytes),
+        container_log_max_files: file.container_log_max_files.unwrap_or(default.container_log_max_files),
+        max_parallel_image_pulls: file.max_parallel_image_pulls.unwrap_or(default.max_parallel_image_pulls),
+        ..Config::default()
+    })
+}
+
+/// The labels and taints of the Node.
+fn marks(options: &KubeletOptions, file: &KubeletFile) -> Result<(BTreeMap<String, String>, Vec<Taint>), Error> {
+    let wrong = |flag, value: &str, why| Error::Flag { flag, value: value.to_owned(), why };
+    let labels = options.node_labels.as_deref().unwrap_or_default();
+    let labels = flags::labels(labels).map_err(|why| wrong("--node-labels", labels, why))?;
+    let taints = match options.register_with_taints.as_deref() {
+        Some(text) => flags::taints(text).map_err(|why| wrong("--register-with-taints", text, why))?,
+        None => file.register_with_taints.clone().unwrap_or_default(),
+    };
+    Ok((labels, taints))
+}
+
+fn resolv_conf(options: &KubeletOptions, file: &KubeletFile) -> Option<PathBuf> {
+    options.overrides.resolv_conf.clone().or_else(|| file.resolv_conf.clone())
+}
+
+fn log_bytes(file: &KubeletFile) -> Result<Option<u64>, Error> {
+    let Some(text) = &file.container_log_max_size else { return Ok(None) };
+    let parsed = text.parse::<Quantity>().ok().and_then(|quantity| u64::try_from(quantity.units()).ok());
+    let why = || "a quantity like 10Mi is expected".to_owned();
+    let wrong = || Error::Flag { flag: "containerLogMaxSize", value: text.clone(), why: why() };
+    parsed.map(Some).ok_or_else(wrong)
+}
+
+/// The server's certificate: the named one, else one that the kubelet signs itself, as upstream does.
+fn server_tls(options: &KubeletOptions, file: &KubeletFile, config: &Config) -> Result<rustls::ServerConfig, Error> {
+    let flags = &options.overrides;
+    let certificate = flags.tls_cert_file.clone().or_else(|| file.tls_cert_file.clone());
+    let key = flags.tls_private_key_file.clone().or_else(|| file.tls_private_key_file.clone());
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Identity {
+            certificate_pem: read("--tls-cert-file", &certificate)?,
+            key_pem: read("--tls-private-key-file", &key)?,
+        },
+        (None, None) => own_identity(&options.cert_dir, config)?,
+        (certificate, _) => {
+            let why = "--tls-cert-file and --tls-private-key-file belong together".to_owned();
+            let value = certificate.map(|path| path.display().to_string()).unwrap_or_default();
+            return Err(Error::Flag { flag: "--tls-cert-file", value, why });
+        }
+    };
+    let authority = flags.client_ca_file.clone().or_else(|| file.authentication.x509.client_ca_file.clone());
+    let mut tls = match authority {
+        Some(path) => kedge_pki::server_config(&identity, &read("--client-ca-file", &path)?)?,
+        None => kedge_pki::server_config_without_client_certificates(&identity)?,
+    };
+    // Exec and port-forward upgrade HTTP/1.1 connections.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+fn own_identity(cert_dir: &Path, config: &Config) -> Result<Identity, Error> {
+    std::fs::create_dir_all(cert_dir).map_err(|error| Error::Flag {
+        flag: "--cert-dir",
+        value: cert_dir.display().to_string(),
+        why: error.to_string(),
+    })?;
+    let authority = CertificateAuthority::ensure(cert_dir, "kubelet-ca", &format!("{}-ca", config.node_name))?;
+    let names = vec![config.node_name.clone()];
+    let request = LeafRequest::server(&config.node_name, names, vec![config.node_ip]);
+    Ok(authority.ensure_leaf(cert_dir, "kubelet", &request)?)
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|error| Error::Flag {
+        flag,
+        value: path.display().to_string(),
+        why: error.to_string(),
+    })
+}
