@@ -108,6 +108,8 @@ impl Manager {
                 Some(uid) = gone_workers.recv() => manager.worker_gone(&uid),
                 Some(uids) = changes.recv() => manager.wake(&uids),
                 _ = housekeeping.tick() => manager.housekeeping(),
+                // What could not be written meanwhile is written now, and not at the next turn.
+                () = agent.failures.reached_again() => manager.reconcile_mirrors(),
             }
         }
     }

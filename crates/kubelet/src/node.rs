@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::agent::Agent;
 use crate::machine;
 pub(crate) use conditions::Health;
+use lease::LONGEST_RETRY;
 pub(crate) use lease::renew_lease;
 
 const REPORT: &str = "report the status of the node";
@@ -95,7 +96,7 @@ impl NodeReporter {
     }
 
     async fn register(&mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+        let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_RETRY);
         loop {
             let health = self.health().await;
             *self.agent.network.lock() = health.network.clone();

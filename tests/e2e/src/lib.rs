@@ -6,9 +6,11 @@
 mod binary;
 mod host;
 mod kubectl;
+mod node_agent;
 mod wait;
 
 pub use binary::{busybox_image, kedge_binary};
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
+pub use node_agent::{Container, NodeAgent, addresses_below};
 pub use wait::eventually;

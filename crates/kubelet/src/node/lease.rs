@@ -20,11 +20,13 @@ const WHAT: &str = "renew the lease of the node";
 const NAMESPACE: &str = "kube-node-lease";
 const DURATION_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Short, because its success is what tells all others that the API server is back.
+pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(3);
 
 /// Renews the lease for ever.
 pub(crate) async fn renew_lease(agent: Arc<Agent>, client: Client, nodes: Informer<Node>) {
     let leases = Api::<Lease>::namespaced(client, NAMESPACE);
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+    let mut backoff = Backoff::new(Duration::from_millis(200), LONGEST_RETRY);
     loop {
         match renew(&agent, &leases, &nodes).await {
             Ok(()) => {
