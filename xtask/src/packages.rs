@@ -35,6 +35,7 @@ pub const BUILD: &[Need] = &[
 
 /// What the tests need beyond that.
 pub const TEST: &[Need] = &[
+    Need { package: "bird2", satisfied: || has_program("bird") },
     Need { package: "busybox-static", satisfied: || Path::new("/bin/busybox").exists() },
     Need { package: "curl", satisfied: || has_program("curl") },
     Need { package: "util-linux", satisfied: || has_program("nsenter") },
