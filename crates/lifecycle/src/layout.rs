@@ -64,6 +64,11 @@ impl Layout {
         self.root.join("images")
     }
 
+    /// Volumes of the class `local-path`.
+    pub fn local_path(&self) -> PathBuf {
+        self.root.join("local-path")
+    }
+
     /// CNI configuration, where Kedge runs its own containerd.
     pub fn cni_config(&self) -> PathBuf {
         self.root.join("cni").join("net.d")

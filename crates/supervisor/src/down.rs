@@ -68,6 +68,7 @@ fn delete(layout: &Layout) -> Result<(), Error> {
         layout.containerd(),
         layout.kubelet(),
         layout.images(),
+        layout.local_path(),
         layout.root().join("manifests"),
         layout.root().join("logs"),
         layout.root().join("cni"),

@@ -1,4 +1,4 @@
-//! The node: container runtime, images, network, kubelet, proxy, DNS.
+//! The node: container runtime, images, network, kubelet, proxy, DNS, local volumes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -153,6 +153,7 @@ pub(crate) fn start(
     start_proxy(plan, control_plane, components, shutdown);
     start_kubelet(plan, control_plane, prepared, components, shutdown)?;
     start_dns(plan, control_plane, components, shutdown);
+    start_local_path(plan, control_plane, components, shutdown);
     Ok(())
 }
 
@@ -270,6 +271,29 @@ fn start_dns(plan: &Plan, control_plane: &ControlPlane, components: &mut JoinSet
     components.spawn(async move {
         let result = kedge_dns::run(config, deps, token).await;
         ("kedge-dns", result.map_err(|error| error.to_string()))
+    });
+}
+
+/// The provisioner works as the volume controller does, whose rights are the ones it needs.
+fn start_local_path(
+    plan: &Plan,
+    control_plane: &ControlPlane,
+    components: &mut JoinSet<Ended>,
+    shutdown: &CancellationToken,
+) {
+    let config = kedge_local_path::Config { node_name: plan.node_name.clone(), root: plan.layout.local_path() };
+    let account = "system:serviceaccount:kube-system:persistent-volume-binder";
+    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+    let deps = kedge_local_path::Deps {
+        client: control_plane.client(account, &groups),
+        class_client: control_plane.informers.client().clone(),
+        informers: control_plane.informers.clone(),
+        status: control_plane.board.component("kedge-local-path"),
+    };
+    let token = shutdown.clone();
+    components.spawn(async move {
+        let result = kedge_local_path::run(config, deps, token).await;
+        ("kedge-local-path", result.map_err(|error| error.to_string()))
     });
 }
 
