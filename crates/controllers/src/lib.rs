@@ -4,6 +4,7 @@
 //! Not a scheduler, not a kubelet. Invariants: no controller acts before its caches are complete, none acts on a cache
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
+mod attach_detach;
 mod cluster_role_aggregation;
 mod config;
 mod cron_job;
@@ -43,6 +44,7 @@ mod taints;
 mod token_cleaner;
 mod ttl_after_finished;
 mod volume_binder;
+mod volume_expansion;
 mod volume_protection;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};

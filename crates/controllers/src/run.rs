@@ -125,6 +125,13 @@ static CONTROLLERS: &[Entry] = &[
         crate::volume_binder::start,
     ),
     entry(
+        "persistentvolume-attach-detach-controller",
+        "attachdetach-controller",
+        "attachdetach-controller",
+        crate::attach_detach::start,
+    ),
+    entry("persistentvolume-expander-controller", "expand-controller", "volume_expand", crate::volume_expansion::start),
+    entry(
         "endpointslice-mirroring-controller",
         "endpointslicemirroring-controller",
         "endpoint-slice-mirroring-controller",

@@ -53,7 +53,7 @@ pub(crate) fn start_volumes(mut starter: Starter<'_>) {
 }
 
 /// The claims that a pod names, its ephemeral volumes' ones included.
-fn claims_of(pod: &Pod) -> Vec<String> {
+pub(crate) fn claims_of(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     volumes

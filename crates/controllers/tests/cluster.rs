@@ -10,5 +10,6 @@ mod cluster {
     mod nodes;
     mod services;
     mod stateful;
+    mod storage;
     mod workloads;
 }

@@ -1,28 +1,28 @@
-//! Which volume a claim is bound to, and what state both are in.
+//! Which volume a claim is bound to.
 //!
 //! Pure. A claim gets the smallest volume that is large enough and of its class, modes and selector.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kedge_meta::Quantity;
 
 use crate::owners::{selector_of, selects};
 use crate::pods::name_of;
 
-pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-fn storage(
-    amounts: Option<&std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
-) -> Quantity {
+/// The amount of storage in a list of resources.
+pub(crate) fn storage(amounts: Option<&BTreeMap<String, ApiQuantity>>) -> Quantity {
     amounts.and_then(|amounts| amounts.get("storage")).and_then(|amount| amount.0.parse().ok()).unwrap_or_default()
 }
 
 /// The storage class of a claim; empty for none.
-pub(crate) fn class_of_claim(claim: &PersistentVolumeClaim) -> String {
+pub(super) fn class_of_claim(claim: &PersistentVolumeClaim) -> String {
     let annotated = claim.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION));
     let named = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     annotated.or(named).cloned().unwrap_or_default()
@@ -35,7 +35,7 @@ fn class_of_volume(volume: &PersistentVolume) -> String {
 }
 
 /// Whether a volume is reserved for a claim, by name or by uid as well.
-pub(crate) fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+pub(super) fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).is_some_and(|reference| {
         reference.name == claim.metadata.name
             && reference.namespace == claim.metadata.namespace
@@ -61,6 +61,7 @@ fn satisfies(
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let has_modes = wants.access_modes.iter().flatten().all(|wanted| modes.contains(wanted));
+    let attributes = |name: &Option<String>| name.clone().unwrap_or_default();
     let is_selected = match &wants.selector {
         None => true,
         Some(selector) => selector_of(Some(selector)).is_some_and(|selector| selects(&selector, &volume.metadata)),
@@ -68,14 +69,47 @@ fn satisfies(
     has_modes
         && is_selected
         && class_of_volume(volume) == class_of_claim(claim)
+        && attributes(&spec.volume_attributes_class_name) == attributes(&wants.volume_attributes_class_name)
         && mode(spec.volume_mode.as_ref()) == mode(wants.volume_mode.as_ref())
         && storage(spec.capacity.as_ref()) >= storage(requests)
 }
 
-/// The volume for a claim that names none.
-pub(crate) fn find_volume(
+/// Why a claim can't have the volume that it names, in upstream's words.
+pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<String> {
+    let (spec, wants) = (volume.spec.as_ref()?, claim.spec.as_ref()?);
+    let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let modes = spec.access_modes.as_deref().unwrap_or_default();
+    if volume.metadata.deletion_timestamp.is_some() {
+        return Some(format!("the volume is marked for deletion \"{}\"", name_of(&volume.metadata)));
+    }
+    if storage(requests) > storage(spec.capacity.as_ref()) {
+        return Some("requested PV is too small".to_owned());
+    }
+    if class_of_volume(volume) != class_of_claim(claim) {
+        return Some("storageClassName does not match".to_owned());
+    }
+    let attributes = |name: &Option<String>| name.clone().unwrap_or_default();
+    if attributes(&spec.volume_attributes_class_name) != attributes(&wants.volume_attributes_class_name) {
+        return Some("volumeAttributesClassName does not match".to_owned());
+    }
+    if mode(spec.volume_mode.as_ref()) != mode(wants.volume_mode.as_ref()) {
+        return Some("incompatible volumeMode".to_owned());
+    }
+    let has_modes = wants.access_modes.iter().flatten().all(|wanted| modes.contains(wanted));
+    (!has_modes).then(|| "incompatible accessMode".to_owned())
+}
+
+/// Whether volume and claim disagree about file system and block device.
+pub(super) fn modes_differ(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let of_volume = volume.spec.as_ref().and_then(|spec| spec.volume_mode.as_ref());
+    mode(of_volume) != mode(claim.spec.as_ref().and_then(|spec| spec.volume_mode.as_ref()))
+}
+
+/// The volume for a claim that names none; `only_reserved` leaves out those that are nobody's yet.
+pub(super) fn find_volume(
     claim: &PersistentVolumeClaim,
     volumes: &[Arc<PersistentVolume>],
+    only_reserved: bool,
 ) -> Option<Arc<PersistentVolume>> {
     let wants = claim.spec.as_ref()?;
     let satisfies = |volume: &&Arc<PersistentVolume>| {
@@ -85,6 +119,9 @@ pub(crate) fn find_volume(
     // What is reserved for the claim already is its, in whatever state: a second one would be one too many.
     if let Some(volume) = volumes.iter().filter(|volume| is_reserved_for(volume, claim)).find(satisfies) {
         return Some(volume.clone());
+    }
+    if only_reserved {
+        return None;
     }
     let is_open = |volume: &&Arc<PersistentVolume>| {
         let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
@@ -98,55 +135,16 @@ pub(crate) fn find_volume(
     free.min_by_key(order).cloned()
 }
 
-pub(crate) const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-
-fn is_bound_by_controller(volume: &PersistentVolume) -> bool {
-    volume.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(BOUND_BY_CONTROLLER))
-}
-
-/// What state a volume is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum VolumeState {
-    Available,
-    Bound,
-    /// Its claim is gone.
-    Released,
-    /// Reserved by the binder for a claim that got another one.
-    Surplus,
-}
-
-/// The state of a volume, given the claim that it is reserved for.
-pub(crate) fn volume_state(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> VolumeState {
-    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-    let uid = reference.and_then(|reference| reference.uid.as_ref()).filter(|uid| !uid.is_empty());
-    match (uid, claim) {
-        // Nobody's, or reserved by hand for a claim that is still to come.
-        (None, _) => VolumeState::Available,
-        (Some(uid), Some(claim)) if claim.metadata.uid.as_ref() == Some(uid) => {
-            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
-            let is_other = named.is_some_and(|named| !named.is_empty() && named != name_of(&volume.metadata));
-            match (is_other, is_bound_by_controller(volume)) {
-                (false, _) => VolumeState::Bound,
-                (true, true) => VolumeState::Surplus,
-                (true, false) => VolumeState::Released,
-            }
-        }
-        (Some(_), _) => VolumeState::Released,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{ObjectReference, VolumeResourceRequirements};
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-    use std::collections::BTreeMap;
 
-    fn amount(text: &str) -> BTreeMap<String, ApiQuantity> {
+    pub(crate) fn amount(text: &str) -> BTreeMap<String, ApiQuantity> {
         BTreeMap::from([("storage".to_owned(), ApiQuantity(text.to_owned()))])
     }
 
-    fn volume(name: &str, size: &str, class: &str) -> PersistentVolume {
+    pub(crate) fn volume(name: &str, size: &str, class: &str) -> PersistentVolume {
         let mut volume = PersistentVolume::default();
         volume.metadata.name = Some(name.to_owned());
         volume.spec = Some(PersistentVolumeSpec {
@@ -158,7 +156,7 @@ mod tests {
         volume
     }
 
-    fn claim(size: &str, class: &str, mode: &str) -> PersistentVolumeClaim {
+    pub(crate) fn claim(size: &str, class: &str, mode: &str) -> PersistentVolumeClaim {
         let mut claim = PersistentVolumeClaim::default();
         claim.metadata.name = Some("data".to_owned());
         claim.metadata.namespace = Some("default".to_owned());
@@ -172,7 +170,7 @@ mod tests {
         claim
     }
 
-    fn reserve(mut volume: PersistentVolume, name: &str, uid: Option<&str>) -> PersistentVolume {
+    pub(crate) fn reserve(mut volume: PersistentVolume, name: &str, uid: Option<&str>) -> PersistentVolume {
         volume.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
             name: Some(name.to_owned()),
             namespace: Some("default".to_owned()),
@@ -193,7 +191,7 @@ mod tests {
         ];
         let volumes: Vec<Arc<PersistentVolume>> = volumes.into_iter().map(Arc::new).collect();
         let check = |claim: PersistentVolumeClaim, expected: Option<&str>| {
-            let found = find_volume(&claim, &volumes);
+            let found = find_volume(&claim, &volumes, false);
             assert_eq!(found.as_ref().map(|volume| name_of(&volume.metadata)), expected);
         };
         check(claim("1Gi", "fast", "ReadWriteOnce"), Some("small"));
@@ -204,30 +202,29 @@ mod tests {
         check(claim("1Gi", "slow", "ReadWriteOnce"), Some("slow"));
         let mut others: Vec<Arc<PersistentVolume>> = volumes.clone();
         others.push(Arc::new(reserve(volume("mine", "50Gi", "fast"), "data", None)));
-        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others);
+        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others, false);
         assert_eq!(found.map(|volume| name_of(&volume.metadata).to_owned()).as_deref(), Some("mine"));
         // Also where it is bound already and the claim does not show it yet.
         Arc::make_mut(&mut others[5]).status.get_or_insert_default().phase = Some("Bound".to_owned());
-        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others);
+        let found = find_volume(&claim("1Gi", "fast", "ReadWriteOnce"), &others, false);
         assert_eq!(found.map(|volume| name_of(&volume.metadata).to_owned()).as_deref(), Some("mine"));
     }
 
     #[test]
-    fn a_volume_outlives_its_claim() {
-        let bound = reserve(volume("v", "1Gi", ""), "data", Some("1"));
-        let mine = claim("1Gi", "", "ReadWriteOnce");
-        assert_eq!(volume_state(&bound, Some(&mine)), VolumeState::Bound);
-        assert_eq!(volume_state(&bound, None), VolumeState::Released);
-        let mut later = mine.clone();
-        later.metadata.uid = Some("2".to_owned());
-        assert_eq!(volume_state(&bound, Some(&later)), VolumeState::Released);
-        assert_eq!(volume_state(&reserve(volume("v", "1Gi", ""), "data", None), None), VolumeState::Available);
-        assert_eq!(volume_state(&volume("v", "1Gi", ""), None), VolumeState::Available);
-        let mut elsewhere = mine;
-        elsewhere.spec.get_or_insert_default().volume_name = Some("w".to_owned());
-        assert_eq!(volume_state(&bound, Some(&elsewhere)), VolumeState::Released);
-        let mut chosen = bound.clone();
-        chosen.metadata.annotations = Some([(BOUND_BY_CONTROLLER.to_owned(), "yes".to_owned())].into());
-        assert_eq!(volume_state(&chosen, Some(&elsewhere)), VolumeState::Surplus);
+    fn a_named_volume_must_do() {
+        let check = |volume: &PersistentVolume, claim: &PersistentVolumeClaim, expected: Option<&str>| {
+            assert_eq!(mismatch(volume, claim).as_deref(), expected);
+        };
+        let mut offered = volume("v", "1Gi", "fast");
+        check(&offered, &claim("1Gi", "fast", "ReadWriteOnce"), None);
+        check(&offered, &claim("2Gi", "fast", "ReadWriteOnce"), Some("requested PV is too small"));
+        check(&offered, &claim("1Gi", "slow", "ReadWriteOnce"), Some("storageClassName does not match"));
+        check(&offered, &claim("1Gi", "fast", "ReadWriteOncePod"), Some("incompatible accessMode"));
+        offered.spec.get_or_insert_default().volume_mode = Some("Block".to_owned());
+        check(&offered, &claim("1Gi", "fast", "ReadWriteOnce"), Some("incompatible volumeMode"));
+        assert!(modes_differ(&offered, &claim("1Gi", "fast", "ReadWriteOnce")));
+        offered.spec.get_or_insert_default().volume_attributes_class_name = Some("gold".to_owned());
+        let text = "volumeAttributesClassName does not match";
+        check(&offered, &claim("1Gi", "fast", "ReadWriteOnce"), Some(text));
     }
 }
