@@ -18,7 +18,7 @@ pub use connect::{ConnectError, client_from_kubeconfig, client_from_service};
 pub use events::{EventType, Recorder, object_reference};
 pub use failure::{FailureCause, classify};
 pub use failure_log::FailureLog;
-pub use informer::{Change, Informer, InformerOptions, Informers, object_key};
+pub use informer::{Change, Informer, InformerOptions, Informers, Subscription, object_key};
 pub use leader::{LeaderConfig, LeaderElector, LeaderError};
 pub use queue::Queue;
 pub use selector::label_selector;

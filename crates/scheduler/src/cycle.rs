@@ -21,6 +21,8 @@ pub(crate) struct Failure {
     pub(crate) verdicts: Vec<(String, Verdict)>,
     /// The plugins that refused a node.
     pub(crate) refused_by: BTreeSet<&'static str>,
+    /// Why no node was even looked at.
+    pub(crate) refusal: Option<String>,
 }
 
 /// A plugin's evaluation of this cycle, with its name and weight.
@@ -36,6 +38,9 @@ impl Failure {
         let total = self.verdicts.len();
         if total == 0 {
             return "no nodes available to schedule pods".to_owned();
+        }
+        if let Some(refusal) = &self.refusal {
+            return format!("0/{total} nodes are available: {refusal}.");
         }
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for (_, verdict) in &self.verdicts {
@@ -59,7 +64,15 @@ pub(crate) fn decide(cycle: &Cycle<'_>, plugins: &[Box<dyn Plugin>], tie_break: 
         })
         .collect();
     let mut fitting: Vec<&NodeInfo> = Vec::new();
-    let mut failure = Failure { verdicts: Vec::new(), refused_by: BTreeSet::new() };
+    let mut failure = Failure { verdicts: Vec::new(), refused_by: BTreeSet::new(), refusal: None };
+    let refusals = prepared.iter().filter_map(|plugin| Some((plugin.name, plugin.evaluation.refusal()?)));
+    if let Some((plugin, refusal)) = refusals.into_iter().next() {
+        let verdict = Verdict::Unresolvable(refusal.clone());
+        failure.verdicts = cycle.nodes.iter().map(|node| (node.name.clone(), verdict.clone())).collect();
+        failure.refused_by.insert(plugin);
+        failure.refusal = Some(refusal);
+        return Outcome::Unschedulable(failure);
+    }
     for node in cycle.nodes {
         match refusal(&prepared, node) {
             None => fitting.push(node),
@@ -78,7 +91,8 @@ pub(crate) fn decide(cycle: &Cycle<'_>, plugins: &[Box<dyn Plugin>], tie_break: 
 
 /// Whether the pod fits one node, as all plugins see it.
 pub(crate) fn fits(cycle: &Cycle<'_>, plugins: &[Box<dyn Plugin>], node: &NodeInfo) -> bool {
-    plugins.iter().filter_map(|plugin| plugin.prepare(cycle)).all(|evaluation| evaluation.filter(node).fits())
+    let mut evaluations = plugins.iter().filter_map(|plugin| plugin.prepare(cycle));
+    evaluations.all(|evaluation| evaluation.refusal().is_none() && evaluation.filter(node).fits())
 }
 
 /// The first plugin that refuses a node, with its verdict.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kedge_client::{Client, EventType, Recorder, object_reference};
 use kedge_meta::{Clock, format_time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -34,18 +34,9 @@ impl Executor {
         Ok(())
     }
 
-    /// Tells the volume controller on which node a claim will be used.
-    pub(crate) async fn select_node(&self, claim: &PersistentVolumeClaim, node: &str) -> Result<(), kube::Error> {
-        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let patch = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": node}}});
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
-    }
-
-    /// Says on the pod why it has no node: the condition, and where it fits nowhere an event.
+    /// Says on the pod why it has no node: the condition, and an event unless it is held back on purpose.
     pub(crate) async fn report_unscheduled(&self, pod: &PodInfo, reason: &str, message: &str) {
-        if reason == "Unschedulable" {
+        if reason != "SchedulingGated" {
             self.recorder.event(&object_reference(&*pod.pod), EventType::Warning, "FailedScheduling", message);
         }
         let unchanged = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {

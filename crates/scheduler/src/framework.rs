@@ -1,10 +1,10 @@
 //! Upstream's extension points, as far as they are pure: filter, score, and what both prepare for one pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 
 use crate::node_info::{NodeInfo, PodInfo};
 
@@ -40,6 +40,13 @@ impl Verdict {
     }
 }
 
+/// How many volumes of a driver a node takes, and which it has.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct VolumeLimit {
+    pub(crate) most: usize,
+    pub(crate) handles: BTreeSet<String>,
+}
+
 /// What plugins may look at besides pods and nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
@@ -47,6 +54,10 @@ pub(crate) struct Surroundings {
     pub(crate) claims: Vec<Arc<PersistentVolumeClaim>>,
     pub(crate) volumes: Vec<Arc<PersistentVolume>>,
     pub(crate) storage_classes: Vec<Arc<StorageClass>>,
+    pub(crate) drivers: Vec<Arc<CSIDriver>>,
+    pub(crate) capacities: Vec<Arc<CSIStorageCapacity>>,
+    /// What nodes with limits say of them and hold, by node and driver.
+    pub(crate) volume_limits: BTreeMap<String, BTreeMap<String, VolumeLimit>>,
     /// Label selectors (as maps) of the Services and owners that select the pod, for spreading without constraints.
     pub(crate) default_spread_selectors: Vec<BTreeMap<String, String>>,
 }
@@ -60,6 +71,11 @@ pub(crate) struct Cycle<'a> {
 
 /// What a plugin prepared for one cycle.
 pub(crate) trait Evaluation {
+    /// Why the pod can run on no node at all, whatever the nodes are like.
+    fn refusal(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the pod may run on a node.
     fn filter(&self, _node: &NodeInfo) -> Verdict {
         Verdict::Fits

@@ -3,6 +3,7 @@
 //! Deciding is pure: plugins look at a snapshot of the nodes and a pod, and know no clock, no API and no runtime. The
 //! edges (watching, binding, events, preemption's deletions) are in `run` and `execute`.
 
+mod bind_volumes;
 mod cache;
 mod cycle;
 mod execute;
@@ -14,5 +15,6 @@ mod queue;
 mod resources;
 mod run;
 mod selectors;
+mod storage_facts;
 
 pub use run::{Config, Deps, Error, run};

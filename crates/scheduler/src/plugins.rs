@@ -8,11 +8,14 @@ mod node_ports;
 mod node_resources_balanced;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod taint_toleration;
 mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
-pub(crate) use volume_binding::{BindingMode, binding_mode};
+pub(crate) use volume_binding::{PodVolumes, SELECTED_NODE, claim_names, is_fully_bound, volumes_for};
 
 use crate::framework::Plugin;
 
@@ -25,7 +28,10 @@ pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(node_affinity::NodeAffinity),
         Box::new(node_ports::NodePorts),
         Box::new(node_resources_fit::NodeResourcesFit),
+        Box::new(volume_restrictions::VolumeRestrictions),
+        Box::new(node_volume_limits::NodeVolumeLimits),
         Box::new(volume_binding::VolumeBinding),
+        Box::new(volume_zone::VolumeZone),
         Box::new(pod_topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(node_resources_balanced::NodeResourcesBalancedAllocation),
@@ -57,11 +63,23 @@ pub(crate) mod test_world {
 
     /// The verdicts of one plugin about all nodes.
     pub(crate) fn filter(plugin: &dyn Plugin, pod: &PodInfo, nodes: &[NodeInfo]) -> Vec<Verdict> {
+        filter_in(plugin, pod, nodes, &Surroundings::default())
+    }
+
+    /// The verdicts of one plugin about all nodes in a larger world.
+    pub(crate) fn filter_in(
+        plugin: &dyn Plugin,
+        pod: &PodInfo,
+        nodes: &[NodeInfo],
+        surroundings: &Surroundings,
+    ) -> Vec<Verdict> {
         let nodes: Vec<&NodeInfo> = nodes.iter().collect();
-        let surroundings = Surroundings::default();
-        let cycle = Cycle { pod, nodes: &nodes, surroundings: &surroundings };
+        let cycle = Cycle { pod, nodes: &nodes, surroundings };
         match plugin.prepare(&cycle) {
             None => vec![Verdict::Fits; nodes.len()],
+            Some(evaluation) if evaluation.refusal().is_some() => {
+                vec![Verdict::Unresolvable(evaluation.refusal().expect("it was there")); nodes.len()]
+            }
             Some(evaluation) => nodes.iter().map(|node| evaluation.filter(node)).collect(),
         }
     }

@@ -207,6 +207,7 @@ mod tests {
                 ("n2".into(), Verdict::Unresolvable("node(s) were unschedulable".into())),
             ],
             refused_by: ["NodeResourcesFit", "NodeUnschedulable"].into(),
+            refusal: None,
         };
         assert_eq!(
             format!("{} {}", failure.message(), unhelpful_text(&failure)),

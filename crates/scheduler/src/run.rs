@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
 use kedge_client::{
     Change, Client, Informer, Informers, LeaderConfig, LeaderElector, LeaderError, Recorder, object_key,
 };
@@ -17,14 +16,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bind_volumes::{Reserved, VolumeBinder};
 use crate::cache::Cache;
 use crate::cycle::{Failure, Outcome, decide};
 use crate::execute::Executor;
 use crate::framework::{Cycle, Plugin, Surroundings};
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::plugins::{BindingMode, binding_mode, default_plugins};
+use crate::plugins::{PodVolumes, default_plugins, volumes_for};
 use crate::preemption;
 use crate::queue::{Queue, Taken, is_gated};
+use crate::storage_facts::StorageCaches;
 
 const FINISHED_BOUND: usize = 256;
 
@@ -98,9 +99,8 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
     let caches = Caches {
         namespaces: informers.all(),
         services: informers.all(),
-        claims: informers.all(),
-        volumes: informers.all(),
-        storage_classes: informers.all(),
+        pods: informers.all(),
+        storage: StorageCaches::new(informers),
         budgets: informers.all(),
     };
     let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
@@ -128,6 +128,7 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
         queue: Queue::default(),
         plugins: default_plugins(),
         nominated: HashMap::new(),
+        reserved: Reserved::default(),
         finished,
     };
     deps.status.running();
@@ -137,9 +138,8 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
 struct Caches {
     namespaces: Informer<Namespace>,
     services: Informer<Service>,
-    claims: Informer<PersistentVolumeClaim>,
-    volumes: Informer<PersistentVolume>,
-    storage_classes: Informer<StorageClass>,
+    pods: Informer<Pod>,
+    storage: StorageCaches,
     budgets: Informer<PodDisruptionBudget>,
 }
 
@@ -147,9 +147,7 @@ impl Caches {
     async fn synced(&self) {
         self.namespaces.synced().await;
         self.services.synced().await;
-        self.claims.synced().await;
-        self.volumes.synced().await;
-        self.storage_classes.synced().await;
+        self.storage.synced().await;
         self.budgets.synced().await;
     }
 }
@@ -157,6 +155,7 @@ impl Caches {
 /// How a binding ended.
 struct Binding {
     taken: Taken,
+    volumes: PodVolumes,
     result: Result<(), String>,
 }
 
@@ -169,6 +168,7 @@ struct Scheduler {
     queue: Queue,
     plugins: Vec<Box<dyn Plugin>>,
     nominated: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
+    reserved: Reserved,
     finished: mpsc::Sender<Binding>,
 }
 
@@ -181,7 +181,7 @@ impl Scheduler {
         shutdown: CancellationToken,
     ) {
         let (mut pods, mut nodes) = (pods.subscribe(), nodes.subscribe());
-        let (mut claims, mut volumes) = (self.caches.claims.subscribe(), self.caches.volumes.subscribe());
+        let mut storage = self.caches.storage.changes();
         loop {
             while let Some(change) = nodes.try_next() {
                 self.take_in_node(change);
@@ -202,8 +202,7 @@ impl Scheduler {
                 () = shutdown.cancelled() => return,
                 change = pods.next() => self.take_in_pod(change),
                 change = nodes.next() => self.take_in_node(change),
-                _ = claims.next() => self.queue.cluster_changed(Instant::now()),
-                _ = volumes.next() => self.queue.cluster_changed(Instant::now()),
+                () = storage.next() => self.queue.cluster_changed(Instant::now()),
                 Some(binding) = bindings.recv() => self.take_in_binding(binding),
                 () = tokio::time::sleep_until(due) => {}
             }
@@ -266,10 +265,18 @@ impl Scheduler {
     }
 
     fn take_in_binding(&mut self, binding: Binding) {
+        self.reserved.remove(&binding.volumes);
         let Err(why) = binding.result else { return };
-        tracing::warn!(pod = %binding.taken.pod.key, why, "a pod could not be bound; it is tried again");
-        self.cache.forget(&binding.taken.pod.key);
+        let pod = binding.taken.pod.clone();
+        self.cache.forget(&pod.key);
+        let now = self.caches.pods.get(&pod.key);
+        if now.is_none_or(|now| now.metadata.uid != pod.pod.metadata.uid || now.metadata.deletion_timestamp.is_some()) {
+            return;
+        }
+        tracing::warn!(pod = %pod.key, why, "a pod could not be bound; it is tried again");
         self.queue.retry(binding.taken, Instant::now());
+        let executor = self.executor.clone();
+        tokio::spawn(async move { executor.report_unscheduled(&pod, "SchedulerError", &why).await });
     }
 
     async fn attempt(&mut self, taken: Taken) {
@@ -301,33 +308,29 @@ impl Scheduler {
         decide(&cycle, &self.plugins, |ties| rand::rng().random_range(0..ties))
     }
 
-    /// Binds in the background; claims that waited for a node are told first, and the pod comes again once they are
-    /// bound.
+    /// Binds in the background: the pod's claims first, where they waited for its node.
     fn bind(&mut self, taken: Taken, node: String, surroundings: &Surroundings) {
-        let waiting: Vec<Arc<PersistentVolumeClaim>> = surroundings
-            .claims
-            .iter()
-            .filter(|claim| binding_mode(claim, &surroundings.storage_classes) == BindingMode::WaitForFirstConsumer)
-            .cloned()
-            .collect();
+        let info = self.cache.nodes().find(|info| info.name == node);
+        let volumes = info.map(|info| volumes_for(&taken.pod, info, surroundings)).unwrap_or_default();
         self.nominated.remove(&taken.pod.key);
-        let (executor, finished) = (self.executor.clone(), self.finished.clone());
-        if !waiting.is_empty() {
-            self.queue.failed(taken, Instant::now());
-            tokio::spawn(async move {
-                for claim in waiting {
-                    if let Err(error) = executor.select_node(&claim, &node).await {
-                        tracing::warn!(%error, node, "a claim could not be given its node");
-                    }
-                }
-            });
-            return;
-        }
+        self.reserved.add(&volumes, &node);
         self.cache.assume(&node, taken.pod.clone());
+        let (executor, finished) = (self.executor.clone(), self.finished.clone());
+        let binder = VolumeBinder {
+            client: executor.client.clone(),
+            pods: self.caches.pods.clone(),
+            claims: self.caches.storage.claims.clone(),
+        };
         tokio::spawn(async move {
-            let result = executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string());
+            let work = async {
+                if !volumes.is_empty() {
+                    binder.bind(&taken.pod, &node, &volumes).await?;
+                }
+                executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string())
+            };
+            let result = work.await;
             // The receiver only goes away with the scheduler itself.
-            let _ = finished.send(Binding { taken, result }).await;
+            let _ = finished.send(Binding { taken, volumes, result }).await;
         });
     }
 
@@ -354,33 +357,16 @@ impl Scheduler {
     /// What the plugins may look at, gathered only as far as the pod needs it.
     fn surroundings(&self, pod: &PodInfo) -> Surroundings {
         let mut surroundings = Surroundings::default();
-        let Some(spec) = &pod.pod.spec else { return surroundings };
-        let claims = |volume: &k8s_openapi::api::core::v1::Volume| {
-            volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
-        };
-        if spec.volumes.iter().flatten().any(claims) {
-            surroundings.claims = self.claims_of(pod);
-            surroundings.volumes = self.caches.volumes.list();
-            surroundings.storage_classes = self.caches.storage_classes.list();
+        if pod.pod.spec.is_none() {
+            return surroundings;
         }
+        self.caches.storage.add_to(&mut surroundings, pod, &self.cache, &self.reserved);
         let labels = |namespace: Arc<Namespace>| {
             (namespace.metadata.name.clone().unwrap_or_default(), namespace.metadata.labels.clone().unwrap_or_default())
         };
         surroundings.namespace_labels = self.caches.namespaces.list().into_iter().map(labels).collect();
         surroundings.default_spread_selectors = self.spread_selector(pod).into_iter().collect();
         surroundings
-    }
-
-    fn claims_of(&self, pod: &PodInfo) -> Vec<Arc<PersistentVolumeClaim>> {
-        let volumes = pod.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        volumes
-            .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-                (Some(source), _) => Some(source.claim_name.clone()),
-                (None, Some(_)) => Some(format!("{}-{}", pod.key.name, volume.name)),
-                (None, None) => None,
-            })
-            .filter_map(|name| self.caches.claims.get(&ObjectKey::new(pod.namespace(), name)))
-            .collect()
     }
 
     /// The labels by which the pod's Services select it, and its own where a controller made it: its likes.
