@@ -1,6 +1,13 @@
-//! `resource.k8s.io`: served as stored, with metadata checks and tables only.
+//! The kinds of `resource.k8s.io`.
 //!
-//! `v1beta2` has the shape of `v1`. The shape of `v1beta1` differs and is not converted, so it must not be served.
+//! `v1beta2` has the shape of `v1`. The shape of `v1beta1` differs and is not converted, so it must not be served. CEL
+//! expressions are taken as they are: only their length is looked at.
+
+mod attributes;
+mod claim;
+mod device_class;
+mod names;
+mod slice;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,10 +19,10 @@ use crate::value::{at, is_set, text};
 
 pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
     match resource {
-        "deviceclasses" => &Printed { generic: Generic::COUNTED, columns: NAME_AND_AGE, row: name_and_age },
-        "resourceclaimtemplates" => &Printed { generic: Generic::PLAIN, columns: NAME_AND_AGE, row: name_and_age },
-        "resourceclaims" => &Printed { generic: Generic::PLAIN, columns: CLAIM_COLUMNS, row: claim_row },
-        "resourceslices" => &Printed { generic: Generic::COUNTED, columns: SLICE_COLUMNS, row: slice_row },
+        "deviceclasses" => &device_class::DeviceClass,
+        "resourceclaimtemplates" => &claim::ResourceClaimTemplate,
+        "resourceclaims" => &claim::ResourceClaim,
+        "resourceslices" => &slice::ResourceSlice,
         "devicetaintrules" => &Printed { generic: Generic::COUNTED, columns: TAINT_COLUMNS, row: taint_row },
         _ => &Generic::PLAIN,
     }

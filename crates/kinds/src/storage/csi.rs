@@ -52,21 +52,17 @@ impl Strategy for CsiDriver {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        let own = text(object, &["metadata", "name"]);
-        if own.len() > 63 {
-            Path::root("metadata").child("name").too_long(errors, 63);
-        }
+        driver_name(&Path::root("name"), text(object, &["metadata", "name"]), errors);
         let policy = text(object, &["spec", "fsGroupPolicy"]);
         SPEC.child("fsGroupPolicy").required_one_of(errors, policy, &["File", "None", "ReadWriteOnceWithFSType"]);
         for mode in texts(object, &["spec", "volumeLifecycleModes"]) {
             SPEC.child("volumeLifecycleModes").one_of(errors, mode, &["Ephemeral", "Persistent"]);
         }
-        for (index, request) in items(object, &["spec", "tokenRequests"]).iter().enumerate() {
-            if let Some(seconds) = int(request, &["expirationSeconds"]).filter(|seconds| *seconds < 600) {
-                let list = SPEC.child("tokenRequests");
-                let why = "may not specify a duration less than 10 minutes";
-                list.index(index).child("expirationSeconds").invalid(errors, seconds, why);
-            }
+        token_requests(object, errors);
+        let period = int(object, &["spec", "nodeAllocatableUpdatePeriodSeconds"]);
+        if let Some(period) = period.filter(|period| *period < 10) {
+            let path = SPEC.child("nodeAllocatableUpdatePeriodSeconds");
+            path.invalid(errors, period, "must be greater than or equal to 10 seconds");
         }
     }
 
@@ -108,6 +104,42 @@ impl Strategy for CsiDriver {
     }
 }
 
+/// What is wrong with the name of a driver.
+pub(crate) fn driver_name(path: &Path<'_>, name: &str, errors: &mut Vec<FieldError>) {
+    match name {
+        "" => path.required(errors, ""),
+        name => {
+            if name.len() > 63 {
+                path.too_long(errors, 63);
+            }
+            path.check(errors, name, formats::subdomain(&name.to_lowercase()));
+        }
+    }
+}
+
+fn token_requests(object: &Value, errors: &mut Vec<FieldError>) {
+    let list = SPEC.child("tokenRequests");
+    let requests = items(object, &["spec", "tokenRequests"]);
+    for (index, request) in requests.iter().enumerate() {
+        let path = list.index(index);
+        let audience = text(request, &["audience"]);
+        if requests[..index].iter().any(|earlier| text(earlier, &["audience"]) == audience) {
+            path.child("audience").duplicate(errors, audience);
+        }
+        match int(request, &["expirationSeconds"]) {
+            Some(seconds) if seconds < 600 => {
+                let why = "may not specify a duration less than 10 minutes";
+                path.child("expirationSeconds").invalid(errors, seconds, why);
+            }
+            Some(seconds) if seconds > 1 << 32 => {
+                let why = "may not specify a duration larger than 2^32 seconds";
+                path.child("expirationSeconds").invalid(errors, seconds, why);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Strategy for CsiNode {
     fn allows_unconditional_update(&self) -> bool {
         false
@@ -124,19 +156,47 @@ impl Strategy for CsiNode {
         let drivers = items(object, &["spec", "drivers"]);
         for (index, driver) in drivers.iter().enumerate() {
             let path = list.index(index);
-            match text(driver, &["name"]) {
-                "" => path.child("name").required(errors, ""),
-                own => {
-                    path.child("name").check(errors, own, formats::subdomain(&own.to_lowercase()));
-                    if drivers[..index].iter().any(|earlier| text(earlier, &["name"]) == own) {
-                        path.child("name").duplicate(errors, own);
-                    }
-                }
-            }
+            let own = text(driver, &["name"]);
+            driver_name(&path.child("name"), own, errors);
             match text(driver, &["nodeID"]) {
                 "" => path.child("nodeID").required(errors, ""),
                 id if id.len() > 256 => path.child("nodeID").too_long(errors, 256),
                 _ => {}
+            }
+            if let Some(count) = int(driver, &["allocatable", "count"]) {
+                path.child("allocatable").not_negative(errors, count);
+            }
+            if drivers[..index].iter().any(|earlier| text(earlier, &["name"]) == own) {
+                path.child("name").duplicate(errors, own);
+            }
+            let keys: Vec<&str> = texts(driver, &["topologyKeys"]).collect();
+            for (number, key) in keys.iter().enumerate() {
+                if key.is_empty() {
+                    path.required(errors, "");
+                }
+                if keys[..number].contains(key) {
+                    path.duplicate(errors, *key);
+                }
+                for why in formats::qualified_name(key) {
+                    path.invalid(errors, json!(keys), &why);
+                }
+            }
+        }
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        self.validate_create(new, errors);
+        // How much the node takes may change; who the driver is may not.
+        let identity = |driver: &Value| {
+            let mut driver = driver.clone();
+            crate::value::remove(&mut driver, "allocatable");
+            driver
+        };
+        for driver in items(new, &["spec", "drivers"]) {
+            let same = |other: &&Value| text(other, &["name"]) == text(driver, &["name"]);
+            let before = items(old, &["spec", "drivers"]).iter().find(same);
+            if before.is_some_and(|before| identity(before) != identity(driver)) {
+                Path::root("CSINodeDriver").invalid(errors, driver.clone(), "field is immutable");
             }
         }
     }
@@ -147,5 +207,82 @@ impl Strategy for CsiNode {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         vec![name(object), Value::from(items(object, &["spec", "drivers"]).len()), age(object, now)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts_of(errors: &[FieldError]) -> Vec<String> {
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn drivers_are_defaulted_and_checked() {
+        let mut driver = json!({"metadata": {"name": "d.io"}, "spec": {}});
+        CsiDriver.default(&mut driver);
+        assert_eq!(
+            driver["spec"],
+            json!({"attachRequired": true, "podInfoOnMount": false, "storageCapacity": false,
+                   "requiresRepublish": false, "seLinuxMount": false, "fsGroupPolicy": "ReadWriteOnceWithFSType",
+                   "volumeLifecycleModes": ["Persistent"]})
+        );
+        let check = |extra: Value, expected: &[&str]| {
+            let mut driver = driver.clone();
+            driver["spec"].as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            let mut errors = Vec::new();
+            CsiDriver.validate_create(&driver, &mut errors);
+            assert_eq!(texts_of(&errors), expected);
+        };
+        check(json!({}), &[]);
+        let requests = json!([{"audience": "a", "expirationSeconds": 60}, {"audience": "a"}]);
+        check(
+            json!({"tokenRequests": requests}),
+            &[
+                "spec.tokenRequests[0].expirationSeconds: Invalid value: 60: may not specify a duration less than 10 minutes",
+                "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
+            ],
+        );
+        check(
+            json!({"nodeAllocatableUpdatePeriodSeconds": 5}),
+            &["spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10 seconds"],
+        );
+        let mut long = driver.clone();
+        long["metadata"]["name"] = json!("d".repeat(64));
+        let mut errors = Vec::new();
+        CsiDriver.validate_create(&long, &mut errors);
+        assert_eq!(texts_of(&errors)[0], "name: Too long: may not be more than 63 bytes");
+    }
+
+    #[test]
+    fn drivers_of_a_node_keep_who_they_are() {
+        let node = |drivers: Value| json!({"spec": {"drivers": drivers}});
+        let driver = json!({"name": "d.io", "nodeID": "n", "topologyKeys": ["zone"]});
+        let check = |new: Value, old: &Value, expected: &[&str]| {
+            let mut errors = Vec::new();
+            CsiNode.validate_update(&new, old, &mut errors);
+            assert_eq!(texts_of(&errors), expected);
+        };
+        let old = node(json!([driver]));
+        let mut limited = driver.clone();
+        limited["allocatable"] = json!({"count": 3});
+        check(node(json!([limited])), &old, &[]);
+        limited["allocatable"] = json!({"count": -1});
+        let negative = "spec.drivers[0].allocatable: Invalid value: -1: must be greater than or equal to 0";
+        check(node(json!([limited])), &old, &[negative]);
+        let twice = node(json!([driver, driver]));
+        check(twice, &old, &["spec.drivers[1].name: Duplicate value: \"d.io\""]);
+        let mut moved = driver.clone();
+        moved["nodeID"] = json!("m");
+        let mut errors = Vec::new();
+        CsiNode.validate_update(&node(json!([moved])), &old, &mut errors);
+        assert!(texts_of(&errors)[0].starts_with("CSINodeDriver: Invalid value: "), "{errors:?}");
+        let odd = json!({"name": "d.io", "nodeID": "", "topologyKeys": ["a", "a", "-"]});
+        let mut errors = Vec::new();
+        CsiNode.validate_create(&node(json!([odd])), &mut errors);
+        let texts = texts_of(&errors);
+        assert_eq!(texts[..2], ["spec.drivers[0].nodeID: Required value", "spec.drivers[0]: Duplicate value: \"a\""]);
+        assert!(texts[2].contains("name part must consist of alphanumeric characters"), "{texts:?}");
     }
 }

@@ -8,7 +8,7 @@ use crate::formats;
 use crate::path::Path;
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, name};
-use crate::value::{at, fill, text, truth};
+use crate::value::{at, entries, fill, items, text, texts, truth};
 
 /// Of storageclasses.
 pub(super) struct StorageClass;
@@ -26,6 +26,9 @@ const COLUMNS: &[Column] = &[
 ];
 
 const ATTRIBUTES_COLUMNS: &[Column] = &[NAME, column("DriverName", "string", "Driver of the volumes"), AGE];
+
+const MOST_PARAMETERS: usize = 512;
+const LARGEST_PARAMETERS: usize = 256 * 1024;
 
 /// Annotations that make a class the default.
 const DEFAULT: &[&str] =
@@ -45,6 +48,8 @@ impl Strategy for StorageClass {
                 Path::root("provisioner").check(errors, provisioner, wrong);
             }
         }
+        parameters(object, errors);
+        topologies(object, errors);
         let policy = text(object, &["reclaimPolicy"]);
         if !policy.is_empty() {
             Path::root("reclaimPolicy").one_of(errors, policy, &["Delete", "Retain"]);
@@ -87,12 +92,59 @@ impl Strategy for StorageClass {
     }
 }
 
+/// What is wrong with the parameters of a class: how many and how large they are.
+fn parameters(object: &Value, errors: &mut Vec<FieldError>) {
+    let path = Path::root("parameters");
+    let count = entries(object, &["parameters"]).count();
+    if count > MOST_PARAMETERS {
+        return path.too_long(errors, MOST_PARAMETERS);
+    }
+    let mut size = 0;
+    for (key, value) in entries(object, &["parameters"]) {
+        if key.is_empty() {
+            path.invalid(errors, key.as_str(), "field can not be empty.");
+        }
+        size += key.len() + value.as_str().unwrap_or_default().len();
+    }
+    if size > LARGEST_PARAMETERS {
+        path.too_long(errors, LARGEST_PARAMETERS);
+    }
+}
+
+/// What is wrong with the places in which a class makes volumes.
+fn topologies(object: &Value, errors: &mut Vec<FieldError>) {
+    let list = Path::root("allowedTopologies");
+    let terms = items(object, &["allowedTopologies"]);
+    for (index, term) in terms.iter().enumerate() {
+        let term_path = list.index(index);
+        let path = term_path.child("matchLabelExpressions");
+        let expressions = items(term, &["matchLabelExpressions"]);
+        for (number, expression) in expressions.iter().enumerate() {
+            let path = path.index(number);
+            let values_path = path.child("values");
+            let values: Vec<&str> = texts(expression, &["values"]).collect();
+            if values.is_empty() {
+                values_path.required(errors, "");
+            }
+            for (position, value) in values.iter().enumerate().filter(|(at, value)| values[..*at].contains(value)) {
+                values_path.index(position).duplicate(errors, *value);
+            }
+            let key = text(expression, &["key"]);
+            path.child("key").check(errors, key, formats::qualified_name(key));
+            if expressions[..number].iter().any(|earlier| text(earlier, &["key"]) == key) {
+                path.child("key").duplicate(errors, key);
+            }
+        }
+        if terms[..index].contains(term) {
+            path.duplicate(errors, "");
+        }
+    }
+}
+
 impl Strategy for VolumeAttributesClass {
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        match text(object, &["driverName"]) {
-            "" => Path::root("driverName").required(errors, ""),
-            driver => Path::root("driverName").check(errors, driver, formats::subdomain(&driver.to_lowercase())),
-        }
+        super::csi::driver_name(&Path::root("driverName"), text(object, &["driverName"]), errors);
+        parameters(object, errors);
         if !crate::value::is_set(object, &["parameters"]) {
             Path::root("parameters").required(errors, "must contain at least one key/value pair");
         }
@@ -140,5 +192,31 @@ mod tests {
                 "volumeBindingMode: Invalid value: \"Odd\": field is immutable",
             ]
         );
+    }
+
+    #[test]
+    fn topologies_and_parameters_are_checked() {
+        let check = |extra: Value, expected: &[&str]| {
+            let mut class = json!({"metadata": {"name": "fast"}, "provisioner": "a.io/b"});
+            StorageClass.default(&mut class);
+            class.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            let mut errors = Vec::new();
+            StorageClass.validate_create(&class, &mut errors);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        let term = |key: &str, values: Value| json!({"matchLabelExpressions": [{"key": key, "values": values}]});
+        check(json!({"allowedTopologies": [term("zone", json!(["a"])), term("zone", json!(["b"]))]}), &[]);
+        check(
+            json!({"allowedTopologies": [term("zone", json!([])), term("zone", json!(["a", "a"]))]}),
+            &[
+                "allowedTopologies[0].matchLabelExpressions[0].values: Required value",
+                "allowedTopologies[1].matchLabelExpressions[0].values[1]: Duplicate value: \"a\"",
+            ],
+        );
+        let twice = json!({"allowedTopologies": [term("zone", json!(["a"])), term("zone", json!(["a"]))]});
+        check(twice, &["allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\""]);
+        let large = json!({"parameters": {"k": "v".repeat(LARGEST_PARAMETERS)}});
+        check(large, &["parameters: Too long: may not be more than 262144 bytes"]);
+        check(json!({"parameters": {"": "v"}}), &["parameters: Invalid value: \"\": field can not be empty."]);
     }
 }

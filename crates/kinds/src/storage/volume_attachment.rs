@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::Value;
 
+use crate::formats;
 use crate::path::Path;
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, name};
-use crate::value::{at, child, fill, text, truth};
+use crate::value::{at, child, entries, fill, text, truth};
 use crate::workload::SPEC;
 
 /// Of volumeattachments.
@@ -33,6 +34,34 @@ const COLUMNS: &[Column] = &[
     AGE,
 ];
 
+/// The longest text of an error, and the largest metadata of an attachment.
+const LONGEST_MESSAGE: usize = 1024;
+const LARGEST_METADATA: usize = 256 * 1024;
+
+fn inline_spec(object: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let spec = &object["spec"]["source"]["inlineVolumeSpec"];
+    if at(spec, &["claimRef"]).is_some() {
+        path.child("claimRef").forbidden(errors, "may not be specified in the context of inline volumes");
+    }
+    if at(spec, &["csi"]).is_none() {
+        path.child("csi").required(errors, "has to be specified in the context of inline volumes");
+    }
+}
+
+fn status(object: &Value, errors: &mut Vec<FieldError>) {
+    let path = Path::root("status");
+    for field in ["attachError", "detachError"] {
+        if text(object, &["status", field, "message"]).len() > LONGEST_MESSAGE {
+            path.child(field).child("message").too_long(errors, LONGEST_MESSAGE);
+        }
+    }
+    let length = |(key, value): (&String, &Value)| key.len() + value.as_str().unwrap_or_default().len();
+    let size: usize = entries(object, &["status", "attachmentMetadata"]).map(length).sum();
+    if size > LARGEST_METADATA {
+        path.child("attachmentMetadata").too_long(errors, LARGEST_METADATA);
+    }
+}
+
 impl Strategy for VolumeAttachment {
     fn allows_unconditional_update(&self) -> bool {
         false
@@ -45,11 +74,9 @@ impl Strategy for VolumeAttachment {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        for field in ["attacher", "nodeName"] {
-            if text(object, &["spec", field]).is_empty() {
-                SPEC.child(field).required(errors, "");
-            }
-        }
+        super::csi::driver_name(&SPEC.child("attacher"), text(object, &["spec", "attacher"]), errors);
+        let node = text(object, &["spec", "nodeName"]);
+        SPEC.child("nodeName").check(errors, node, formats::subdomain(node));
         let source = SPEC.child("source");
         let volume = at(object, &["spec", "source", "persistentVolumeName"]).and_then(Value::as_str);
         let inline = at(object, &["spec", "source", "inlineVolumeSpec"]).is_some();
@@ -63,8 +90,16 @@ impl Strategy for VolumeAttachment {
             (false, Some("")) => {
                 source.child("persistentVolumeName").required(errors, "must specify non empty persistentVolumeName")
             }
-            _ => {}
+            (false, Some(name)) => {
+                source.child("persistentVolumeName").check(errors, name, formats::subdomain(name));
+            }
+            (true, None) => inline_spec(object, &source.child("inlineVolumeSpec"), errors),
         }
+        status(object, errors);
+    }
+
+    fn validate_subresource_update(&self, _subresource: &str, new: &Value, _old: &Value, errors: &mut Vec<FieldError>) {
+        status(new, errors);
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
@@ -88,5 +123,43 @@ impl Strategy for VolumeAttachment {
             Value::from(truth(object, &["status", "attached"])),
             age(object, now),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn attachments_name_one_volume_and_never_change() {
+        let check = |spec: Value, expected: &[&str]| {
+            let mut errors = Vec::new();
+            VolumeAttachment.validate_create(&json!({"spec": spec}), &mut errors);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        let with = |source: Value| json!({"attacher": "d.io", "nodeName": "n", "source": source});
+        check(with(json!({"persistentVolumeName": "pv"})), &[]);
+        let one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+        check(with(json!({})), &[&format!("spec.source: Required value: {one}")]);
+        let both = json!({"persistentVolumeName": "pv", "inlineVolumeSpec": {"csi": {}}});
+        check(with(both), &[&format!("spec.source: Forbidden: {one}")]);
+        let inline = json!({"inlineVolumeSpec": {"claimRef": {}, "nfs": {}}});
+        check(
+            with(inline),
+            &[
+                "spec.source.inlineVolumeSpec.claimRef: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.csi: Required value: has to be specified in the context of inline volumes",
+            ],
+        );
+        let old = json!({"spec": with(json!({"persistentVolumeName": "pv"}))});
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = json!("m");
+        new["status"] = json!({"attachError": {"message": "x".repeat(2000)}});
+        let mut errors = Vec::new();
+        VolumeAttachment.validate_update(&new, &old, &mut errors);
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts[0], "status.attachError.message: Too long: may not be more than 1024 bytes");
+        assert!(texts[1].starts_with("spec: Invalid value: ") && texts[1].ends_with("field is immutable"), "{texts:?}");
     }
 }
