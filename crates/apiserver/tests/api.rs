@@ -14,6 +14,8 @@ mod deletion;
 mod discovery;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/lifecycles.rs"]
+mod lifecycles;
 #[path = "api/lists.rs"]
 mod lists;
 #[path = "api/patches.rs"]

@@ -1,0 +1,250 @@
+//! What the conformance suite asks of every kind of `storage.k8s.io` and `resource.k8s.io`, and of the status of those
+//! that have one: create, read, list, watch, patch, apply, update, delete, delete many.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Events, Harness};
+
+/// A kind and an object of it.
+struct Case {
+    group: &'static str,
+    resource: &'static str,
+    kind: &'static str,
+    namespaced: bool,
+    body: Value,
+    /// What the status is patched with.
+    status: Option<Value>,
+}
+
+impl Case {
+    fn new(group: &'static str, (resource, kind): (&'static str, &'static str), body: Value) -> Self {
+        Self { group, resource, kind, namespaced: false, body, status: None }
+    }
+
+    fn in_namespace(self) -> Self {
+        Self { namespaced: true, ..self }
+    }
+
+    fn with_status(self, status: Value) -> Self {
+        Self { status: Some(status), ..self }
+    }
+
+    fn version(&self) -> String {
+        format!("{}/v1", self.group)
+    }
+
+    fn collection(&self) -> String {
+        let namespace = if self.namespaced { "namespaces/default/" } else { "" };
+        format!("/apis/{}/{namespace}{}", self.version(), self.resource)
+    }
+
+    fn object(&self, name: &str, label: &str) -> Value {
+        let mut object = self.body.clone();
+        object["apiVersion"] = json!(self.version());
+        object["kind"] = json!(self.kind);
+        object["metadata"] = json!({"name": name, "labels": {"test": label}});
+        object
+    }
+}
+
+fn cases() -> Vec<Case> {
+    const STORAGE: &str = "storage.k8s.io";
+    const RESOURCE: &str = "resource.k8s.io";
+    let request = json!({"name": "gpu", "exactly": {"deviceClassName": "example.com"}});
+    let claim = json!({"spec": {"devices": {"requests": [request]}}});
+    let allocation = json!({"allocation": {"devices": {"results": [
+        {"request": "gpu", "driver": "d.example.com", "pool": "p", "device": "gpu-0"}]}}});
+    let source = json!({"persistentVolumeName": "pv"});
+    vec![
+        Case::new(STORAGE, ("csidrivers", "CSIDriver"), json!({"spec": {}})),
+        Case::new(STORAGE, ("csinodes", "CSINode"), json!({"spec": {"drivers": []}})),
+        Case::new(
+            STORAGE,
+            ("csistoragecapacities", "CSIStorageCapacity"),
+            json!({"storageClassName": "fast", "capacity": "1Gi", "nodeTopology": {"matchLabels": {"zone": "a"}}}),
+        )
+        .in_namespace(),
+        Case::new(STORAGE, ("storageclasses", "StorageClass"), json!({"provisioner": "example.com/p"})),
+        Case::new(
+            STORAGE,
+            ("volumeattachments", "VolumeAttachment"),
+            json!({"spec": {"attacher": "d.example.com", "nodeName": "node-1", "source": source}}),
+        )
+        .with_status(json!({"attached": true})),
+        Case::new(
+            STORAGE,
+            ("volumeattributesclasses", "VolumeAttributesClass"),
+            json!({"driverName": "d.example.com", "parameters": {"iops": "100"}}),
+        ),
+        Case::new(RESOURCE, ("deviceclasses", "DeviceClass"), json!({"spec": {}})),
+        Case::new(RESOURCE, ("resourceclaims", "ResourceClaim"), claim.clone()).in_namespace().with_status(allocation),
+        Case::new(RESOURCE, ("resourceclaimtemplates", "ResourceClaimTemplate"), json!({"spec": claim})).in_namespace(),
+        Case::new(
+            RESOURCE,
+            ("resourceslices", "ResourceSlice"),
+            json!({"spec": {"driver": "d.example.com", "nodeName": "node-1",
+                            "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1}}}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_kind_of_storage_and_devices_lives_a_whole_life() {
+    let harness = Harness::new().await;
+    for case in cases() {
+        is_discovered(&harness, &case).await;
+        lives(&harness, &case).await;
+        goes_with_many(&harness, &case).await;
+    }
+}
+
+async fn is_discovered(harness: &Harness, case: &Case) {
+    let groups = harness.get("/apis").await.expect(200);
+    let groups = groups["groups"].as_array().unwrap();
+    let group = groups.iter().find(|group| group["name"] == case.group).unwrap();
+    let versions = group["versions"].as_array().unwrap();
+    assert!(versions.iter().any(|version| version["version"] == "v1"), "{group}");
+    let resources = harness.get(&format!("/apis/{}", case.version())).await.expect(200);
+    let resources = resources["resources"].as_array().unwrap();
+    let verbs = |name: &str| {
+        let found = resources.iter().find(|resource| resource["name"] == name);
+        found.map(|resource| resource["verbs"].clone())
+    };
+    let all = json!(["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]);
+    assert_eq!(verbs(case.resource), Some(all), "{}", case.resource);
+    let status = verbs(&format!("{}/status", case.resource));
+    assert_eq!(status, case.status.as_ref().map(|_| json!(["get", "patch", "update"])), "{}", case.resource);
+}
+
+async fn lives(harness: &Harness, case: &Case) {
+    let collection = case.collection();
+    let one = format!("{collection}/one");
+    let created = harness.post(&collection, case.object("one", "a")).await.expect(201);
+    assert_eq!(harness.get(&one).await.expect(200), created);
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut events = Events::open(harness, &format!("{collection}?watch=true&resourceVersion={version}")).await;
+
+    let patched = harness.patch(&one, json!({"metadata": {"labels": {"patched": "true"}}})).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"], json!({"test": "a", "patched": "true"}));
+    let applied = json!({"apiVersion": case.version(), "kind": case.kind,
+                         "metadata": {"name": "one", "labels": {"applied": "true"}}});
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let path = format!("{one}?fieldManager=test&force=true");
+    let applied = harness.raw(Method::PATCH, &path, &headers, applied.to_string()).await.expect(200);
+    assert_eq!(applied["metadata"]["labels"]["applied"], "true");
+    let mut changed = applied;
+    changed["metadata"]["labels"]["updated"] = json!("true");
+    let updated = harness.put(&one, changed).await.expect(200);
+    assert_eq!(updated["metadata"]["uid"], created["metadata"]["uid"]);
+    if let Some(status) = &case.status {
+        has_status(harness, case, &one, status).await;
+    }
+    let listed = |path: String| async move {
+        let list = harness.get(&path).await.expect(200);
+        list["items"].as_array().unwrap().len()
+    };
+    assert_eq!(listed(format!("{collection}?labelSelector=updated%3Dtrue")).await, 1);
+    assert_eq!(listed(format!("{collection}?labelSelector=updated%3Dno")).await, 0);
+    assert_eq!(listed(format!("/apis/{}/{}", case.version(), case.resource)).await, 1);
+
+    harness.delete(&one).await.expect(200);
+    harness.get(&one).await.refused(404, "NotFound", &format!("{}.{} \"one\" not found", case.resource, case.group));
+    let mut seen = Vec::new();
+    while seen.last() != Some(&json!("DELETED")) {
+        seen.push(events.next().await.unwrap()["type"].clone());
+    }
+    assert!(seen.len() >= 4 && seen[..3] == [json!("MODIFIED"), json!("MODIFIED"), json!("MODIFIED")], "{seen:?}");
+}
+
+async fn has_status(harness: &Harness, case: &Case, path: &str, status: &Value) {
+    let path = format!("{path}/status");
+    let before = harness.get(&path).await.expect(200);
+    let patched = harness.patch(&path, json!({"status": status, "metadata": {"labels": {"x": "y"}}})).await.expect(200);
+    assert_ne!(patched["status"], before["status"], "{}", case.resource);
+    let mut changed = patched;
+    changed["status"] = before["status"].clone();
+    let updated = harness.put(&path, changed.clone()).await.expect(200);
+    assert_eq!(updated["status"], before["status"]);
+    // The spec is not the status's business.
+    let spec = updated["spec"].clone();
+    changed["metadata"]["resourceVersion"] = updated["metadata"]["resourceVersion"].clone();
+    changed["spec"] = json!({});
+    if let Ok(answer) = serde_json::from_str::<Value>(&harness.put(&path, changed).await.text)
+        && answer["kind"] == case.kind
+    {
+        assert_eq!(answer["spec"], spec);
+    }
+}
+
+async fn goes_with_many(harness: &Harness, case: &Case) {
+    let collection = case.collection();
+    for (name, label) in [("one", "gone"), ("two", "gone"), ("three", "kept")] {
+        harness.post(&collection, case.object(name, label)).await.expect(201);
+    }
+    let selected = format!("{collection}?labelSelector=test%3Dgone");
+    harness.delete(&selected).await.expect(200);
+    let left = harness.get(&collection).await.expect(200);
+    let names: Vec<&Value> = left["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["three"]);
+    harness.delete(&format!("{collection}/three")).await.expect(200);
+}
+
+#[tokio::test]
+async fn the_status_of_volumes_and_claims_can_be_changed() {
+    let harness = Harness::new().await;
+    const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}});
+    let created = harness.post(CLAIMS, claim).await.expect(201);
+    assert_eq!(created["status"]["phase"], "Pending");
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/srv"}}});
+    let created = harness.post("/api/v1/persistentvolumes", volume).await.expect(201);
+    assert_eq!(created["status"]["phase"], "Pending");
+    let condition = |text: &str| json!({"type": "StatusPatched", "status": "True", "reason": "E2E", "message": text});
+    for (path, status) in [
+        (format!("{CLAIMS}/c/status"), json!({"conditions": [condition("set")]})),
+        ("/api/v1/persistentvolumes/v/status".to_owned(), json!({"reason": "E2E", "message": "set"})),
+    ] {
+        let patched = harness.patch(&path, json!({"status": status.clone()})).await.expect(200);
+        for (field, value) in status.as_object().unwrap() {
+            let shown = &patched["status"][field];
+            let is_shown = shown == value || shown[0]["message"] == value[0]["message"];
+            assert!(is_shown, "{path}: {patched}");
+        }
+        assert_eq!(patched["status"]["phase"], "Pending");
+        let mut changed = patched;
+        changed["status"]["phase"] = json!("Bound");
+        assert_eq!(harness.put(&path, changed).await.expect(200)["status"]["phase"], "Bound");
+        assert_eq!(harness.get(&path).await.expect(200)["status"]["phase"], "Bound");
+    }
+}
+
+#[tokio::test]
+async fn pods_name_the_drivers_of_inline_volumes() {
+    let harness = Harness::new().await;
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let pod = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "csi"}}, "spec": {
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "csi": {"driver": "d.example.com", "volumeAttributes": {"k": "v"}}}]}})
+    };
+    harness
+        .post(
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "default"}}),
+        )
+        .await;
+    let created = harness.post(PODS, pod("one")).await.expect(201);
+    assert_eq!(created["spec"]["volumes"][0]["csi"]["driver"], "d.example.com");
+    let list = harness.get(&format!("{PODS}?labelSelector=app%3Dcsi")).await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let path = format!("{PODS}/one");
+    let patched = harness.patch(&path, json!({"metadata": {"labels": {"patched": "yes"}}})).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"]["patched"], "yes");
+    let grace = harness.delete(&format!("{path}?gracePeriodSeconds=0")).await;
+    assert_eq!(grace.code, 200, "{}", grace.text);
+    harness.get(&path).await.refused(404, "NotFound", "pods \"one\" not found");
+}
