@@ -32,6 +32,7 @@ mod pod_control;
 mod pod_gc;
 mod pods;
 mod replica_set;
+mod resource_claim;
 mod resource_quota;
 mod root_ca;
 mod run;

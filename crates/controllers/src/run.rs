@@ -124,6 +124,7 @@ static CONTROLLERS: &[Entry] = &[
         "persistentvolume-controller",
         crate::volume_binder::start,
     ),
+    entry("resourceclaim-controller", "resource-claim-controller", "resource_claim", crate::resource_claim::start),
     entry(
         "persistentvolume-attach-detach-controller",
         "attachdetach-controller",

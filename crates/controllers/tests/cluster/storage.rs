@@ -2,6 +2,7 @@
 //! attach/detach controller do with the API.
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -210,4 +211,45 @@ async fn csi_volumes_are_attached_where_their_pods_are() {
     nodes.patch_status("node-1", &PatchParams::default(), &uses(&[])).await.unwrap();
     cluster.until::<VolumeAttachment>("no attachment", |attachments| attachments.is_empty()).await;
     cluster.until_one::<Node>("node-1", "an empty report", |node| attached(node).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_get_claims_for_devices_that_go_with_them() {
+    let cluster = Cluster::start().await;
+    let request = json!({ "name": "gpu", "exactly": { "deviceClassName": "example.com" } });
+    let pod = json!({
+        "metadata": { "name": "web" },
+        "spec": {
+            "containers": [{ "name": "c", "image": "i", "resources": { "claims": [{ "name": "gpu" }] } }],
+            "resourceClaims": [{ "name": "gpu", "resourceClaimTemplateName": "gpus" }],
+        },
+    });
+    let made = cluster.create::<Pod>(pod).await;
+    cluster.until_event("resourceclaimtemplate.resource.k8s.io \"gpus\" not found").await;
+    cluster
+        .create::<ResourceClaimTemplate>(json!({
+            "metadata": { "name": "gpus" }, "spec": { "spec": { "devices": { "requests": [request] } } },
+        }))
+        .await;
+    let claims = cluster.until::<ResourceClaim>("a claim", |claims| claims.len() == 1).await;
+    let name = claims[0].metadata.name.clone().unwrap();
+    assert!(name.starts_with("web-gpu-"), "{name}");
+    cluster
+        .until_one::<Pod>("web", "its claim's name", |pod| {
+            let statuses = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
+            statuses.is_some_and(|all| all.len() == 1 && all[0].resource_claim_name.as_ref() == Some(&name))
+        })
+        .await;
+    // Somebody allocates it for the pod; with the pod it is taken back, and the claim goes.
+    let claims = cluster.api::<ResourceClaim>();
+    let protect = json!({ "metadata": { "finalizers": ["resource.kubernetes.io/delete-protection"] } });
+    cluster.merge::<ResourceClaim>(&name, protect).await;
+    let result = json!({ "request": "gpu", "driver": "d.example.com", "pool": "p", "device": "gpu-0" });
+    let allocated = json!({ "status": {
+        "allocation": { "devices": { "results": [result] } },
+        "reservedFor": [{ "resource": "pods", "name": "web", "uid": made.metadata.uid }],
+    } });
+    claims.patch_status(&name, &PatchParams::default(), &Patch::Merge(allocated)).await.unwrap();
+    cluster.delete::<Pod>("web", DeleteParams::default()).await;
+    cluster.until::<ResourceClaim>("no claim", |claims| claims.is_empty()).await;
 }
