@@ -16,8 +16,33 @@ use crate::shared::Shared;
 use crate::writer::{Failed, Reopen};
 
 /// How long after a failure the engine is opened anew, doubled after each attempt that failed too.
-const FIRST_ATTEMPT: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A storage that works for so long works again; one that fails sooner is not tried as often.
+const WORKS_AGAIN: Duration = Duration::from_secs(60);
+
+/// How patient the next attempts are.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    pause: Option<Duration>,
+    mended: Option<Instant>,
+}
+
+impl Patience {
+    /// It failed at `now`.
+    fn begin(&mut self, now: Instant) {
+        if self.mended.is_some_and(|mended| now.saturating_duration_since(mended) >= WORKS_AGAIN) {
+            self.pause = None;
+        }
+    }
+
+    /// How long to wait before the next attempt.
+    fn next(&mut self) -> Duration {
+        let pause = self.pause.unwrap_or(FIRST_PAUSE);
+        self.pause = Some((pause * 2).min(LONGEST_PAUSE));
+        pause
+    }
+}
 
 /// What the disk has to be told once it works again.
 #[derive(Debug, Default)]
@@ -31,21 +56,22 @@ struct Unsaved {
 
 impl Shared {
     /// Refuses writes until the engine works again, and returns it; `None` where the store was closed first.
-    pub(crate) fn mend(&self, failed: Failed, reopen: &Reopen) -> Option<Engine> {
+    pub(crate) fn mend(&self, failed: Failed, reopen: &Reopen, patience: &mut Patience) -> Option<Engine> {
         let Failed { mut work, why } = failed;
         let waiting = self.refuse(&why);
         answer_all(&mut work.items, &why);
         let visible = self.core.read().state.visible();
         let unsaved = unsaved(visible, work.items, waiting, work.superseded, work.floor);
         let began = Instant::now();
-        let mut pause = FIRST_ATTEMPT;
+        patience.begin(began);
         loop {
-            if work.closing || self.queue.is_closed_by(Instant::now() + pause) {
+            if work.closing || self.queue.is_closed_by(Instant::now() + patience.next()) {
                 return None;
             }
             match self.try_to_mend(&unsaved, reopen) {
                 Ok(engine) => {
                     let seconds = began.elapsed().as_secs();
+                    patience.mended = Some(Instant::now());
                     tracing::info!(seconds, "the storage works again; the store accepts writes");
                     return Some(engine);
                 }
@@ -54,7 +80,6 @@ impl Shared {
                     self.core.write().failure = Some(why);
                 }
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -122,4 +147,28 @@ fn unsaved(
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storage_that_fails_again_soon_is_tried_less_often() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut patience = Patience::default();
+        patience.begin(at(0));
+        assert_eq!([patience.next(), patience.next()], [FIRST_PAUSE, FIRST_PAUSE * 2]);
+        patience.mended = Some(at(10));
+        patience.begin(at(20));
+        assert_eq!(patience.next(), FIRST_PAUSE * 4);
+        for _ in 0..9 {
+            patience.next();
+        }
+        assert_eq!(patience.next(), LONGEST_PAUSE);
+        patience.mended = Some(at(100));
+        patience.begin(at(160));
+        assert_eq!(patience.next(), FIRST_PAUSE);
+    }
 }

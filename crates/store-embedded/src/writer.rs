@@ -11,6 +11,7 @@ use kedge_store::{Published, Revision};
 use crate::engine::{Batch, Engine, EngineError};
 use crate::error::EmbeddedError;
 use crate::lock::Lock;
+use crate::mending::Patience;
 use crate::queue::{Answer, Work};
 use crate::recovery::RESERVED;
 use crate::shared::{Phase, Shared};
@@ -32,11 +33,12 @@ impl Writer {
         let Self { shared, engine, reopen, lock } = self;
         let guard = EndGuard(Arc::clone(&shared));
         let mut engine = Some(engine);
+        let mut patience = Patience::default();
         while let Some(open) = engine.take() {
             let failed = write_until_failure(&shared, &open);
             // Its file can only be opened again once it is closed.
             drop(open);
-            engine = failed.and_then(|failed| shared.mend(failed, &reopen));
+            engine = failed.and_then(|failed| shared.mend(failed, &reopen, &mut patience));
         }
         drop(lock);
         drop(guard);
