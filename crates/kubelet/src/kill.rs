@@ -91,9 +91,9 @@ pub(crate) async fn kill_containers(
     outcome
 }
 
-/// Stops every sandbox of a pod that may still be up.
+/// Stops every sandbox of a pod. One that died with the node is not ready and still has its address until it is stopped.
 pub(crate) async fn stop_sandboxes(agent: &Agent, state: &PodRuntime) -> Result<(), CriError> {
-    for sandbox in state.sandboxes.iter().filter(|sandbox| sandbox.ready) {
+    for sandbox in &state.sandboxes {
         match agent.runtime.stop_pod_sandbox(&sandbox.id).await {
             Err(error) if !error.is_not_found() => return Err(error),
             _ => {}

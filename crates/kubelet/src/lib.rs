@@ -32,6 +32,7 @@ mod metrics;
 mod mirror;
 mod network_files;
 mod node;
+mod outside;
 mod plan;
 mod probes;
 mod reference;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::agent::Agent;
 use crate::field_ref::Fields;
 use crate::kill;
+use crate::outside::Outside;
 use crate::plan::{self, Action, Kill, KillReason, Verdicts};
 use crate::probes::{PodProbes, ProbeKind};
 use crate::sandbox::sandbox_config;
@@ -34,6 +35,8 @@ const SHARED_AGE: Duration = Duration::from_secs(5);
 const AFTER_KILL: Duration = Duration::from_secs(1);
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
 const NETWORK_RETRY: Duration = Duration::from_secs(1);
+/// Upstream's `podAttachAndMountTimeout`.
+const VOLUME_PATIENCE: Duration = Duration::from_secs(123);
 const LONGEST_VOLUME_RETRY: Duration = Duration::from_secs(122);
 
 /// What the sources of pods say about one pod.
@@ -82,6 +85,7 @@ pub(crate) fn spawn_worker(
         volumes_set_up: Instant::now(),
         volumes_stale: false,
         volume_retry: Duration::from_millis(500),
+        volume_work: Outside::default(),
     };
     let shutdown = worker.agent.shutdown.clone();
     tokio::spawn(async move {
@@ -109,6 +113,7 @@ struct Worker {
     volumes_set_up: Instant,
     volumes_stale: bool,
     volume_retry: Duration,
+    volume_work: Outside<Result<MountedVolumes, String>>,
 }
 
 impl Worker {
@@ -331,9 +336,15 @@ impl Worker {
         }
         // Several volumes of one object need one request.
         let age = if self.volumes.is_some() { SHARED_AGE } else { Duration::ZERO };
-        self.volumes_stale = false;
-        let fields = Fields { pod: &self.pod, node: self.agent.node_facts(&self.pod, &self.pod_ips()) };
-        match self.agent.volumes.set_up(&self.pod, &fields, age).await {
+        // What hangs may have begun before the pod changed.
+        self.volumes_stale = self.volume_work.is_pending();
+        let (agent, pod, ips) = (self.agent.clone(), self.pod.clone(), self.pod_ips());
+        let work = move || async move {
+            let fields = Fields { pod: &pod, node: agent.node_facts(&pod, &ips) };
+            agent.volumes.set_up(&pod, &fields, age).await.map_err(|error| error.to_string())
+        };
+        let result = self.volume_work.run(VOLUME_PATIENCE, work).await;
+        match result.unwrap_or_else(|| Err(hanging_volumes(&self.pod))) {
             Ok(mounted) => {
                 self.agent.mounted.set(self.uid(), &mounted.paths);
                 self.volumes = Some(mounted);
@@ -342,7 +353,7 @@ impl Worker {
                 None
             }
             Err(error) => {
-                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error.to_string());
+                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error);
                 self.volumes_set_up = Instant::now();
                 let wait = self.volume_retry;
                 self.volume_retry = (wait * 2).min(LONGEST_VOLUME_RETRY);
@@ -545,4 +556,17 @@ impl Worker {
         }
         secrets
     }
+}
+
+/// What is said about volumes that take too long.
+// DIVERGES: upstream records no event for a timeout, and the pod waits without a word.
+fn hanging_volumes(pod: &Pod) -> String {
+    let mut names: Vec<&str> =
+        spec::pod_spec(pod).volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+    names.sort_unstable();
+    format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process volumes=[]: \
+         context deadline exceeded",
+        names.join(" ")
+    )
 }

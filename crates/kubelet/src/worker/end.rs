@@ -10,6 +10,7 @@ use kedge_client::EventType;
 
 use super::{Desired, Worker};
 use crate::kill;
+use crate::outside;
 use crate::spec;
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ impl Worker {
 
     async fn tear_down_volumes(&self) {
         let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
-        let result = tokio::task::spawn_blocking(move || volumes.tear_down(&uid)).await;
+        let result = outside::spawn(move || async move { volumes.tear_down(&uid) }).await;
         if let Ok(Err(error)) = result {
             tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
         }
@@ -113,7 +114,7 @@ impl Worker {
         let config = &self.agent.config;
         let logs = config.pod_log_dir(spec::namespace(&self.pod), spec::name(&self.pod), self.uid());
         let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = outside::spawn(move || async move {
             volumes.remove_pod(&uid)?;
             match std::fs::remove_dir_all(logs) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),

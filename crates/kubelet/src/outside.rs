@@ -1,0 +1,81 @@
+//! Work that may hang in the kernel (a file system whose server is gone), on threads of its own.
+//!
+//! It cannot end what hangs; it keeps others from waiting for it. Invariant: at most one such work of each kind and pod is
+//! under way, and none of them holds a thread that others need.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+/// The stack of such a thread: volumes are made by shallow code.
+const STACK_BYTES: usize = 1 << 20;
+
+/// One kind of work of one pod.
+pub(crate) struct Outside<T> {
+    pending: Option<oneshot::Receiver<T>>,
+}
+
+impl<T> Default for Outside<T> {
+    fn default() -> Self {
+        Self { pending: None }
+    }
+}
+
+impl<T: Send + 'static> Outside<T> {
+    /// Whether earlier work still hangs (or was not waited for): the next result is that one's.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Waits for the work, or for the one that is under way already; `None` where it takes longer than `patience`.
+    /// Cancel-safe: the next call waits on.
+    pub(crate) async fn run<F>(&mut self, patience: Duration, work: impl FnOnce() -> F + Send + 'static) -> Option<T>
+    where
+        F: Future<Output = T>,
+    {
+        if self.pending.is_none() {
+            self.pending = Some(spawn(work));
+        }
+        let result = tokio::time::timeout(patience, self.pending.as_mut()?).await.ok()?;
+        self.pending = None;
+        result.ok()
+    }
+}
+
+/// Runs work that may hang; its result is lost only with the thread.
+pub(crate) fn spawn<T, F>(work: impl FnOnce() -> F + Send + 'static) -> oneshot::Receiver<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let (sender, result) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let thread = std::thread::Builder::new().name("volumes".to_owned()).stack_size(STACK_BYTES);
+    let spawned = thread.spawn(move || {
+        // Whoever asked may have given up.
+        let _ = sender.send(runtime.block_on(work()));
+    });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "failed to start a thread for volumes");
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_is_waited_for_and_not_started_twice() {
+        let mut outside = Outside::default();
+        let (release, hung) = std::sync::mpsc::channel::<u32>();
+        let first = outside.run(Duration::ZERO, move || async move { hung.recv().unwrap_or_default() }).await;
+        assert_eq!((first, outside.is_pending()), (None, true));
+        let again = outside.run(Duration::ZERO, || async { unreachable!("one at a time") }).await;
+        assert_eq!(again, None);
+        release.send(7).unwrap();
+        let done = outside.run(Duration::from_secs(60), || async { unreachable!("one at a time") }).await;
+        assert_eq!((done, outside.is_pending()), (Some(7), false));
+        assert_eq!(outside.run(Duration::from_secs(60), || async { 8 }).await, Some(8));
+    }
+}
