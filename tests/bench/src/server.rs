@@ -173,7 +173,7 @@ fn megabytes(text: &str, name: &str) -> Result<f64> {
 }
 
 /// User and system time of a process; zero where it is gone.
-fn cpu_time(process: u32) -> Duration {
+pub(crate) fn cpu_time(process: u32) -> Duration {
     /// The kernel's unit towards programs, on all of Linux's architectures that matter here.
     const TICKS_PER_SECOND: u64 = 100;
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();

@@ -115,13 +115,13 @@ fn sent(line: &[u8], finder: &memmem::Finder<'_>) -> Result<u64> {
 
 /// Puts lines together out of frames.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     /// The beginning of a line whose end has not come.
     open: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         while let Some(end) = memchr(b'\n', bytes) {
             if self.open.is_empty() {
                 take(&bytes[..end])?;

@@ -1,6 +1,10 @@
 //! A full node with the demo, in network and mount namespaces of the benchmark's own: nothing on the machine's network
 //! is touched, and a containerd that runs on the machine is not seen, so kedge starts its own.
 
+mod agent;
+mod pods;
+mod runtime;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,13 +21,23 @@ use serde_json::Value;
 use super::memory;
 use crate::Arguments;
 use crate::figures::{Figure, Report};
-use crate::server::{Memory, Process};
+use crate::server::{Memory, Process, cpu_time};
+use crate::target::Target;
 
 const ADDRESS: &str = "10.250.0.2";
 const DEMO_PORT: u16 = 30090;
 
 /// How long the whole node may take.
 const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How many pods are made one after the other.
+const SINGLE: usize = 30;
+/// How many pods a full node has.
+const MANY: usize = 100;
+/// After this, a node with many new pods is idle: its statuses are written and its volumes were looked at again.
+const SETTLE_MANY: Duration = Duration::from_secs(30);
+/// How long the processor time of an idle process is counted.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// After this a node that nobody uses is idle.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -72,7 +86,59 @@ async fn measure(place: &Place, binary: &Path, dir: &Path, report: &mut Report) 
     }
     let up = began.elapsed();
     place.ask_demo()?;
-    let seconds = |what: &str, time: Duration, compare| Figure {
+    report.add(seconds("start to node Ready", ready.unwrap_or(up), ""));
+    report.add(seconds("start to 3 demo replicas that answer", up, ""));
+    tokio::time::sleep(SETTLE).await;
+    let used = Memory::of(process.id())?;
+    report.add(memory::figure("node", "kedge process, 3 demo pods, idle".to_owned(), used, "goal < 80 MB"));
+    let image = measure_pods(place, &dir.join("data"), process.id(), report).await?;
+    process.stop()?;
+    agent::measure(place, binary, dir, &image, report).await
+}
+
+/// Pods one by one, against the runtime alone, and a hundred at once. Returns the image of their containers.
+async fn measure_pods(place: &Place, data: &Path, process: u32, report: &mut Report) -> Result<String> {
+    let target = Target::from_kubeconfig(&data.join("admin.conf"), None)?;
+    let runtime = runtime::of(data).await?;
+    let image = sandbox_image(&runtime).await?;
+    let bare = runtime::bare_pods(&runtime, &image, &data.join("bare"), SINGLE).await?;
+    report.add(latency("sandbox and container by the runtime alone, one by one", &bare, ""));
+    let (to, of) = (target.clone(), image.clone());
+    let single = place.inside(move || async move { pods::one_by_one(&to, &of, SINGLE).await })?;
+    report.add(latency(
+        "pod from creation to Running in a client's watch, one by one",
+        &single,
+        "upstream: about 570 ms",
+    ));
+    let ratio = f64::from(single[single.len() / 2]) / f64::from(bare[bare.len() / 2]);
+    let (bench, unit, compare) = ("node", "x", "goal <= 1.3x");
+    report.add(Figure {
+        bench,
+        what: "the same, ratio of medians".to_owned(),
+        value: ratio,
+        unit,
+        compare,
+        ..Figure::default()
+    });
+    let (to, of) = (target, image.clone());
+    let many = place.inside(move || async move { pods::all_at_once(&to, &of, MANY).await })?;
+    report.add(seconds(&format!("{MANY} pods from creation to all Running"), many, ""));
+    tokio::time::sleep(SETTLE_MANY).await;
+    let used = Memory::of(process)?;
+    report.add(memory::figure("node", format!("kedge process, {MANY} pods, idle"), used, ""));
+    report.add(at_rest(&format!("kedge process, {MANY} pods"), process, IDLE).await);
+    Ok(image)
+}
+
+/// The image of sandboxes: small, there already, and its program only waits.
+async fn sandbox_image(runtime: &kedge_cri::Runtime) -> Result<String> {
+    let images = runtime.list_images(None).await?;
+    let names = images.into_iter().flat_map(|image| image.repo_tags);
+    names.into_iter().find(|name| name.contains("pause")).context("the runtime has no sandbox image")
+}
+
+fn seconds(what: &str, time: Duration, compare: &'static str) -> Figure {
+    Figure {
         bench: "node",
         what: what.to_owned(),
         value: time.as_secs_f64(),
@@ -80,13 +146,38 @@ async fn measure(place: &Place, binary: &Path, dir: &Path, report: &mut Report) 
         note: "with images and a containerd of its own".to_owned(),
         compare,
         ..Figure::default()
-    };
-    report.add(seconds("start to node Ready", ready.unwrap_or(up), ""));
-    report.add(seconds("start to 3 demo replicas that answer", up, ""));
-    tokio::time::sleep(SETTLE).await;
-    let used = Memory::of(process.id())?;
-    report.add(memory::figure("node", "kedge process, 3 demo pods, idle".to_owned(), used, "goal < 80 MB"));
-    process.stop()
+    }
+}
+
+/// The median as the figure, of sorted microseconds.
+fn latency(what: &str, sorted: &[u32], compare: &'static str) -> Figure {
+    let at =
+        |percent: usize| sorted.get(sorted.len() * percent / 100).copied().map(|micros| f64::from(micros) / 1000.0);
+    Figure {
+        bench: "node",
+        what: what.to_owned(),
+        value: at(50).unwrap_or_default(),
+        unit: "ms",
+        p50_milliseconds: at(50),
+        p99_milliseconds: at(99),
+        compare,
+        ..Figure::default()
+    }
+}
+
+/// Processor time of a process that has nothing to do, in percent of a core.
+async fn at_rest(what: &str, process: u32, time: Duration) -> Figure {
+    let before = cpu_time(process);
+    tokio::time::sleep(time).await;
+    let used = cpu_time(process).saturating_sub(before);
+    Figure {
+        bench: "node",
+        what: format!("{what}, processor time at rest"),
+        value: 100.0 * used.as_secs_f64() / time.as_secs_f64(),
+        unit: "% of a core",
+        compare: "goal < 1 %",
+        ..Figure::default()
+    }
 }
 
 /// The line of the step after which the node is ready.
@@ -155,6 +246,20 @@ impl Place {
             .map(|(id, process)| (id, fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default()))
             .map(|(id, name)| (id, name.trim().to_owned()))
             .collect()
+    }
+
+    /// Runs work whose connections begin in the namespace, on a thread of its own that stays in it.
+    fn inside<T, F>(&self, work: impl FnOnce() -> F + Send + 'static) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>>,
+    {
+        let network = File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
+        let thread = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work())
+        });
+        thread.join().map_err(|_| anyhow!("the thread panicked"))?
     }
 
     /// Asks the demo through its NodePort.
