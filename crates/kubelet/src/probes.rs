@@ -211,8 +211,7 @@ impl ProbeTask {
         if started == (self.kind == ProbeKind::Startup) {
             return false;
         }
-        let age = self.agent.now().as_nanosecond() - i128::from(record.started_at);
-        age >= i128::from(self.probe.initial_delay_seconds.unwrap_or(0)) * 1_000_000_000
+        is_past_delay(record.started_at, self.agent.now().as_nanosecond(), self.probe.initial_delay_seconds)
     }
 
     fn count(&self, outcome: Outcome, took: Duration) {
@@ -315,6 +314,13 @@ pub(super) enum Checked {
     Unhealthy(String),
 }
 
+/// Whether the initial delay is over. A start that lies ahead was before somebody set the clock back, perhaps by hours.
+// DIVERGES: upstream's probes wait until the clock is past the start again.
+fn is_past_delay(started_nanos: i64, now_nanos: i128, delay_seconds: Option<i32>) -> bool {
+    let age = now_nanos - i128::from(started_nanos);
+    age < 0 || age >= i128::from(delay_seconds.unwrap_or(0)) * 1_000_000_000
+}
+
 async fn check_http(target: &HttpTarget, timeout: Duration) -> Checked {
     let first = target.url();
     let mut target = target.clone();
@@ -407,6 +413,18 @@ mod tests {
         check(IntOrString::String("none".to_owned()), Err("couldn't find port: \"none\" in c"));
         check(IntOrString::Int(0), Err("invalid port number: 0"));
         check(IntOrString::Int(70_000), Err("invalid port number: 70000"));
+    }
+
+    #[test]
+    fn an_initial_delay_survives_a_clock_that_jumps() {
+        let second = |seconds: i64| seconds * 1_000_000_000;
+        let check = |now: i64, expected: bool| {
+            assert_eq!(is_past_delay(second(10_000), i128::from(second(now)), Some(30)), expected, "at {now}");
+        };
+        check(10_029, false);
+        check(10_030, true);
+        check(13_600, true);
+        check(6_400, true);
     }
 
     #[test]

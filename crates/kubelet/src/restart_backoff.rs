@@ -31,13 +31,13 @@ impl<K: Eq + std::hash::Hash> BackoffTable<K> {
         if elapsed(entry.updated, since) > MAXIMUM * 2 {
             return None;
         }
-        entry.delay.checked_sub(elapsed(since, now)).filter(|rest| !rest.is_zero())
+        rest(entry.delay, since, now)
     }
 
     /// How long until a further attempt, counted from the last failure.
     pub(crate) fn remaining_since_update(&self, key: &K, now: Timestamp) -> Option<Duration> {
         let entry = self.entries.get(key)?;
-        entry.delay.checked_sub(elapsed(entry.updated, now)).filter(|rest| !rest.is_zero())
+        rest(entry.delay, entry.updated, now)
     }
 
     /// The delay of a key at this moment.
@@ -58,6 +58,16 @@ impl<K: Eq + std::hash::Hash> BackoffTable<K> {
     pub(crate) fn collect(&mut self, now: Timestamp) {
         self.entries.retain(|_, entry| elapsed(entry.updated, now) <= MAXIMUM * 2);
     }
+}
+
+/// What is left of a delay that began at `since`. One that seems to begin far ahead began before somebody set the clock
+/// back: nobody knows how much of it is left, and waiting for the clock may take hours.
+// DIVERGES: upstream waits until the clock has caught up.
+fn rest(delay: Duration, since: Timestamp, now: Timestamp) -> Option<Duration> {
+    if elapsed(now, since) > delay {
+        return None;
+    }
+    delay.checked_sub(elapsed(since, now)).filter(|rest| !rest.is_zero())
 }
 
 /// From `earlier` to `later`, zero where the clock went back.
@@ -99,12 +109,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_goes_back_only_waits_longer() {
+    fn a_clock_that_jumps_costs_one_delay_at_most() {
         let mut table = BackoffTable::new();
-        table.next("c", at(100), at(100));
-        assert_eq!(table.remaining(&"c", at(100), at(40)), Some(Duration::from_secs(10)));
-        assert_eq!(table.remaining_since_update(&"c", at(105)), Some(Duration::from_secs(5)));
-        table.collect(at(800));
+        table.next("c", at(10_000), at(10_000));
+        assert_eq!(table.remaining(&"c", at(10_000), at(9_995)), Some(Duration::from_secs(10)), "a little back");
+        assert_eq!(table.remaining(&"c", at(10_000), at(6_400)), None, "an hour back");
+        assert_eq!(table.remaining_since_update(&"c", at(6_400)), None);
+        assert_eq!(table.remaining(&"c", at(10_000), at(13_600)), None, "an hour ahead");
+        assert_eq!(table.remaining_since_update(&"c", at(10_005)), Some(Duration::from_secs(5)));
+        // The next failure after the jump is told by the new clock alone.
+        table.next("c", at(6_401), at(6_401));
+        assert_eq!(table.remaining(&"c", at(6_401), at(6_401)), Some(Duration::from_secs(20)));
+        table.collect(at(10_800));
         assert_eq!(table.delay(&"c"), Duration::ZERO);
     }
 }

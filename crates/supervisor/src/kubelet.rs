@@ -176,6 +176,7 @@ fn config(options: &KubeletOptions, file: &KubeletFile) -> Result<Config, Error>
         node_name,
         node_ip,
         root_dir: options.root_dir.clone(),
+        container_logs_dir: container_logs(file).or(default.container_logs_dir),
         pod_logs_dir: file.pod_logs_dir.clone().unwrap_or(default.pod_logs_dir),
         // No static pods unless a directory is named: upstream's own default.
         static_pod_path: options.pod_manifest_path.clone().or_else(|| file.static_pod_path.clone()),
@@ -217,6 +218,12 @@ fn marks(options: &KubeletOptions, file: &KubeletFile) -> Result<(BTreeMap<Strin
         None => file.register_with_taints.clone().unwrap_or_default(),
     };
     Ok((labels, taints))
+}
+
+/// Beside the logs of pods, where those are not at their usual place.
+// DIVERGES: upstream's links are always in /var/log/containers.
+fn container_logs(file: &KubeletFile) -> Option<PathBuf> {
+    Some(file.pod_logs_dir.as_ref()?.parent()?.join("containers"))
 }
 
 fn resolv_conf(options: &KubeletOptions, file: &KubeletFile) -> Option<PathBuf> {

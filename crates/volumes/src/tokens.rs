@@ -24,10 +24,20 @@ struct Key {
     expiration_seconds: i64,
 }
 
+#[derive(Clone)]
 struct Token {
     text: String,
+    asked_at: Timestamp,
     renew_at: Timestamp,
     expires_at: Timestamp,
+}
+
+impl Token {
+    /// Whether it need not be renewed yet. One of the future was asked for before the clock was set back: how old it
+    /// really is, nobody knows.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        self.asked_at <= now && now < self.renew_at
+    }
 }
 
 /// The tokens of all pods of this node.
@@ -51,11 +61,11 @@ impl Tokens {
         now: Timestamp,
     ) -> Result<String, TokenError> {
         let key = Key { pod_uid: pod::uid(pod).to_owned(), audience: audience.map(str::to_owned), expiration_seconds };
-        let known = self.tokens.lock().get(&key).map(|token| (token.text.clone(), token.renew_at, token.expires_at));
-        if let Some((text, renew_at, _)) = &known
-            && now < *renew_at
+        let known = self.tokens.lock().get(&key).cloned();
+        if let Some(token) = &known
+            && token.is_fresh(now)
         {
-            return Ok(text.clone());
+            return Ok(token.text.clone());
         }
         match self.request(pod, &key, now).await {
             Ok(token) => {
@@ -64,13 +74,13 @@ impl Tokens {
                 Ok(text)
             }
             Err(error) => match known {
-                Some((text, _, expires_at)) if now < expires_at => {
+                Some(token) if now < token.expires_at => {
                     tracing::warn!(
                         pod = pod::format(pod),
                         error = error.message,
                         "failed to renew a token; the old one is still good"
                     );
-                    Ok(text)
+                    Ok(token.text)
                 }
                 _ => Err(error),
             },
@@ -116,7 +126,7 @@ impl Tokens {
         let (Some(text), Some(expires)) = (granted.token, granted.expiration_timestamp) else {
             return Err(fails("the API server granted none".to_owned(), true));
         };
-        Ok(Token { text, renew_at: renewal(now, expires.0), expires_at: expires.0 })
+        Ok(Token { text, asked_at: now, renew_at: renewal(now, expires.0), expires_at: expires.0 })
     }
 }
 
@@ -145,6 +155,16 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
         for (life, expected) in [(600, 480), (3607, 2885), (365 * 86_400, 86_400), (0, 0)] {
             assert_eq!(renewal(at(1000), at(1000 + life)), at(1000 + expected));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_a_token_old() {
+        let at = |seconds: i64| Timestamp::from_second(seconds).unwrap();
+        let (asked_at, expires_at) = (at(10_000), at(13_607));
+        let token = Token { text: String::new(), asked_at, renew_at: renewal(asked_at, expires_at), expires_at };
+        for (now, expected) in [(10_000, true), (12_884, true), (12_885, false), (13_600, false), (6_400, false)] {
+            assert_eq!(token.is_fresh(at(now)), expected, "at {now}");
         }
     }
 }
