@@ -72,6 +72,9 @@ pub(crate) struct UpFlags {
     /// Socket of the container runtime [default: a well-known one that answers, or a containerd of kedge's own].
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) container_runtime_endpoint: Option<String>,
+    /// Configuration of the kubelet, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1.
+    #[arg(long, value_name = "FILE", conflicts_with = "control_plane_only")]
+    pub(crate) kubelet_config: Option<PathBuf>,
     /// Run the API server, scheduler and controllers only: no root, no containers.
     #[arg(long)]
     pub(crate) control_plane_only: bool,

@@ -25,12 +25,16 @@ const SAFE_SYSCTLS: [&str; 12] = [
 ];
 
 /// What the node has for pods.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Room {
     pub(crate) max_pods: usize,
     pub(crate) cpu_millis: i64,
     pub(crate) memory: i64,
     pub(crate) ephemeral_storage: i64,
+    /// By resource name, in bytes.
+    pub(crate) hugepages: Vec<(String, i64)>,
+    /// Names and prefixes of sysctls that pods may set though they are not known to be safe.
+    pub(crate) unsafe_sysctls: Vec<String>,
 }
 
 /// Refuses a pod that does not fit beside the `others`.
@@ -44,9 +48,9 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, 
         );
         return stop("OutOfpods", text);
     }
-    for (resource, capacity) in
-        [("cpu", room.cpu_millis), ("memory", room.memory), ("ephemeral-storage", room.ephemeral_storage)]
-    {
+    let plain = [("cpu", room.cpu_millis), ("memory", room.memory), ("ephemeral-storage", room.ephemeral_storage)];
+    let huge = room.hugepages.iter().map(|(name, capacity)| (name.as_str(), *capacity));
+    for (resource, capacity) in plain.into_iter().chain(huge) {
         let requested = resources::pod_request(pod, resource);
         let used: i64 = others.iter().map(|other| resources::pod_request(other, resource)).sum();
         if requested > 0 && used.saturating_add(requested) > capacity {
@@ -56,12 +60,8 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, 
             return stop(&format!("OutOf{resource}"), text);
         }
     }
-    let context = spec::pod_spec(pod).security_context.as_ref();
-    for sysctl in context.and_then(|context| context.sysctls.as_deref()).unwrap_or_default() {
-        let name = sysctl.name.replace('/', ".");
-        if !SAFE_SYSCTLS.contains(&name.as_str()) {
-            return stop("SysctlForbidden", format!("forbidden sysctl: {name:?} not allowlisted"));
-        }
+    if let Some(problem) = forbidden_sysctl(pod, &room.unsafe_sysctls) {
+        return stop("SysctlForbidden", format!("forbidden sysctl: {problem}"));
     }
     let selector = spec::pod_spec(pod).node_selector.iter().flatten();
     let mut unmatched = selector.filter(|(key, value)| !labels.iter().any(|(k, v)| k == *key && v == *value));
@@ -82,6 +82,39 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, 
         );
     }
     Ok(())
+}
+
+/// What is wrong with a pod's sysctls.
+fn forbidden_sysctl(pod: &Pod, allowed: &[String]) -> Option<String> {
+    let pod_spec = spec::pod_spec(pod);
+    let sysctls = pod_spec.security_context.as_ref().and_then(|context| context.sysctls.as_deref());
+    sysctls.unwrap_or_default().iter().find_map(|sysctl| {
+        let name = sysctl.name.replace('/', ".");
+        let matches = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == *pattern,
+        };
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !allowed.iter().any(matches) {
+            return Some(format!("{name:?} not allowlisted"));
+        }
+        // A pod without a namespace of its own would set the host's.
+        match namespace_of(&name)? {
+            "net" if pod_spec.host_network == Some(true) => Some(format!("{name:?} not allowed with host net enabled")),
+            "ipc" if pod_spec.host_ipc == Some(true) => Some(format!("{name:?} not allowed with host ipc enabled")),
+            _ => None,
+        }
+    })
+}
+
+/// The namespace that a sysctl, or a pattern of sysctls, belongs to; `None` where it is the whole machine's.
+pub(crate) fn namespace_of(sysctl: &str) -> Option<&'static str> {
+    let ipc = sysctl == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| sysctl.starts_with(prefix));
+    match (ipc, sysctl.starts_with("net.")) {
+        (true, _) => Some("ipc"),
+        (false, true) => Some("net"),
+        (false, false) => None,
+    }
 }
 
 /// Protocol and number of each host port.
@@ -115,7 +148,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_by_name() {
-        let room = Room { max_pods: 2, cpu_millis: 1000, memory: 1, ephemeral_storage: 1 };
+        let room = Room { max_pods: 2, cpu_millis: 1000, memory: 1, ephemeral_storage: 1, ..Room::default() };
         let running = pod("600m", Some(80));
         let check = |wanted: Pod, others: &[&Pod], expected: Option<&str>| {
             let refused = admit(&wanted, others, &room, &[]).err();
@@ -134,5 +167,38 @@ mod tests {
         picky.spec.as_mut().unwrap().node_selector = Some([("disk".to_owned(), "ssd".to_owned())].into());
         assert_eq!(admit(&picky, &[], &room, &[]).err().map(|stop| stop.reason), Some("NodeAffinity".to_owned()));
         assert_eq!(admit(&picky, &[], &room, &[("disk".to_owned(), "ssd".to_owned())]), Ok(()));
+    }
+
+    #[test]
+    fn sysctls_need_a_namespace_and_permission() {
+        let check = |name: &str, host_network: bool, allowed: &[&str], expected: Option<&str>| {
+            let mut pod = pod("0", None);
+            let spec = pod.spec.as_mut().unwrap();
+            let sysctl = Sysctl { name: name.to_owned(), value: "1".to_owned() };
+            spec.host_network = Some(host_network);
+            spec.security_context =
+                Some(PodSecurityContext { sysctls: Some(vec![sysctl]), ..PodSecurityContext::default() });
+            let allowed: Vec<String> = allowed.iter().map(|pattern| (*pattern).to_owned()).collect();
+            assert_eq!(forbidden_sysctl(&pod, &allowed).as_deref(), expected, "{name}");
+        };
+        check("kernel.shm_rmid_forced", true, &[], None);
+        check("net.ipv4.tcp_syncookies", false, &[], None);
+        let host = Some("\"net.ipv4.tcp_syncookies\" not allowed with host net enabled");
+        check("net/ipv4/tcp_syncookies", true, &[], host);
+        check("kernel.msgmax", false, &[], Some("\"kernel.msgmax\" not allowlisted"));
+        check("kernel.msgmax", false, &["kernel.msg*"], None);
+        check("net.core.somaxconn", false, &["net.core.somaxconn"], None);
+        check("net.core.somaxconn2", false, &["net.core.somaxconn"], Some("\"net.core.somaxconn2\" not allowlisted"));
+    }
+
+    #[test]
+    fn huge_pages_run_out_too() {
+        let room = Room { max_pods: 9, hugepages: vec![("hugepages-2Mi".to_owned(), 4 << 20)], ..Room::default() };
+        let mut wanted = pod("0", None);
+        let resources = wanted.spec.as_mut().unwrap().containers[0].resources.as_mut().unwrap();
+        resources.requests = Some([("hugepages-2Mi".to_owned(), Quantity("4Mi".to_owned()))].into());
+        assert_eq!(admit(&wanted, &[], &room, &[]), Ok(()));
+        let reason = admit(&wanted, &[&wanted], &room, &[]).err().map(|stop| stop.reason);
+        assert_eq!(reason.as_deref(), Some("OutOfhugepages-2Mi"));
     }
 }

@@ -11,14 +11,16 @@ use kedge_cri::Runtime;
 use kedge_meta::Clock;
 use kedge_volumes::{Objects, Volumes};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Allocations;
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::events::Events;
+use crate::eviction::Pressures;
 use crate::field_ref::NodeFacts;
+use crate::image_gc::ImageRecords;
 use crate::images::PullHistory;
 use crate::machine::Machine;
 use crate::measured::MountedPaths;
@@ -27,6 +29,7 @@ use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::restart_backoff::BackoffTable;
 use crate::status_writer::StatusWriter;
+use crate::termination::Termination;
 
 /// Shared by all workers.
 pub(crate) struct Agent {
@@ -48,6 +51,10 @@ pub(crate) struct Agent {
     pub(crate) machine: Machine,
     pub(crate) mounted: MountedPaths,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) pressures: Pressures,
+    pub(crate) image_records: tokio::sync::Mutex<ImageRecords>,
+    /// To the manager: the node ends a pod.
+    pub(crate) terminations: mpsc::Sender<Termination>,
     pub(crate) pulls: Semaphore,
     pub(crate) pull_history: Mutex<PullHistory>,
     /// By pod uid, container name and container hash.
@@ -77,7 +84,7 @@ impl Agent {
         NodeFacts {
             host_ips,
             pod_ips,
-            allocatable_cpu_millis: self.machine.cpu_millis,
+            allocatable_cpu_millis: self.machine.allocatable_cpu(&self.config),
             allocatable_memory: self.machine.allocatable_memory(&self.config),
             allocatable_ephemeral_storage: self.machine.allocatable_storage(&self.config),
         }

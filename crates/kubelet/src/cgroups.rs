@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kedge_cri::v1;
+use parking_lot::Mutex;
 
 pub(crate) use limits::{PodLimits, raises};
 
 use crate::config::CgroupDriver;
-use crate::resources;
+use crate::resources::{self, QosClass};
 
 const ORPHAN_AGE: Duration = Duration::from_secs(60);
 const ROOT: &str = "/sys/fs/cgroup";
+const ALL_PODS: &str = "/kubepods";
 /// The controllers of version 1 in which pods are limited.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
@@ -28,15 +30,42 @@ pub(crate) struct Cgroups {
     driver: CgroupDriver,
     unified: bool,
     root: PathBuf,
+    /// At most so many processes in a pod.
+    pod_pids_limit: Option<i64>,
     warned: AtomicBool,
+    /// The CPU shares of the burstable pods together, as last written.
+    burstable_shares: Mutex<Option<i64>>,
+}
+
+/// The limits of the cgroup of all pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeLimits {
+    pub(crate) cpu_millis: i64,
+    pub(crate) memory: i64,
+    pub(crate) pids: Option<i64>,
 }
 
 impl Cgroups {
-    pub(crate) fn detect(driver: CgroupDriver) -> Self {
+    pub(crate) fn detect(driver: CgroupDriver, pod_pids_limit: i64) -> Self {
         let root = PathBuf::from(ROOT);
         // A hybrid machine has its controllers in version 1.
         let unified = root.join("cgroup.controllers").exists();
-        Self { driver, unified, root, warned: AtomicBool::new(false) }
+        Self {
+            driver,
+            unified,
+            root,
+            pod_pids_limit: Some(pod_pids_limit).filter(|limit| *limit > 0),
+            warned: AtomicBool::new(false),
+            burstable_shares: Mutex::new(None),
+        }
+    }
+
+    /// Where the kernel can, a container that runs out of memory ends as a whole, not by one of its processes.
+    pub(crate) fn end_together(&self, mut resources: v1::LinuxContainerResources) -> v1::LinuxContainerResources {
+        if self.unified {
+            resources.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        }
+        resources
     }
 
     /// What the runtime is told as the parent of the pod's containers.
@@ -50,11 +79,55 @@ impl Cgroups {
             return;
         }
         let limits = resources::pod_resources(pod);
-        if let Err(error) = self.make(&self.parent_of(pod), &limits)
+        let parent = self.parent_of(pod);
+        let made = self.make(&parent, &limits);
+        if let Err(error) =
+            made.and_then(|()| self.pod_pids_limit.map_or(Ok(()), |pids| self.write_pids(&parent, pids)))
             && !self.warned.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(%error, "pods run without pod-level cgroup limits: failed to write below {ROOT}");
         }
+    }
+
+    /// Limits the cgroup of all pods to what is not reserved, so that pods together cannot starve the system.
+    pub(crate) fn limit_all_pods(&self, limits: &NodeLimits) {
+        if self.driver == CgroupDriver::Systemd {
+            return;
+        }
+        let resources = v1::LinuxContainerResources {
+            cpu_shares: resources::cpu_shares(limits.cpu_millis),
+            memory_limit_in_bytes: limits.memory,
+            ..Default::default()
+        };
+        let made = self.make(ALL_PODS, &resources);
+        let limited = limits.pids.map_or(Ok(()), |pids| self.write_pids(ALL_PODS, pids));
+        if let Err(error) = made.and(limited) {
+            tracing::warn!(%error, "all pods together are not limited: failed to write below {ROOT}");
+        }
+    }
+
+    /// Gives the burstable pods together the CPU shares that they asked for, and the others what is left.
+    pub(crate) fn share_between_classes<'a>(&self, pods: impl Iterator<Item = &'a Pod>) {
+        let burstable = pods.filter(|pod| resources::qos_class(pod) == QosClass::Burstable);
+        let shares: i64 = burstable.map(|pod| resources::pod_resources(pod).cpu_shares).sum();
+        let shares = shares.max(2);
+        let mut known = self.burstable_shares.lock();
+        if self.driver == CgroupDriver::Systemd || *known == Some(shares) {
+            return;
+        }
+        let write = |class: &str, cpu_shares: i64| {
+            self.make(&format!("{ALL_PODS}/{class}"), &v1::LinuxContainerResources { cpu_shares, ..Default::default() })
+        };
+        match write("besteffort", 2).and_then(|()| write("burstable", shares)) {
+            Ok(()) => *known = Some(shares),
+            Err(error) => tracing::debug!(%error, "the classes of pods have no CPU shares of their own"),
+        }
+    }
+
+    fn write_pids(&self, parent: &str, limit: i64) -> io::Result<()> {
+        let relative = parent.trim_start_matches('/');
+        let directory = if self.unified { self.root.join(relative) } else { self.root.join("pids").join(relative) };
+        write(&directory, "pids.max", limit)
     }
 
     fn make(&self, parent: &str, limits: &v1::LinuxContainerResources) -> io::Result<()> {
@@ -191,6 +264,21 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
+impl Cgroups {
+    /// The cgroup file system at another place.
+    fn at(root: PathBuf, unified: bool) -> Self {
+        Self {
+            driver: CgroupDriver::Cgroupfs,
+            unified,
+            root,
+            pod_pids_limit: None,
+            warned: AtomicBool::new(false),
+            burstable_shares: Mutex::new(None),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -198,6 +286,47 @@ mod tests {
     fn shares_become_weights() {
         for (shares, weight) in [(2, 1), (1024, 39), (262_144, 10_000)] {
             assert_eq!(cpu_weight(shares), weight);
+        }
+    }
+
+    #[test]
+    fn limits_are_written_in_either_version() {
+        for (unified, files) in [
+            (
+                false,
+                [
+                    ("memory/kubepods/memory.limit_in_bytes", "1000"),
+                    ("cpu/kubepods/cpu.shares", "2048"),
+                    ("pids/kubepods/pids.max", "50"),
+                    ("cpu/kubepods/besteffort/cpu.shares", "2"),
+                    ("cpu/kubepods/burstable/cpu.shares", "512"),
+                    ("pids/kubepods/burstable/podu/pids.max", "7"),
+                ],
+            ),
+            (
+                true,
+                [
+                    ("kubepods/memory.max", "1000"),
+                    ("kubepods/cpu.weight", "79"),
+                    ("kubepods/pids.max", "50"),
+                    ("kubepods/besteffort/cpu.weight", "1"),
+                    ("kubepods/burstable/cpu.weight", "20"),
+                    ("kubepods/burstable/podu/pids.max", "7"),
+                ],
+            ),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let cgroups = Cgroups { pod_pids_limit: Some(7), ..Cgroups::at(directory.path().to_owned(), unified) };
+            let pod: Pod = serde_json::from_value(serde_json::json!({ "metadata": { "uid": "u" }, "spec": {
+                "containers": [{ "name": "c", "resources": { "requests": { "cpu": "500m" } } }]
+            } }))
+            .unwrap();
+            cgroups.limit_all_pods(&NodeLimits { cpu_millis: 2000, memory: 1000, pids: Some(50) });
+            cgroups.share_between_classes([&pod].into_iter());
+            cgroups.ensure(&pod);
+            for (path, expected) in files {
+                assert_eq!(std::fs::read_to_string(directory.path().join(path)).unwrap(), expected, "{path}");
+            }
         }
     }
 }

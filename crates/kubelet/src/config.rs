@@ -5,9 +5,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
+
+use crate::eviction::{Amount, Signal, Threshold};
 
 /// Who makes the cgroups of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +24,85 @@ pub enum CgroupDriver {
 
 /// When unused images are removed, in percent of the image file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ImageGc {
     /// Above this use, images are removed.
     pub high_threshold_percent: u8,
     /// Down to this use.
     pub low_threshold_percent: u8,
+    /// An image is left alone for so long after it was first seen.
+    pub minimum_age: Duration,
+    /// An image that was not used for so long goes whatever the disk's use; never where zero.
+    pub maximum_age: Duration,
+}
+
+impl Default for ImageGc {
+    fn default() -> Self {
+        Self {
+            high_threshold_percent: 85,
+            low_threshold_percent: 80,
+            minimum_age: Duration::from_secs(120),
+            maximum_age: Duration::ZERO,
+        }
+    }
+}
+
+/// An amount of each resource that is kept from pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Reserved {
+    /// Processors, in thousandths.
+    pub cpu_millis: u64,
+    /// Bytes.
+    pub memory: u64,
+    /// Bytes.
+    pub ephemeral_storage: u64,
+    /// Process ids.
+    pub pids: u64,
+}
+
+impl Reserved {
+    /// Both amounts together.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory: self.memory.saturating_add(other.memory),
+            ephemeral_storage: self.ephemeral_storage.saturating_add(other.ephemeral_storage),
+            pids: self.pids.saturating_add(other.pids),
+        }
+    }
+}
+
+/// When pods are evicted, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Eviction {
+    /// Hard and soft thresholds.
+    pub thresholds: Vec<Threshold>,
+    /// The longest grace period of a pod that a soft threshold evicts, in seconds.
+    pub max_pod_grace_period_seconds: u64,
+    /// A pressure is reported for so long after it was last seen.
+    pub pressure_transition_period: Duration,
+    /// Whether pods, containers and `emptyDir` volumes that exceed their own limits of local storage are evicted.
+    pub local_storage_capacity_isolation: bool,
+}
+
+impl Default for Eviction {
+    fn default() -> Self {
+        let hard = |signal, value| Threshold { signal, value, grace_period: Duration::ZERO, minimum_reclaim: None };
+        Self {
+            thresholds: vec![
+                hard(Signal::MemoryAvailable, Amount::Bytes(100 << 20)),
+                hard(Signal::NodefsAvailable, Amount::Percent(10.0)),
+                hard(Signal::NodefsInodesFree, Amount::Percent(5.0)),
+                hard(Signal::ImagefsAvailable, Amount::Percent(15.0)),
+                hard(Signal::ImagefsInodesFree, Amount::Percent(5.0)),
+            ],
+            max_pod_grace_period_seconds: 0,
+            pressure_transition_period: Duration::from_secs(300),
+            local_storage_capacity_isolation: true,
+        }
+    }
 }
 
 /// The configuration of the node agent.
@@ -82,12 +158,22 @@ pub struct Config {
     /// How many images are pulled at a time.
     // DIVERGES: upstream pulls one after the other by default.
     pub max_parallel_image_pulls: usize,
-    /// Memory that is kept for the system, in bytes: the difference between capacity and allocatable.
-    pub system_reserved_memory: u64,
-    /// `MemoryPressure` is reported below this amount of available memory, in bytes.
-    pub eviction_memory_available: u64,
-    /// `DiskPressure` is reported below this share of free space of the node's file system, in percent.
-    pub eviction_nodefs_available_percent: u8,
+    /// Logs are looked at in this interval.
+    pub container_log_monitor_interval: Duration,
+    /// What is kept for Kubernetes' own processes.
+    pub kube_reserved: Reserved,
+    /// What is kept for the system's processes.
+    pub system_reserved: Reserved,
+    /// Whether the cgroup of all pods is limited to what is not reserved.
+    pub enforce_node_allocatable: bool,
+    /// Eviction of pods.
+    pub eviction: Eviction,
+    /// At most so many processes in a pod; no limit where negative.
+    pub pod_pids_limit: i64,
+    /// Names and, with a `*` at the end, prefixes of sysctls that pods may set though they are not known to be safe.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// The image of the pods' sandboxes, which is in use as long as there are pods.
+    pub sandbox_image: Option<String>,
 }
 
 impl Default for Config {
@@ -112,14 +198,19 @@ impl Default for Config {
             taints: Vec::new(),
             cgroup_driver: CgroupDriver::Cgroupfs,
             resolv_conf: Some("/etc/resolv.conf".into()),
-            image_gc: ImageGc { high_threshold_percent: 85, low_threshold_percent: 80 },
+            image_gc: ImageGc::default(),
             pod_cidr: None,
             container_log_max_bytes: 10 * 1024 * 1024,
             container_log_max_files: 5,
             max_parallel_image_pulls: 4,
-            system_reserved_memory: 0,
-            eviction_memory_available: 100 * 1024 * 1024,
-            eviction_nodefs_available_percent: 10,
+            container_log_monitor_interval: Duration::from_secs(10),
+            kube_reserved: Reserved::default(),
+            system_reserved: Reserved::default(),
+            enforce_node_allocatable: true,
+            eviction: Eviction::default(),
+            pod_pids_limit: -1,
+            allowed_unsafe_sysctls: Vec::new(),
+            sandbox_image: None,
         }
     }
 }
@@ -145,6 +236,11 @@ impl Config {
         self.pod_logs_dir.join(format!("{namespace}_{name}_{uid}"))
     }
 
+    /// What is kept from pods in all.
+    pub fn reserved(&self) -> Reserved {
+        self.kube_reserved.plus(self.system_reserved)
+    }
+
     /// The last known state of the API's pods.
     pub fn checkpoint_dir(&self) -> PathBuf {
         self.root_dir.join("pod-checkpoints")
@@ -161,6 +257,12 @@ impl Config {
         let gc = self.image_gc;
         if gc.high_threshold_percent > 100 || gc.low_threshold_percent > gc.high_threshold_percent {
             return Err("imageGc: lowThresholdPercent <= highThresholdPercent <= 100 must hold".to_owned());
+        }
+        if gc.maximum_age > Duration::ZERO && gc.maximum_age < gc.minimum_age {
+            return Err("imageMaximumGCAge must be greater than imageMinimumGCAge".to_owned());
+        }
+        if self.container_log_monitor_interval < Duration::from_secs(1) {
+            return Err("containerLogMonitorInterval must be at least 1s".to_owned());
         }
         if self.container_log_max_files < 2 {
             return Err("containerLogMaxFiles must be greater than 1".to_owned());

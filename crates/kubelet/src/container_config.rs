@@ -80,7 +80,11 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         linux: Some(v1::LinuxContainerConfig {
-            resources: Some(resources::container_resources(pod, container, agent.machine.memory_bytes)),
+            resources: Some(agent.cgroups.end_together(resources::container_resources(
+                pod,
+                container,
+                agent.machine.memory_bytes,
+            ))),
             security_context: Some(context),
         }),
         ..Default::default()

@@ -9,7 +9,7 @@ mod rotate;
 use std::path::Path;
 
 pub(crate) use read::{LogRequest, stream};
-pub(crate) use rotate::rotate_logs;
+pub(crate) use rotate::rotate_all;
 
 /// One line of a CRI log file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,9 @@
 
 use std::path::Path;
 
+use crate::cgroups::NodeLimits;
 use crate::config::Config;
+use crate::eviction::Signal;
 
 /// What the Node object says about the machine.
 #[derive(Debug, Clone, Default)]
@@ -54,18 +56,45 @@ impl Machine {
         }
     }
 
+    /// CPU for pods, in thousandths.
+    pub(crate) fn allocatable_cpu(&self, config: &Config) -> i64 {
+        let reserved = i64::try_from(config.reserved().cpu_millis).unwrap_or(i64::MAX);
+        self.cpu_millis.saturating_sub(reserved).max(0)
+    }
+
     /// Memory for pods, in bytes.
     pub(crate) fn allocatable_memory(&self, config: &Config) -> i64 {
         let huge: u64 = self.hugepages.iter().map(|(_, bytes)| bytes).sum();
-        let kept = config.system_reserved_memory + config.eviction_memory_available + huge;
-        i64::try_from(self.memory_bytes.saturating_sub(kept)).unwrap_or(i64::MAX)
+        let kept = config.reserved().memory.saturating_add(huge);
+        left(self.memory_bytes, kept, config, Signal::MemoryAvailable)
     }
 
     /// Disk for pods, in bytes.
     pub(crate) fn allocatable_storage(&self, config: &Config) -> i64 {
-        let kept = self.disk_bytes / 100 * u64::from(config.eviction_nodefs_available_percent);
-        i64::try_from(self.disk_bytes - kept).unwrap_or(i64::MAX)
+        left(self.disk_bytes, config.reserved().ephemeral_storage, config, Signal::NodefsAvailable)
     }
+
+    /// The limits of all pods together: what is not reserved. What eviction keeps free is not taken off, so that pods are
+    /// evicted before the kernel ends them.
+    pub(crate) fn limits_of_all_pods(&self, config: &Config) -> NodeLimits {
+        let reserved = config.reserved();
+        let memory = self.memory_bytes.saturating_sub(reserved.memory);
+        let pids = process_ids().filter(|_| reserved.pids > 0).map(|(_, limit)| limit.saturating_sub(reserved.pids));
+        NodeLimits {
+            cpu_millis: self.allocatable_cpu(config),
+            memory: i64::try_from(memory).unwrap_or(i64::MAX),
+            pids: pids.and_then(|pids| i64::try_from(pids).ok()),
+        }
+    }
+}
+
+/// What is left of a capacity for pods: not what is kept, nor what a hard eviction threshold keeps free.
+fn left(capacity: u64, kept: u64, config: &Config, signal: Signal) -> i64 {
+    let capacity = i64::try_from(capacity).unwrap_or(i64::MAX);
+    let hard = config.eviction.thresholds.iter().find(|threshold| threshold.signal == signal && threshold.is_hard());
+    let free = hard.map_or(0, |threshold| threshold.value.of(capacity));
+    let kept = i64::try_from(kept).unwrap_or(i64::MAX);
+    capacity.saturating_sub(kept).saturating_sub(free).max(0)
 }
 
 /// Go's name of this machine's architecture.
@@ -78,9 +107,11 @@ pub(crate) fn architecture() -> &'static str {
     }
 }
 
-/// Memory that could be used without swapping, in bytes.
-pub(crate) fn available_memory() -> u64 {
-    meminfo_bytes(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable")
+/// Memory in use without file pages that were not used lately, in bytes.
+pub(crate) fn working_set() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let used = meminfo_bytes(&text, "MemTotal").saturating_sub(meminfo_bytes(&text, "MemFree"));
+    Some(used.saturating_sub(meminfo_bytes(&text, "Inactive(file)")))
 }
 
 /// Free process ids, and how many there can be.
@@ -147,6 +178,7 @@ fn hugepage_resource(kibibytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Reserved;
 
     #[test]
     fn texts_of_the_system() {
@@ -162,9 +194,16 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_not_allocatable() {
-        let machine = Machine { memory_bytes: 1000 << 20, disk_bytes: 1000, ..Machine::default() };
-        let config = Config { system_reserved_memory: 100 << 20, ..Config::default() };
+        let machine = Machine { cpu_millis: 2000, memory_bytes: 1000 << 20, disk_bytes: 1000, ..Machine::default() };
+        let kube_reserved = Reserved { cpu_millis: 100, memory: 50 << 20, ephemeral_storage: 10, pids: 0 };
+        let system_reserved = Reserved { memory: 50 << 20, ..Reserved::default() };
+        let config = Config { kube_reserved, system_reserved, ..Config::default() };
+        assert_eq!(machine.allocatable_cpu(&config), 1900);
         assert_eq!(machine.allocatable_memory(&config), 800 << 20);
-        assert_eq!(machine.allocatable_storage(&config), 900);
+        assert_eq!(machine.allocatable_storage(&config), 890);
+        let limits = machine.limits_of_all_pods(&config);
+        assert_eq!((limits.cpu_millis, limits.memory, limits.pids), (1900, 900 << 20, None));
+        let greedy = Config { kube_reserved: Reserved { memory: 1 << 40, ..Reserved::default() }, ..config };
+        assert_eq!(machine.allocatable_memory(&greedy), 0);
     }
 }

@@ -25,6 +25,7 @@ use crate::checkpoint::Checkpoints;
 use crate::spec;
 use crate::static_pods::{DirectoryWatch, Scan, StaticPods};
 use crate::status::Stop;
+use crate::termination::Termination;
 use crate::worker::{WorkerHandle, spawn_worker};
 
 const RELIST_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +61,7 @@ impl Manager {
         pods: Informer<Pod>,
         nodes: Informer<Node>,
         table: PodTable,
+        mut terminations: mpsc::Receiver<Termination>,
         shutdown: CancellationToken,
     ) {
         // Bounded by the number of workers: each sends once.
@@ -107,6 +109,7 @@ impl Manager {
                 Some(scan) = scanned.recv() => manager.static_change(scan),
                 Some(uid) = gone_workers.recv() => manager.worker_gone(&uid),
                 Some(uids) = changes.recv() => manager.wake(&uids),
+                Some(termination) = terminations.recv() => manager.terminate(termination),
                 _ = housekeeping.tick() => manager.housekeeping(),
                 // What could not be written meanwhile is written now, and not at the next turn.
                 () = agent.failures.reached_again() => manager.reconcile_mirrors(),
@@ -118,6 +121,15 @@ impl Manager {
         for worker in uids.iter().filter_map(|uid| self.workers.get(uid)) {
             worker.wake.notify_one();
         }
+    }
+
+    /// The node ends a pod.
+    fn terminate(&self, termination: Termination) {
+        let Some(worker) = self.workers.get(&termination.uid) else { return };
+        worker.desired.send_modify(|desired| {
+            desired.stop.get_or_insert_with(|| termination.stop.clone());
+            desired.termination = Some(Arc::new(termination));
+        });
     }
 
     fn take_checkpoints(&mut self) {
@@ -262,6 +274,9 @@ impl Manager {
         if spec::is_static(pod) || runs || over || pod.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        if let Some(stop) = self.agent.pressures.refuse(pod) {
+            return Some(stop);
+        }
         let active = self.active_pods();
         let others: Vec<&Pod> = active.iter().map(Arc::as_ref).collect();
         let (config, room) = (&self.agent.config, self.room());
@@ -287,11 +302,14 @@ impl Manager {
 
     fn room(&self) -> Room {
         let (config, machine) = (&self.agent.config, &self.agent.machine);
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Room {
             max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
-            cpu_millis: machine.cpu_millis,
+            cpu_millis: machine.allocatable_cpu(config),
             memory: machine.allocatable_memory(config),
             ephemeral_storage: machine.allocatable_storage(config),
+            hugepages: machine.hugepages.iter().map(|(name, amount)| (name.clone(), bytes(*amount))).collect(),
+            unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
         }
     }
 

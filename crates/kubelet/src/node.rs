@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::machine;
+use crate::eviction::Pressure;
 pub(crate) use conditions::Health;
 use lease::LONGEST_RETRY;
 pub(crate) use lease::renew_lease;
@@ -72,7 +72,10 @@ impl NodeReporter {
             }
             // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
             let pause = if ready { CHECK_EVERY } else { Duration::from_millis(250) };
-            self.pause(pause).await;
+            tokio::select! {
+                () = self.pause(pause) => {}
+                () = self.agent.pressures.changed() => {}
+            }
         }
     }
 
@@ -151,11 +154,9 @@ impl NodeReporter {
         {
             health.network = Some(message);
         }
-        health.memory_pressure = machine::available_memory() < agent.config.eviction_memory_available;
-        let disk = machine::disk(&agent.config.root_dir).unwrap_or_default();
-        let percent = u64::from(agent.config.eviction_nodefs_available_percent);
-        health.disk_pressure = disk.available < disk.capacity / 100 * percent || disk.inodes_free < disk.inodes / 20;
-        health.pid_pressure = machine::process_ids().is_some_and(|(free, limit)| free < limit / 100);
+        health.memory_pressure = agent.pressures.has(Pressure::Memory);
+        health.disk_pressure = agent.pressures.has(Pressure::Disk);
+        health.pid_pressure = agent.pressures.has(Pressure::Pid);
         health
     }
 

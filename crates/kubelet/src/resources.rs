@@ -149,11 +149,15 @@ pub(crate) fn pod_resources(pod: &Pod) -> v1::LinuxContainerResources {
                 .filter(|_| spec::containers(pod).iter().all(|container| spec::limit(container, resource).is_some()))
         })
     };
+    // What the sandbox itself takes comes on top.
+    let overhead = |resource: &str| {
+        spec::amount(spec::pod_spec(pod).overhead.as_ref(), resource).map_or(0, |amount| read(amount, resource))
+    };
     v1::LinuxContainerResources {
         cpu_period: QUOTA_PERIOD_MICROS,
-        cpu_shares: cpu_shares(total("cpu")),
-        cpu_quota: bound("cpu").map_or(0, cpu_quota),
-        memory_limit_in_bytes: bound("memory").unwrap_or(0),
+        cpu_shares: cpu_shares(total("cpu") + overhead("cpu")),
+        cpu_quota: bound("cpu").map_or(0, |limit| cpu_quota(limit + overhead("cpu"))),
+        memory_limit_in_bytes: bound("memory").map_or(0, |limit| limit + overhead("memory")),
         ..Default::default()
     }
 }
@@ -192,6 +196,18 @@ pub(crate) fn pod_request(pod: &Pod, resource: &str) -> i64 {
     let containers =
         || effective(pod, |container| spec::request(container, resource).map(|amount| read(amount, resource)));
     own.or_else(containers).unwrap_or(0) + overhead
+}
+
+/// What a pod may use in total: its own limit, or the sum of those that its containers have. `None` where there is none.
+pub(crate) fn pod_limit(pod: &Pod, resource: &str) -> Option<i64> {
+    let pod_spec = spec::pod_spec(pod);
+    let own = pod_spec.resources.as_ref().and_then(|own| spec::amount(own.limits.as_ref(), resource));
+    let own = own.map(|amount| read(amount, resource));
+    let limit = own.or_else(|| {
+        effective(pod, |container| spec::limit(container, resource).map(|amount| read(amount, resource)))
+    })?;
+    let overhead = spec::amount(pod_spec.overhead.as_ref(), resource).map_or(0, |amount| read(amount, resource));
+    Some(limit.saturating_add(overhead))
 }
 
 /// The cgroup of a pod, below the root of the cgroup file system.

@@ -11,7 +11,7 @@ use kedge_meta::{Clock, ComponentState, StatusBoard};
 use kedge_volumes::{Objects, VolumeDirs, Volumes};
 use kube::Client;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -19,18 +19,25 @@ use crate::allocation::Allocations;
 use crate::cgroups::Cgroups;
 use crate::config::Config;
 use crate::events::Events;
+use crate::eviction::{self, Pressures};
 use crate::image_gc;
 use crate::images::PullHistory;
+use crate::logs;
 use crate::machine::Machine;
 use crate::manager::{Manager, PodTable};
 use crate::measured::{self, MountedPaths};
 use crate::metrics::Metrics;
 use crate::node::{NetworkReady, NodeReporter, renew_lease};
+use crate::oom;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::restart_backoff::BackoffTable;
 use crate::server;
 use crate::status_writer::StatusWriter;
+use crate::termination::Termination;
+
+/// Orders to end pods that wait for the manager.
+const MAX_TERMINATIONS: usize = 16;
 
 /// What the node agent works with.
 pub struct Deps {
@@ -94,8 +101,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let network_ready = deps.network_ready.clone();
     let tls = deps.server_tls.clone();
     let client = deps.client.clone();
-    let agent = Arc::new(new_agent(config, deps, &shutdown));
+    let (terminations, ordered) = mpsc::channel(MAX_TERMINATIONS);
+    let agent = Arc::new(new_agent(config, deps, terminations, &shutdown));
     let collector = measured::collector(&agent, &table);
+    if agent.config.enforce_node_allocatable {
+        agent.cgroups.limit_all_pods(&agent.machine.limits_of_all_pods(&agent.config));
+    }
     if let Some(tls) = tls {
         server::start(agent.clone(), table.clone(), collector.clone(), tls, shutdown.clone()).await?;
     }
@@ -115,7 +126,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             renew_lease(agent.clone(), client.clone(), nodes.clone()),
             image_gc::run(agent.clone()),
             measured::keep_sampling(agent.clone(), collector),
-            Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, shutdown.clone()),
+            eviction::run(agent.clone(), table.clone()),
+            oom::watch(agent.clone()),
+            logs::rotate_all(agent.clone()),
+            Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, ordered, shutdown.clone()),
         );
     };
     tokio::select! {
@@ -126,7 +140,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     Ok(())
 }
 
-fn new_agent(config: Config, mut deps: Deps, shutdown: &CancellationToken) -> Agent {
+fn new_agent(
+    config: Config,
+    mut deps: Deps,
+    terminations: mpsc::Sender<Termination>,
+    shutdown: &CancellationToken,
+) -> Agent {
     let metrics = Arc::new(Metrics::new());
     let counted = metrics.clone();
     deps.runtime = deps.runtime.with_observer(move |call, took, failed| counted.runtime_call(call, took, failed));
@@ -147,8 +166,11 @@ fn new_agent(config: Config, mut deps: Deps, shutdown: &CancellationToken) -> Ag
         statuses: StatusWriter::start(deps.client, deps.informers.failures().clone(), shutdown),
         failures: deps.informers.failures().clone(),
         probes: ProbeResults::default(),
-        cgroups: Cgroups::detect(config.cgroup_driver),
+        cgroups: Cgroups::detect(config.cgroup_driver, config.pod_pids_limit),
         allocations: Allocations::new(config.root_dir.join("pods")),
+        pressures: Pressures::default(),
+        image_records: tokio::sync::Mutex::default(),
+        terminations,
         machine: Machine::read(&config),
         mounted: MountedPaths::default(),
         metrics,

@@ -63,7 +63,8 @@ pub(crate) fn generate(input: &StatusInput<'_>) -> PodStatus {
     let mut phase = phase::phase(pod, &lists, input.terminal, initialized);
     let mut reason = None;
     let mut message = None;
-    if let Some(stop) = input.stop {
+    // The phase becomes terminal only once nothing runs any more, so that nobody takes the pod's place too early.
+    if let Some(stop) = input.stop.filter(|_| input.terminal || !input.runtime.any_running()) {
         phase = "Failed";
         reason = Some(stop.reason.clone());
         message = Some(stop.message.clone());

@@ -26,6 +26,7 @@ use crate::sandbox::sandbox_config;
 use crate::spec;
 use crate::start::{self, StartInput};
 use crate::status::{self, StartFailure, StatusInput, Stop};
+use crate::termination::Termination;
 
 /// How often a pod is looked at without a reason.
 const RESYNC: Duration = Duration::from_secs(60);
@@ -47,6 +48,8 @@ pub(crate) struct Desired {
     pub(crate) removed: bool,
     /// The node refuses it.
     pub(crate) stop: Option<Stop>,
+    /// The node ends it, and how.
+    pub(crate) termination: Option<Arc<Termination>>,
 }
 
 impl Desired {
@@ -69,7 +72,7 @@ pub(crate) fn spawn_worker(
     gone: impl FnOnce() + Send + 'static,
 ) -> WorkerHandle {
     let wake = Arc::new(Notify::new());
-    let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, stop });
+    let (desired, receiver) = watch::channel(Desired { pod: pod.clone(), removed: false, stop, termination: None });
     let worker = Worker {
         probes: PodProbes::new(agent.clone(), wake.clone()),
         status: spec::pod_status(&pod).clone(),
@@ -189,7 +192,7 @@ impl Worker {
         let runtime = self.agent.states.get(self.uid());
         let probes = &self.agent.probes;
         let verdicts = |id: &str| probes.get(id);
-        let generated = status::generate(&StatusInput {
+        let mut generated = status::generate(&StatusInput {
             pod: &self.pod,
             runtime: &runtime,
             previous: &self.status,
@@ -204,6 +207,9 @@ impl Worker {
         });
         if generated.phase.as_deref() == Some("Running") && self.status.phase.as_deref() != Some("Running") {
             self.agent.metrics.pod_started(self.first_seen.elapsed());
+        }
+        if let Some(termination) = &self.desired.borrow().termination {
+            termination.mark(&mut generated, self.pod.metadata.generation);
         }
         if generated != self.status || !self.published {
             self.status = generated;

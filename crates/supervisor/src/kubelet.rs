@@ -3,28 +3,24 @@
 //! The node agent is the same as in `kedge up`. Invariants: flags win over the file, the file over defaults; it waits for
 //! the runtime and for the API server, whatever comes first.
 
-mod file;
 mod flags;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Taint;
 use kedge_client::{Backoff, Client, Informers, client_from_kubeconfig};
 use kedge_cri::Runtime;
-use kedge_kubelet::{CgroupDriver, Config, Deps, ImageGc};
+use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, Starter};
 use kedge_lifecycle::{InstanceLock, find_node_ip, hostname};
-use kedge_meta::{Clock, Quantity, StatusBoard, SystemClock};
+use kedge_meta::{Clock, StatusBoard, SystemClock};
 use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::node::RuntimeSettings;
 use crate::start::give_memory_back;
-use file::KubeletFile;
 
 const DEFAULT_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 
@@ -82,16 +78,17 @@ pub struct KubeletOverrides {
 
 /// Runs the kubelet until `shutdown`. Containers go on after its end.
 pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -> Result<(), Error> {
-    let file = read_file(options.config.as_deref())?;
+    let file = options.config.as_deref().map(|path| read_configuration("--config", path, Starter::Kubelet));
+    let file = file.transpose()?.unwrap_or_default();
     let lock_file = options.root_dir.join("kubelet.lock");
     let _lock = InstanceLock::take(&options.root_dir, &lock_file)?;
     let mut config = config(&options, &file)?;
-    let tls = server_tls(&options, &file, &config)?;
+    let tls = server_tls(&options, file.launch(), &config)?;
     let client = client(&options.kubeconfig).await?;
-    let endpoint = options.container_runtime_endpoint.clone().or(file.container_runtime_endpoint.clone());
+    let endpoint = options.container_runtime_endpoint.clone().or(file.launch().container_runtime_endpoint.clone());
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let runtime = Runtime::connect_lazy(&endpoint)?;
-    let asked = options.overrides.cgroup_driver.or(file.cgroup_driver);
+    let asked = options.overrides.cgroup_driver.or(file.launch().cgroup_driver);
     let Some(driver) = cgroup_driver(&runtime, asked, &shutdown).await else { return Ok(()) };
     config.cgroup_driver = driver;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -114,14 +111,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-fn read_file(path: Option<&Path>) -> Result<KubeletFile, Error> {
-    let Some(path) = path else { return Ok(KubeletFile::default()) };
-    let wrong = |why: String| Error::Flag { flag: "--config", value: path.display().to_string(), why };
+/// Reads a configuration file; what in it has no effect goes to the log.
+pub(crate) fn read_configuration(
+    flag: &'static str,
+    path: &Path,
+    starter: Starter,
+) -> Result<KubeletConfiguration, Error> {
+    let wrong = |why: String| Error::Flag { flag, value: path.display().to_string(), why };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let file = KubeletFile::parse(&text).map_err(wrong)?;
-    let unused = file.unused();
-    if !unused.is_empty() {
-        tracing::warn!(fields = unused.join(", "), "fields of the configuration file have no effect");
+    let file = KubeletConfiguration::read(&text, starter).map_err(|error| wrong(chain(&error)))?;
+    for warning in file.warnings() {
+        tracing::warn!(file = %path.display(), warning, "a part of the kubelet's configuration has no effect");
     }
     Ok(file)
 }
@@ -156,8 +156,7 @@ async fn cgroup_driver(
     }
 }
 
-fn config(options: &KubeletOptions, file: &KubeletFile) -> Result<Config, Error> {
-    let default = Config::default();
+fn config(options: &KubeletOptions, file: &KubeletConfiguration) -> Result<Config, Error> {
     let node_name = match &options.hostname_override {
         Some(name) => name.clone(),
         None => hostname()?,
@@ -170,79 +169,59 @@ fn config(options: &KubeletOptions, file: &KubeletFile) -> Result<Config, Error>
         Some(address) => address,
         None => find_node_ip()?,
     };
-    let flags = &options.overrides;
-    let (node_labels, taints) = marks(options, file)?;
-    Ok(Config {
+    let launch = file.launch().clone();
+    let default = Config::default();
+    let mut config = Config {
         node_name,
         node_ip,
         root_dir: options.root_dir.clone(),
-        container_logs_dir: container_logs(file).or(default.container_logs_dir),
-        pod_logs_dir: file.pod_logs_dir.clone().unwrap_or(default.pod_logs_dir),
+        container_logs_dir: container_logs(&launch).or(default.container_logs_dir),
+        pod_logs_dir: launch.pod_logs_dir.unwrap_or(default.pod_logs_dir),
         // No static pods unless a directory is named: upstream's own default.
-        static_pod_path: options.pod_manifest_path.clone().or_else(|| file.static_pod_path.clone()),
-        cluster_dns: flags.cluster_dns.clone().or_else(|| file.cluster_dns.clone()).unwrap_or_default(),
-        cluster_domain: flags
-            .cluster_domain
-            .clone()
-            .or_else(|| file.cluster_domain.clone())
-            .unwrap_or(default.cluster_domain),
-        port: flags.port.or(file.port).unwrap_or(default.port),
-        max_pods: flags.max_pods.or(file.max_pods).unwrap_or(default.max_pods),
-        register_node: options.register_node.or(file.register_node).unwrap_or(default.register_node),
-        node_labels,
-        taints,
-        resolv_conf: resolv_conf(options, file).or(default.resolv_conf),
-        image_gc: ImageGc {
-            high_threshold_percent: file
-                .image_gc_high_threshold_percent
-                .unwrap_or(default.image_gc.high_threshold_percent),
-            low_threshold_percent: file
-                .image_gc_low_threshold_percent
-                .unwrap_or(default.image_gc.low_threshold_percent),
-        },
-        pod_cidr: file.pod_cidr.clone().filter(|cidr| !cidr.is_empty()),
-        container_log_max_bytes: log_bytes(file)?.unwrap_or(default.container_log_max_bytes),
-        container_log_max_files: file.container_log_max_files.unwrap_or(default.container_log_max_files),
-        max_parallel_image_pulls: file.max_parallel_image_pulls.unwrap_or(default.max_parallel_image_pulls),
+        static_pod_path: None,
+        port: launch.port.unwrap_or(default.port),
+        pod_cidr: launch.pod_cidr,
         ..Config::default()
-    })
+    };
+    file.apply(&mut config).map_err(|error| Error::Component { component: "kubelet", why: chain(&error) })?;
+    override_fields(&mut config, options)?;
+    Ok(config)
 }
 
-/// The labels and taints of the Node.
-fn marks(options: &KubeletOptions, file: &KubeletFile) -> Result<(BTreeMap<String, String>, Vec<Taint>), Error> {
+/// Flags win over the file.
+fn override_fields(config: &mut Config, options: &KubeletOptions) -> Result<(), Error> {
+    let flags = options.overrides.clone();
     let wrong = |flag, value: &str, why| Error::Flag { flag, value: value.to_owned(), why };
     let labels = options.node_labels.as_deref().unwrap_or_default();
-    let labels = flags::labels(labels).map_err(|why| wrong("--node-labels", labels, why))?;
-    let taints = match options.register_with_taints.as_deref() {
-        Some(text) => flags::taints(text).map_err(|why| wrong("--register-with-taints", text, why))?,
-        None => file.register_with_taints.clone().unwrap_or_default(),
-    };
-    Ok((labels, taints))
+    config.node_labels = flags::labels(labels).map_err(|why| wrong("--node-labels", labels, why))?;
+    if let Some(text) = options.register_with_taints.as_deref() {
+        config.taints = flags::taints(text).map_err(|why| wrong("--register-with-taints", text, why))?;
+    }
+    config.static_pod_path = options.pod_manifest_path.clone().or(config.static_pod_path.take());
+    config.register_node = options.register_node.unwrap_or(config.register_node);
+    config.cluster_dns = flags.cluster_dns.unwrap_or(std::mem::take(&mut config.cluster_dns));
+    config.cluster_domain = flags.cluster_domain.unwrap_or(std::mem::take(&mut config.cluster_domain));
+    config.port = flags.port.unwrap_or(config.port);
+    config.max_pods = flags.max_pods.unwrap_or(config.max_pods);
+    config.resolv_conf = flags.resolv_conf.or(config.resolv_conf.take());
+    Ok(())
 }
 
 /// Beside the logs of pods, where those are not at their usual place.
 // DIVERGES: upstream's links are always in /var/log/containers.
-fn container_logs(file: &KubeletFile) -> Option<PathBuf> {
-    Some(file.pod_logs_dir.as_ref()?.parent()?.join("containers"))
-}
-
-fn resolv_conf(options: &KubeletOptions, file: &KubeletFile) -> Option<PathBuf> {
-    options.overrides.resolv_conf.clone().or_else(|| file.resolv_conf.clone())
-}
-
-fn log_bytes(file: &KubeletFile) -> Result<Option<u64>, Error> {
-    let Some(text) = &file.container_log_max_size else { return Ok(None) };
-    let parsed = text.parse::<Quantity>().ok().and_then(|quantity| u64::try_from(quantity.units()).ok());
-    let why = || "a quantity like 10Mi is expected".to_owned();
-    let wrong = || Error::Flag { flag: "containerLogMaxSize", value: text.clone(), why: why() };
-    parsed.map(Some).ok_or_else(wrong)
+fn container_logs(launch: &LaunchSettings) -> Option<PathBuf> {
+    Some(launch.pod_logs_dir.as_ref()?.parent()?.join("containers"))
 }
 
 /// The server's certificate: the named one, else one that the kubelet signs itself, as upstream does.
-fn server_tls(options: &KubeletOptions, file: &KubeletFile, config: &Config) -> Result<rustls::ServerConfig, Error> {
+fn server_tls(
+    options: &KubeletOptions,
+    launch: &LaunchSettings,
+    config: &Config,
+) -> Result<rustls::ServerConfig, Error> {
     let flags = &options.overrides;
-    let certificate = flags.tls_cert_file.clone().or_else(|| file.tls_cert_file.clone());
-    let key = flags.tls_private_key_file.clone().or_else(|| file.tls_private_key_file.clone());
+    let certificate = flags.tls_cert_file.clone().or_else(|| launch.tls_cert_file.clone());
+    let key = flags.tls_private_key_file.clone().or_else(|| launch.tls_private_key_file.clone());
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => Identity {
             certificate_pem: read("--tls-cert-file", &certificate)?,
@@ -255,7 +234,7 @@ fn server_tls(options: &KubeletOptions, file: &KubeletFile, config: &Config) -> 
             return Err(Error::Flag { flag: "--tls-cert-file", value, why });
         }
     };
-    let authority = flags.client_ca_file.clone().or_else(|| file.authentication.x509.client_ca_file.clone());
+    let authority = flags.client_ca_file.clone().or_else(|| launch.client_ca_file.clone());
     let mut tls = match authority {
         Some(path) => kedge_pki::server_config(&identity, &read("--client-ca-file", &path)?)?,
         None => kedge_pki::server_config_without_client_certificates(&identity)?,

@@ -227,7 +227,7 @@ fn start_kubelet(
     components: &mut JoinSet<Ended>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let config = kedge_kubelet::Config {
+    let mut config = kedge_kubelet::Config {
         node_name: plan.node_name.clone(),
         node_ip: plan.node_ip,
         root_dir: plan.layout.kubelet(),
@@ -238,8 +238,13 @@ fn start_kubelet(
         cluster_domain: plan.options.service_dns_domain.clone(),
         port: KUBELET_PORT,
         cgroup_driver: prepared.cgroup_driver,
+        sandbox_image: Some(prepared.images.sandbox.clone()),
         ..kedge_kubelet::Config::default()
     };
+    if let Some(file) = &plan.kubelet {
+        let applied = file.apply(&mut config);
+        applied.map_err(|error| Error::Component { component: "kubelet", why: error.to_string() })?;
+    }
     let authority = control_plane.pki.authority.certificate_pem();
     let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
     // Exec and port-forward upgrade HTTP/1.1 connections.

@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use kedge_kubelet::{KubeletConfiguration, Starter};
 use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
 
 use crate::error::Error;
+use crate::kubelet::read_configuration;
 
 /// The name of the context, cluster and user in kubeconfigs.
 pub(crate) const CONTEXT: &str = "kedge";
@@ -31,6 +33,8 @@ pub struct Options {
     pub service_dns_domain: String,
     /// Socket of the container runtime; found or started where absent.
     pub container_runtime_endpoint: Option<String>,
+    /// Upstream's configuration file of the kubelet; the defaults where absent.
+    pub kubelet_config: Option<PathBuf>,
     /// Whether to run no node.
     pub control_plane_only: bool,
     /// The kubeconfig into which the context is merged.
@@ -52,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) api_service_ip: IpAddr,
     /// The tenth address of the Service range: the cluster DNS's.
     pub(crate) dns_service_ip: IpAddr,
+    /// What the kubelet's configuration file says.
+    pub(crate) kubelet: Option<KubeletConfiguration>,
 }
 
 impl Plan {
@@ -81,7 +87,19 @@ impl Plan {
             None => hostname()?,
         };
         let layout = Layout::new(std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()));
-        Ok(Self { layout, node_ip, node_name, pod_network, service_network, api_service_ip, dns_service_ip, options })
+        let kubelet = options.kubelet_config.as_deref();
+        let kubelet = kubelet.map(|path| read_configuration("--kubelet-config", path, Starter::Up)).transpose()?;
+        Ok(Self {
+            layout,
+            node_ip,
+            node_name,
+            pod_network,
+            service_network,
+            api_service_ip,
+            dns_service_ip,
+            kubelet,
+            options,
+        })
     }
 
     /// Where the API server listens: every address, so that loopback, node and tests reach it.
@@ -157,6 +175,7 @@ mod tests {
             service_cidr: "10.96.0.0/12".to_owned(),
             service_dns_domain: "cluster.local".to_owned(),
             container_runtime_endpoint: None,
+            kubelet_config: None,
             control_plane_only: false,
             kubeconfig: "/tmp/x/config".into(),
             demo: false,
@@ -183,5 +202,6 @@ mod tests {
         check(&|o| o.service_cidr = "10.96.0.0/30".to_owned(), "too small");
         check(&|o| o.service_dns_domain = "a b".to_owned(), "--service-dns-domain");
         check(&|o| o.node_name = Some("Node_1".to_owned()), "--node-name");
+        check(&|o| o.kubelet_config = Some("/no/such/file".into()), "--kubelet-config \"/no/such/file\"");
     }
 }

@@ -68,6 +68,7 @@ fn options(flags: &UpFlags) -> Options {
         service_cidr: flags.service_cidr.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
         container_runtime_endpoint: flags.container_runtime_endpoint.clone(),
+        kubelet_config: flags.kubelet_config.clone(),
         control_plane_only: flags.control_plane_only,
         kubeconfig,
         demo: flags.demo,

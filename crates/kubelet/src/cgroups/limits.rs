@@ -103,12 +103,10 @@ impl Cgroups {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
 
     fn cgroups(unified: bool, root: PathBuf) -> Cgroups {
-        Cgroups { driver: CgroupDriver::Cgroupfs, unified, root, warned: AtomicBool::new(false) }
+        Cgroups::at(root, unified)
     }
 
     fn pod() -> Pod {

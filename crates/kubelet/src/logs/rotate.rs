@@ -6,21 +6,32 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
 use kedge_cri::Runtime;
 
+use crate::agent::Agent;
+use crate::runtime_state::PodRuntime;
+
+/// Looks at the logs of all running containers from time to time, for ever.
+pub(crate) async fn rotate_all(agent: Arc<Agent>) {
+    let config = &agent.config;
+    loop {
+        tokio::time::sleep(config.container_log_monitor_interval).await;
+        let states: Vec<Arc<PodRuntime>> = agent.states.uids().iter().map(|uid| agent.states.get(uid)).collect();
+        for container in states.iter().flat_map(|state| &state.containers).filter(|container| container.running()) {
+            let (max_bytes, max_files) = (config.container_log_max_bytes, config.container_log_max_files);
+            let log = Path::new(&container.log_path);
+            rotate(&agent.runtime, &container.id, log, max_bytes, max_files, agent.now()).await;
+        }
+    }
+}
+
 /// Rotates the log of a running container where it is too large.
-pub(crate) async fn rotate_logs(
-    runtime: &Runtime,
-    container_id: &str,
-    log: &Path,
-    max_bytes: u64,
-    max_files: u32,
-    now: Timestamp,
-) {
+async fn rotate(runtime: &Runtime, container_id: &str, log: &Path, max_bytes: u64, max_files: u32, now: Timestamp) {
     let Ok(metadata) = std::fs::metadata(log) else { return };
     if metadata.len() < max_bytes {
         return;

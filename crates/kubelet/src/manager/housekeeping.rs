@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 use super::Manager;
 use crate::agent::Agent;
 use crate::kill;
-use crate::logs::rotate_logs;
 use crate::runtime_state::PodRuntime;
 
 /// Orphans that are being ended, by uid.
@@ -32,7 +31,8 @@ impl Manager {
         agent.restarts.lock().collect(agent.now());
         self.reconcile_mirrors();
         self.reconsider_resizes();
-        tokio::spawn(rotate(agent.clone(), states.clone()));
+        let pods: Vec<Arc<Pod>> = self.workers.values().map(|worker| worker.desired.borrow().pod.clone()).collect();
+        agent.cgroups.share_between_classes(pods.iter().map(Arc::as_ref));
         if !(self.api_synced && self.static_scanned) {
             return;
         }
@@ -44,22 +44,6 @@ impl Manager {
         let mut alive = known;
         alive.extend(states.iter().map(|state| state.uid.clone()));
         tokio::task::spawn_blocking(move || sweep(&agent, &alive));
-    }
-}
-
-async fn rotate(agent: Arc<Agent>, states: Vec<Arc<PodRuntime>>) {
-    let config = &agent.config;
-    for container in states.iter().flat_map(|state| &state.containers).filter(|container| container.running()) {
-        let log = std::path::Path::new(&container.log_path);
-        rotate_logs(
-            &agent.runtime,
-            &container.id,
-            log,
-            config.container_log_max_bytes,
-            config.container_log_max_files,
-            agent.now(),
-        )
-        .await;
     }
 }
 

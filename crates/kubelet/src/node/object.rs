@@ -72,18 +72,20 @@ pub(super) fn reconcile(known: &Node, wanted: &Node) -> Option<Value> {
 /// Everything of the status but conditions and images.
 pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) -> NodeStatus {
     let address = |type_: &str, address: String| NodeAddress { type_: type_.to_owned(), address };
+    let kibibytes = |bytes: u64| kibibytes(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let capacity = (machine.cpu_millis, kibibytes(machine.memory_bytes), kibibytes(machine.disk_bytes));
+    let allocatable = (
+        machine.allocatable_cpu(config),
+        self::kibibytes(machine.allocatable_memory(config)),
+        machine.allocatable_storage(config).to_string(),
+    );
     NodeStatus {
         addresses: Some(vec![
             address("InternalIP", config.node_ip.to_string()),
             address("Hostname", config.node_name.clone()),
         ]),
-        capacity: Some(amounts(config, machine, i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX), None)),
-        allocatable: Some(amounts(
-            config,
-            machine,
-            machine.allocatable_memory(config),
-            Some(machine.allocatable_storage(config)),
-        )),
+        capacity: Some(amounts(config, machine, &capacity)),
+        allocatable: Some(amounts(config, machine, &allocatable)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
         }),
@@ -104,21 +106,28 @@ pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) 
     }
 }
 
-fn amounts(config: &Config, machine: &Machine, memory: i64, storage: Option<i64>) -> BTreeMap<String, Quantity> {
-    let kibibytes = |bytes: i64| if bytes % 1024 == 0 { format!("{}Ki", bytes / 1024) } else { bytes.to_string() };
-    let storage = storage
-        .map_or_else(|| kibibytes(i64::try_from(machine.disk_bytes).unwrap_or(i64::MAX)), |bytes| bytes.to_string());
+fn kibibytes(bytes: i64) -> String {
+    if bytes != 0 && bytes % 1024 == 0 { format!("{}Ki", bytes / 1024) } else { bytes.to_string() }
+}
+
+/// From processors in thousandths, memory and disk.
+fn amounts(
+    config: &Config,
+    machine: &Machine,
+    (cpu_millis, memory, storage): &(i64, String, String),
+) -> BTreeMap<String, Quantity> {
+    let cpu = if cpu_millis % 1000 == 0 { (cpu_millis / 1000).to_string() } else { format!("{cpu_millis}m") };
     let mut amounts: BTreeMap<String, Quantity> = [
-        ("cpu", (machine.cpu_millis / 1000).to_string()),
-        ("memory", kibibytes(memory)),
-        ("ephemeral-storage", storage),
+        ("cpu", cpu),
+        ("memory", memory.clone()),
+        ("ephemeral-storage", storage.clone()),
         ("pods", config.max_pods.to_string()),
     ]
     .into_iter()
     .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
     .collect();
     for (name, bytes) in &machine.hugepages {
-        amounts.insert(name.clone(), Quantity(kibibytes(i64::try_from(*bytes).unwrap_or(0)).replace("0Ki", "0")));
+        amounts.insert(name.clone(), Quantity(kibibytes(i64::try_from(*bytes).unwrap_or(0))));
     }
     amounts
 }
@@ -148,12 +157,17 @@ mod tests {
             hugepages: vec![("hugepages-2Mi".to_owned(), 0)],
             ..Machine::default()
         };
-        let node = new_node(&config, status(&config, &machine, "containerd://1.6.20"));
+        let node = new_node(&config, super::status(&config, &machine, "containerd://1.6.20"));
         let labels = node.metadata.labels.as_ref().unwrap();
         assert_eq!(labels.get("kubernetes.io/hostname").map(String::as_str), Some("n1"));
         let capacity = node.status.as_ref().unwrap().capacity.as_ref().unwrap();
         let text: Vec<String> = capacity.iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
         assert_eq!(text.join(" "), "cpu=2 ephemeral-storage=1048576Ki hugepages-2Mi=0 memory=1048576Ki pods=110");
+        let reserved = crate::config::Reserved { cpu_millis: 150, ..Default::default() };
+        let status = super::status(&Config { kube_reserved: reserved, ..config.clone() }, &machine, "");
+        let text: Vec<String> =
+            status.allocatable.unwrap().iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
+        assert_eq!(text.join(" "), "cpu=1850m ephemeral-storage=966367640 hugepages-2Mi=0 memory=946176Ki pods=110");
         assert_eq!(reconcile(&node, &node), None);
         let mut bare = node.clone();
         bare.metadata.labels.as_mut().unwrap().remove("kubernetes.io/os");

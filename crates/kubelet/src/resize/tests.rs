@@ -81,7 +81,7 @@ fn decreases_come_first() {
 
 #[test]
 fn resizes_are_granted_deferred_or_infeasible() {
-    let room = Room { max_pods: 10, cpu_millis: 4000, memory: 1 << 30, ephemeral_storage: 0 };
+    let room = Room { max_pods: 10, cpu_millis: 4000, memory: 1 << 30, ephemeral_storage: 0, ..Room::default() };
     let other = pod(vec![app("x", "2/-/-/-", &[])]);
     let check = |wanted: &str, expected: Option<(&str, &str)>| {
         let refusal = judge(&pod(vec![app("a", wanted, &[])]), &[&other], &room).err();

@@ -64,7 +64,7 @@ impl Worker {
             let pod = self.pod.clone();
             let mut watcher = self.desired.clone();
             let shortened = async {
-                let shorter = |desired: &Desired| grace_seconds(&desired.pod, desired.removed) < grace.as_secs();
+                let shorter = |desired: &Desired| grace_of(desired, &desired.pod) < grace;
                 // The manager goes only with the whole process.
                 let _ = watcher.wait_for(shorter).await;
             };
@@ -86,8 +86,7 @@ impl Worker {
     }
 
     fn grace_of(&self, pod: &Pod) -> Duration {
-        let removed = self.desired.borrow().removed;
-        Duration::from_secs(grace_seconds(pod, removed))
+        grace_of(&self.desired.borrow(), pod)
     }
 
     fn report(&self, error: &str) {
@@ -129,8 +128,10 @@ impl Worker {
     }
 }
 
-/// A pod that vanished from its source without a deletion gets its own grace period.
-fn grace_seconds(pod: &Pod, removed: bool) -> u64 {
-    let forced = removed && pod.metadata.deletion_grace_period_seconds == Some(0);
-    if forced { 0 } else { u64::try_from(spec::termination_grace_seconds(pod)).unwrap_or(0) }
+/// A pod that vanished from its source without a deletion gets its own grace period; the node may allow less.
+fn grace_of(desired: &Desired, pod: &Pod) -> Duration {
+    let forced = desired.removed && pod.metadata.deletion_grace_period_seconds == Some(0);
+    let own = if forced { 0 } else { u64::try_from(spec::termination_grace_seconds(pod)).unwrap_or(0) };
+    let own = Duration::from_secs(own);
+    desired.termination.as_ref().map_or(own, |termination| own.min(termination.grace))
 }
