@@ -162,7 +162,9 @@ async fn image_path(agent: &Agent) -> PathBuf {
 fn bytes_to_free(disk: machine::Disk, gc: ImageGc) -> u64 {
     let percent = |amount: u64| u128::from(amount) * 100 / u128::from(disk.capacity.max(1));
     let used = 100 - percent(disk.available.min(disk.capacity));
-    if disk.capacity == 0 || used < u128::from(gc.high_threshold_percent) {
+    // Upstream's way of switching it off.
+    let is_off = gc.high_threshold_percent >= 100;
+    if disk.capacity == 0 || is_off || used < u128::from(gc.high_threshold_percent) {
         return 0;
     }
     let free = u128::from(disk.capacity) * u128::from(100 - gc.low_threshold_percent) / 100;
@@ -249,6 +251,7 @@ mod tests {
         for (available, expected) in [(50, 0), (16, 0), (15, 5), (0, 20)] {
             let disk = machine::Disk { capacity: 100, available, ..machine::Disk::default() };
             assert_eq!(bytes_to_free(disk, ImageGc::default()), expected, "{available}");
+            assert_eq!(bytes_to_free(disk, ImageGc { high_threshold_percent: 100, ..ImageGc::default() }), 0);
         }
     }
 }

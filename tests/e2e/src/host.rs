@@ -18,6 +18,10 @@ const ADDRESS: &str = "198.51.100.2";
 const START_PATIENCE: Duration = Duration::from_secs(180);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How full this machine happens to be is not what a test is about.
+pub(crate) const CALM: &str = "evictionHard: {memory.available: 10Mi, nodefs.available: 16Mi}\nimageGCHighThresholdPercent: 100\n";
+const KUBELET_HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// What kind of host.
@@ -27,6 +31,8 @@ pub struct HostOptions {
     pub control_plane_only: bool,
     /// Further flags of `kedge up`.
     pub flags: Vec<String>,
+    /// Fields of the kubelet's configuration file, as YAML; where absent, the node evicts only when nothing is left.
+    pub kubelet: Option<String>,
 }
 
 /// A host with (mostly) a running kedge.
@@ -75,6 +81,12 @@ impl Host {
         command.args(["--node-name", "node-1", "--output", "json"]);
         if self.options.control_plane_only {
             command.args(["--control-plane-only", "--node-ip", "127.0.0.1", "--secure-port", &self.port.to_string()]);
+        }
+        if !self.options.control_plane_only && !self.options.flags.iter().any(|flag| flag == "--control-plane-only") {
+            let configuration = self.dir.path().join("kubelet.yaml");
+            let fields = self.options.kubelet.as_deref().unwrap_or(CALM);
+            std::fs::write(&configuration, format!("{KUBELET_HEAD}{fields}")).expect("a file can be written");
+            command.args(["--kubelet-config", self.text(&configuration)]);
         }
         command.args(&self.options.flags).env("KEDGE_LOG", "info");
         let open = || File::options().create(true).append(true).open(&log).expect("the log can be written");

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::binary::busybox_image;
-use crate::host::Host;
+use crate::host::{CALM, Host};
 use crate::kubectl::Output;
 
 const PAUSE: &str = "localhost/pause:test";
@@ -80,7 +80,7 @@ impl NodeAgent {
         let pki = |name: &str| self.pki.join(name).display().to_string();
         let configuration = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: {}\npodLogsDir: {}\n\
-             authentication: {{x509: {{clientCAFile: {}}}}}\nmaxPods: 110\n",
+             authentication: {{x509: {{clientCAFile: {}}}}}\nmaxPods: 110\n{CALM}",
             path("manifests"),
             path("logs/pods"),
             pki("ca.crt"),

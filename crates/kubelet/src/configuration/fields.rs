@@ -111,6 +111,7 @@ pub(super) fn support(field: &str, value: &Value, starter: Starter) -> Support {
     Support::Refused(if texts.is_empty() { "an empty value".to_owned() } else { texts.join(" or ") })
 }
 
+// DIVERGES: upstream honours them all.
 /// Fields that change what workloads get, with the values that are how it is here. A value that is empty in Go's sense is
 /// always one of them.
 fn fixed() -> Vec<(&'static str, Vec<Value>)> {

@@ -91,6 +91,7 @@ impl Evictor {
 
     async fn enforce_limits(&self, pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let mut evicted = Vec::new();
+        // DIVERGES: upstream measures all pods, once a minute.
         for pod in pods.iter().filter(|pod| has_limits(pod)) {
             let layers = self.meter.layers(Some(spec::uid(pod))).await;
             let usage = self.meter.pod(pod, &layers).await;
