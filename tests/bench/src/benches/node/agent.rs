@@ -27,6 +27,7 @@ pub(super) async fn measure(place: &Place, binary: &Path, dir: &Path, image: &st
     let mut control_plane = Process::start(command, &own.join("control-plane"))?;
     wait_for(&mut control_plane, |process| process.output().contains('\n'))?;
     let mut kubelet = start_kubelet(place, binary, dir, &own, &data).await?;
+    wait_for_room(dir).await?;
     let target = Target::from_kubeconfig(&data.join("admin.conf"), None)?;
     let image = image.to_owned();
     let took = place.inside(move || async move { pods::all_at_once(&target, &image, MANY).await })?;
@@ -65,6 +66,20 @@ async fn start_kubelet(place: &Place, binary: &Path, dir: &Path, own: &Path, dat
     command.arg("--cert-dir").arg(own.join("certificates")).args(["--node-ip", ADDRESS]);
     command.args(["--hostname-override", "bench"]);
     Process::start(command, &own.join("kubelet"))
+}
+
+/// Waits until the pods of the node that was measured before are gone: this cluster does not know them.
+async fn wait_for_room(dir: &Path) -> Result<()> {
+    let runtime = super::runtime::of(&dir.join("data")).await?;
+    let began = Instant::now();
+    loop {
+        let left = runtime.list_pod_sandboxes(None).await?.len();
+        if left == 0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < 3 * PATIENCE, "{left} pods of another cluster are still there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn wait_for(process: &mut Process, ready: impl Fn(&Process) -> bool) -> Result<()> {

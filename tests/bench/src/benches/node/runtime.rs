@@ -21,6 +21,7 @@ pub(super) async fn bare_pods(runtime: &Runtime, image: &str, logs: &Path, count
     let mut sandboxes = Vec::new();
     for index in 0..count {
         let sandbox = sandbox(&format!("bare-{index}"), logs);
+        std::fs::create_dir_all(&sandbox.log_directory)?;
         let began = Instant::now();
         let id = runtime.run_pod_sandbox(sandbox.clone(), "").await?;
         let container = runtime.create_container(&id, container(image), sandbox).await?;
@@ -43,12 +44,11 @@ fn sandbox(name: &str, logs: &Path) -> v1::PodSandboxConfig {
         namespace: "bench".to_owned(),
         attempt: 0,
     };
-    let linux = v1::LinuxPodSandboxConfig { cgroup_parent: "/kedge-bench".to_owned(), ..Default::default() };
     v1::PodSandboxConfig {
         metadata: Some(metadata),
         hostname: name.to_owned(),
         log_directory: logs.join(name).display().to_string(),
-        linux: Some(linux),
+        linux: Some(v1::LinuxPodSandboxConfig::default()),
         ..Default::default()
     }
 }
