@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(blocked.blocked, [(wanted(), "m".to_owned())]);
         assert!(blocked.attach.is_empty());
         let shared = Wanted { is_exclusive: false, ..wanted() };
-        assert_eq!(plan(None, &[shared.clone()], &elsewhere, 0).attach, [shared]);
+        assert_eq!(plan(None, std::slice::from_ref(&shared), &elsewhere, 0).attach, [shared]);
     }
 
     #[test]
