@@ -89,13 +89,26 @@ pub struct Eviction {
 
 impl Default for Eviction {
     fn default() -> Self {
+        Self::with_room(Amount::Percent(10.0), Amount::Percent(15.0))
+    }
+}
+
+impl Eviction {
+    /// For a disk that pods share with everything else on a machine: what counts is whether there is room, not how much
+    /// of a large disk is used.
+    pub fn on_a_shared_disk() -> Self {
+        Self::with_room(Amount::Bytes(1 << 30), Amount::Bytes(2 << 30))
+    }
+
+    /// Upstream's thresholds, with so much room on the node's and the images' file systems.
+    fn with_room(nodefs: Amount, imagefs: Amount) -> Self {
         let hard = |signal, value| Threshold { signal, value, grace_period: Duration::ZERO, minimum_reclaim: None };
         Self {
             thresholds: vec![
                 hard(Signal::MemoryAvailable, Amount::Bytes(100 << 20)),
-                hard(Signal::NodefsAvailable, Amount::Percent(10.0)),
+                hard(Signal::NodefsAvailable, nodefs),
                 hard(Signal::NodefsInodesFree, Amount::Percent(5.0)),
-                hard(Signal::ImagefsAvailable, Amount::Percent(15.0)),
+                hard(Signal::ImagefsAvailable, imagefs),
                 hard(Signal::ImagefsInodesFree, Amount::Percent(5.0)),
             ],
             max_pod_grace_period_seconds: 0,

@@ -135,6 +135,9 @@ pub enum Error {
     /// The rules can't be changed.
     #[error("the packet rules of the pod network can't be changed")]
     Netfilter(#[from] NftError),
+    /// Nobody can be a peer.
+    #[error("routes to other nodes can't be exchanged")]
+    Bgp(#[source] kedge_bgp::Error),
     /// The configuration makes no sense.
     #[error("the pod network's configuration is not usable: {0}")]
     Config(String),

@@ -1,12 +1,15 @@
 //! The pod network of one node: a bridge, the CNI configuration that plugs pods into it, the kernel switches, routes and
 //! rules that let pods reach each other, Services and the world, and keep packets for nobody on the machine.
 //!
-//! Not here: Services (the proxy's), plugging a pod in (the CNI plugins', called by the container runtime), routes to
-//! other nodes. What is planned is pure; [`run`] keeps the machine that way and [`teardown`] removes what was made.
+//! Between nodes, routes come by BGP from the other nodes of the cluster and from configured peers ([`run_mesh`]).
+//!
+//! Not here: Services (the proxy's), plugging a pod in (the CNI plugins', called by the container runtime). What is
+//! planned is pure; [`run`] keeps the machine that way and [`teardown`] removes what was made.
 
 mod cni;
 mod config;
 mod link;
+mod mesh;
 mod record;
 mod routes;
 mod rules;
@@ -16,6 +19,7 @@ mod teardown;
 
 pub use cni::{CNI_FILE_NAME, NETWORK_NAME, PLUGINS, find_plugins, plan_cni_config};
 pub use config::{CNI_CONFIG_DIR, Config, Deps, Error, PLUGIN_DIRS};
+pub use mesh::{MeshConfig, MeshDeps, plan_mesh_routes, plan_peers, run_mesh};
 pub use routes::{RouteKind, RouteSpec, gateway, plan_routes};
 pub use rules::plan_rules;
 pub use run::run;

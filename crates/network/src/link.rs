@@ -15,8 +15,24 @@ use tokio::task::AbortHandle;
 use crate::config::Error;
 use crate::routes::{RouteKind, RouteSpec};
 
-/// Marks our routes; free in iproute2's table of protocol numbers. Looks like `proto 107`.
-const ROUTE_PROTOCOL: u8 = 107;
+/// Who made a route; both numbers are free in iproute2's table of protocols, which shows them as `proto 107`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Maker {
+    /// The node's own network.
+    Node,
+    /// What peers announced.
+    Mesh,
+}
+
+impl Maker {
+    fn protocol(self) -> RouteProtocol {
+        RouteProtocol::Other(match self {
+            Maker::Node => 107,
+            Maker::Mesh => 108,
+        })
+    }
+}
+
 const ENODEV: i32 = -19;
 const EEXIST: i32 = -17;
 const ESRCH: i32 = -3;
@@ -115,6 +131,7 @@ impl Links {
     /// Our routes, with what they were made from where that is understood.
     pub(crate) async fn our_routes(
         &self,
+        maker: Maker,
         bridge: Option<u32>,
     ) -> Result<Vec<(Option<RouteSpec>, RouteMessage)>, Error> {
         let mut routes = Vec::new();
@@ -122,19 +139,20 @@ impl Links {
         for filter in families {
             let listed = self.handle.route().get(filter).execute();
             let listed: Vec<_> = listed.try_collect().await.map_err(|source| refused("list routes", source))?;
-            let ours = listed.into_iter().filter(|route| route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL));
+            let ours = listed.into_iter().filter(|route| route.header.protocol == maker.protocol());
             routes.extend(ours.map(|route| (read_route(&route, bridge), route)));
         }
         Ok(routes)
     }
 
-    pub(crate) async fn add_route(&self, route: &RouteSpec, bridge: u32) -> Result<(), Error> {
+    /// Adds a route; `bridge` is the link of those that lead onto it.
+    pub(crate) async fn add_route(&self, maker: Maker, route: &RouteSpec, bridge: u32) -> Result<(), Error> {
         let action = || format!("add the route to {}", route.destination);
         let unusable = |_| Error::Config(format!("no route can lead to {}", route.destination));
         let mut message = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(route.destination.addr(), route.destination.prefix_len())
             .map_err(unusable)?
-            .protocol(RouteProtocol::Other(ROUTE_PROTOCOL))
+            .protocol(maker.protocol())
             .priority(route.metric);
         message = match &route.kind {
             RouteKind::Unreachable => message.kind(RouteType::Unreachable),
@@ -145,6 +163,7 @@ impl Links {
                     None => message,
                 }
             }
+            RouteKind::Via { gateway } => message.gateway(*gateway).map_err(unusable)?,
         };
         match self.handle.route().add(message.build()).execute().await {
             Err(error) if code(&error) != EEXIST => Err(refused(action(), error)),
@@ -175,18 +194,20 @@ fn read_route(message: &RouteMessage, bridge: Option<u32>) -> Option<RouteSpec> 
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
         _ => None,
     };
-    let (mut destination, mut source, mut metric, mut out) = (None, None, 0, None);
+    let (mut destination, mut source, mut metric, mut out, mut via) = (None, None, 0, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(to) => destination = address(to),
             RouteAttribute::PrefSource(from) => source = address(from),
             RouteAttribute::Priority(priority) => metric = *priority,
             RouteAttribute::Oif(index) => out = Some(*index),
+            RouteAttribute::Gateway(gateway) => via = address(gateway),
             _ => {}
         }
     }
     let kind = match message.header.kind {
         RouteType::Unreachable => RouteKind::Unreachable,
+        RouteType::Unicast if via.is_some() => RouteKind::Via { gateway: via? },
         RouteType::Unicast if out.is_some() && out == bridge => RouteKind::Bridge { source },
         _ => return None,
     };

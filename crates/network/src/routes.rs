@@ -22,6 +22,11 @@ pub enum RouteKind {
         /// The address that local sockets take.
         source: Option<IpAddr>,
     },
+    /// Packets go to another machine on a segment that we share.
+    Via {
+        /// Its address.
+        gateway: IpAddr,
+    },
 }
 
 /// One route in the main table.

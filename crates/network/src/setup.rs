@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::cni::{CNI_FILE_NAME, NETWORK_NAME, competitor, ensure_file, find_plugins, plan_cni_config};
 use crate::config::{Config, Error};
-use crate::link::{Link, Links};
+use crate::link::{Link, Links, Maker};
 use crate::record::Record;
 use crate::routes::{RouteSpec, gateway, plan_routes};
 use crate::rules::plan_rules;
@@ -145,14 +145,14 @@ impl Setup {
     async fn ensure_routes(&self, bridge: &Link) -> Result<(), Error> {
         let wanted: BTreeSet<RouteSpec> = plan_routes(&self.config).into_iter().collect();
         let mut found = BTreeSet::new();
-        for (spec, message) in self.links.our_routes(Some(bridge.index)).await? {
+        for (spec, message) in self.links.our_routes(Maker::Node, Some(bridge.index)).await? {
             match spec.filter(|spec| wanted.contains(spec)) {
                 Some(spec) => drop(found.insert(spec)),
                 None => self.links.delete_route(message).await?,
             }
         }
         for route in wanted.difference(&found) {
-            self.links.add_route(route, bridge.index).await?;
+            self.links.add_route(Maker::Node, route, bridge.index).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use kedge_netfilter::{Family, Nft};
 
 use crate::config::Error;
-use crate::link::Links;
+use crate::link::{Links, Maker};
 use crate::record::{Record, remove_file};
 use crate::rules::TABLE;
 use crate::setup::sysctls;
@@ -32,8 +32,10 @@ pub async fn teardown(state_dir: &Path) -> Result<(), Error> {
         nft.delete_table(family, TABLE).await?;
     }
     let links = Links::connect()?;
-    for (_, route) in links.our_routes(None).await? {
-        links.delete_route(route).await?;
+    for maker in [Maker::Node, Maker::Mesh] {
+        for (_, route) in links.our_routes(maker, None).await? {
+            links.delete_route(route).await?;
+        }
     }
     if let Some(name) = &record.bridge
         && let Some(link) = links.link(name).await?.filter(|link| link.is_bridge)

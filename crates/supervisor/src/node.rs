@@ -1,5 +1,6 @@
 //! The node: container runtime, images, network, kubelet, proxy, DNS, local volumes.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,6 +150,7 @@ pub(crate) fn start(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     start_network(plan, control_plane, prepared, components, shutdown);
+    start_mesh(plan, control_plane, components, shutdown);
     start_policy(plan, control_plane, components, shutdown);
     start_proxy(plan, control_plane, components, shutdown);
     start_kubelet(plan, control_plane, prepared, components, shutdown)?;
@@ -179,6 +181,23 @@ fn start_network(
     components.spawn(async move {
         let result = kedge_network::run(config, deps, token).await;
         ("kedge-network", result.map_err(|error| error.to_string()))
+    });
+}
+
+fn start_mesh(
+    plan: &Plan,
+    control_plane: &ControlPlane,
+    components: &mut JoinSet<Ended>,
+    shutdown: &CancellationToken,
+) {
+    // Routes of IPv6 are not exchanged yet.
+    let IpAddr::V4(node_ip) = plan.node_ip else { return };
+    let config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
+    let deps = kedge_network::MeshDeps::new(&control_plane.informers, control_plane.board.component("kedge-bgp"));
+    let token = shutdown.clone();
+    components.spawn(async move {
+        let result = kedge_network::run_mesh(config, deps, token).await;
+        ("kedge-bgp", result.map_err(|error| error.to_string()))
     });
 }
 
@@ -239,6 +258,10 @@ fn start_kubelet(
         port: KUBELET_PORT,
         cgroup_driver: prepared.cgroup_driver,
         sandbox_image: Some(prepared.images.sandbox.clone()),
+        // DIVERGES: upstream takes a disk that is 85 % full for pressure, and removes images that nobody could pull again
+        // where no registry can be reached.
+        eviction: kedge_kubelet::Eviction::on_a_shared_disk(),
+        image_gc: kedge_kubelet::ImageGc { high_threshold_percent: 100, ..Default::default() },
         ..kedge_kubelet::Config::default()
     };
     if let Some(file) = &plan.kubelet {

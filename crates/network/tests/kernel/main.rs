@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod mesh;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
