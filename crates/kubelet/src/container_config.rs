@@ -16,6 +16,7 @@ use kedge_volumes::{ContainerVolumes, MountedVolumes, ObjectError, container_mou
 use crate::agent::Agent;
 use crate::env::{self, EnvInput, PodObjects};
 use crate::env_checkpoint;
+use crate::env_file;
 use crate::expand::{expand, expand_strict};
 use crate::images::ReadyImage;
 use crate::labels;
@@ -146,7 +147,7 @@ async fn fetch_objects(agent: &Agent, input: &ContainerInput<'_>) -> Result<PodO
     Ok(objects)
 }
 
-/// One key of a file in `KEY=value` lines, for `fileKeyRef`.
+/// One key of a file in a volume of the pod, for `fileKeyRef`.
 fn read_file_key(volumes: &MountedVolumes, volume: &str, path: &str, key: &str) -> Result<Option<String>, String> {
     let root = volumes.paths.get(volume).ok_or_else(|| format!("cannot find the volume {volume:?}"))?;
     let text = match std::fs::read_to_string(root.join(path)) {
@@ -154,9 +155,7 @@ fn read_file_key(volumes: &MountedVolumes, volume: &str, path: &str, key: &str) 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("couldn't read env file {path:?}: {error}")),
     };
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-    let found = lines.filter_map(|line| line.split_once('=')).rfind(|(name, _)| name.trim() == key);
-    Ok(found.map(|(_, value)| value.trim().trim_matches(['\'', '"']).to_owned()))
+    env_file::value_of(&text, key).map_err(|error| format!("couldn't parse env file {path:?}: {error}"))
 }
 
 /// The managed `/etc/hosts`, unless the container brings its own.

@@ -3,13 +3,15 @@
 //! Invariant: a container gets its whole grace period unless somebody shortened it, and sidecars outlive the containers they
 //! serve.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kedge_client::EventType;
 use kedge_cri::CriError;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::Agent;
@@ -29,16 +31,28 @@ pub(crate) async fn kill_container(
     message: Option<&str>,
     run_hook: bool,
 ) -> Result<(), CriError> {
+    kill_in_turn(agent, pod, record, grace, message, run_hook, std::future::ready(())).await
+}
+
+/// The same, but the stop itself waits for its `turn`, at most as long as the grace period.
+async fn kill_in_turn(
+    agent: &Agent,
+    pod: &Pod,
+    record: &ContainerRecord,
+    grace: Duration,
+    message: Option<&str>,
+    run_hook: bool,
+    turn: impl Future<Output = ()>,
+) -> Result<(), CriError> {
     let text = message.map_or_else(|| format!("Stopping container {}", record.name), str::to_owned);
     agent.events.container(pod, &record.name, EventType::Normal, "Killing", text);
     let began = Instant::now();
     if run_hook && !grace.is_zero() {
         run_pre_stop(agent, pod, record, grace).await;
     }
-    let left = match grace.is_zero() {
-        true => Duration::ZERO,
-        false => grace.saturating_sub(began.elapsed()).max(Duration::from_secs(MINIMUM_GRACE)),
-    };
+    // Whoever's turn does not come in time is stopped all the same.
+    let _ = tokio::time::timeout(grace.saturating_sub(began.elapsed()), turn).await;
+    let left = grace.saturating_sub(began.elapsed()).max(Duration::from_secs(MINIMUM_GRACE));
     match agent.runtime.stop_container(&record.id, left).await {
         Err(error) if !error.is_not_found() => {
             tracing::warn!(pod = spec::format_pod(pod), container = record.name, %error, "failed to stop a container");
@@ -64,7 +78,8 @@ async fn run_pre_stop(agent: &Agent, pod: &Pod, record: &ContainerRecord, grace:
     }
 }
 
-/// Stops every running container of a pod: first all but the sidecars, then the sidecars from the last to the first.
+/// Stops every running container of a pod: first all but the sidecars, then the sidecars from the last to the first. The
+/// hooks of all run at once.
 pub(crate) async fn kill_containers(
     agent: &Agent,
     pod: &Pod,
@@ -72,23 +87,37 @@ pub(crate) async fn kill_containers(
     grace: Duration,
     run_hooks: bool,
 ) -> Result<(), CriError> {
-    let deadline = Instant::now() + grace;
-    let sidecars: Vec<&Container> =
-        spec::init_containers(pod).iter().filter(|container| spec::is_restartable_init(container)).collect();
-    let running = |record: &&ContainerRecord| matches!(record.phase, ContainerPhase::Running | ContainerPhase::Unknown);
-    let is_sidecar = |record: &ContainerRecord| sidecars.iter().any(|sidecar| sidecar.name == record.name);
-    let first = state.containers.iter().filter(running).filter(|record| !is_sidecar(record));
-    let results = join_all(first.map(|record| kill_container(agent, pod, record, grace, None, run_hooks))).await;
-    let mut outcome = results.into_iter().find(Result::is_err).unwrap_or(Ok(()));
-    for sidecar in sidecars.iter().rev() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let left = if grace.is_zero() { grace } else { left.max(Duration::from_secs(MINIMUM_GRACE)) };
-        for record in state.attempts(&sidecar.name).filter(running) {
-            let result = kill_container(agent, pod, record, left, None, run_hooks).await;
-            outcome = outcome.and(result);
-        }
+    let running: Vec<&ContainerRecord> = state
+        .containers
+        .iter()
+        .filter(|record| matches!(record.phase, ContainerPhase::Running | ContainerPhase::Unknown))
+        .collect();
+    // How many are left at each place in the order; a place's turn comes when nobody before it is left.
+    let mut left: BTreeMap<usize, usize> = BTreeMap::new();
+    for record in &running {
+        *left.entry(place(pod, &record.name)).or_default() += 1;
     }
-    outcome
+    let (left, _) = watch::channel(left);
+    let kills = running.iter().map(|record| {
+        let (place, mut seen, left) = (place(pod, &record.name), left.subscribe(), &left);
+        async move {
+            let turn = async {
+                let free = |left: &BTreeMap<usize, usize>| left.range(..place).all(|(_, count)| *count == 0);
+                // The sender lives as long as this function.
+                let _ = seen.wait_for(free).await;
+            };
+            let killed = kill_in_turn(agent, pod, record, grace, None, run_hooks, turn).await;
+            left.send_modify(|left| *left.entry(place).or_default() -= 1);
+            killed
+        }
+    });
+    join_all(kills).await.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+}
+
+/// Zero for all but sidecars, which come from the last to the first.
+fn place(pod: &Pod, name: &str) -> usize {
+    let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_restartable_init(container));
+    sidecars.rev().position(|sidecar| sidecar.name == name).map_or(0, |position| position + 1)
 }
 
 /// Stops every sandbox of a pod. One that died with the node is not ready and still has its address until it is stopped.
@@ -170,7 +199,25 @@ fn surplus_sandboxes(state: &PodRuntime) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::{Container, PodSpec};
+
     use crate::runtime_state::fixtures::{container, runtime, sandbox};
+
+    #[test]
+    fn sidecars_are_stopped_last_in_reverse_order() {
+        let named = |name: &str, policy: Option<&str>| Container {
+            name: name.to_owned(),
+            restart_policy: policy.map(str::to_owned),
+            ..Container::default()
+        };
+        let spec = PodSpec {
+            init_containers: Some(vec![named("a", Some("Always")), named("i", None), named("b", Some("Always"))]),
+            containers: vec![named("c", None)],
+            ..PodSpec::default()
+        };
+        let pod = Pod { spec: Some(spec), ..Pod::default() };
+        assert_eq!(["c", "i", "b", "a"].map(|name| place(&pod, name)), [0, 0, 1, 2]);
+    }
 
     #[test]
     fn one_dead_container_of_each_name_is_kept() {

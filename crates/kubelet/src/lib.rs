@@ -16,6 +16,7 @@ mod container_config;
 mod container_gc;
 mod env;
 mod env_checkpoint;
+mod env_file;
 mod events;
 mod eviction;
 mod expand;

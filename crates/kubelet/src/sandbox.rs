@@ -14,11 +14,16 @@ use crate::resources;
 use crate::security;
 use crate::spec;
 
-/// What the runtime is asked for; `attempt` counts the pod's sandboxes.
-pub(crate) fn sandbox_config(agent: &Agent, pod: &Pod, attempt: u32) -> Result<v1::PodSandboxConfig, String> {
+/// What the runtime is asked for; `attempt` counts the pod's sandboxes, `handler` is the runtime class's.
+pub(crate) fn sandbox_config(
+    agent: &Agent,
+    pod: &Pod,
+    attempt: u32,
+    handler: &str,
+) -> Result<v1::PodSandboxConfig, String> {
     let config = &agent.config;
     if spec::pod_spec(pod).host_users == Some(false) {
-        return Err("user namespaces are not supported by this node".to_owned());
+        return Err(format!("RuntimeClass handler {handler:?} does not support user namespaces"));
     }
     if spec::pod_spec(pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         return Err("dynamic resource allocation is not supported by this node".to_owned());

@@ -42,6 +42,8 @@ pub(crate) struct StartInput<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) container: &'a Container,
     pub(crate) state: &'a PodRuntime,
+    /// The state before this round: a container that the node itself has just killed does not wait for that.
+    pub(crate) before: &'a PodRuntime,
     pub(crate) sandbox_id: &'a str,
     pub(crate) sandbox: &'a v1::PodSandboxConfig,
     pub(crate) volumes: &'a MountedVolumes,
@@ -135,7 +137,7 @@ fn ephemeral_target(input: &StartInput<'_>) -> Option<String> {
 
 fn check_back_off(agent: &Agent, input: &StartInput<'_>) -> Result<(), StartError> {
     let (pod, container) = (input.pod, input.container);
-    let ended = input.state.attempts(&container.name).find(|record| record.phase == ContainerPhase::Exited);
+    let ended = input.before.attempts(&container.name).find(|record| record.phase == ContainerPhase::Exited);
     let Some(ended) = ended else { return Ok(()) };
     let now = agent.now();
     let since = Timestamp::from_nanosecond(i128::from(ended.finished_at)).unwrap_or(now);

@@ -22,6 +22,7 @@ use crate::kill;
 use crate::outside::Outside;
 use crate::plan::{self, Action, Kill, KillReason, Verdicts};
 use crate::probes::{PodProbes, ProbeKind};
+use crate::runtime_state::PodRuntime;
 use crate::sandbox::sandbox_config;
 use crate::spec;
 use crate::start::{self, StartInput};
@@ -389,6 +390,7 @@ impl Worker {
             true => self.pull_secrets().await,
             false => Vec::new(),
         };
+        let before = self.agent.states.get(self.uid());
         let count = actions.len();
         for (index, action) in actions.into_iter().enumerate() {
             let result = match action {
@@ -403,15 +405,15 @@ impl Worker {
                     }
                 },
                 Action::CreateSandbox { attempt, .. } => self.create_sandbox(attempt).await,
-                Action::StartEphemeral(name) => match self.start(&name, &secrets, true).await {
+                Action::StartEphemeral(name) => match self.start(&name, &secrets, &before, true).await {
                     Ok(()) => Ok(()),
                     Err(wait) => {
                         retry = sooner(retry, wait);
                         continue;
                     }
                 },
-                Action::StartInit(name) => self.start(&name, &secrets, false).await,
-                Action::Start(name) => match self.start(&name, &secrets, false).await {
+                Action::StartInit(name) => self.start(&name, &secrets, &before, false).await,
+                Action::Start(name) => match self.start(&name, &secrets, &before, false).await {
                     Ok(()) => Ok(()),
                     // The other containers do not wait for this one.
                     Err(wait) => {
@@ -481,8 +483,8 @@ impl Worker {
             worker.agent.events.pod(&worker.pod, EventType::Warning, "FailedCreatePodSandBox", message);
             SANDBOX_RETRY
         };
-        let config = sandbox_config(&self.agent, &self.pod, attempt).map_err(|error| fails(self, error))?;
         let handler = self.runtime_handler().await.map_err(|error| fails(self, error))?;
+        let config = sandbox_config(&self.agent, &self.pod, attempt, &handler).map_err(|error| fails(self, error))?;
         match self.agent.runtime.run_pod_sandbox(config, &handler).await {
             Ok(_) => Ok(()),
             Err(error) => Err(fails(self, error.to_string())),
@@ -502,11 +504,17 @@ impl Worker {
         }
     }
 
-    async fn start(&mut self, name: &str, secrets: &[Secret], ephemeral: bool) -> Result<(), Duration> {
+    async fn start(
+        &mut self,
+        name: &str,
+        secrets: &[Secret],
+        before: &PodRuntime,
+        ephemeral: bool,
+    ) -> Result<(), Duration> {
         let state = self.agent.states.get(self.uid());
         let Some(sandbox) = state.ready_sandbox() else { return Err(Duration::from_secs(1)) };
         let Some(container) = spec::find_container(&self.pod, name) else { return Ok(()) };
-        let config = match sandbox_config(&self.agent, &self.pod, sandbox.attempt) {
+        let config = match sandbox_config(&self.agent, &self.pod, sandbox.attempt, "") {
             Ok(config) => config,
             Err(error) => {
                 tracing::error!(pod = spec::format_pod(&self.pod), error, "failed to make the sandbox's configuration");
@@ -518,6 +526,7 @@ impl Worker {
             pod: &self.pod,
             container: &container,
             state: &state,
+            before,
             sandbox_id: &sandbox.id,
             sandbox: &config,
             volumes: &volumes,

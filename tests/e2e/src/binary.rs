@@ -6,9 +6,9 @@ use std::process::Command;
 use kedge_oci::ImageBuilder;
 
 // Without `wget`: a static one cannot resolve names (glibc loads its resolver at run time), so curl is in the image.
-const APPLETS: [&str; 20] = [
-    "cat", "cp", "echo", "env", "false", "grep", "hostname", "id", "ls", "mkdir", "nc", "ps", "rm", "seq", "sh",
-    "sleep", "tail", "tar", "touch", "true",
+const APPLETS: [&str; 28] = [
+    "cat", "cp", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "httpd", "id", "kill", "ls", "mkdir",
+    "nc", "ps", "rm", "seq", "sh", "sleep", "stat", "tail", "tar", "test", "touch", "true", "wc",
 ];
 const CURL: &str = "/usr/bin/curl";
 

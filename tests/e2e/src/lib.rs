@@ -7,10 +7,12 @@ mod binary;
 mod host;
 mod kubectl;
 mod node_agent;
+mod pods;
 mod wait;
 
 pub use binary::{busybox_image, kedge_binary};
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
 pub use node_agent::{Container, NodeAgent, addresses_below};
+pub use pods::{BUSYBOX, Node, condition, container, manifest, script_spec};
 pub use wait::eventually;

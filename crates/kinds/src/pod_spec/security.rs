@@ -23,7 +23,7 @@ pub(super) fn pod_context(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldE
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         path.child("shareProcessNamespace").invalid(errors, true, why);
     }
-    sysctls(context, &path.child("sysctls"), errors);
+    sysctls(context, spec, &path.child("sysctls"), errors);
     if let Some(policy) = at(context, &["fsGroupChangePolicy"]).and_then(Value::as_str) {
         path.child("fsGroupChangePolicy").one_of(errors, policy, &["Always", "OnRootMismatch"]);
     }
@@ -88,7 +88,7 @@ fn profiles(context: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn sysctls(context: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+fn sysctls(context: &Value, spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let all = items(context, &["sysctls"]);
     for (index, sysctl) in all.iter().enumerate() {
         let path = path.index(index);
@@ -102,6 +102,21 @@ fn sysctls(context: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         } else if all[..index].iter().any(|earlier| text(earlier, &["name"]) == name) {
             path.child("name").duplicate(errors, name);
         }
+        if let Some(field) = host_namespace(name).filter(|field| truth(spec, &[field])) {
+            path.child("name").invalid(errors, name, &format!("may not be specified when '{field}' is true"));
+        }
+    }
+}
+
+/// The field of a pod that shares the namespace of a sysctl with the node.
+fn host_namespace(name: &str) -> Option<&'static str> {
+    let name = name.replace('/', ".");
+    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|beginning| name.starts_with(beginning));
+    match name.as_str() {
+        "kernel.sem" => Some("hostIPC"),
+        _ if ipc => Some("hostIPC"),
+        _ if name.starts_with("net.") => Some("hostNetwork"),
+        _ => None,
     }
 }
 

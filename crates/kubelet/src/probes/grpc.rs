@@ -113,6 +113,47 @@ fn decode(frame: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    /// A server that gives one answer to every check: the message's bytes, and the code in the trailers.
+    async fn server(message: &'static [u8], code: &'static str) -> u16 {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer =
+                    hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
+                        assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                        let trailers = [("grpc-status", code), ("grpc-message", "no")].map(|(name, value)| {
+                            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                        });
+                        let body = Full::new(Bytes::from_static(message))
+                            .with_trailers(async move { Some(Ok(trailers.into_iter().collect())) });
+                        Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                    });
+                let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), answer);
+                tokio::spawn(served);
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn services_are_asked_for_their_health() {
+        let check = async |message: &'static [u8], code: &'static str, expected: Option<&str>| {
+            let port = server(message, code).await;
+            let text = match super::check("127.0.0.1", port, "svc", Duration::from_secs(20)).await {
+                Checked::Healthy => None,
+                Checked::Warning(text) | Checked::Unhealthy(text) => Some(text),
+            };
+            assert_eq!(text.as_deref(), expected);
+        };
+        check(&[0, 0, 0, 0, 2, 8, 1], "0", None).await;
+        check(&[0, 0, 0, 0, 2, 8, 2], "0", Some("service unhealthy (responded with \"NOT_SERVING\")")).await;
+        check(&[], "5", Some("error: health rpc failed: no")).await;
+        let text = "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): no";
+        check(&[], "12", Some(text)).await;
+    }
+
     #[test]
     fn messages() {
         assert_eq!(encode("").as_ref(), [0, 0, 0, 0, 0]);

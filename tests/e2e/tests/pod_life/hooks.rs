@@ -1,0 +1,78 @@
+//! Lifecycle hooks and the end of pods: what runs after the start and before the stop, and in which order things end.
+
+use std::time::Duration;
+
+use kedge_e2e::{BUSYBOX, HostOptions, Node, container, eventually, manifest};
+
+/// A pod that answers on port 8080 and prints what it is asked for.
+fn listener(node: &Node, name: &str) -> String {
+    let script = "mkdir -p /tmp/www && echo ok > /tmp/www/echo && exec httpd -f -vv -p 8080 -h /tmp/www 2>&1";
+    node.script(name, script, "    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}\n", "");
+    node.address(name)
+}
+
+fn asked(node: &Node, listener: &str, path: &str) {
+    eventually(&format!("a request for {path}"), Duration::from_secs(30), || {
+        let seen = node.logs(listener, None);
+        if seen.contains(path) { Ok(()) } else { Err(seen) }
+    });
+}
+
+#[test]
+fn hooks_run_after_the_start_and_before_the_stop() {
+    let Some(node) = Node::up(HostOptions::default()) else { return };
+    let address = listener(&node, "listener");
+    let get = |path: &str| format!("{{httpGet: {{host: {address}, port: 8080, path: /{path}}}}}");
+    let exec = |path: &str| format!("{{exec: {{command: [curl, -sS, 'http://{address}:8080/{path}']}}}}");
+    let hooked = |post: &str, pre: &str| format!("    lifecycle: {{postStart: {post}, preStop: {pre}}}\n");
+    let forever = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
+    node.script("by-exec", forever, &hooked(&exec("echo?post-exec"), &exec("echo?pre-exec")), "");
+    node.script("by-http", forever, &hooked(&get("echo?post-http"), &get("echo?pre-http")), "");
+    node.script("by-sleep", forever, &hooked("{sleep: {seconds: 1}}", "{sleep: {seconds: 1}}"), "");
+    let failing = "    lifecycle: {postStart: {exec: {command: ['false']}}}\n";
+    node.script("failing", forever, failing, "");
+    for pod in ["by-exec", "by-http", "by-sleep"] {
+        node.ready(pod);
+    }
+    for path in ["echo?post-exec", "echo?post-http"] {
+        asked(&node, "listener", path);
+    }
+    node.event("failing", "FailedPostStartHook PostStartHook failed");
+    node.event("failing", "Killing FailedPostStartHook");
+    node.kubectl.run(&["delete", "pod", "by-exec", "by-http", "by-sleep", "failing", "--timeout=60s"]);
+    for path in ["echo?pre-exec", "echo?pre-http"] {
+        asked(&node, "listener", path);
+    }
+    node.event("by-exec", "Killing Stopping container c");
+    order(&node);
+}
+
+/// The sidecar's preStop hook runs at once, its signal comes after the app container's end.
+fn order(node: &Node) {
+    let ends = node.host.file("ends");
+    std::fs::create_dir_all(&ends).expect("a directory can be made");
+    let mount = "volumeMounts: [{name: ends, mountPath: /ends}]";
+    let on_term = |text: &str, delay: &str| {
+        format!("trap 'sleep {delay}; echo {text} >> /ends/log; exit 0' TERM; while true; do sleep 0.1; done")
+    };
+    let sidecar = |name: &str, hook: &str| {
+        format!(
+            "  - name: {name}\n    image: '{BUSYBOX}'\n    restartPolicy: Always\n    command: [sh, -c, \"{}\"]\n    {mount}\n{hook}",
+            on_term(name, "0")
+        )
+    };
+    let hook = "    lifecycle: {preStop: {exec: {command: [sh, -c, 'echo hook >> /ends/log']}}}\n";
+    let spec = format!(
+        "  terminationGracePeriodSeconds: 30\n  initContainers:\n{}{}  containers:\n  - name: app\n    image: '{BUSYBOX}'\n    command: [sh, -c, \"{}\"]\n    {mount}\n  volumes: [{{name: ends, hostPath: {{path: {}}}}}]\n",
+        sidecar("first", hook),
+        sidecar("second", ""),
+        on_term("app", "1"),
+        ends.display()
+    );
+    node.kubectl.apply(&manifest("ordered", &spec));
+    let ready = node.ready("ordered");
+    assert_eq!(container(&ready, "first")["started"], true);
+    node.kubectl.run(&["delete", "pod", "ordered", "--timeout=60s"]);
+    let log = std::fs::read_to_string(ends.join("log")).expect("the containers wrote it");
+    assert_eq!(log, "hook\napp\nsecond\nfirst\n");
+}

@@ -1,0 +1,141 @@
+//! What the API says of pods and the objects around them: generations, statuses, classes, collections, leases.
+
+use std::time::Duration;
+
+use kedge_e2e::{HostOptions, Node, condition, container, eventually, manifest, script_spec};
+use serde_json::{Value, json};
+
+#[test]
+fn objects_tell_the_life_of_a_pod() {
+    let Some(node) = Node::up(HostOptions::default()) else { return };
+    lifecycle(&node);
+    generations(&node);
+    classes(&node);
+    status_fields(&node);
+    collections(&node);
+    templates_and_leases(&node);
+}
+
+fn generation(pod: &Value) -> i64 {
+    pod["metadata"]["generation"].as_i64().unwrap_or(0)
+}
+
+fn lifecycle(node: &Node) {
+    node.script("life", "sleep 3600", "", "");
+    node.ready("life");
+    node.kubectl.run(&["patch", "pod", "life", "-p", r#"{"metadata":{"labels":{"patched":"yes"}}}"#]);
+    let patch = r#"{"status":{"conditions":[{"type":"example.org/Mine","status":"True"}]}}"#;
+    node.kubectl.run(&["patch", "pod", "life", "--subresource=status", "-p", patch]);
+    let seen = node.get("pod", "life");
+    assert_eq!(condition(&seen, "example.org/Mine")["status"], "True");
+    assert_eq!(seen["metadata"]["labels"]["patched"], "yes");
+    // The node's own reports leave others' conditions alone.
+    node.kubectl.run(&["label", "pod", "life", "again=1"]);
+    assert_eq!(condition(&node.ready("life"), "example.org/Mine")["status"], "True");
+    node.kubectl.run(&["delete", "pod", "life", "--timeout=60s"]);
+    assert!(node.events("life").contains("Killing Stopping container c"));
+}
+
+fn generations(node: &Node) {
+    let spec = script_spec("sleep 3600", "", "  activeDeadlineSeconds: 5000\n");
+    node.kubectl.apply(&manifest("counted", &spec).replace("{name: counted,", "{name: counted, generation: 100,"));
+    let seen = node.ready("counted");
+    assert_eq!(generation(&seen), 1);
+    let observed = |seen: &Value| {
+        let own = seen["status"]["observedGeneration"].as_i64().unwrap_or(0);
+        let all = seen["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let kubelets = all.iter().filter(|condition| condition["type"] != "PodScheduled");
+        own == generation(seen) && kubelets.into_iter().all(|c| c["observedGeneration"].as_i64() == Some(own))
+    };
+    node.until("counted", "its generation being observed", observed);
+    node.kubectl.run(&["annotate", "pod", "counted", "a=b"]);
+    assert_eq!(generation(&node.get("pod", "counted")), 1);
+    for seconds in 0..20 {
+        let patch = format!(r#"{{"spec":{{"activeDeadlineSeconds":{}}}}}"#, 4000 - seconds);
+        node.kubectl.run(&["patch", "pod", "counted", "-p", &patch]);
+    }
+    let seen = node.until("counted", "the last generation being observed", observed);
+    assert_eq!(generation(&seen), 21);
+    node.kubectl.run(&["delete", "pod", "counted", "--wait=false", "--grace-period=20"]);
+    let seen = node.get("pod", "counted");
+    assert!(seen.is_null() || generation(&seen) == 22, "{seen}");
+    node.kubectl.run(&["delete", "pod", "counted", "--grace-period=0", "--force", "--ignore-not-found"]);
+}
+
+fn classes(node: &Node) {
+    let resources = |text: &str| format!("    resources: {text}\n");
+    let both = resources("{requests: {cpu: 10m, memory: 8Mi}, limits: {cpu: 10m, memory: 8Mi}}");
+    for (name, container, class) in [
+        ("guaranteed", both, "Guaranteed"),
+        ("burstable", resources("{requests: {cpu: 10m}}"), "Burstable"),
+        ("best-effort", String::new(), "BestEffort"),
+    ] {
+        node.script(name, "sleep 3600", &container, "");
+        assert_eq!(node.get("pod", name)["status"]["qosClass"], class);
+    }
+}
+
+fn status_fields(node: &Node) {
+    let container_yaml =
+        "    volumeMounts: [{name: work, mountPath: /work, readOnly: true}]\n    resources: {requests: {cpu: 10m}}\n";
+    node.script("full", "sleep 3600", container_yaml, "  volumes: [{name: work, emptyDir: {}}]\n");
+    let seen = node.ready("full");
+    let types: Vec<&str> = seen["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|condition| condition["type"].as_str())
+        .collect();
+    let mut sorted = types.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, ["ContainersReady", "Initialized", "PodReadyToStartContainers", "PodScheduled", "Ready"]);
+    let status = container(&seen, "c");
+    let mount = json!({"name": "work", "mountPath": "/work", "readOnly": true, "recursiveReadOnly": "Disabled"});
+    let mounts = status["volumeMounts"].as_array().cloned().unwrap_or_default();
+    assert!(mounts.contains(&mount), "{mounts:?}");
+    assert!(mounts.iter().any(|mount| mount["mountPath"] == "/var/run/secrets/kubernetes.io/serviceaccount"));
+    assert_eq!(status["allocatedResources"], json!({"cpu": "10m"}));
+    assert_eq!(status["resources"], json!({"requests": {"cpu": "10m"}}));
+    assert_eq!(
+        (&status["started"], &status["ready"], &status["restartCount"]),
+        (&json!(true), &json!(true), &json!(0))
+    );
+    assert!(status["imageID"].as_str().is_some_and(|id| id.contains("sha256:")), "{status}");
+    assert_eq!(seen["status"]["allocatedResources"], json!({"cpu": "10m"}));
+    assert_eq!(seen["status"]["resources"]["requests"], json!({"cpu": "10m"}));
+}
+
+fn collections(node: &Node) {
+    for name in ["many-1", "many-2", "many-3"] {
+        node.script(name, "sleep 3600", "", "");
+        node.kubectl.run(&["label", "pod", name, "type=many"]);
+    }
+    node.kubectl.run(&["delete", "pods", "-l", "type=many", "--timeout=60s"]);
+    for name in ["many-1", "many-2", "many-3"] {
+        node.gone(name);
+    }
+}
+
+fn templates_and_leases(node: &Node) {
+    let template = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: t, labels: {set: a}}\ntemplate: {metadata: {labels: {x: y}}, spec: {containers: [{name: c, image: i}]}}\n";
+    node.kubectl.apply(template);
+    node.kubectl.run(&["patch", "podtemplate", "t", "-p", r#"{"metadata":{"labels":{"patched":"yes"}}}"#]);
+    let mut seen = node.get("podtemplate", "t");
+    assert_eq!(seen["metadata"]["labels"]["patched"], "yes");
+    seen["metadata"]["annotations"] = json!({"updated": "true"});
+    let replaced = node.kubectl.try_run_with(&["replace", "-f", "-"], &seen.to_string());
+    assert!(replaced.ok, "{}", replaced.all());
+    assert_eq!(node.get("podtemplate", "t")["metadata"]["annotations"]["updated"], "true");
+    node.kubectl.run(&["delete", "podtemplates", "-l", "set=a"]);
+    assert!(node.get("podtemplate", "t").is_null());
+    let lease = |node: &Node| {
+        let path = "jsonpath={.spec.holderIdentity} {.spec.renewTime}";
+        node.kubectl.run(&["get", "lease", "node-1", "-n", "kube-node-lease", "-o", path])
+    };
+    let before = lease(node);
+    assert!(before.starts_with("node-1 "), "{before}");
+    eventually("the node's lease being renewed", Duration::from_secs(40), || {
+        let now = lease(node);
+        if now == before { Err(now) } else { Ok(()) }
+    });
+}
