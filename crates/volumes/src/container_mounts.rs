@@ -94,9 +94,12 @@ fn sub_path(mount: &VolumeMount, expand: &dyn Fn(&str) -> Result<String, String>
     if path.is_empty() {
         return Ok(None);
     }
+    if Path::new(&path).is_absolute() {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
+    }
     let inside = Path::new(&path).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !inside {
-        return Err(format!("error SubPath {path:?} must be a relative path that does not contain '..'"));
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
     }
     Ok(Some(path))
 }

@@ -67,6 +67,7 @@ impl Manager {
     }
 
     /// Room may have become free: deferred resizes are looked at again, the most important first.
+    // DIVERGES: upstream waits 3 minutes where no pod ends; housekeeping comes here every 10 seconds.
     pub(super) fn reconsider_resizes(&self) {
         let pods = self.workers.values().map(|worker| worker.desired.borrow().pod.clone());
         let deferred = |pod: &Arc<Pod>| {

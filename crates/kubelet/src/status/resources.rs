@@ -101,6 +101,7 @@ fn cpu_request(seen: &v1::LinuxContainerResources) -> Option<i64> {
 }
 
 /// The requests that a pod as a whole was granted, and the resources of it that are in force.
+// DIVERGES: upstream reads the pod's cgroup here.
 pub(super) fn pod_resources(pod: &Pod, actuated: &PodResources) -> (List, ResourceRequirements) {
     let in_force = actuated.overlay(pod);
     let limits = resources::pod_resources(&in_force);

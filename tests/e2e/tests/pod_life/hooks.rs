@@ -22,7 +22,7 @@ fn asked(node: &Node, listener: &str, path: &str) {
 fn hooks_run_after_the_start_and_before_the_stop() {
     let Some(node) = Node::up(HostOptions::default()) else { return };
     let address = listener(&node, "listener");
-    let get = |path: &str| format!("{{httpGet: {{host: {address}, port: 8080, path: /{path}}}}}");
+    let get = |path: &str| format!("{{httpGet: {{host: {address}, port: 8080, path: \"/{path}\"}}}}");
     let exec = |path: &str| format!("{{exec: {{command: [curl, -sS, 'http://{address}:8080/{path}']}}}}");
     let hooked = |post: &str, pre: &str| format!("    lifecycle: {{postStart: {post}, preStop: {pre}}}\n");
     let forever = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
