@@ -6,7 +6,7 @@ use kedge_e2e::{BUSYBOX, HostOptions, Node, container, eventually, manifest};
 
 /// A pod that answers on port 8080 and prints what it is asked for.
 fn listener(node: &Node, name: &str) -> String {
-    let script = "mkdir -p /tmp/www && echo ok > /tmp/www/echo && exec httpd -f -vv -p 8080 -h /tmp/www 2>&1";
+    let script = "cd /tmp && mkdir www && touch www/post-exec www/pre-exec www/post-http www/pre-http && exec httpd -f -vv -p 8080 -h /tmp/www 2>&1";
     node.script(name, script, "    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}\n", "");
     node.address(name)
 }
@@ -26,21 +26,21 @@ fn hooks_run_after_the_start_and_before_the_stop() {
     let exec = |path: &str| format!("{{exec: {{command: [curl, -sS, 'http://{address}:8080/{path}']}}}}");
     let hooked = |post: &str, pre: &str| format!("    lifecycle: {{postStart: {post}, preStop: {pre}}}\n");
     let forever = "trap 'exit 0' TERM; while true; do sleep 0.2; done";
-    node.script("by-exec", forever, &hooked(&exec("echo?post-exec"), &exec("echo?pre-exec")), "");
-    node.script("by-http", forever, &hooked(&get("echo?post-http"), &get("echo?pre-http")), "");
+    node.script("by-exec", forever, &hooked(&exec("post-exec"), &exec("pre-exec")), "");
+    node.script("by-http", forever, &hooked(&get("post-http"), &get("pre-http")), "");
     node.script("by-sleep", forever, &hooked("{sleep: {seconds: 1}}", "{sleep: {seconds: 1}}"), "");
     let failing = "    lifecycle: {postStart: {exec: {command: ['false']}}}\n";
     node.script("failing", forever, failing, "");
     for pod in ["by-exec", "by-http", "by-sleep"] {
         node.ready(pod);
     }
-    for path in ["echo?post-exec", "echo?post-http"] {
+    for path in ["post-exec", "post-http"] {
         asked(&node, "listener", path);
     }
     node.event("failing", "FailedPostStartHook PostStartHook failed");
     node.event("failing", "Killing FailedPostStartHook");
     node.kubectl.run(&["delete", "pod", "by-exec", "by-http", "by-sleep", "failing", "--timeout=60s"]);
-    for path in ["echo?pre-exec", "echo?pre-http"] {
+    for path in ["pre-exec", "pre-http"] {
         asked(&node, "listener", path);
     }
     node.event("by-exec", "Killing Stopping container c");

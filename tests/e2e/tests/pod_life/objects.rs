@@ -117,7 +117,7 @@ fn collections(node: &Node) {
 }
 
 fn templates_and_leases(node: &Node) {
-    let template = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: t, labels: {set: a}}\ntemplate: {metadata: {labels: {x: y}}, spec: {containers: [{name: c, image: i}]}}\n";
+    let template = "apiVersion: v1\nkind: PodTemplate\nmetadata: {name: t, labels: {set: a}}\ntemplate: {metadata: {labels: {tier: web}}, spec: {containers: [{name: c, image: i}]}}\n";
     node.kubectl.apply(template);
     node.kubectl.run(&["patch", "podtemplate", "t", "-p", r#"{"metadata":{"labels":{"patched":"yes"}}}"#]);
     let mut seen = node.get("podtemplate", "t");
