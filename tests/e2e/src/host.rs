@@ -19,7 +19,8 @@ const START_PATIENCE: Duration = Duration::from_secs(180);
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How full this machine happens to be is not what a test is about.
-pub(crate) const CALM: &str = "evictionHard: {memory.available: 10Mi, nodefs.available: 16Mi}\nimageGCHighThresholdPercent: 100\n";
+pub(crate) const CALM: &str =
+    "evictionHard: {memory.available: 10Mi, nodefs.available: 16Mi}\nimageGCHighThresholdPercent: 100\n";
 const KUBELET_HEAD: &str = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);

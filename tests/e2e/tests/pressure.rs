@@ -69,11 +69,9 @@ fn pods_over_their_own_limits_of_storage_are_evicted() {
     kubectl.apply(&pod("layer", &fill("/tmp/file"), limited, ""));
     kubectl.apply(&pod("logs", "head -c 3000000 /dev/zero | tr \"\\\\0\" x | fold -w 1000; sleep 3600", limited, ""));
     let of_pod = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
-    for (name, message) in [
-        ("volume", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "),
-        ("layer", of_pod),
-        ("logs", of_pod),
-    ] {
+    for (name, message) in
+        [("volume", "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". "), ("layer", of_pod), ("logs", of_pod)]
+    {
         waits_for(&kubectl, &["pod", name], "{.status.phase} {.status.reason}", PATIENCE, "Failed Evicted");
         assert_eq!(field(&kubectl, &["pod", name], "{.status.message}"), message);
         has_event(&kubectl, name, "Evicted", message.trim());
@@ -165,7 +163,8 @@ fn limits_and_reservations_are_kept() {
 }
 
 fn the_node_keeps_its_share(kubectl: &Kubectl) {
-    let amounts = |list: &str| field(kubectl, &["node", "node-1"], &format!("{{.status.{list}['cpu','memory','pods']}}"));
+    let amounts =
+        |list: &str| field(kubectl, &["node", "node-1"], &format!("{{.status.{list}['cpu','memory','pods']}}"));
     let read = |text: &str| -> (i64, i64, String) {
         let words: Vec<&str> = text.split(' ').collect();
         let cpu = words[0].strip_suffix('m').map_or_else(|| words[0].parse().map(|cpu: i64| cpu * 1000), str::parse);
@@ -185,6 +184,7 @@ fn log_files(data_dir: &Path, pod: &str) -> Vec<String> {
         entries.map(|entry| entry.path()).collect()
     };
     let pods = list(&data_dir.join("logs/pods"));
-    let own = pods.into_iter().filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(pod)));
+    let own =
+        pods.into_iter().filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(pod)));
     own.flat_map(|directory| list(&directory.join("c"))).map(|file| file.display().to_string()).collect()
 }

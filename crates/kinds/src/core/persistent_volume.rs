@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kedge_meta::{FieldError, Quantity};
 use serde_json::{Map, Value, json};
 
-use super::persistent_volume_claim::{access_mode_errors, access_modes, or_unset, storage_class};
+use super::persistent_volume_claim::{access_mode_errors, access_modes, class_warning, or_unset, storage_class};
 use crate::formats;
 use crate::path::Path;
 use crate::pod_spec::node_selector_errors;
@@ -98,6 +98,16 @@ impl Strategy for PersistentVolume {
             SPEC.child("persistentvolumesource").forbidden(errors, why);
         }
         Path::root("volumeMode").immutable(errors, at(new, &["spec", "volumeMode"]), at(old, &["spec", "volumeMode"]));
+    }
+
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings: Vec<String> = class_warning(new).into_iter().collect();
+        if text(new, &["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
+            let why = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic \
+                       provisioning.";
+            warnings.push(format!("spec.persistentVolumeReclaimPolicy: {why}"));
+        }
+        warnings
     }
 
     fn columns(&self) -> &[Column] {
@@ -197,5 +207,21 @@ mod tests {
             with(json!({"local": {"path": "/data"}})),
             &["spec.nodeAffinity: Required value: Local volume requires node affinity"],
         );
+    }
+
+    #[test]
+    fn old_ways_are_warned_about() {
+        let volume = json!({"metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "a"}},
+                            "spec": {"persistentVolumeReclaimPolicy": "Recycle"}});
+        assert_eq!(
+            PersistentVolume.warnings(&volume, None),
+            [
+                "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \
+                 \"storageClassName\" attribute instead",
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended \
+                 approach is to use dynamic provisioning.",
+            ]
+        );
+        assert!(PersistentVolume.warnings(&json!({"spec": {}}), None).is_empty());
     }
 }

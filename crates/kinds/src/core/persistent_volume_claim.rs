@@ -68,6 +68,10 @@ impl Strategy for PersistentVolumeClaim {
         }
     }
 
+    fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
+        class_warning(new).into_iter().collect()
+    }
+
     fn columns(&self) -> &[Column] {
         COLUMNS
     }
@@ -113,6 +117,16 @@ pub(crate) fn default_claim(claim: &mut Value) {
             _ => {}
         }
     }
+}
+
+/// The warning about an object that names its class in the old way.
+pub(super) fn class_warning(object: &Value) -> Option<String> {
+    let is_annotated = at(object, &["metadata", "annotations", ANNOTATED_CLASS]).is_some();
+    is_annotated.then(|| {
+        format!(
+            "metadata.annotations[{ANNOTATED_CLASS}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
+        )
+    })
 }
 
 /// `<unset>` for empty text.
