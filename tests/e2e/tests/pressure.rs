@@ -1,22 +1,33 @@
 //! A node that runs short, pods that take too much, and what an operator sets about both, with real containers.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use kedge_e2e::{Host, HostOptions, Kubectl, busybox_image, eventually};
+use kedge_oci::ImageBuilder;
 
 const BUSYBOX: &str = "localhost/busybox:test";
+const UNUSED: &str = "localhost/unused:test";
 const SOON: Duration = Duration::from_secs(60);
 /// Usage is looked at every ten seconds, and the runtime's figures are as old again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn node(kubelet: Option<&str>) -> Option<Host> {
     let host = Host::up(HostOptions { kubelet: kubelet.map(str::to_owned), ..HostOptions::default() })?;
+    load_busybox(&host);
+    Some(host)
+}
+
+fn load_busybox(host: &Host) {
     let archive = host.file("busybox.tar");
     busybox_image(BUSYBOX, &archive);
+    load(host, &archive);
+}
+
+fn load(host: &Host, archive: &Path) {
     let loaded = host.kedge("image", &["load", archive.to_str().expect("text")]);
     assert!(loaded.ok, "{}", loaded.all());
-    Some(host)
 }
 
 /// A pod with one container `c`; `rest` are further fields of its spec, `container` of the container.
@@ -122,6 +133,80 @@ fn a_node_short_of_memory_refuses_and_evicts() {
     has_event(&kubectl, "burstable", "Evicted", start);
     let phase = field(&kubectl, &["pod", "critical", "-n", "kube-system"], "{.status.phase}");
     assert_eq!(phase, "Running");
+}
+
+/// A disk that fills up costs the unused images first, then the pod that filled it, and nobody else.
+#[test]
+fn a_full_disk_costs_unused_images_and_the_pod_that_filled_it() {
+    let settings = "evictionHard: {memory.available: 10Mi, nodefs.available: 300Mi}\n\
+                    evictionPressureTransitionPeriod: 15s\nimageGCHighThresholdPercent: 100\nimageMinimumGCAge: 1s\n";
+    let options = HostOptions { kubelet: Some(settings.to_owned()), ..HostOptions::default() };
+    let Some(mut host) = Host::prepare(options) else { return };
+    let disk = Disk::mount(&host.data_dir(), "1600m");
+    host.start();
+    load_busybox(&host);
+    let unused = host.file("unused.tar");
+    let built = ImageBuilder::new(UNUSED).expect("the name is one").bytes("/file", vec![7; 1000], 0o644).cmd(["/file"]);
+    built.write_to(&unused).expect("the image can be written");
+    load(&host, &unused);
+    // What is there when the kubelet starts is not new.
+    assert!(host.terminate(), "{}", host.log());
+    host.start();
+    let kubectl = host.kubectl();
+    kubectl.apply(&pod("modest", "sleep 3600", "", ""));
+    waits_for(&kubectl, &["pod", "modest"], "{.status.phase}", SOON, "Running");
+    let images = "{.status.images[*].names[*]}";
+    eventually("both images on the node", SOON, || {
+        let seen = field(&kubectl, &["node", "node-1"], images);
+        if seen.contains(UNUSED) { Ok(()) } else { Err(seen) }
+    });
+    let megabytes = disk.available() / (1 << 20) - 150;
+    let fill = format!("dd if=/dev/zero of=/v/file bs=1M count={megabytes}; sleep 3600");
+    let volume = "    volumeMounts: [{name: v, mountPath: /v}]\n";
+    kubectl.apply(&pod("greedy", &fill, volume, "  volumes: [{name: v, emptyDir: {}}]\n"));
+    let condition = "{.status.conditions[?(@.type==\"DiskPressure\")]['status','reason']}";
+    waits_for(&kubectl, &["node", "node-1"], condition, PATIENCE, "True KubeletHasDiskPressure");
+    waits_for(&kubectl, &["pod", "greedy"], "{.status.phase} {.status.reason}", PATIENCE, "Failed Evicted");
+    let message = field(&kubectl, &["pod", "greedy"], "{.status.message}");
+    let start = "The node was low on resource: ephemeral-storage. Threshold quantity: 300Mi, available: ";
+    assert!(message.starts_with(start), "{message}");
+    has_event(&kubectl, "node-1", "EvictionThresholdMet", "Attempting to reclaim ephemeral-storage");
+    waits_for(&kubectl, &["node", "node-1"], condition, PATIENCE, "False KubeletHasNoDiskPressure");
+    eventually("the end of the unused image", SOON, || {
+        let seen = field(&kubectl, &["node", "node-1"], images);
+        if !seen.contains(UNUSED) && seen.contains(BUSYBOX) { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(field(&kubectl, &["pod", "modest"], "{.status.phase}"), "Running");
+    drop(host);
+    drop(disk);
+}
+
+/// A small file system in memory.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(path).expect("a directory can be made");
+        let text = path.to_str().expect("paths of tests are text");
+        let options = format!("size={size},mode=0755");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs", text]).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "a tmpfs can be mounted at {text}");
+        Self(path.to_owned())
+    }
+
+    /// Free bytes.
+    fn available(&self) -> u64 {
+        let output = Command::new("df").args(["-B1", "--output=avail"]).arg(&self.0).output().expect("df runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().nth(1).and_then(|line| line.trim().parse().ok()).expect("df prints a number")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What still uses it is ended by the host's own clean-up.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
 }
 
 /// Limits of memory, processes and logs, and what is reserved on the node.
