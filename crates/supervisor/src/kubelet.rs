@@ -181,6 +181,7 @@ fn config(options: &KubeletOptions, file: &KubeletConfiguration) -> Result<Confi
         static_pod_path: None,
         port: launch.port.unwrap_or(default.port),
         pod_cidr: launch.pod_cidr,
+        anonymous_auth: launch.anonymous_auth.unwrap_or(default.anonymous_auth),
         ..Config::default()
     };
     file.apply(&mut config).map_err(|error| Error::Component { component: "kubelet", why: chain(&error) })?;

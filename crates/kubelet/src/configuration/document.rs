@@ -27,6 +27,8 @@ pub(super) struct Document {
     container_log_max_files: Option<u32>,
     container_log_max_size: String,
     container_log_monitor_interval: String,
+    enable_system_log_handler: Option<bool>,
+    enable_system_log_query: Option<bool>,
     enforce_node_allocatable: Option<Vec<String>>,
     eviction_hard: Option<Texts>,
     eviction_max_pod_grace_period: u64,
@@ -84,6 +86,8 @@ impl Document {
         if let Some(limit) = self.pod_pids_limit {
             config.pod_pids_limit = limit;
         }
+        config.enable_system_log_handler = self.enable_system_log_handler.unwrap_or(config.enable_system_log_handler);
+        config.enable_system_log_query = self.enable_system_log_query.unwrap_or(config.enable_system_log_query);
         if let Some(register) = self.register_node {
             config.register_node = register;
         }

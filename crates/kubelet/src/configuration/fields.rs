@@ -69,13 +69,11 @@ const OF_THE_STARTER: [&str; 8] = [
     "tlsPrivateKeyFile",
 ];
 /// They are fixed.
-const FIXED: [&str; 16] = [
+const FIXED: [&str; 14] = [
     "address",
     "authorization",
     "enableDebuggingHandlers",
     "enableServer",
-    "enableSystemLogHandler",
-    "enableSystemLogQuery",
     "hairpinMode",
     "healthzBindAddress",
     "healthzPort",

@@ -13,6 +13,8 @@ use crate::config::CgroupDriver;
 /// What a file says about how the kubelet is started.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LaunchSettings {
+    /// Whether the kubelet's server answers those who do not say who they are.
+    pub anonymous_auth: Option<bool>,
     /// Who makes the cgroups of pods.
     pub cgroup_driver: Option<CgroupDriver>,
     /// Who signs the certificates of those who ask.
@@ -48,7 +50,14 @@ struct Fields {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Authentication {
+    anonymous: Anonymous,
     x509: X509,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Anonymous {
+    enabled: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -70,6 +79,7 @@ impl LaunchSettings {
             other => return Err(ConfigurationError::invalid("cgroupDriver", format!("unknown driver {other:?}"))),
         };
         Ok(Self {
+            anonymous_auth: fields.authentication.anonymous.enabled,
             cgroup_driver,
             client_ca_file: path(fields.authentication.x509.client_ca_file),
             container_runtime_endpoint: text(fields.container_runtime_endpoint),

@@ -111,6 +111,7 @@ fn a_file_of_kubeadm_is_taken() {
     assert!(warnings.iter().any(|warning| warning.starts_with("cgroupDriver is not used")), "{warnings:?}");
     let alone = KubeletConfiguration::read(&format!("{HEAD}{KUBEADM}"), Starter::Kubelet).unwrap();
     let expected = LaunchSettings {
+        anonymous_auth: Some(false),
         cgroup_driver: Some(crate::config::CgroupDriver::Systemd),
         client_ca_file: Some("/etc/kubernetes/pki/ca.crt".into()),
         ..LaunchSettings::default()

@@ -2,9 +2,13 @@
 //!
 //! Invariant: a field is there only if it says what this node agent does.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use crate::config::{CgroupDriver, Config};
+use crate::config::{CgroupDriver, Config, Reserved};
+use crate::eviction::{Amount, Threshold};
 
 /// The document.
 pub(super) fn document(config: &Config) -> Value {
@@ -13,7 +17,7 @@ pub(super) fn document(config: &Config) -> Value {
         CgroupDriver::Systemd => "systemd",
     };
     let dns: Vec<String> = config.cluster_dns.iter().map(ToString::to_string).collect();
-    json!({"kubeletconfig": {
+    let mut document = json!({
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "enableServer": true,
@@ -44,6 +48,7 @@ pub(super) fn document(config: &Config) -> Value {
         "maxParallelImagePulls": config.max_parallel_image_pulls,
         "containerLogMaxSize": config.container_log_max_bytes.to_string(),
         "containerLogMaxFiles": config.container_log_max_files,
+        "containerLogMonitorInterval": duration(config.container_log_monitor_interval),
         "registerNode": config.register_node,
         "registerWithTaints": config.taints,
         "enableDebuggingHandlers": true,
@@ -51,7 +56,69 @@ pub(super) fn document(config: &Config) -> Value {
         "enableSystemLogQuery": config.enable_system_log_query,
         "enableProfilingHandler": false,
         "enableDebugFlagsHandler": false,
-    }})
+    });
+    if let (Some(document), Value::Object(resources)) = (document.as_object_mut(), resources(config)) {
+        document.extend(resources);
+    }
+    json!({ "kubeletconfig": document })
+}
+
+/// What pods get of the node, and when they have to go.
+fn resources(config: &Config) -> Value {
+    json!({
+        "imageMinimumGCAge": duration(config.image_gc.minimum_age),
+        "imageMaximumGCAge": duration(config.image_gc.maximum_age),
+        "cgroupsPerQOS": true,
+        "cpuManagerPolicy": "none",
+        "memoryManagerPolicy": "None",
+        "topologyManagerPolicy": "none",
+        "podPidsLimit": config.pod_pids_limit,
+        "allowedUnsafeSysctls": config.allowed_unsafe_sysctls,
+        "kubeReserved": reserved(&config.kube_reserved),
+        "systemReserved": reserved(&config.system_reserved),
+        "enforceNodeAllocatable": [if config.enforce_node_allocatable { "pods" } else { "none" }],
+        "evictionHard": thresholds(config, true, |threshold| amount(threshold.value)),
+        "evictionSoft": thresholds(config, false, |threshold| amount(threshold.value)),
+        "evictionSoftGracePeriod": thresholds(config, false, |threshold| duration(threshold.grace_period)),
+        "evictionMinimumReclaim": config
+            .eviction
+            .thresholds
+            .iter()
+            .filter_map(|threshold| Some((threshold.signal.name(), amount(threshold.minimum_reclaim?))))
+            .collect::<BTreeMap<_, _>>(),
+        "evictionPressureTransitionPeriod": duration(config.eviction.pressure_transition_period),
+        "evictionMaxPodGracePeriod": config.eviction.max_pod_grace_period_seconds,
+        "localStorageCapacityIsolation": config.eviction.local_storage_capacity_isolation,
+    })
+}
+
+/// Go's form.
+fn duration(duration: Duration) -> String {
+    crate::images::go_duration(duration)
+}
+
+fn amount(amount: Amount) -> String {
+    match amount {
+        Amount::Bytes(bytes) => bytes.to_string(),
+        Amount::Percent(percent) => format!("{percent}%"),
+    }
+}
+
+/// Something of the hard, or of the soft, thresholds by signal.
+fn thresholds(config: &Config, hard: bool, value: impl Fn(&Threshold) -> String) -> BTreeMap<&'static str, String> {
+    let chosen = config.eviction.thresholds.iter().filter(|threshold| threshold.grace_period.is_zero() == hard);
+    chosen.map(|threshold| (threshold.signal.name(), value(threshold))).collect()
+}
+
+fn reserved(reserved: &Reserved) -> BTreeMap<&'static str, String> {
+    let amounts = [
+        ("cpu", reserved.cpu_millis, "m"),
+        ("memory", reserved.memory, ""),
+        ("ephemeral-storage", reserved.ephemeral_storage, ""),
+        ("pid", reserved.pids, ""),
+    ];
+    let set = amounts.into_iter().filter(|(_, amount, _)| *amount > 0);
+    set.map(|(resource, amount, suffix)| (resource, format!("{amount}{suffix}"))).collect()
 }
 
 #[cfg(test)]
@@ -66,5 +133,9 @@ mod tests {
         assert_eq!(config["cgroupDriver"], "cgroupfs");
         assert_eq!(config["authentication"]["anonymous"]["enabled"], false);
         assert_eq!(config["readOnlyPort"], 0);
+        assert_eq!(config["evictionHard"]["nodefs.available"], "10%");
+        assert_eq!(config["evictionHard"]["memory.available"], "104857600");
+        assert_eq!(config["evictionPressureTransitionPeriod"], "5m0s");
+        assert_eq!(config["kubeReserved"], json!({}));
     }
 }
