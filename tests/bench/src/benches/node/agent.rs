@@ -37,7 +37,9 @@ pub(super) async fn measure(place: &Place, binary: &Path, dir: &Path, image: &st
     report.add(memory::figure("node", format!("kubelet process, {MANY} pods, idle"), used, "goal < 40 MB"));
     report.add(at_rest(&format!("kubelet process, {MANY} pods"), kubelet.id(), IDLE).await);
     kubelet.stop()?;
-    control_plane.stop()
+    control_plane.stop()?;
+    // `kedge down` removes only what its own kubelet made.
+    super::runtime::remove_all(&super::runtime::of(&dir.join("data")).await?).await
 }
 
 async fn start_kubelet(place: &Place, binary: &Path, dir: &Path, own: &Path, data: &Path) -> Result<Process> {

@@ -29,12 +29,23 @@ pub(super) async fn bare_pods(runtime: &Runtime, image: &str, logs: &Path, count
         took.push(u32::try_from(began.elapsed().as_micros())?);
         sandboxes.push(id);
     }
+    remove(runtime, sandboxes).await?;
+    took.sort_unstable();
+    Ok(took)
+}
+
+/// Removes every sandbox that is there.
+pub(super) async fn remove_all(runtime: &Runtime) -> Result<()> {
+    let sandboxes = runtime.list_pod_sandboxes(None).await?;
+    remove(runtime, sandboxes.into_iter().map(|sandbox| sandbox.id).collect()).await
+}
+
+async fn remove(runtime: &Runtime, sandboxes: Vec<String>) -> Result<()> {
     for id in sandboxes {
         runtime.stop_pod_sandbox(&id).await?;
         runtime.remove_pod_sandbox(&id).await?;
     }
-    took.sort_unstable();
-    Ok(took)
+    Ok(())
 }
 
 fn sandbox(name: &str, logs: &Path) -> v1::PodSandboxConfig {
