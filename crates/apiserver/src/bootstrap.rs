@@ -26,7 +26,8 @@ pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
     commit(core, objects::indispensable(&core.config).into_iter()).await
 }
 
-async fn commit(core: &Core, wanted: impl Iterator<Item = Value>) -> Result<(), ApiStatus> {
+/// Ensures some objects in one commit.
+pub(crate) async fn commit(core: &Core, wanted: impl Iterator<Item = Value>) -> Result<(), ApiStatus> {
     let now = core.clock.now();
     let mut transaction = Transaction::default();
     for object in wanted {

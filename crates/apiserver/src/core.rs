@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::documents::Documents;
 use crate::flow::Flow;
 use crate::label_index::LabelIndexes;
+use crate::local::LocalApis;
 use crate::metrics::Metrics;
 use crate::registry::{Registry, Resource};
 use crate::reply::store_error;
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) flow: Flow,
     pub(crate) metrics: Metrics,
     pub(crate) documents: Documents,
+    pub(crate) local: LocalApis,
     pub(crate) started: jiff::Timestamp,
     /// Ends watches and streams.
     pub(crate) shutdown: CancellationToken,

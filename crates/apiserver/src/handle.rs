@@ -21,7 +21,7 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::target::{ResourceTarget, Target, verb};
-use crate::{authenticate, compress, create, delete, documents, patch, read, rest, update, watch, write};
+use crate::{authenticate, compress, create, delete, documents, local, patch, read, rest, update, watch, write};
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
@@ -177,6 +177,9 @@ async fn route(core: &Arc<Core>, call: &mut Call) -> Reply {
         }
     }
     let target = call.resource();
+    if let Some(handler) = core.local.find(&target.group, &target.version) {
+        return local::answer(core, call, &resource, handler).await;
+    }
     if let Some(handler) = rest::handler(&resource, target) {
         return handler(core, call, &resource).await;
     }

@@ -39,6 +39,11 @@ impl Resource {
         self.schema
     }
 
+    /// Whether anything is known of the fields of its objects.
+    pub(crate) fn has_schema(&self) -> bool {
+        kedge_schema::type_by_gvk(&self.kind.group, &self.kind.version, &self.kind.kind).is_some()
+    }
+
     /// Whether its objects are in the store.
     pub(crate) fn is_stored(&self) -> bool {
         self.kind.backing == Backing::Stored
@@ -59,7 +64,7 @@ impl Resource {
 type Versions = BTreeMap<String, BTreeMap<String, Arc<Resource>>>;
 
 /// Everything that is served.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Registry {
     by_group: BTreeMap<String, Versions>,
     in_order: Vec<Arc<Resource>>,

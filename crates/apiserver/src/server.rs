@@ -32,6 +32,7 @@ use crate::documents::Documents;
 use crate::flow::Flow;
 use crate::handle::{Peer, handle};
 use crate::label_index::LabelIndexes;
+use crate::local::{self, LocalApi, LocalApis};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 
@@ -77,6 +78,7 @@ impl ApiServer {
             indexes: LabelIndexes::default(),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            local: LocalApis::default(),
             started: deps.clock.now(),
             shutdown: CancellationToken::new(),
             config,
@@ -95,6 +97,16 @@ impl ApiServer {
     /// The way in for components of the same process: no TLS and no copies, but authorization as `user`.
     pub fn local_service(&self, user: UserInfo) -> LocalService {
         LocalService { core: Arc::clone(&self.core), user: Arc::new(user) }
+    }
+
+    /// Serves a group that another part of the process answers for, from now on.
+    pub async fn mount(&self, api: LocalApi) -> Result<(), Error> {
+        let service = local::api_service(&api, self.core.clock.now());
+        let objects = api.objects.iter().cloned().chain([service]);
+        bootstrap::commit(&self.core, objects).await.map_err(Error::Bootstrap)?;
+        self.core.local.add(&api);
+        local::announce(&self.core.registry, &api);
+        Ok(())
     }
 
     /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then ends watches and waits for what runs.

@@ -18,6 +18,8 @@ mod harness;
 mod lifecycles;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/local.rs"]
+mod local;
 #[path = "api/patches.rs"]
 mod patches;
 #[path = "api/pods.rs"]

@@ -7,6 +7,7 @@ mod down;
 mod error;
 mod image;
 mod kubelet;
+mod metrics_api;
 mod node;
 mod options;
 mod progress;

@@ -262,6 +262,8 @@ fn start_kubelet(
         // where no registry can be reached.
         eviction: kedge_kubelet::Eviction::on_a_shared_disk(),
         image_gc: kedge_kubelet::ImageGc { high_threshold_percent: 100, ..Default::default() },
+        // DIVERGES: off upstream unless configured.
+        enable_system_log_query: true,
         ..kedge_kubelet::Config::default()
     };
     if let Some(file) = &plan.kubelet {

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::{ControlPlane, Ended};
 use crate::error::Error;
-use crate::node;
 use crate::options::{CONTEXT, Options, Plan};
 use crate::progress::{Progress, step};
+use crate::{metrics_api, node};
 
 const COMPONENTS_PATIENCE: Duration = Duration::from_secs(5);
 /// By then informers are in sync and the start's code has run.
@@ -153,6 +153,7 @@ async fn bring_up(
         Ok::<_, Error>(control_plane)
     });
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
+    metrics_api::start(&control_plane, &mut components, shutdown).await?;
     if let Some(runtime) = runtime {
         write_run_file(plan, private_runtime, Some(&runtime))?;
         node::start(plan, &control_plane, &runtime, &mut components, shutdown)?;

@@ -141,7 +141,9 @@ fn send(call: &Call, content_type: HeaderValue, (text, etag): (Bytes, String)) -
 
 fn served(registry: &Registry) -> Vec<ServedResource> {
     let text = |text: &std::borrow::Cow<'static, str>| text.to_string();
-    let all = registry.all().map(|resource| {
+    // What other parts of the process serve has no schema here.
+    let known = registry.all().filter(|resource| resource.has_schema());
+    let all = known.map(|resource| {
         let kind = &resource.kind;
         let subresource = |sub: &kedge_kinds::Subresource| ServedSubresource {
             name: text(&sub.name),

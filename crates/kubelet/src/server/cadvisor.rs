@@ -4,7 +4,7 @@
 
 use http::Response;
 use jiff::Timestamp;
-use kedge_stats::{CgroupRecord, CgroupUsage, InterfaceStats, PsiStats, Role};
+use kedge_stats::{CgroupRecord, CgroupUsage, DeviceIo, InterfaceStats, PsiStats, Role};
 
 use super::{Body, Server, metrics};
 use crate::machine::Machine;
@@ -12,6 +12,9 @@ use crate::metrics::text::{Text, amount, seconds};
 
 /// A figure of a group, for each value of a further label where it has one.
 type Values = fn(&CgroupRecord) -> Vec<(&'static str, f64)>;
+
+/// A counter of interfaces or devices: its name, what it means, and its value.
+type Counted<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 struct Family {
     name: &'static str,
@@ -108,7 +111,7 @@ fn page_faults(text: &mut Text, records: &[CgroupRecord]) {
 }
 
 fn network(text: &mut Text, records: &[CgroupRecord]) {
-    let families: [(&str, &str, fn(&InterfaceStats) -> u64); 8] = [
+    let families: [Counted<InterfaceStats>; 8] = [
         ("container_network_receive_bytes_total", "Bytes received.", |i| i.rx_bytes.unwrap_or(0)),
         ("container_network_receive_errors_total", "Errors while receiving.", |i| i.rx_errors.unwrap_or(0)),
         ("container_network_receive_packets_total", "Packets received.", |i| i.rx_packets.0),
@@ -129,7 +132,7 @@ fn network(text: &mut Text, records: &[CgroupRecord]) {
 }
 
 fn devices(text: &mut Text, records: &[CgroupRecord]) {
-    let families: [(&str, &str, fn(&kedge_stats::DeviceIo) -> u64); 4] = [
+    let families: [Counted<DeviceIo>; 4] = [
         ("container_fs_reads_bytes_total", "Bytes read.", |device| device.read_bytes),
         ("container_fs_reads_total", "Reads.", |device| device.reads),
         ("container_fs_writes_bytes_total", "Bytes written.", |device| device.write_bytes),

@@ -11,6 +11,9 @@ use crate::metrics::text::{Text, amount};
 use crate::runtime_state::{ContainerPhase, PodRuntime};
 use crate::spec;
 
+/// A figure of a volume: its name, what it means, and its value.
+type Figure = (&'static str, &'static str, fn(&FsStats) -> Option<u64>);
+
 /// A text as an answer.
 pub(super) fn response(text: Text) -> Response<Body> {
     answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.finish())
@@ -74,7 +77,7 @@ fn desired(text: &mut Text, server: &Server) {
 async fn volumes(text: &mut Text, server: &Server) {
     let summary = server.collector.summary().await;
     let all: Vec<&VolumeStats> = summary.pods.iter().flat_map(|pod| &pod.volume_stats).collect();
-    let families: [(&str, &str, fn(&FsStats) -> Option<u64>); 6] = [
+    let families: [Figure; 6] = [
         ("kubelet_volume_stats_available_bytes", "Free bytes of the volume.", |fs| fs.available_bytes),
         ("kubelet_volume_stats_capacity_bytes", "Size of the volume.", |fs| fs.capacity_bytes),
         ("kubelet_volume_stats_inodes", "Inodes of the volume.", |fs| fs.inodes),

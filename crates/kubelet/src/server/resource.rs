@@ -6,6 +6,9 @@ use kedge_stats::{ContainerStats, CpuStats, MemoryStats, PodStats, Summary};
 use super::{Body, Server, metrics};
 use crate::metrics::text::{Text, amount, seconds};
 
+/// Writes the samples of one container or pod, with these labels.
+type Write<T> = dyn Fn(&mut Text, &[(&str, &str)], &T);
+
 /// The answer.
 pub(super) async fn answer(server: &Server) -> Response<Body> {
     let summary = server.collector.cpu_and_memory().await;
@@ -41,7 +44,7 @@ fn node(text: &mut Text, summary: &Summary) {
 }
 
 fn containers(text: &mut Text, summary: &Summary) {
-    let mut each = |name: &str, kind: &str, help: &str, write: &dyn Fn(&mut Text, &[(&str, &str)], &ContainerStats)| {
+    let mut each = |name: &str, kind: &str, help: &str, write: &Write<ContainerStats>| {
         text.family(name, kind, help);
         for pod in &summary.pods {
             for container in &pod.containers {
@@ -84,7 +87,7 @@ fn containers(text: &mut Text, summary: &Summary) {
 }
 
 fn pods(text: &mut Text, summary: &Summary) {
-    let mut each = |name: &str, kind: &str, help: &str, write: &dyn Fn(&mut Text, &[(&str, &str)], &PodStats)| {
+    let mut each = |name: &str, kind: &str, help: &str, write: &Write<PodStats>| {
         text.family(name, kind, help);
         for pod in &summary.pods {
             write(text, &[("namespace", &pod.pod_ref.namespace), ("pod", &pod.pod_ref.name)], pod);
