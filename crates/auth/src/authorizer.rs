@@ -149,6 +149,23 @@ mod tests {
     }
 
     #[test]
+    fn a_node_reads_secrets_of_its_pods_volumes() {
+        let authorizer = bootstrapped();
+        let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+        let volume = json!({"spec": {"claimRef": {"namespace": "d", "name": "c"}, "csi": {
+            "nodeStageSecretRef": {"namespace": "storage", "name": "stage"},
+            "controllerPublishSecretRef": {"namespace": "storage", "name": "attach"}}}});
+        let pod = json!({"spec": {"nodeName": "n1", "volumes": [{"persistentVolumeClaim": {"claimName": "c"}}]}});
+        authorizer.observe("persistentvolumes", "", "pv", Some(&volume));
+        assert!(!asks(&authorizer, &node, "get core/secrets storage stage"));
+        authorizer.observe("pods", "d", "p", Some(&pod));
+        assert!(asks(&authorizer, &node, "get core/secrets storage stage"));
+        assert!(!asks(&authorizer, &node, "get core/secrets storage attach"), "that is the controllers'");
+        authorizer.observe("persistentvolumes", "", "pv", None);
+        assert!(!asks(&authorizer, &node, "get core/secrets storage stage"));
+    }
+
+    #[test]
     fn a_node_reads_what_its_pods_refer_to() {
         let authorizer = bootstrapped();
         let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);

@@ -18,23 +18,26 @@ struct Reference {
     name: String,
 }
 
+/// What a persistent volume refers to, each by namespace and name.
+#[derive(Debug)]
+struct VolumeReferences {
+    claim: (String, String),
+    /// What a driver is given on the node.
+    secrets: Vec<(String, String)>,
+}
+
 /// What the pods of each node refer to.
 #[derive(Debug)]
 pub(crate) struct NodeIndex {
     pods: HashMap<(String, String), (String, Vec<Reference>)>,
     counts_by_node: HashMap<String, HashMap<Reference, usize>>,
-    claim_by_volume: HashMap<String, (String, String)>,
+    volumes: HashMap<String, VolumeReferences>,
     rules: Vec<PolicyRule>,
 }
 
 impl NodeIndex {
     pub(crate) fn new() -> Self {
-        Self {
-            pods: HashMap::new(),
-            counts_by_node: HashMap::new(),
-            claim_by_volume: HashMap::new(),
-            rules: node_rules(),
-        }
+        Self { pods: HashMap::new(), counts_by_node: HashMap::new(), volumes: HashMap::new(), rules: node_rules() }
     }
 
     /// Takes in a committed change of a pod or a persistent volume.
@@ -42,13 +45,9 @@ impl NodeIndex {
         match resource {
             "pods" => self.observe_pod(namespace, name, object),
             "persistentvolumes" => {
-                let claim = object.and_then(|object| {
-                    let claim = &object["spec"]["claimRef"];
-                    Some((claim["namespace"].as_str()?.to_owned(), claim["name"].as_str()?.to_owned()))
-                });
-                match claim {
-                    Some(claim) => self.claim_by_volume.insert(name.to_owned(), claim),
-                    None => self.claim_by_volume.remove(name),
+                match object.and_then(volume_references) {
+                    Some(references) => self.volumes.insert(name.to_owned(), references),
+                    None => self.volumes.remove(name),
                 };
             }
             _ => {}
@@ -146,17 +145,35 @@ impl NodeIndex {
             self.counts_by_node.get(node).is_some_and(|counts| counts.contains_key(&reference))
         };
         match asked.resource {
-            "secrets" => has("secrets", asked.namespace, asked.name),
+            "secrets" => {
+                let of_volume = |volume: &VolumeReferences| {
+                    volume.secrets.iter().any(|(namespace, name)| namespace == asked.namespace && name == asked.name)
+                        && has("persistentvolumeclaims", &volume.claim.0, &volume.claim.1)
+                };
+                has("secrets", asked.namespace, asked.name) || self.volumes.values().any(of_volume)
+            }
             "configmaps" => has("configmaps", asked.namespace, asked.name),
             "serviceaccounts" => has("serviceaccounts", asked.namespace, asked.name),
             "persistentvolumeclaims" => has("persistentvolumeclaims", asked.namespace, asked.name),
-            "persistentvolumes" => self
-                .claim_by_volume
-                .get(asked.name)
-                .is_some_and(|(namespace, name)| has("persistentvolumeclaims", namespace, name)),
+            "persistentvolumes" => {
+                let claim = self.volumes.get(asked.name).map(|volume| &volume.claim);
+                claim.is_some_and(|(namespace, name)| has("persistentvolumeclaims", namespace, name))
+            }
             _ => false,
         }
     }
+}
+
+/// What a bound volume refers to.
+fn volume_references(volume: &Value) -> Option<VolumeReferences> {
+    let named =
+        |reference: &Value| Some((reference["namespace"].as_str()?.to_owned(), reference["name"].as_str()?.to_owned()));
+    let csi = &volume["spec"]["csi"];
+    let secrets = ["nodeStageSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"];
+    Some(VolumeReferences {
+        claim: named(&volume["spec"]["claimRef"])?,
+        secrets: secrets.iter().filter_map(|field| named(&csi[*field])).collect(),
+    })
 }
 
 /// The node's name, where the user is a kubelet.
