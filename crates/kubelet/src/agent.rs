@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kedge_client::{FailureLog, Informer};
-use kedge_cri::Runtime;
+use kedge_cri::{Runtime, v1};
 use kedge_meta::Clock;
 use kedge_volumes::{Objects, Volumes};
 use parking_lot::Mutex;
@@ -61,6 +61,8 @@ pub(crate) struct Agent {
     pub(crate) restarts: Mutex<BackoffTable<(String, String, String)>>,
     /// Ends every task of the node agent; containers go on.
     pub(crate) shutdown: CancellationToken,
+    /// What the runtime's handlers can do.
+    pub(crate) handlers: Mutex<Vec<v1::RuntimeHandler>>,
     /// `None` while the runtime's network is ready, else why it is not.
     pub(crate) network: Mutex<Option<String>>,
 }
@@ -68,6 +70,15 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Whether containers can have mounts that are read-only with everything below them: only if every handler can.
+    pub(crate) fn recursive_read_only(&self) -> bool {
+        let handlers = self.handlers.lock();
+        let can = |handler: &v1::RuntimeHandler| {
+            handler.features.as_ref().is_some_and(|features| features.recursive_read_only_mounts)
+        };
+        !handlers.is_empty() && handlers.iter().all(can)
     }
 
     pub(crate) fn host_ips(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use kedge_cri::v1;
-use kedge_volumes::{ContainerVolumes, MountedVolumes, ObjectError, container_mounts};
+use kedge_volumes::{ContainerVolumes, MountedVolumes, ObjectError, container_devices, container_mounts};
 
 use crate::agent::Agent;
 use crate::env::{self, EnvInput, PodObjects};
@@ -52,6 +52,7 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         pod,
         container,
         volumes: input.volumes,
+        recursive_read_only: agent.recursive_read_only(),
         expand: &|text| expand_strict(text, &lookup),
     })?;
     mounts.extend(hosts_mount(agent, input, &mounts)?);
@@ -73,6 +74,7 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: environment.iter().map(|(key, value)| v1::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        devices: container_devices(container, input.volumes)?,
         mounts,
         labels: labels::container_labels(pod, container),
         annotations: labels::container_annotations(pod, container, input.restart_count),

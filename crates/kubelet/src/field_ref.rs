@@ -34,6 +34,10 @@ impl PodFields for Fields<'_> {
     fn resource(&self, selector: &ResourceFieldSelector) -> Result<String, String> {
         resource_value(self.pod, "", selector, &self.node)
     }
+
+    fn node_memory(&self) -> i64 {
+        self.node.allocatable_memory
+    }
 }
 
 /// The value of a field path, for an environment variable or a file.

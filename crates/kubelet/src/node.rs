@@ -141,7 +141,10 @@ impl NodeReporter {
         let agent = self.agent.clone();
         let mut health = Health { listed: recently_listed(&agent), ..Health::default() };
         match agent.runtime.status(false).await {
-            Ok(answer) => health.read_runtime(answer.status.as_ref()),
+            Ok(answer) => {
+                health.read_runtime(answer.status.as_ref());
+                *agent.handlers.lock() = answer.runtime_handlers;
+            }
             Err(error) => health.runtime = Some(format!("container runtime is down: {error}")),
         }
         if self.runtime_version.is_empty()
@@ -166,6 +169,7 @@ impl NodeReporter {
         let mut status = object::status(&self.agent.config, &self.agent.machine, &self.runtime_version);
         status.conditions = Some(conditions::conditions(health, known, now));
         status.images = self.images().await;
+        status.volumes_in_use = Some(self.agent.volumes.in_use()).filter(|volumes| !volumes.is_empty());
         status
     }
 

@@ -129,6 +129,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             eviction::run(agent.clone(), table.clone()),
             oom::watch(agent.clone()),
             logs::rotate_all(agent.clone()),
+            agent.volumes.clone().run(),
             Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, ordered, shutdown.clone()),
         );
     };
@@ -151,12 +152,14 @@ fn new_agent(
     deps.runtime = deps.runtime.with_observer(move |call, took, failed| counted.runtime_call(call, took, failed));
     let recorder = Recorder::start(deps.client.clone(), "kubelet", &config.node_name, shutdown.clone());
     let objects = Arc::new(Objects::new(deps.client.clone()));
-    let volumes = Volumes::new(kedge_volumes::Deps {
+    let volumes = kedge_volumes::Deps {
         client: deps.client.clone(),
         objects: objects.clone(),
         clock: deps.clock.clone(),
         dirs: VolumeDirs::new(&config.root_dir),
-    });
+        node_name: config.node_name.clone(),
+    };
+    let volumes = Volumes::new(volumes, shutdown.clone());
     Agent {
         events: Events::new(recorder, &config.node_name),
         objects,
@@ -178,6 +181,7 @@ fn new_agent(
         pull_history: Mutex::new(PullHistory::new()),
         restarts: Mutex::new(BackoffTable::new()),
         network: Mutex::new(None),
+        handlers: Mutex::default(),
         shutdown: shutdown.clone(),
         clock: deps.clock,
         runtime: deps.runtime,

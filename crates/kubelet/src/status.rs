@@ -52,6 +52,8 @@ pub(crate) struct StatusInput<'a> {
     pub(crate) actuated: &'a PodResources,
     pub(crate) resize: &'a ResizeState,
     pub(crate) host_ips: &'a [String],
+    /// The runtime can make mounts read-only with everything below them.
+    pub(crate) recursive_read_only: bool,
     pub(crate) now: Timestamp,
 }
 

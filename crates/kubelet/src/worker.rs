@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus, Secret};
 use kedge_client::EventType;
-use kedge_volumes::MountedVolumes;
+use kedge_volumes::{MountedVolumes, VolumeError};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -33,6 +33,8 @@ use crate::termination::Termination;
 const RESYNC: Duration = Duration::from_secs(60);
 /// How old ConfigMaps and Secrets in volumes may become.
 const VOLUME_AGE: Duration = Duration::from_secs(45);
+/// After this time without its volumes, upstream says so about the pod as a whole.
+const VOLUMES_IN_TIME: Duration = Duration::from_secs(123);
 const SHARED_AGE: Duration = Duration::from_secs(5);
 const AFTER_KILL: Duration = Duration::from_secs(1);
 const SANDBOX_RETRY: Duration = Duration::from_secs(5);
@@ -90,6 +92,7 @@ pub(crate) fn spawn_worker(
         volumes_stale: false,
         volume_retry: Duration::from_millis(500),
         volume_work: Outside::default(),
+        volumes_wanted: Instant::now(),
     };
     let shutdown = worker.agent.shutdown.clone();
     tokio::spawn(async move {
@@ -117,7 +120,8 @@ struct Worker {
     volumes_set_up: Instant,
     volumes_stale: bool,
     volume_retry: Duration,
-    volume_work: Outside<Result<MountedVolumes, String>>,
+    volume_work: Outside<Result<MountedVolumes, VolumeProblem>>,
+    volumes_wanted: Instant,
 }
 
 impl Worker {
@@ -204,6 +208,7 @@ impl Worker {
             actuated: &self.agent.allocations.actuated(self.uid()),
             resize: &self.agent.allocations.state(self.uid()),
             host_ips: &self.agent.host_ips(),
+            recursive_read_only: self.agent.recursive_read_only(),
             now: self.agent.now(),
         });
         if generated.phase.as_deref() == Some("Running") && self.status.phase.as_deref() != Some("Running") {
@@ -348,7 +353,7 @@ impl Worker {
         let (agent, pod, ips) = (self.agent.clone(), self.pod.clone(), self.pod_ips());
         let work = move || async move {
             let fields = Fields { pod: &pod, node: agent.node_facts(&pod, &ips) };
-            agent.volumes.set_up(&pod, &fields, age).await.map_err(|error| error.to_string())
+            agent.volumes.set_up(&pod, &fields, age).await.map_err(VolumeProblem::from)
         };
         let result = self.volume_work.run(VOLUME_PATIENCE, work).await;
         match result.unwrap_or_else(|| Err(hanging_volumes(&self.pod))) {
@@ -360,7 +365,11 @@ impl Worker {
                 None
             }
             Err(error) => {
-                self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error);
+                self.agent.events.pod(&self.pod, EventType::Warning, error.reason, error.message);
+                if self.volumes.is_none() && self.volumes_wanted.elapsed() >= VOLUMES_IN_TIME {
+                    self.agent.events.pod(&self.pod, EventType::Warning, "FailedMount", error.timed_out);
+                    self.volumes_wanted = Instant::now();
+                }
                 self.volumes_set_up = Instant::now();
                 let wait = self.volume_retry;
                 self.volume_retry = (wait * 2).min(LONGEST_VOLUME_RETRY);
@@ -575,13 +584,28 @@ impl Worker {
 
 /// What is said about volumes that take too long.
 // DIVERGES: upstream records no event for a timeout, and the pod waits without a word.
-fn hanging_volumes(pod: &Pod) -> String {
+fn hanging_volumes(pod: &Pod) -> VolumeProblem {
     let mut names: Vec<&str> =
         spec::pod_spec(pod).volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
     names.sort_unstable();
-    format!(
+    let message = format!(
         "Unable to attach or mount volumes: unmounted volumes=[{}], unattached volumes=[], failed to process volumes=[]: \
          context deadline exceeded",
         names.join(" ")
-    )
+    );
+    VolumeProblem { reason: "FailedMount", timed_out: message.clone(), message }
+}
+
+/// What is said about a volume that is not there.
+struct VolumeProblem {
+    reason: &'static str,
+    message: String,
+    /// After two minutes without it.
+    timed_out: String,
+}
+
+impl From<VolumeError> for VolumeProblem {
+    fn from(error: VolumeError) -> Self {
+        Self { reason: error.reason(), message: error.to_string(), timed_out: error.timed_out() }
+    }
 }

@@ -28,26 +28,51 @@ pub struct ContainerVolumes<'a> {
     pub container: &'a Container,
     /// The pod's volumes.
     pub volumes: &'a MountedVolumes,
+    /// Whether the runtime makes mounts read-only with everything below them.
+    pub recursive_read_only: bool,
     /// Replaces the references in `subPathExpr`, or names the one that means nothing.
     pub expand: &'a dyn Fn(&str) -> Result<String, String>,
 }
 
 /// The mounts of a container's volumes.
 pub fn container_mounts(input: &ContainerVolumes<'_>) -> Result<Vec<v1::Mount>, String> {
-    let container = input.container;
-    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(format!("block volumes of container {:?} are not supported by this node", container.name));
-    }
-    container.volume_mounts.iter().flatten().enumerate().map(|(index, mount)| one(input, index, mount)).collect()
+    let mounts = input.container.volume_mounts.iter().flatten();
+    mounts.enumerate().map(|(index, mount)| one(input, index, mount)).collect()
+}
+
+/// The block devices of a container.
+pub fn container_devices(container: &Container, volumes: &MountedVolumes) -> Result<Vec<v1::Device>, String> {
+    let devices = container.volume_devices.iter().flatten();
+    devices
+        .map(|device| {
+            let found = volumes.devices.get(&device.name);
+            let found = found.ok_or_else(|| {
+                format!("cannot find volume {:?} to pass into container {:?}", device.name, container.name)
+            })?;
+            Ok(v1::Device {
+                container_path: absolute(&device.device_path),
+                host_path: found.path.to_string_lossy().into_owned(),
+                permissions: if found.read_only { "r" } else { "mrw" }.to_owned(),
+            })
+        })
+        .collect()
 }
 
 fn one(input: &ContainerVolumes<'_>, index: usize, mount: &VolumeMount) -> Result<v1::Mount, String> {
     let ContainerVolumes { container, volumes, .. } = input;
+    let recursive_read_only = recursive_read_only(mount, input.recursive_read_only)?;
+    let sub_path = sub_path(mount, input.expand)?;
+    if volumes.images.contains(&mount.name) {
+        // The runtime's protocol, as this node speaks it, has no field for it.
+        return Err(format!(
+            "failed to resolve image volume {:?}: the container runtime does not mount images",
+            mount.name
+        ));
+    }
     let root = volumes.paths.get(&mount.name);
     let root = root
         .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
-    let read_only = mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name);
-    let host_path = match sub_path(mount, input.expand)? {
+    let host_path = match sub_path {
         None => root.clone(),
         Some(sub_path) => {
             let target = input.dirs.sub_path(pod::uid(input.pod), &mount.name, &container.name, index);
@@ -59,16 +84,51 @@ fn one(input: &ContainerVolumes<'_>, index: usize, mount: &VolumeMount) -> Resul
             })?
         }
     };
-    if mount.recursive_read_only.as_deref() == Some("Enabled") {
-        return Err("recursive read-only mounts are not supported by the container runtime".to_owned());
-    }
     Ok(v1::Mount {
         container_path: absolute(&mount.mount_path),
         host_path: host_path.to_string_lossy().into_owned(),
-        readonly: read_only,
+        readonly: mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name),
+        recursive_read_only,
         propagation: propagation(mount),
         ..Default::default()
     })
+}
+
+/// Whether the mount is read-only with everything below it.
+fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool, String> {
+    let name = &mount.name;
+    let wrap = |cause: String| Err(format!("failed to resolve recursive read-only mode: {cause}"));
+    match mount.recursive_read_only.as_deref() {
+        None | Some("Disabled") => Ok(false),
+        Some("IfPossible") => Ok(supported && mount.read_only.unwrap_or(false) && propagates_nothing(mount)),
+        Some("Enabled") if !mount.read_only.unwrap_or(false) => {
+            wrap(format!("volume {name:?} requested recursive read-only mode, but it is not read-only"))
+        }
+        Some("Enabled") if !propagates_nothing(mount) => {
+            let propagation = mount.mount_propagation.as_deref().unwrap_or_default();
+            wrap(format!(
+                "volume {name:?} requested recursive read-only mode, but it is not compatible with propagation {propagation:?}"
+            ))
+        }
+        Some("Enabled") if supported => Ok(true),
+        Some("Enabled") => {
+            wrap(format!("volume {name:?} requested recursive read-only mode, but it is not supported by the runtime"))
+        }
+        Some(other) => wrap(format!("unknown recursive read-only mode {other:?}")),
+    }
+}
+
+/// What the status says about a mount's mode; nothing where it was not asked for anything read-only.
+pub fn recursive_read_only_status(mount: &VolumeMount, supported: bool) -> Option<&'static str> {
+    mount.read_only.filter(|read_only| *read_only)?;
+    Some(match recursive_read_only(mount, supported) {
+        Ok(true) => "Enabled",
+        _ => "Disabled",
+    })
+}
+
+fn propagates_nothing(mount: &VolumeMount) -> bool {
+    matches!(mount.mount_propagation.as_deref(), None | Some("None"))
 }
 
 fn absolute(path: &str) -> String {
@@ -186,6 +246,49 @@ mod tests {
         check(mount(None, Some("$(NONE)")), Err(()));
         check(mount(Some("../x"), None), Err(()));
         check(mount(Some("/x"), None), Err(()));
+    }
+
+    #[test]
+    fn recursive_read_only_is_asked_for_and_shown() {
+        let check = |mode: &str,
+                     read_only: bool,
+                     supported: bool,
+                     expected: Result<bool, &str>,
+                     status: Option<&str>| {
+            let mount = VolumeMount {
+                name: "v".to_owned(),
+                read_only: Some(read_only),
+                recursive_read_only: Some(mode.to_owned()),
+                ..VolumeMount::default()
+            };
+            let expected = expected.map_err(|cause| {
+                format!("failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, but it is {cause}")
+            });
+            assert_eq!(recursive_read_only(&mount, supported), expected, "{mode} {read_only} {supported}");
+            assert_eq!(recursive_read_only_status(&mount, supported), status, "{mode} {read_only} {supported}");
+        };
+        check("Disabled", true, true, Ok(false), Some("Disabled"));
+        check("IfPossible", true, true, Ok(true), Some("Enabled"));
+        check("IfPossible", true, false, Ok(false), Some("Disabled"));
+        check("Enabled", true, true, Ok(true), Some("Enabled"));
+        check("Enabled", true, false, Err("not supported by the runtime"), Some("Disabled"));
+        check("Enabled", false, true, Err("not read-only"), None);
+    }
+
+    #[test]
+    fn devices_are_passed_with_their_permissions() {
+        let container: Container = serde_json::from_value(serde_json::json!({
+            "name": "c", "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }]
+        }))
+        .unwrap();
+        assert_eq!(
+            container_devices(&container, &MountedVolumes::default()),
+            Err("cannot find volume \"v\" to pass into container \"c\"".to_owned())
+        );
+        let device = crate::BlockDevice { path: "/l".into(), read_only: true };
+        let volumes = MountedVolumes { devices: [("v".to_owned(), device)].into(), ..MountedVolumes::default() };
+        let devices = container_devices(&container, &volumes).unwrap();
+        assert_eq!((devices[0].host_path.as_str(), devices[0].permissions.as_str()), ("/l", "r"));
     }
 
     #[test]

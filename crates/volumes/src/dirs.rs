@@ -4,6 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::csi;
+use crate::csi::source::staging_name;
+
 /// The directories of volumes.
 #[derive(Debug, Clone)]
 pub struct VolumeDirs {
@@ -29,6 +32,47 @@ impl VolumeDirs {
     /// A volume of a pod, by the name of its plug-in, such as `kubernetes.io/configmap`.
     pub fn volume(&self, uid: &str, plugin: &str, volume: &str) -> PathBuf {
         self.pod(uid).join("volumes").join(escape(plugin)).join(volume)
+    }
+
+    /// All volumes of a pod that one plug-in made.
+    pub(crate) fn volumes_of(&self, uid: &str, plugin: &str) -> PathBuf {
+        self.pod(uid).join("volumes").join(escape(plugin))
+    }
+
+    /// The link to a pod's block device.
+    pub(crate) fn device(&self, uid: &str, plugin: &str, volume: &str) -> PathBuf {
+        self.pod(uid).join("volumeDevices").join(escape(plugin)).join(volume)
+    }
+
+    /// The sockets of plug-ins that want to be known.
+    pub(crate) fn plugins_registry(&self) -> PathBuf {
+        self.root.join("plugins_registry")
+    }
+
+    /// Where CSI volumes lie that pods share: a directory for each driver.
+    pub(crate) fn csi_root(&self) -> PathBuf {
+        self.root.join("plugins").join(csi::PLUGIN)
+    }
+
+    /// The place of a staged CSI volume.
+    pub(crate) fn csi_staging(&self, driver: &str, handle: &str) -> PathBuf {
+        self.csi_root().join(driver).join(staging_name(handle))
+    }
+
+    /// CSI block devices.
+    pub(crate) fn csi_devices(&self) -> PathBuf {
+        self.csi_root().join("volumeDevices")
+    }
+
+    /// What is known about a pod's claim for times without an API server.
+    pub(crate) fn claim_note(&self, uid: &str, volume: &str) -> PathBuf {
+        self.pod(uid).join("plugins").join("kubernetes.io~persistent-volume-claim").join(volume).join("volume.json")
+    }
+
+    /// The pods that have a directory.
+    pub fn pod_uids(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.pods()).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     /// The file that says that a volume was set up completely.

@@ -29,6 +29,13 @@ pub(crate) fn mount_tmpfs(path: &Path, bytes: Option<i64>) -> io::Result<()> {
     Ok(())
 }
 
+/// Mounts a file system of huge pages of one size.
+pub(crate) fn mount_huge_pages(path: &Path, page_bytes: i64) -> io::Result<()> {
+    let options = format!("pagesize={page_bytes}");
+    nix::mount::mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok(())
+}
+
 /// The last mount goes first. What stays mounted must stop the removal, or a bind mount's content would be deleted.
 pub(crate) fn unmount_below(directory: &Path) -> io::Result<()> {
     for mounted in mount_points().iter().rev().filter(|mounted| mounted.starts_with(directory)) {

@@ -13,6 +13,7 @@ use crate::atomic::{FileContent, Payload};
 use crate::objects::ObjectError;
 use crate::pod;
 use crate::set_up::{PodFields, Volumes};
+use crate::trust_bundle;
 
 const DEFAULT_MODE: i32 = 0o644;
 const TOKEN_SECONDS: i64 = 3600;
@@ -127,8 +128,12 @@ impl Builder<'_> {
         if let Some(source) = &projection.service_account_token {
             self.token(source, mode).await?;
         }
-        if projection.cluster_trust_bundle.is_some() {
-            return Err("clusterTrustBundle projections are not supported".to_owned().into());
+        if let Some(source) = &projection.cluster_trust_bundle {
+            let anchors = trust_bundle::anchors(&self.volumes.deps.client, source).await;
+            let anchors =
+                anchors.map_err(|error| PayloadError { message: error.message, transient: error.transient })?;
+            let text = anchors.unwrap_or_default();
+            self.files.insert(source.path.clone(), content(text.into_bytes(), mode));
         }
         if projection.pod_certificate.is_some() {
             return Err("podCertificate projections are not supported".to_owned().into());
@@ -192,7 +197,7 @@ impl Builder<'_> {
         let token = token.map_err(|error| PayloadError { message: error.message, transient: error.transient })?;
         let user = pod::common_user(self.pod);
         let restricted = user.is_some() || pod::fs_group(self.pod).is_some();
-        let mut file = content(token.into_bytes(), if restricted { 0o600 } else { mode });
+        let mut file = content(token.text.into_bytes(), if restricted { 0o600 } else { mode });
         file.user = user;
         self.files.insert(source.path.clone(), file);
         Ok(())

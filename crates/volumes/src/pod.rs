@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use kedge_meta::Quantity;
 
 static EMPTY_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
 
@@ -36,6 +37,23 @@ pub(crate) fn volumes(pod: &Pod) -> &[Volume] {
 /// App containers, then init containers.
 pub(crate) fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     spec(pod).containers.iter().chain(spec(pod).init_containers.iter().flatten())
+}
+
+/// What the pod's containers may use of the node's memory, where they are limited, in bytes.
+pub(crate) fn memory_limit(pod: &Pod) -> Option<i64> {
+    let limit = |container: &Container| {
+        let limits = container.resources.as_ref()?.limits.as_ref()?;
+        limits.get("memory")?.0.parse::<Quantity>().ok().map(Quantity::units)
+    };
+    let of_pod = spec(pod).resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get("memory"));
+    if let Some(bytes) = of_pod.and_then(|limit| limit.0.parse::<Quantity>().ok()) {
+        return Some(bytes.units());
+    }
+    let restartable = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let init = || spec(pod).init_containers.iter().flatten();
+    let together: i64 = spec(pod).containers.iter().chain(init().filter(restartable)).filter_map(limit).sum();
+    let alone = init().filter_map(limit).max().unwrap_or(0);
+    Some(together.max(alone)).filter(|bytes| *bytes > 0)
 }
 
 /// The group of volumes, `fsGroup`.

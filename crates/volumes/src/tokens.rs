@@ -24,12 +24,13 @@ struct Key {
     expiration_seconds: i64,
 }
 
-#[derive(Clone)]
-struct Token {
-    text: String,
+/// A token and its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    pub(crate) text: String,
     asked_at: Timestamp,
     renew_at: Timestamp,
-    expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 impl Token {
@@ -41,37 +42,34 @@ impl Token {
 }
 
 /// The tokens of all pods of this node.
-pub struct Tokens {
+pub(crate) struct Tokens {
     client: Client,
     tokens: Mutex<HashMap<Key, Token>>,
 }
 
 impl Tokens {
     /// Nothing is requested before it is asked for.
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client, tokens: Mutex::default() }
     }
 
     /// A token for the pod's service account.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         pod: &Pod,
         audience: Option<&str>,
         expiration_seconds: i64,
         now: Timestamp,
-    ) -> Result<String, TokenError> {
+    ) -> Result<Token, TokenError> {
         let key = Key { pod_uid: pod::uid(pod).to_owned(), audience: audience.map(str::to_owned), expiration_seconds };
         let known = self.tokens.lock().get(&key).cloned();
-        if let Some(token) = &known
-            && token.is_fresh(now)
-        {
-            return Ok(token.text.clone());
+        if let Some(token) = known.as_ref().filter(|token| token.is_fresh(now)) {
+            return Ok(token.clone());
         }
         match self.request(pod, &key, now).await {
             Ok(token) => {
-                let text = token.text.clone();
-                self.tokens.lock().insert(key, token);
-                Ok(text)
+                self.tokens.lock().insert(key, token.clone());
+                Ok(token)
             }
             Err(error) => match known {
                 Some(token) if now < token.expires_at => {
@@ -80,7 +78,7 @@ impl Tokens {
                         error = error.message,
                         "failed to renew a token; the old one is still good"
                     );
-                    Ok(token.text)
+                    Ok(token)
                 }
                 _ => Err(error),
             },
@@ -88,7 +86,7 @@ impl Tokens {
     }
 
     /// Forgets the tokens of a pod that is gone.
-    pub fn forget(&self, pod_uid: &str) {
+    pub(crate) fn forget(&self, pod_uid: &str) {
         self.tokens.lock().retain(|key, _| key.pod_uid != pod_uid);
     }
 
@@ -133,11 +131,11 @@ impl Tokens {
 /// Why there is no token.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
-pub struct TokenError {
+pub(crate) struct TokenError {
     /// With the API server's words.
-    pub message: String,
+    pub(crate) message: String,
     /// It may be had later.
-    pub transient: bool,
+    pub(crate) transient: bool,
 }
 
 fn renewal(issued: Timestamp, expires: Timestamp) -> Timestamp {

@@ -43,6 +43,10 @@ impl Manager {
         }
         let mut alive = known;
         alive.extend(states.iter().map(|state| state.uid.clone()));
+        // Looked up here, as no pod can come before this function is left.
+        let orphans = agent.volumes.dirs().pod_uids().into_iter().filter(|uid| !alive.contains(uid)).collect();
+        let volumes = agent.volumes.clone();
+        tokio::spawn(async move { volumes.remove_orphans(orphans).await });
         tokio::task::spawn_blocking(move || sweep(&agent, &alive));
     }
 }
@@ -81,17 +85,8 @@ fn stand_in(state: &PodRuntime) -> Pod {
     }
 }
 
-/// Removes directories, logs and cgroups of pods that are not alive.
+/// Removes logs and cgroups of pods that are not alive.
 fn sweep(agent: &Agent, alive: &HashSet<String>) {
-    let pods = agent.config.root_dir.join("pods");
-    for entry in std::fs::read_dir(pods).into_iter().flatten().flatten() {
-        let uid = entry.file_name().to_string_lossy().into_owned();
-        if !alive.contains(&uid)
-            && let Err(error) = agent.volumes.remove_pod(&uid)
-        {
-            tracing::warn!(uid, %error, "failed to remove the directory of a pod that is gone");
-        }
-    }
     for entry in std::fs::read_dir(&agent.config.pod_logs_dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let uid = name.rsplit('_').next().unwrap_or_default();

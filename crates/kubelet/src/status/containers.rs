@@ -5,8 +5,10 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, Pod, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, VolumeMountStatus,
 };
+
+use kedge_volumes::recursive_read_only_status;
 
 use super::resources::container_resources;
 use super::{StatusInput, time_from_nanos};
@@ -115,7 +117,7 @@ fn found(
             input.actuated.containers.get(&container.name),
         )),
         user: user(record),
-        volume_mounts: volume_mounts(input.pod, container),
+        volume_mounts: volume_mounts(input, container),
         ..ContainerStatus::default()
     }
 }
@@ -143,7 +145,7 @@ fn absent(input: &StatusInput<'_>, container: &Container, previous: Option<&Cont
         last_state: Some(ContainerState::default()),
         allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
         resources: Some(container.resources.clone().unwrap_or_default()),
-        volume_mounts: volume_mounts(input.pod, container),
+        volume_mounts: volume_mounts(input, container),
         ..ContainerStatus::default()
     };
     let Some(previous) = previous else { return status };
@@ -168,8 +170,8 @@ fn absent(input: &StatusInput<'_>, container: &Container, previous: Option<&Cont
     status
 }
 
-fn volume_mounts(pod: &Pod, container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let known = spec::pod_spec(pod).volumes.as_deref().unwrap_or_default();
+fn volume_mounts(input: &StatusInput<'_>, container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let known = spec::pod_spec(input.pod).volumes.as_deref().unwrap_or_default();
     let mounts: Vec<VolumeMountStatus> = container
         .volume_mounts
         .iter()
@@ -181,7 +183,7 @@ fn volume_mounts(pod: &Pod, container: &Container) -> Option<Vec<VolumeMountStat
                 name: mount.name.clone(),
                 mount_path: mount.mount_path.clone(),
                 read_only,
-                recursive_read_only: read_only.map(|_| "Disabled".to_owned()),
+                recursive_read_only: recursive_read_only_status(mount, input.recursive_read_only).map(str::to_owned),
                 ..VolumeMountStatus::default()
             }
         })

@@ -44,6 +44,7 @@ fn input<'a>(
         actuated: PLAIN.get_or_init(PodResources::default),
         resize: QUIET.get_or_init(ResizeState::default),
         host_ips,
+        recursive_read_only: false,
         now: Timestamp::from_second(100).unwrap(),
     }
 }

@@ -14,6 +14,8 @@ use crate::outside;
 use crate::spec;
 
 const RETRY: Duration = Duration::from_secs(1);
+/// As long as upstream waits between two attempts for a volume.
+const LONGEST_RETRY: Duration = Duration::from_secs(122);
 
 impl Worker {
     /// Ends the pod, and returns when nothing is left of it and no source has it any more.
@@ -94,10 +96,15 @@ impl Worker {
     }
 
     async fn tear_down_volumes(&self) {
-        let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
-        let result = outside::spawn(move || async move { volumes.tear_down(&uid) }).await;
-        if let Ok(Err(error)) = result {
+        let mut pause = RETRY;
+        // The pod's object stays until its volumes are down, so that nobody else gets them too early.
+        loop {
+            let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
+            let result = outside::spawn(move || async move { volumes.tear_down(&uid).await }).await;
+            let Ok(Err(error)) = result else { return };
             tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_RETRY);
         }
     }
 
@@ -114,10 +121,10 @@ impl Worker {
         let logs = config.pod_log_dir(spec::namespace(&self.pod), spec::name(&self.pod), self.uid());
         let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
         let removed = outside::spawn(move || async move {
-            volumes.remove_pod(&uid)?;
+            volumes.remove_pod(&uid).await?;
             match std::fs::remove_dir_all(logs) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+                _ => Ok::<(), kedge_volumes::TearDownError>(()),
             }
         });
         if let Ok(Err(error)) = removed.await {
