@@ -15,7 +15,7 @@ mod worker;
 mod world;
 
 pub use config::{Config, Deps, Error};
-pub use object::{NamedPort, Peer, Pod, Policy, Port, PortMatch, Protocol, Rule};
+pub use object::{NamedPort, Peer, Pod, Policy, Port, PortMatch, Rule};
 pub use plan::{plan_pod, plan_policy};
 pub use run::{run, teardown};
 pub use skeleton::plan_skeleton;

@@ -13,37 +13,7 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kedge_client::label_selector;
 use kedge_meta::LabelSelector;
-
-/// A transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// nft's word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
-
-    fn of(text: Option<&str>) -> Option<Self> {
-        match text.unwrap_or("TCP") {
-            "TCP" => Some(Protocol::Tcp),
-            "UDP" => Some(Protocol::Udp),
-            "SCTP" => Some(Protocol::Sctp),
-            _ => None,
-        }
-    }
-}
+use kedge_netfilter::Protocol;
 
 /// A port that a container gave a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +73,7 @@ impl Pod {
 fn named_port(port: &core::ContainerPort) -> Option<NamedPort> {
     Some(NamedPort {
         name: port.name.clone()?,
-        protocol: Protocol::of(port.protocol.as_deref())?,
+        protocol: Protocol::parse(port.protocol.as_deref())?,
         number: u16::try_from(port.container_port).ok()?,
     })
 }
@@ -239,7 +209,7 @@ fn port(port: &NetworkPolicyPort) -> Option<Port> {
             PortMatch::Range(number(*first)?, number(last).filter(|last| i32::from(*last) >= *first)?)
         }
     };
-    Some(Port { protocol: Protocol::of(port.protocol.as_deref())?, port: matched })
+    Some(Port { protocol: Protocol::parse(port.protocol.as_deref())?, port: matched })
 }
 
 /// A selector that says something impossible selects nothing.

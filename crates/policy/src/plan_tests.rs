@@ -1,9 +1,10 @@
 //! What policies become: the rules, as text.
 
+use kedge_netfilter::Protocol;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::object::{NamedPort, Protocol};
+use crate::object::NamedPort;
 
 fn pod(namespace: &str, name: &str, app: &str, ip: &str, is_local: bool) -> Pod {
     Pod {

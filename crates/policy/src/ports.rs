@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::object::{Pod, Port, PortMatch, Protocol};
+use kedge_netfilter::Protocol;
+
+use crate::object::{Pod, Port, PortMatch};
 
 /// The matches for ports that have numbers: one for each protocol. An empty list stands for no port at all.
 pub(crate) fn numbered(ports: &[Port]) -> Vec<String> {

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use kedge_meta::ObjectKey;
-use kedge_netfilter::{Nft, TableKeeper};
+use kedge_netfilter::{Nft, Protocol, TableKeeper};
 use kedge_netns::Namespace;
-use kedge_policy::{NamedPort, Pod, Policy, Protocol, World, plan_pod, plan_policy, plan_skeleton};
+use kedge_policy::{NamedPort, Pod, Policy, World, plan_pod, plan_policy, plan_skeleton};
 use serde_json::{Value, json};
 
 const OUTSIDE: &str = "192.0.2.1";

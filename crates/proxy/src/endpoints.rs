@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointPort, EndpointSlice};
+use kedge_netfilter::Protocol;
 
 use crate::plan::NodeView;
-use crate::service::{Protocol, ServicePort};
+use crate::service::ServicePort;
 
 /// One endpoint of one Service port.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,6 +20,6 @@ pub use config::{Config, Deps, Error, NodePortAddresses};
 pub use endpoints::{Endpoint, Reachable, categorize, collect_endpoints};
 pub use plan::{HealthCheck, NodeView, ServicePlan, plan_node, plan_service};
 pub use run::{run, teardown};
-pub use service::{Affinity, Protocol, ServicePort, service_ports};
+pub use service::{Affinity, ServicePort, service_ports};
 pub use skeleton::plan_skeleton;
 pub use stale::{UdpPort, plan_left_over_flows, plan_stale_flows};

@@ -9,12 +9,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kedge_netfilter::{Fragment, SetSpec};
+use kedge_netfilter::{Fragment, Protocol, SetSpec};
 
 use crate::config::{Config, NodePortAddresses};
 use crate::endpoints::{Endpoint, Reachable, categorize, collect_endpoints};
 use crate::names::{affinity_set, cluster_chain, endpoint_chain, external_chain, firewall_chain, local_chain};
-use crate::service::{Affinity, Protocol, ServicePort, service_ports};
+use crate::service::{Affinity, ServicePort, service_ports};
 use crate::skeleton::{
     CLUSTER_IPS, FIREWALL_IPS, MARK_FOR_MASQUERADE, NO_ENDPOINT_NODEPORTS, NO_ENDPOINT_SERVICES, NODEPORT_IPS, REJECT,
     SERVICE_IPS, SERVICE_NODEPORTS,

@@ -1,12 +1,12 @@
-//! The node: container runtime, images, network, kubelet, proxy, DNS, local volumes.
+//! The node: container runtime and images, waiting for it, the demo, and taking it down. Its components are started in
+//! `node/components.rs`.
 
-use std::net::IpAddr;
+mod components;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
-use kedge_client::Informers;
 use kedge_cri::{PrivateContainerd, PrivateContainerdConfig, Runtime, discover_endpoint};
 use kedge_kubelet::CgroupDriver;
 use kedge_lifecycle::{
@@ -14,15 +14,16 @@ use kedge_lifecycle::{
 };
 use kube::api::Api;
 use serde_json::Value;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::control_plane::{ControlPlane, Ended};
+use crate::control_plane::ControlPlane;
 use crate::down::DownReport;
 use crate::error::Error;
 use crate::image::socket;
-use crate::options::{KUBELET_PORT, Plan};
+use crate::options::Plan;
 use crate::progress::{Progress, step};
+
+pub(crate) use components::start;
 
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 const DEMO_PATIENCE: Duration = Duration::from_secs(120);
@@ -139,192 +140,6 @@ impl RuntimeSettings {
             snapshotter: text(&config["containerd"]["snapshotter"]),
         })
     }
-}
-
-/// Starts the node's components.
-pub(crate) fn start(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    prepared: &PreparedRuntime,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    start_network(plan, control_plane, prepared, components, shutdown);
-    start_mesh(plan, control_plane, components, shutdown);
-    start_policy(plan, control_plane, components, shutdown);
-    start_proxy(plan, control_plane, components, shutdown);
-    start_kubelet(plan, control_plane, prepared, components, shutdown)?;
-    start_dns(plan, control_plane, components, shutdown);
-    start_local_path(plan, control_plane, components, shutdown);
-    Ok(())
-}
-
-fn start_network(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    prepared: &PreparedRuntime,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) {
-    let mut config =
-        kedge_network::Config::new(plan.node_name.clone(), vec![plan.node_ip], plan.layout.root().join("network"));
-    config.cluster_cidrs = vec![plan.pod_network];
-    config.service_cidrs = vec![plan.service_network];
-    config.cni_config_dir.clone_from(&prepared.cni_config_dir);
-    config.ipam_dir = plan.layout.cni_state();
-    let deps = kedge_network::Deps::new(
-        &control_plane.informers,
-        &plan.node_name,
-        control_plane.board.component("kedge-network"),
-    );
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_network::run(config, deps, token).await;
-        ("kedge-network", result.map_err(|error| error.to_string()))
-    });
-}
-
-fn start_mesh(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) {
-    // Routes of IPv6 are not exchanged yet.
-    let IpAddr::V4(node_ip) = plan.node_ip else { return };
-    let config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
-    let deps = kedge_network::MeshDeps::new(&control_plane.informers, control_plane.board.component("kedge-bgp"));
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_network::run_mesh(config, deps, token).await;
-        ("kedge-bgp", result.map_err(|error| error.to_string()))
-    });
-}
-
-fn start_policy(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) {
-    let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
-    let deps = kedge_policy::Deps::new(&control_plane.informers, control_plane.board.component("kedge-policy"));
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_policy::run(config, deps, token).await;
-        ("kedge-policy", result.map_err(|error| error.to_string()))
-    });
-}
-
-fn start_proxy(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) {
-    let mut config =
-        kedge_proxy::Config::new(plan.node_name.clone(), vec![plan.node_ip], plan.layout.root().join("proxy"));
-    config.cluster_cidrs = vec![plan.pod_network];
-    config.service_cidrs = vec![plan.service_network];
-    let deps = kedge_proxy::Deps::new(
-        &control_plane.informers,
-        &plan.node_name,
-        control_plane.board.component("kube-proxy"),
-        control_plane.clock.clone(),
-    );
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_proxy::run(config, deps, token).await;
-        ("kube-proxy", result.map_err(|error| error.to_string()))
-    });
-}
-
-fn start_kubelet(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    prepared: &PreparedRuntime,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) -> Result<(), Error> {
-    let mut config = kedge_kubelet::Config {
-        node_name: plan.node_name.clone(),
-        node_ip: plan.node_ip,
-        root_dir: plan.layout.kubelet(),
-        pod_logs_dir: plan.layout.pod_logs(),
-        container_logs_dir: Some(plan.layout.container_logs()),
-        static_pod_path: Some(plan.layout.manifests()),
-        cluster_dns: vec![plan.dns_service_ip],
-        cluster_domain: plan.options.service_dns_domain.clone(),
-        port: KUBELET_PORT,
-        cgroup_driver: prepared.cgroup_driver,
-        sandbox_image: Some(prepared.images.sandbox.clone()),
-        // DIVERGES: upstream takes a disk that is 85 % full for pressure, and removes images that nobody could pull again
-        // where no registry can be reached.
-        eviction: kedge_kubelet::Eviction::on_a_shared_disk(),
-        image_gc: kedge_kubelet::ImageGc { high_threshold_percent: 100, ..Default::default() },
-        // DIVERGES: off upstream unless configured.
-        enable_system_log_query: true,
-        ..kedge_kubelet::Config::default()
-    };
-    if let Some(file) = &plan.kubelet {
-        let applied = file.apply(&mut config);
-        applied.map_err(|error| Error::Component { component: "kubelet", why: error.to_string() })?;
-    }
-    let authority = control_plane.pki.authority.certificate_pem();
-    let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
-    // Exec and port-forward upgrade HTTP/1.1 connections.
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let client = control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]);
-    let deps = kedge_kubelet::Deps {
-        informers: Informers::new(client.clone(), shutdown.clone()),
-        client,
-        runtime: prepared.runtime.clone(),
-        status: control_plane.board.clone(),
-        clock: control_plane.clock.clone(),
-        server_tls: Some(Arc::new(tls)),
-        network_ready: None,
-    };
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_kubelet::run(config, deps, token).await;
-        ("kubelet", result.map_err(|error| error.to_string()))
-    });
-    Ok(())
-}
-
-fn start_dns(plan: &Plan, control_plane: &ControlPlane, components: &mut JoinSet<Ended>, shutdown: &CancellationToken) {
-    let (clusters, services) = (vec![plan.pod_network], vec![plan.service_network]);
-    let mut config = kedge_dns::Config::new(&plan.node_name, plan.node_ip, plan.dns_service_ip, clusters, services);
-    config.domain.clone_from(&plan.options.service_dns_domain);
-    let deps = kedge_dns::Deps::new(&control_plane.informers, control_plane.board.component("kedge-dns"));
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_dns::run(config, deps, token).await;
-        ("kedge-dns", result.map_err(|error| error.to_string()))
-    });
-}
-
-/// The provisioner works as the volume controller does, whose rights are the ones it needs.
-fn start_local_path(
-    plan: &Plan,
-    control_plane: &ControlPlane,
-    components: &mut JoinSet<Ended>,
-    shutdown: &CancellationToken,
-) {
-    let config = kedge_local_path::Config { node_name: plan.node_name.clone(), root: plan.layout.local_path() };
-    let account = "system:serviceaccount:kube-system:persistent-volume-binder";
-    let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-    let deps = kedge_local_path::Deps {
-        client: control_plane.client(account, &groups),
-        class_client: control_plane.informers.client().clone(),
-        informers: control_plane.informers.clone(),
-        status: control_plane.board.component("kedge-local-path"),
-    };
-    let token = shutdown.clone();
-    components.spawn(async move {
-        let result = kedge_local_path::run(config, deps, token).await;
-        ("kedge-local-path", result.map_err(|error| error.to_string()))
-    });
 }
 
 /// Waits until the Node is ready.

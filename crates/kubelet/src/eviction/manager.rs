@@ -39,7 +39,8 @@ pub(crate) async fn run(agent: Arc<Agent>, table: PodTable) {
         return;
     }
     let meter = Meter::new(agent.clone());
-    let mut evictor = Evictor { agent, table, meter, thresholds, state: State::default(), began: Instant::now() };
+    let state = State::default();
+    let mut evictor = Evictor { agent, table, meter, thresholds, state, told: None, began: Instant::now() };
     loop {
         let evicted = evictor.synchronize().await;
         if evicted.is_empty() {
@@ -56,6 +57,8 @@ struct Evictor {
     meter: Meter,
     thresholds: Vec<Threshold>,
     state: State,
+    /// What the log was last told of.
+    told: Option<Signal>,
     began: Instant,
 }
 
@@ -75,7 +78,10 @@ impl Evictor {
         }
         match verdict.due.first() {
             Some(first) => self.reclaim(*first, &verdict.due, &seen, pods).await.into_iter().collect(),
-            None => Vec::new(),
+            None => {
+                self.told = None;
+                Vec::new()
+            }
         }
     }
 
@@ -114,7 +120,9 @@ impl Evictor {
     ) -> Option<Arc<Pod>> {
         let resource = first.signal.resource();
         let message = format!("Attempting to reclaim {}", resource.name());
-        tracing::warn!(signal = first.signal.name(), resource = resource.name(), "an eviction threshold is met");
+        if self.told.replace(first.signal) != Some(first.signal) {
+            tracing::warn!(signal = first.signal.name(), resource = resource.name(), "an eviction threshold is met");
+        }
         self.agent.events.node(EventType::Warning, "EvictionThresholdMet", message);
         if self.reclaim_from_node(first.signal).await {
             return None;

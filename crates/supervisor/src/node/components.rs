@@ -1,0 +1,164 @@
+//! The components of a node, each with its configuration and what it works with.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use kedge_client::Informers;
+use kedge_meta::ComponentStatus;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::PreparedRuntime;
+use crate::control_plane::{ControlPlane, Ended};
+use crate::error::Error;
+use crate::options::{KUBELET_PORT, Plan};
+
+/// Starts all of them.
+pub(crate) fn start(
+    plan: &Plan,
+    control_plane: &ControlPlane,
+    prepared: &PreparedRuntime,
+    components: &mut JoinSet<Ended>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut node = Node { plan, control_plane, prepared, components, shutdown };
+    node.network();
+    node.mesh();
+    node.policy();
+    node.proxy();
+    node.kubelet()?;
+    node.dns();
+    node.local_path();
+    Ok(())
+}
+
+/// What every component takes something of.
+struct Node<'a> {
+    plan: &'a Plan,
+    control_plane: &'a ControlPlane,
+    prepared: &'a PreparedRuntime,
+    components: &'a mut JoinSet<Ended>,
+    shutdown: &'a CancellationToken,
+}
+
+impl Node<'_> {
+    fn spawn<E: Display>(&mut self, name: &'static str, run: impl Future<Output = Result<(), E>> + Send + 'static) {
+        self.components.spawn(async move { (name, run.await.map_err(|error| error.to_string())) });
+    }
+
+    fn status(&self, name: &'static str) -> ComponentStatus {
+        self.control_plane.board.component(name)
+    }
+
+    fn network(&mut self) {
+        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        let state = plan.layout.root().join("network");
+        let mut config = kedge_network::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
+        config.cluster_cidrs = vec![plan.pod_network];
+        config.service_cidrs = vec![plan.service_network];
+        config.cni_config_dir.clone_from(&self.prepared.cni_config_dir);
+        config.ipam_dir = plan.layout.cni_state();
+        let deps = kedge_network::Deps::new(informers, &plan.node_name, self.status("kedge-network"));
+        self.spawn("kedge-network", kedge_network::run(config, deps, self.shutdown.clone()));
+    }
+
+    fn mesh(&mut self) {
+        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        // Routes of IPv6 are not exchanged yet.
+        let IpAddr::V4(node_ip) = plan.node_ip else { return };
+        let config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
+        let deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));
+        self.spawn("kedge-bgp", kedge_network::run_mesh(config, deps, self.shutdown.clone()));
+    }
+
+    fn policy(&mut self) {
+        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
+        let deps = kedge_policy::Deps::new(informers, self.status("kedge-policy"));
+        self.spawn("kedge-policy", kedge_policy::run(config, deps, self.shutdown.clone()));
+    }
+
+    fn proxy(&mut self) {
+        let (plan, control_plane) = (self.plan, self.control_plane);
+        let state = plan.layout.root().join("proxy");
+        let mut config = kedge_proxy::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
+        config.cluster_cidrs = vec![plan.pod_network];
+        config.service_cidrs = vec![plan.service_network];
+        let (status, clock) = (self.status("kube-proxy"), control_plane.clock.clone());
+        let deps = kedge_proxy::Deps::new(&control_plane.informers, &plan.node_name, status, clock);
+        self.spawn("kube-proxy", kedge_proxy::run(config, deps, self.shutdown.clone()));
+    }
+
+    fn kubelet(&mut self) -> Result<(), Error> {
+        let (plan, control_plane) = (self.plan, self.control_plane);
+        let mut config = self.kubelet_config();
+        if let Some(file) = &plan.kubelet {
+            let applied = file.apply(&mut config);
+            applied.map_err(|error| Error::Component { component: "kubelet", why: error.to_string() })?;
+        }
+        let authority = control_plane.pki.authority.certificate_pem();
+        let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
+        // Exec and port-forward upgrade HTTP/1.1 connections.
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]);
+        let deps = kedge_kubelet::Deps {
+            informers: Informers::new(client.clone(), self.shutdown.clone()),
+            client,
+            runtime: self.prepared.runtime.clone(),
+            status: control_plane.board.clone(),
+            clock: control_plane.clock.clone(),
+            server_tls: Some(Arc::new(tls)),
+            network_ready: None,
+        };
+        self.spawn("kubelet", kedge_kubelet::run(config, deps, self.shutdown.clone()));
+        Ok(())
+    }
+
+    fn kubelet_config(&self) -> kedge_kubelet::Config {
+        let plan = self.plan;
+        kedge_kubelet::Config {
+            node_name: plan.node_name.clone(),
+            node_ip: plan.node_ip,
+            root_dir: plan.layout.kubelet(),
+            pod_logs_dir: plan.layout.pod_logs(),
+            container_logs_dir: Some(plan.layout.container_logs()),
+            static_pod_path: Some(plan.layout.manifests()),
+            cluster_dns: vec![plan.dns_service_ip],
+            cluster_domain: plan.options.service_dns_domain.clone(),
+            port: KUBELET_PORT,
+            cgroup_driver: self.prepared.cgroup_driver,
+            sandbox_image: Some(self.prepared.images.sandbox.clone()),
+            // DIVERGES: upstream takes a disk that is 85 % full for pressure, and removes images that nobody could pull
+            // again where no registry can be reached.
+            eviction: kedge_kubelet::Eviction::on_a_shared_disk(),
+            image_gc: kedge_kubelet::ImageGc { high_threshold_percent: 100, ..Default::default() },
+            // DIVERGES: off upstream unless configured.
+            enable_system_log_query: true,
+            ..kedge_kubelet::Config::default()
+        }
+    }
+
+    fn dns(&mut self) {
+        let plan = self.plan;
+        let (clusters, services) = (vec![plan.pod_network], vec![plan.service_network]);
+        let mut config = kedge_dns::Config::new(&plan.node_name, plan.node_ip, plan.dns_service_ip, clusters, services);
+        config.domain.clone_from(&plan.options.service_dns_domain);
+        let deps = kedge_dns::Deps::new(&self.control_plane.informers, self.status("kedge-dns"));
+        self.spawn("kedge-dns", kedge_dns::run(config, deps, self.shutdown.clone()));
+    }
+
+    fn local_path(&mut self) {
+        let (plan, control_plane) = (self.plan, self.control_plane);
+        let config = kedge_local_path::Config { node_name: plan.node_name.clone(), root: plan.layout.local_path() };
+        let account = "system:serviceaccount:kube-system:persistent-volume-binder";
+        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
+        let deps = kedge_local_path::Deps {
+            client: control_plane.client(account, &groups),
+            class_client: control_plane.informers.client().clone(),
+            informers: control_plane.informers.clone(),
+            status: self.status("kedge-local-path"),
+        };
+        self.spawn("kedge-local-path", kedge_local_path::run(config, deps, self.shutdown.clone()));
+    }
+}
