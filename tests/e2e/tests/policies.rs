@@ -22,7 +22,7 @@ fn policy(spec: &str) -> String {
 /// Whether a pod gets an answer of the demo through its Service.
 fn expect_answer(kubectl: &Kubectl, pod: &str, wanted: bool) {
     eventually(&format!("{pod} gets an answer: {wanted}"), PATIENCE, || {
-        let command = ["exec", pod, "--", "busybox", "wget", "-q", "-T", "1", "-O", "-", "http://kedge-demo/hostname"];
+        let command = ["exec", pod, "--", "curl", "-sS", "--max-time", "2", "http://kedge-demo/hostname"];
         let answer = kubectl.try_run(&command);
         if answer.ok == wanted { Ok(()) } else { Err(answer.all()) }
     });
