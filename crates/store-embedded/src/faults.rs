@@ -2,7 +2,6 @@
 
 mod disk;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,10 +55,9 @@ struct Told {
     highest: Revision,
 }
 
-/// Writes counting values to one key until the disk fails. Every third commit is relaxed and goes to a lease.
-async fn write_until_failure(store: Arc<EmbeddedStore>, client: usize) -> Told {
-    let key = format!("/registry/pods/{client}");
-    let mut told = Told { key: key.clone(), acknowledged: 0, attempted: 0, highest: Revision(0) };
+/// Writes counting values to one key until the disk fails, on from what it was told in an earlier life. Every third commit
+/// is relaxed and goes to a lease.
+async fn write_until_failure(store: Arc<EmbeddedStore>, client: usize, mut told: Told) -> Told {
     loop {
         let lease = writing(&format!("/registry/leases/{client}"), "x", Durability::Relaxed);
         if told.attempted.is_multiple_of(3)
@@ -68,7 +66,7 @@ async fn write_until_failure(store: Arc<EmbeddedStore>, client: usize) -> Told {
             told.highest = told.highest.max(committed.revision);
         }
         told.attempted += 1;
-        match put(&store, &key, &told.attempted.to_string()).await {
+        match put(&store, &told.key, &told.attempted.to_string()).await {
             Ok(committed) => {
                 told.acknowledged = told.attempted;
                 told.highest = told.highest.max(committed.revision);
@@ -81,24 +79,27 @@ async fn write_until_failure(store: Arc<EmbeddedStore>, client: usize) -> Told {
 
 async fn check_power_cut(seed: u64) {
     let disk = Disk::new(seed);
-    let mut expected: BTreeMap<String, Told> = BTreeMap::new();
+    let client =
+        |client| Told { key: format!("/registry/pods/{client}"), acknowledged: 0, attempted: 0, highest: Revision(0) };
+    let mut expected: Vec<Told> = (0..4).map(client).collect();
     let mut highest = Revision(0);
     // Three lives of the same data, each ended by a cut.
     for life in 0..3 {
         let store = Arc::new(start(&disk));
         assert!(store.revision() >= highest, "seed {seed}: the revision went back in life {life}");
-        for told in expected.values() {
+        for told in &expected {
             let found = value(&store, &told.key).await.map_or(0, |value| value.parse::<u64>().unwrap());
             let fine = (told.acknowledged..=told.attempted).contains(&found);
             assert!(fine, "seed {seed}: {} is {found}, {} was acknowledged", told.key, told.acknowledged);
         }
         disk.fail_after(40 + (seed % 97) as usize);
+        let told = std::mem::take(&mut expected).into_iter().enumerate();
         let clients: Vec<_> =
-            (0..4).map(|client| tokio::spawn(write_until_failure(Arc::clone(&store), client))).collect();
+            told.map(|(client, told)| tokio::spawn(write_until_failure(Arc::clone(&store), client, told))).collect();
         for client in clients {
             let told = client.await.unwrap();
             highest = highest.max(told.highest);
-            expected.insert(told.key.clone(), told);
+            expected.push(told);
         }
         highest = highest.max(store.revision());
         drop(store);
