@@ -39,7 +39,7 @@ pub(crate) struct Room {
 
 /// Refuses a pod that does not fit beside the `others`.
 pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, String)]) -> Result<(), Stop> {
-    let stop = |reason: &str, message: String| Err(Stop { reason: reason.to_owned(), message });
+    let stop = |reason: &str, message: String| Err(Stop { reason: reason.to_owned(), message, rejected: true });
     if others.len() + 1 > room.max_pods {
         let text = format!(
             "Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {}",

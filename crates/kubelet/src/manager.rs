@@ -253,7 +253,7 @@ impl Manager {
         self.agent.allocations.recall(&uid);
         let refused = self.refuse(&pod).map(|stop| {
             self.agent.events.pod(&pod, EventType::Warning, &stop.reason, stop.message.clone());
-            Stop { reason: stop.reason, message: format!("Pod was rejected: {}", stop.message) }
+            Stop { message: format!("Pod was rejected: {}", stop.message), ..stop }
         });
         if refused.is_none() && !self.agent.allocations.knows(&uid) {
             self.agent.allocations.grant(&pod);
@@ -288,10 +288,12 @@ impl Manager {
         admit(pod, &others, &room, &labels).err()
     }
 
-    /// The pods that are not over, with what they were granted.
+    /// The pods that are not over, with what they were granted. What was deleted by force counts for nothing, although its
+    /// containers may still end: the scheduler has given its place away.
     fn active_pods(&self) -> Vec<Arc<Pod>> {
         self.workers
             .iter()
+            .filter(|(_, worker)| !worker.desired.borrow().removed)
             .filter(|(uid, _)| {
                 !self.agent.statuses.get(uid).is_some_and(|status| spec::is_terminal_phase(status.phase.as_deref()))
             })

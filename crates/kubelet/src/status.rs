@@ -35,6 +35,8 @@ pub(crate) struct StartFailure {
 pub(crate) struct Stop {
     pub(crate) reason: String,
     pub(crate) message: String,
+    /// The node never took the pod.
+    pub(crate) rejected: bool,
 }
 
 /// Everything that a status is computed from.
@@ -60,6 +62,12 @@ pub(crate) struct StatusInput<'a> {
 /// The status.
 pub(crate) fn generate(input: &StatusInput<'_>) -> PodStatus {
     let pod = input.pod;
+    if let Some(stop) = input.stop.filter(|stop| stop.rejected && input.runtime.containers.is_empty()) {
+        return rejected(input, stop);
+    }
+    if was_rejected(input) {
+        return PodStatus { observed_generation: pod.metadata.generation, ..input.previous.clone() };
+    }
     let lists = containers::statuses(input);
     let initialized = phase::has_initialized(pod, &lists);
     let mut phase = phase::phase(pod, &lists, input.terminal, initialized);
@@ -98,6 +106,27 @@ pub(crate) fn generate(input: &StatusInput<'_>) -> PodStatus {
     };
     status.conditions = Some(conditions::conditions(input, &status, initialized));
     status
+}
+
+/// Nothing is said about containers that nobody ever meant to start.
+fn rejected(input: &StatusInput<'_>, stop: &Stop) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        reason: Some(stop.reason.clone()),
+        message: Some(stop.message.clone()),
+        qos_class: Some(qos_class(input.pod).as_str().to_owned()),
+        start_time: input.previous.start_time.clone().or_else(|| Some(time(input.now))),
+        observed_generation: input.pod.metadata.generation,
+        conditions: input.previous.conditions.clone(),
+        ..PodStatus::default()
+    }
+}
+
+/// As known after a restart.
+fn was_rejected(input: &StatusInput<'_>) -> bool {
+    let previous = input.previous;
+    let untold = previous.container_statuses.is_none() && previous.init_container_statuses.is_none();
+    previous.phase.as_deref() == Some("Failed") && untold && input.runtime.containers.is_empty()
 }
 
 fn ended_phase(input: &StatusInput<'_>) -> Option<&'static str> {

@@ -51,7 +51,7 @@ mod tests {
     fn the_condition_is_added_once_and_only_where_the_pod_is_not_to_blame() {
         let mut termination = Termination {
             uid: "u".to_owned(),
-            stop: Stop { reason: "Evicted".to_owned(), message: "m".to_owned() },
+            stop: Stop { reason: "Evicted".to_owned(), message: "m".to_owned(), rejected: false },
             grace: Duration::ZERO,
             disruption: None,
             decided_at: Timestamp::from_second(5).unwrap(),

@@ -233,7 +233,8 @@ impl Worker {
             Some(rest) if rest.is_zero() => {
                 let message = "Pod was active on the node longer than the specified deadline";
                 self.agent.events.pod(&self.pod, EventType::Normal, "DeadlineExceeded", message);
-                self.stop = Some(Stop { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+                let (reason, message) = ("DeadlineExceeded".to_owned(), message.to_owned());
+                self.stop = Some(Stop { reason, message, rejected: false });
                 return Duration::ZERO;
             }
             Some(rest) => next = next.min(rest),

@@ -174,7 +174,7 @@ impl Evictor {
         let termination = Termination {
             uid: spec::uid(pod).to_owned(),
             disruption: disruption.then(|| message.clone()),
-            stop: Stop { reason: REASON.to_owned(), message },
+            stop: Stop { reason: REASON.to_owned(), message, rejected: false },
             grace,
             decided_at: self.agent.now(),
         };

@@ -52,7 +52,7 @@ fn refuse(pod: &Pod, pressures: &[Pressure]) -> Option<Stop> {
     if pressures == [Pressure::Memory] && (qos_class(pod) != QosClass::BestEffort || tolerates_memory_pressure(pod)) {
         return None;
     }
-    Some(Stop { reason: REASON.to_owned(), message: had_condition(pressures) })
+    Some(Stop { reason: REASON.to_owned(), message: had_condition(pressures), rejected: true })
 }
 
 fn tolerates_memory_pressure(pod: &Pod) -> bool {

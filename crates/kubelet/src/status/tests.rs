@@ -170,11 +170,26 @@ fn probes_decide_readiness_and_start() {
 }
 
 #[test]
+fn of_a_rejected_pod_only_the_reason_is_told() {
+    let pod = pod("Always", &[], &["a"]);
+    let scheduled =
+        serde_json::json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "True" }] });
+    let previous: PodStatus = serde_json::from_value(scheduled).unwrap();
+    let (runtime, failures) = (PodRuntime::default(), HashMap::new());
+    let stop = Stop { reason: "OutOfcpu".to_owned(), message: "Pod was rejected: no".to_owned(), rejected: true };
+    let status = generate(&StatusInput { stop: Some(&stop), ..input(&pod, &runtime, &previous, &failures, &[]) });
+    assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("OutOfcpu")));
+    assert_eq!(status.container_statuses, None);
+    assert_eq!(status.conditions, previous.conditions);
+    assert_eq!(generate(&input(&pod, &runtime, &status, &failures, &[])), status, "also after a restart");
+}
+
+#[test]
 fn a_stopped_pod_fails_with_the_reason_and_stays_so() {
     let pod = pod("Always", &[], &["a"]);
     let runtime = runtime(vec![sandbox(0, false)], vec![container("a", Exited, 0)]);
     let failures = HashMap::new();
-    let stop = Stop { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned() };
+    let stop = Stop { reason: "DeadlineExceeded".to_owned(), message: "too long".to_owned(), rejected: false };
     let previous = PodStatus::default();
     let stopped = StatusInput { stop: Some(&stop), terminal: true, ..input(&pod, &runtime, &previous, &failures, &[]) };
     let status = generate(&stopped);

@@ -27,7 +27,7 @@ pub(super) async fn one_by_one(target: &Target, image: &str, count: usize) -> Re
         let name = format!("one-{index}");
         let began = Instant::now();
         connection.send(&create(&name, image)).await?;
-        watch.until(|pod| pod.runs && pod.name == name).await?;
+        watch.until(|pod| pod.runs && pod.name == name).await.with_context(|| format!("{name} does not run"))?;
         took.push(u32::try_from(began.elapsed().as_micros())?);
     }
     clear(&mut connection, &mut watch, count).await?;
@@ -44,26 +44,28 @@ pub(super) async fn all_at_once(target: &Target, image: &str, count: usize) -> R
         connection.send(&create(&format!("many-{index}"), image)).await?;
     }
     let mut running = HashSet::new();
-    watch
+    let waited = watch
         .until(|pod| {
             if pod.runs {
                 running.insert(pod.name.clone());
             }
             running.len() == count
         })
-        .await?;
+        .await;
+    waited.with_context(|| format!("of {count} pods {} run", running.len()))?;
     Ok(began.elapsed())
 }
 
 async fn clear(connection: &mut Connection, watch: &mut PodWatch, count: usize) -> Result<()> {
     connection.send(&Call::delete(format!("{PODS}?labelSelector=bench%3Dpod&gracePeriodSeconds=0"))).await?;
     let mut gone = 0;
-    watch
+    let waited = watch
         .until(|pod| {
             gone += usize::from(pod.gone);
             gone == count
         })
-        .await
+        .await;
+    waited.with_context(|| format!("of {count} pods {gone} are gone"))
 }
 
 fn create(name: &str, image: &str) -> Call {
