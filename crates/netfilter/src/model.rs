@@ -3,6 +3,7 @@
 //! Invariant: a container (set or map) keeps its definition for as long as the table lives; only elements, chains and
 //! the sets of fragments come and go.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -105,7 +106,7 @@ pub struct Skeleton {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ElementKey {
     /// The set or map.
-    pub container: String,
+    pub container: Cow<'static, str>,
     /// The key, such as `10.96.0.1 . tcp . 443`.
     pub key: String,
 }
@@ -133,14 +134,14 @@ pub struct Fragment {
 
 impl Fragment {
     /// Adds an element to a map.
-    pub fn map(&mut self, container: &str, key: String, value: String, comment: Option<&str>) {
+    pub fn map(&mut self, container: impl Into<Cow<'static, str>>, key: String, value: String, comment: Option<&str>) {
         let element = Element { value: Some(value), comment: comment.map(str::to_owned) };
-        self.elements.insert(ElementKey { container: container.to_owned(), key }, element);
+        self.elements.insert(ElementKey { container: container.into(), key }, element);
     }
 
     /// Adds an element to a set.
-    pub fn member(&mut self, container: &str, key: String) {
-        self.elements.insert(ElementKey { container: container.to_owned(), key }, Element::default());
+    pub fn member(&mut self, container: impl Into<Cow<'static, str>>, key: String) {
+        self.elements.insert(ElementKey { container: container.into(), key }, Element::default());
     }
 
     /// Whether it adds nothing.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use crate::model::{Element, ElementKey, Fragment, SetSpec, Skeleton};
 use crate::script::Script;
@@ -14,12 +15,20 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub struct TableState {
     skeleton: Skeleton,
-    owned: HashMap<String, Owned>,
+    owned: HashMap<Arc<str>, Owned>,
     chains: BTreeMap<String, Vec<String>>,
     sets: BTreeMap<String, SetSpec>,
-    claims: BTreeMap<ElementKey, BTreeMap<String, Element>>,
+    elements: BTreeMap<Arc<ElementKey>, Claims>,
+    contested: BTreeSet<Arc<ElementKey>>,
     kernel: Kernel,
     dirty: Dirty,
+}
+
+/// Who wants an element, the one that has it first, and what the kernel holds of it.
+#[derive(Debug, Default)]
+struct Claims {
+    by_owner: Vec<(Arc<str>, Element)>,
+    held: Option<u64>,
 }
 
 /// The names an owner brought.
@@ -27,7 +36,7 @@ pub struct TableState {
 struct Owned {
     chains: Vec<String>,
     sets: Vec<String>,
-    elements: Vec<ElementKey>,
+    elements: Vec<Arc<ElementKey>>,
 }
 
 /// What the kernel holds of the fragments.
@@ -35,7 +44,6 @@ struct Owned {
 struct Kernel {
     chains: BTreeMap<String, ChainMark>,
     sets: BTreeMap<String, SetSpec>,
-    elements: BTreeMap<ElementKey, u64>,
     /// Chains that are emptied but still there.
     stale: BTreeSet<String>,
 }
@@ -50,7 +58,7 @@ struct ChainMark {
 struct Dirty {
     chains: BTreeSet<String>,
     sets: BTreeSet<String>,
-    elements: BTreeSet<ElementKey>,
+    elements: BTreeSet<Arc<ElementKey>>,
 }
 
 impl TableState {
@@ -61,7 +69,8 @@ impl TableState {
             owned: HashMap::new(),
             chains: BTreeMap::new(),
             sets: BTreeMap::new(),
-            claims: BTreeMap::new(),
+            elements: BTreeMap::new(),
+            contested: BTreeSet::new(),
             kernel: Kernel::default(),
             dirty: Dirty::default(),
         }
@@ -74,7 +83,7 @@ impl TableState {
 
     /// The owners that have a fragment, in no order.
     pub fn owners(&self) -> impl Iterator<Item = &str> {
-        self.owned.keys().map(String::as_str)
+        self.owned.keys().map(AsRef::as_ref)
     }
 
     /// Gives an owner a fragment instead of the one it had; an empty one removes the owner.
@@ -88,7 +97,7 @@ impl TableState {
             self.sets.remove(name);
             self.dirty.sets.insert(name.clone());
         }
-        for key in old.elements.iter().filter(|key| !fragment.elements.contains_key(*key)) {
+        for key in old.elements.iter().filter(|key| !fragment.elements.contains_key(key.as_ref())) {
             self.unclaim(key, owner);
         }
         if !fragment.is_empty() {
@@ -97,14 +106,11 @@ impl TableState {
     }
 
     fn take_in(&mut self, owner: &str, fragment: Fragment) {
-        self.owned.insert(
-            owner.to_owned(),
-            Owned {
-                chains: fragment.chains.keys().cloned().collect(),
-                sets: fragment.sets.keys().cloned().collect(),
-                elements: fragment.elements.keys().cloned().collect(),
-            },
-        );
+        let mut owned = Owned {
+            chains: fragment.chains.keys().cloned().collect(),
+            sets: fragment.sets.keys().cloned().collect(),
+            elements: Vec::with_capacity(fragment.elements.len()),
+        };
         for (name, rules) in fragment.chains {
             if self.chains.get(&name) != Some(&rules) {
                 self.dirty.chains.insert(name.clone());
@@ -117,33 +123,44 @@ impl TableState {
                 self.sets.insert(name, spec);
             }
         }
+        let owner: Arc<str> = owner.into();
         for (key, element) in fragment.elements {
-            let claims = self.claims.entry(key.clone()).or_default();
-            if claims.get(owner) != Some(&element) {
-                claims.insert(owner.to_owned(), element);
-                self.dirty.elements.insert(key);
-            }
+            owned.elements.push(self.claim(&owner, key, element));
         }
+        self.owned.insert(owner, owned);
     }
 
-    fn unclaim(&mut self, key: &ElementKey, owner: &str) {
-        if let Some(claims) = self.claims.get_mut(key) {
-            claims.remove(owner);
-            if claims.is_empty() {
-                self.claims.remove(key);
+    fn claim(&mut self, owner: &Arc<str>, key: ElementKey, element: Element) -> Arc<ElementKey> {
+        let key = self.elements.get_key_value(&key).map_or_else(|| Arc::new(key), |(known, _)| known.clone());
+        let by_owner = &mut self.elements.entry(key.clone()).or_default().by_owner;
+        match by_owner.binary_search_by(|(claimant, _)| claimant.cmp(owner)) {
+            Ok(at) if by_owner[at].1 == element => return key,
+            Ok(at) => by_owner[at].1 = element,
+            Err(at) => by_owner.insert(at, (owner.clone(), element)),
+        }
+        if by_owner.len() > 1 {
+            self.contested.insert(key.clone());
+        }
+        self.dirty.elements.insert(key.clone());
+        key
+    }
+
+    fn unclaim(&mut self, key: &Arc<ElementKey>, owner: &str) {
+        if let Some(claims) = self.elements.get_mut(key) {
+            claims.by_owner.retain(|(claimant, _)| **claimant != *owner);
+            if claims.by_owner.len() < 2 {
+                self.contested.remove(key);
             }
         }
         self.dirty.elements.insert(key.clone());
     }
 
     /// Keys that more than one owner claims, with the owners, the one that has it first.
-    pub fn conflicts(&self) -> Vec<(&ElementKey, Vec<&str>)> {
-        let contested = self.claims.iter().filter(|(_, claims)| claims.len() > 1);
-        contested.map(|(key, claims)| (key, claims.keys().map(String::as_str).collect())).collect()
-    }
-
-    fn element(&self, key: &ElementKey) -> Option<&Element> {
-        self.claims.get(key).and_then(|claims| claims.values().next())
+    pub fn conflicts(&self) -> impl Iterator<Item = (&ElementKey, Vec<&str>)> {
+        self.contested.iter().filter_map(|key| {
+            let claims = self.elements.get(key)?;
+            Some((key.as_ref(), claims.by_owner.iter().map(|(owner, _)| owner.as_ref()).collect()))
+        })
     }
 
     /// Whether anything is to be done.
@@ -192,11 +209,12 @@ impl TableState {
         script.finish()
     }
 
-    fn write_elements(&self, script: &mut Script, dirty: &BTreeSet<ElementKey>) {
+    fn write_elements(&self, script: &mut Script, dirty: &BTreeSet<Arc<ElementKey>>) {
         let mut gone: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let mut new: BTreeMap<&str, Vec<(&str, &Element)>> = BTreeMap::new();
         for key in dirty {
-            let (held, desired) = (self.kernel.elements.get(key).copied(), self.element(key));
+            let Some(claims) = self.elements.get(key) else { continue };
+            let (held, desired) = (claims.held, claims.first());
             if held == desired.map(hash) {
                 continue;
             }
@@ -238,10 +256,11 @@ impl TableState {
             };
         }
         for key in elements {
-            match self.element(&key).map(hash) {
-                Some(hash) => self.kernel.elements.insert(key, hash),
-                None => self.kernel.elements.remove(&key),
-            };
+            let Some(claims) = self.elements.get_mut(&key) else { continue };
+            claims.held = claims.first().map(hash);
+            if claims.held.is_none() {
+                self.elements.remove(&key);
+            }
         }
     }
 
@@ -264,8 +283,8 @@ impl TableState {
             rules.iter().for_each(|rule| script.add_rule(name, rule));
         }
         for name in containers.keys() {
-            let elements = self.claims.range(first_of(name)..).take_while(|(key, _)| key.container == *name);
-            let elements = elements.filter_map(|(key, claims)| Some((key.key.as_str(), claims.values().next()?)));
+            let elements = self.elements.range(first_of(name)..).take_while(|(key, _)| key.container == *name);
+            let elements = elements.filter_map(|(key, claims)| Some((key.key.as_str(), claims.first()?)));
             script.add_elements(name, elements);
         }
         for name in
@@ -289,11 +308,14 @@ impl TableState {
     /// is what was adopted, empty for a replacement.
     pub fn confirm_adoption(&mut self, existing: &Snapshot) {
         self.dirty = Dirty::default();
+        self.elements.retain(|_, claims| {
+            claims.held = claims.first().map(hash);
+            claims.held.is_some()
+        });
         let known = |name: &String| self.chains.contains_key(name) || self.skeleton.chains.contains_key(name);
         self.kernel = Kernel {
             chains: self.chains.iter().map(|(name, rules)| (name.clone(), mark(rules))).collect(),
             sets: self.sets.clone(),
-            elements: self.claims.keys().filter_map(|key| Some((key.clone(), hash(self.element(key)?)))).collect(),
             stale: existing.rules_by_chain.keys().filter(|name| !known(name)).cloned().collect(),
         };
     }
@@ -335,14 +357,20 @@ impl TableState {
     }
 }
 
+impl Claims {
+    fn first(&self) -> Option<&Element> {
+        self.by_owner.first().map(|(_, element)| element)
+    }
+}
+
 impl Kernel {
     fn has_chain(&self, name: &str) -> bool {
         self.chains.contains_key(name) || self.stale.contains(name)
     }
 }
 
-fn first_of(container: &str) -> ElementKey {
-    ElementKey { container: container.to_owned(), key: String::new() }
+fn first_of(container: &str) -> Arc<ElementKey> {
+    Arc::new(ElementKey { container: container.to_owned().into(), key: String::new() })
 }
 
 fn mark(rules: &Vec<String>) -> ChainMark {
@@ -425,13 +453,13 @@ mod tests {
             "add chain ip t ca\nadd rule ip t ca drop\n\
              delete element ip t ips { 1.1.1.1 }\nadd element ip t ips { 1.1.1.1 : goto ca }\n",
         );
-        assert_eq!(table.conflicts()[0].1, ["a", "b"]);
+        assert_eq!(table.conflicts().next().unwrap().1, ["a", "b"]);
         table.put("a", Fragment::default());
         step(
             &mut table,
             "delete element ip t ips { 1.1.1.1 }\nadd element ip t ips { 1.1.1.1 : goto cb }\nflush chain ip t ca\n",
         );
-        assert!(table.conflicts().is_empty());
+        assert_eq!(table.conflicts().count(), 0);
     }
 
     #[test]

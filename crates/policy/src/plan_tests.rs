@@ -127,7 +127,7 @@ fn pods_ask_every_policy_and_drop_the_rest() {
     let jumps: Vec<usize> = fragment.chains.values().map(Vec::len).collect();
     assert_eq!(jumps, [2, 3], "egress asks a, ingress asks a and b: {fragment:?}");
     assert!(fragment.chains.values().all(|lines| lines.last().unwrap().contains("drop")));
-    let containers: Vec<&str> = fragment.elements.keys().map(|key| key.container.as_str()).collect();
+    let containers: Vec<&str> = fragment.elements.keys().map(|key| &*key.container).collect();
     assert_eq!(containers, [EGRESS_PODS, INGRESS_PODS]);
     assert!(plan_pod(&world, &web, true).is_empty(), "it has no IPv6 address");
     assert!(plan_pod(&world, &world.pods["ops"]["probe"], false).is_empty(), "nobody isolates it");

@@ -3,6 +3,7 @@
 //! Packets never pass through this process: rules go on working when it, or the API server, is gone. Deciding is pure
 //! ([`plan_skeleton`], [`plan_service`]); [`run`] follows the API and applies differences.
 
+mod balance;
 mod config;
 mod endpoints;
 mod health;

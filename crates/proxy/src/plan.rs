@@ -11,6 +11,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kedge_netfilter::{Fragment, Protocol, SetSpec};
 
+use crate::balance::{
+    CLUSTER_IP_SERVICES, EXTERNAL_SERVICES, node_port_keys, shared_endpoints, target, write_address, write_hairpins,
+};
 use crate::config::{Config, NodePortAddresses};
 use crate::endpoints::{Endpoint, Reachable, categorize, collect_endpoints};
 use crate::names::{affinity_set, cluster_chain, endpoint_chain, external_chain, firewall_chain, local_chain};
@@ -34,6 +37,27 @@ pub struct NodeView {
     pub cluster_cidrs: Vec<IpNet>,
     /// Whether all traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
+    /// The addresses at which node ports answer; `None` where there may be more of them than are known.
+    pub node_port_ips: Option<Vec<IpAddr>>,
+}
+
+impl NodeView {
+    /// The node as configured, its zone not known yet.
+    pub fn new(config: &Config) -> Self {
+        let localhost = config.localhost_node_ports.then(|| IpAddr::from([127, 0, 0, 1]));
+        let node_port_ips = match config.node_port_addresses {
+            NodePortAddresses::Primary => Some(config.node_ips.iter().copied().chain(localhost).collect()),
+            NodePortAddresses::All | NodePortAddresses::Ranges(_) => None,
+        };
+        Self {
+            name: config.node_name.clone(),
+            zone: None,
+            ips: config.node_ips.clone(),
+            cluster_cidrs: config.cluster_cidrs.clone(),
+            masquerade_all: config.masquerade_all,
+            node_port_ips,
+        }
+    }
 }
 
 /// The health check of a load balancer for one Service.
@@ -112,13 +136,38 @@ struct PortPlan<'a> {
 impl PortPlan<'_> {
     fn write(&mut self) {
         self.fragment.member(CLUSTER_IPS, self.port.cluster_ip.to_string());
-        self.write_cluster_ip();
         self.write_firewall();
+        if self.goes_shared_way() {
+            return;
+        }
+        self.write_cluster_ip();
         self.write_external();
         self.write_policy_chains();
         for endpoint in &self.reachable.all {
             self.write_endpoint(endpoint);
         }
+    }
+
+    /// Writes elements instead of chains where that will do; says whether it did.
+    fn goes_shared_way(&mut self) -> bool {
+        let Some(endpoints) = shared_endpoints(self.port, self.reachable) else { return false };
+        let node_ports = match (self.port.node_port, &self.node.node_port_ips) {
+            (None, _) => Vec::new(),
+            (Some(_), None) => return false,
+            (Some(port), Some(ips)) => {
+                let ipv6 = self.port.cluster_ip.is_ipv6();
+                let ips: Vec<IpAddr> = ips.iter().copied().filter(|ip| ip.is_ipv6() == ipv6).collect();
+                node_port_keys(&ips, self.port.protocol.as_str(), port)
+            }
+        };
+        write_hairpins(self.fragment, endpoints);
+        write_address(self.fragment, &self.address_key(self.port.cluster_ip), CLUSTER_IP_SERVICES, endpoints);
+        let addresses = self.port.external_ips.iter().chain(&self.port.load_balancer_ips);
+        let external = addresses.map(|address| self.address_key(*address)).chain(node_ports);
+        for key in external.collect::<Vec<_>>() {
+            write_address(self.fragment, &key, EXTERNAL_SERVICES, endpoints);
+        }
+        true
     }
 
     fn has_internal_endpoints(&self) -> bool {
@@ -277,21 +326,12 @@ impl PortPlan<'_> {
             let spec = SetSpec { flags: Some("dynamic,timeout".to_owned()), ..SetSpec::set(self.address_type()) };
             self.fragment.sets.insert(set, spec);
         }
-        let target = std::net::SocketAddr::new(address, endpoint.port);
-        self.rule(&chain, format!("meta l4proto {protocol} dnat to {target}"));
+        self.rule(&chain, format!("meta l4proto {protocol} dnat to {}", target(endpoint)));
     }
 
     /// Matches what comes from pods, or what does not; `None` where it is not known where pods are.
     fn match_pods(&self, operator: &str) -> Option<String> {
-        let ipv6 = self.port.cluster_ip.is_ipv6();
-        let ranges = self.node.cluster_cidrs.iter().filter(|range| range.addr().is_ipv6() == ipv6);
-        let ranges: Vec<String> = ranges.map(show_net).collect();
-        let ranges = match ranges.as_slice() {
-            [] => return None,
-            [one] => one.clone(),
-            many => format!("{{ {} }}", many.join(", ")),
-        };
-        Some(format!("{} saddr {operator}{ranges} ", self.ip()))
+        match_sources(&self.node.cluster_cidrs, self.port.cluster_ip.is_ipv6(), operator)
     }
 
     fn ip(&self) -> &'static str {
@@ -301,6 +341,17 @@ impl PortPlan<'_> {
     fn address_type(&self) -> &'static str {
         if self.port.cluster_ip.is_ipv6() { "ipv6_addr" } else { "ipv4_addr" }
     }
+}
+
+/// Matches packets from ranges of a family, or with the operator `!= ` from elsewhere; `None` where there are no ranges.
+pub(crate) fn match_sources(ranges: &[IpNet], ipv6: bool, operator: &str) -> Option<String> {
+    let ranges: Vec<String> = ranges.iter().filter(|range| range.addr().is_ipv6() == ipv6).map(show_net).collect();
+    let ranges = match ranges.as_slice() {
+        [] => return None,
+        [one] => one.clone(),
+        many => format!("{{ {} }}", many.join(", ")),
+    };
+    Some(format!("{} saddr {operator}{ranges} ", if ipv6 { "ip6" } else { "ip" }))
 }
 
 /// A range as nft lists it: a single address has no prefix length.

@@ -6,6 +6,7 @@ fn node() -> NodeView {
     NodeView {
         name: "me".to_owned(),
         ips: vec!["192.0.2.2".parse().unwrap()],
+        node_port_ips: Some(vec!["192.0.2.2".parse().unwrap(), "127.0.0.1".parse().unwrap()]),
         cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         ..NodeView::default()
     }
@@ -43,17 +44,13 @@ fn a_cluster_ip_with_two_endpoints() {
         serde_json::json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}),
         serde_json::json!([{"addresses": ["10.244.0.2"]}, {"addresses": ["10.244.0.3"]}]),
         "
+        balanced-cluster-ips { 10.96.0.1 . tcp . 80 }
         cluster-ips { 10.96.0.1 }
-        service-ips { 10.96.0.1 . tcp . 80 : goto service-ns/web/tcp/ }
-        endpoint-ns/web/tcp/__10.244.0.3/8080
-          ip saddr 10.244.0.3 jump mark-for-masquerade
-          meta l4proto tcp dnat to 10.244.0.3:8080
-        endpoint-ns/web/tcp/__10.244.0.2/8080
-          ip saddr 10.244.0.2 jump mark-for-masquerade
-          meta l4proto tcp dnat to 10.244.0.2:8080
-        service-ns/web/tcp/
-          ip daddr 10.96.0.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
-          numgen random mod 2 vmap { 0 : goto endpoint-ns/web/tcp/__10.244.0.2/8080, 1 : goto endpoint-ns/web/tcp/__10.244.0.3/8080 }
+        endpoint-0 { 10.96.0.1 . tcp . 80 : 10.244.0.2 . 8080 }
+        endpoint-1 { 10.96.0.1 . tcp . 80 : 10.244.0.3 . 8080 }
+        hairpin-endpoints { 10.244.0.2 . 10.244.0.2 }
+        hairpin-endpoints { 10.244.0.3 . 10.244.0.3 }
+        with-2-endpoints { 10.96.0.1 . tcp . 80 }
         ",
     );
 }
@@ -83,23 +80,26 @@ fn external_addresses_are_masqueraded() {
             "loadBalancerSourceRanges": ["192.0.2.0/24"], "ports": [{"port": 80, "nodePort": 30080}]}),
         serde_json::json!([{"addresses": ["10.244.0.2"]}]),
         "
+        balanced-cluster-ips { 10.96.0.1 . tcp . 80 }
+        balanced-external-ips { 127.0.0.1 . tcp . 30080 }
+        balanced-external-ips { 192.0.2.2 . tcp . 30080 }
+        balanced-external-ips { 5.5.5.5 . tcp . 80 }
+        balanced-external-ips { 9.9.9.9 . tcp . 80 }
         cluster-ips { 10.96.0.1 }
+        endpoint-0 { 10.96.0.1 . tcp . 80 : 10.244.0.2 . 8080 }
+        endpoint-0 { 127.0.0.1 . tcp . 30080 : 10.244.0.2 . 8080 }
+        endpoint-0 { 192.0.2.2 . tcp . 30080 : 10.244.0.2 . 8080 }
+        endpoint-0 { 5.5.5.5 . tcp . 80 : 10.244.0.2 . 8080 }
+        endpoint-0 { 9.9.9.9 . tcp . 80 : 10.244.0.2 . 8080 }
         firewall-ips { 5.5.5.5 . tcp . 80 : goto firewall-ns/web/tcp/ }
-        service-ips { 10.96.0.1 . tcp . 80 : goto service-ns/web/tcp/ }
-        service-ips { 5.5.5.5 . tcp . 80 : goto external-ns/web/tcp/ }
-        service-ips { 9.9.9.9 . tcp . 80 : goto external-ns/web/tcp/ }
-        service-nodeports { tcp . 30080 : goto external-ns/web/tcp/ }
-        endpoint-ns/web/tcp/__10.244.0.2/8080
-          ip saddr 10.244.0.2 jump mark-for-masquerade
-          meta l4proto tcp dnat to 10.244.0.2:8080
-        external-ns/web/tcp/
-          jump mark-for-masquerade
-          goto service-ns/web/tcp/
+        hairpin-endpoints { 10.244.0.2 . 10.244.0.2 }
+        with-1-endpoints { 10.96.0.1 . tcp . 80 }
+        with-1-endpoints { 127.0.0.1 . tcp . 30080 }
+        with-1-endpoints { 192.0.2.2 . tcp . 30080 }
+        with-1-endpoints { 5.5.5.5 . tcp . 80 }
+        with-1-endpoints { 9.9.9.9 . tcp . 80 }
         firewall-ns/web/tcp/
           ip saddr != { 5.5.5.5, 192.0.2.0/24 } drop
-        service-ns/web/tcp/
-          ip daddr 10.96.0.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade
-          goto endpoint-ns/web/tcp/__10.244.0.2/8080
         ",
     );
 }
@@ -160,4 +160,22 @@ fn udp_ports_and_health_checks_are_reported() {
     assert_eq!(plan.udp.len(), 1);
     assert_eq!(plan.udp[0].endpoints.len(), 2);
     assert_eq!(plan.udp[0].addresses.len(), 2);
+}
+
+#[test]
+fn what_does_not_fit_the_shared_way_has_chains() {
+    let chains = |spec: serde_json::Value, endpoints: usize| {
+        let endpoints: Vec<serde_json::Value> =
+            (0..endpoints).map(|n| serde_json::json!({"addresses": [format!("10.244.1.{n}")]})).collect();
+        plan(spec, endpoints.into()).fragment.chains.len()
+    };
+    let cluster_ip = serde_json::json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    assert_eq!(chains(cluster_ip.clone(), 1), 0);
+    assert_eq!(chains(cluster_ip.clone(), 64), 0);
+    assert_eq!(chains(cluster_ip, 65), 66);
+    let sticky = serde_json::json!({"clusterIP": "10.96.0.1", "sessionAffinity": "ClientIP", "ports": [{"port": 80}]});
+    assert_eq!(chains(sticky, 2), 3);
+    let local = serde_json::json!({"clusterIP": "10.96.0.1", "type": "NodePort", "externalTrafficPolicy": "Local",
+        "ports": [{"port": 80, "nodePort": 30080}]});
+    assert_eq!(chains(local, 2), 4);
 }

@@ -1,13 +1,15 @@
 //! The part of the proxy's table that does not depend on Services: hooks, dispatch, masquerading, refusals.
 //!
-//! Names and order are upstream's, so that other software that knows kube-proxy's table finds its way here too.
+//! Names and order are upstream's where the same thing is there, so that other software that knows kube-proxy's table finds
+//! its way here too. What upstream does not have is in `balance.rs`.
 
 use std::collections::BTreeMap;
 
 use kedge_netfilter::{Chain, Family, Hook, SetSpec, Skeleton};
 
+use crate::balance;
 use crate::config::{Config, NodePortAddresses};
-use crate::plan::show_net;
+use crate::plan::{match_sources, show_net};
 
 /// The table's name in both families.
 pub(crate) const TABLE: &str = "kube-proxy";
@@ -29,7 +31,14 @@ pub fn plan_skeleton(config: &Config, ipv6: bool) -> Skeleton {
     let words = Words::of(ipv6);
     let mut chains = base_chains();
     chains.extend(dispatch_chains(config, &words, ipv6));
-    chains.extend(masquerade_chains());
+    chains.extend(masquerade_chains(words.ip));
+    let from_outside = match config.masquerade_all {
+        true => Some(String::new()),
+        false => match_sources(&config.cluster_cidrs, ipv6, "!= "),
+    };
+    chains.extend(balance::chains(words.ip, from_outside));
+    let mut containers = containers(&words);
+    containers.extend(balance::containers(words.address));
     if config.localhost_node_ports && !ipv6 {
         chains.insert("localnet-guard".to_owned(), localnet_guard());
     }
@@ -37,7 +46,7 @@ pub fn plan_skeleton(config: &Config, ipv6: bool) -> Skeleton {
         family: words.family,
         name: TABLE.to_owned(),
         comment: "rules for kube-proxy".to_owned(),
-        containers: containers(&words),
+        containers,
         chains,
     }
 }
@@ -135,8 +144,10 @@ fn dispatch_chains(config: &Config, words: &Words, ipv6: bool) -> BTreeMap<Strin
         let ranges = service_cidrs.join(", ");
         cluster_ips.push(format!("{ip} daddr {{ {ranges} }} drop comment \"Drop traffic to unallocated ClusterIPs\""));
     }
+    let mut services = balance::dispatch(ip);
+    services.extend([format!("{by_address} @{SERVICE_IPS}"), format!("{to_node} @{SERVICE_NODEPORTS}")]);
     BTreeMap::from([
-        chain("services", vec![format!("{by_address} @{SERVICE_IPS}"), format!("{to_node} @{SERVICE_NODEPORTS}")]),
+        chain("services", services),
         chain("service-endpoints-check", vec![format!("{by_address} @{NO_ENDPOINT_SERVICES}")]),
         chain("nodeport-endpoints-check", vec![format!("{to_node} @{NO_ENDPOINT_NODEPORTS}")]),
         chain("firewall-check", vec![format!("{by_address} @{FIREWALL_IPS}")]),
@@ -146,12 +157,13 @@ fn dispatch_chains(config: &Config, words: &Words, ipv6: bool) -> BTreeMap<Strin
     ])
 }
 
-fn masquerade_chains() -> BTreeMap<String, Chain> {
+fn masquerade_chains(ip: &str) -> BTreeMap<String, Chain> {
     BTreeMap::from([
         chain(MARK_FOR_MASQUERADE, vec![format!("meta mark set meta mark or {MASQUERADE_MARK}")]),
         chain(
             "masquerading",
             vec![
+                balance::hairpin_rule(ip),
                 format!("meta mark and {MASQUERADE_MARK} == 0 return"),
                 format!("meta mark set meta mark xor {MASQUERADE_MARK}"),
                 "masquerade fully-random".to_owned(),

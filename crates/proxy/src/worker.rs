@@ -11,14 +11,17 @@ use kedge_client::{Change, EventType, object_key, object_reference};
 use kedge_meta::ObjectKey;
 use kedge_netfilter::{Conntrack, ConntrackError, Fragment, Nft, NftError, StaleFlow, TableKeeper, Verified};
 
+use crate::balance::HAIRPINS;
 use crate::config::{Config, Deps};
 use crate::health::HealthServers;
 use crate::plan::{HealthCheck, NodeView, plan_node, plan_service};
-use crate::skeleton::plan_skeleton;
+use crate::skeleton::{CLUSTER_IPS, plan_skeleton};
 use crate::stale::{UdpPort, plan_left_over_flows, plan_stale_flows};
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// What several ports and Services may want alike.
+const SHARED: [&str; 2] = [CLUSTER_IPS, HAIRPINS];
 const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// One address family's table and what was planned for it.
@@ -54,13 +57,7 @@ impl Worker {
             keeper.put("node", plan_node(config, ipv6));
             FamilyTable { ipv6, keeper, udp_by_service: HashMap::new() }
         });
-        let node = NodeView {
-            name: config.node_name.clone(),
-            zone: None,
-            ips: config.node_ips.clone(),
-            cluster_cidrs: config.cluster_cidrs.clone(),
-            masquerade_all: config.masquerade_all,
-        };
+        let node = NodeView::new(config);
         Self {
             deps,
             node,
@@ -169,7 +166,7 @@ impl Worker {
 
     fn tell_conflicts(&mut self) {
         let conflicts = self.tables.iter().flat_map(|table| table.keeper.state().conflicts());
-        let contested = conflicts.filter(|(key, _)| key.container != crate::skeleton::CLUSTER_IPS);
+        let contested = conflicts.filter(|(key, _)| !SHARED.contains(&key.container.as_ref()));
         let conflicts: BTreeSet<String> =
             contested.map(|(key, owners)| format!("{} ({}): {}", key.key, key.container, owners.join(", "))).collect();
         for conflict in conflicts.difference(&self.conflicts) {
