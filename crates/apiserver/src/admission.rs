@@ -1,8 +1,8 @@
 //! Admission: plugins that change or refuse writes, in upstream's order.
 //!
 //! First every plugin may change the object, then every plugin may refuse it, and last those that hand out something
-//! that must be unique (addresses, ports, quota) reserve it together with the commit. Invariant: what was reserved is
-//! given back when the commit does not happen.
+//! that must be unique (addresses, ports, quota) reserve it together with the commit. Invariant: what is reserved is in the
+//! same commit as the object, so that nothing has to be given back when it does not happen.
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, UserInfo};
@@ -24,10 +24,11 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod service_allocation;
+mod service_ledger;
 mod storage;
 mod taint_nodes;
 
-pub(crate) use service_allocation::ServiceAllocation;
+pub(crate) use service_allocation::missing_records;
 
 /// What is done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,41 +64,11 @@ impl Attributes<'_> {
     }
 }
 
-/// What is committed or undone together with the write.
+/// What is committed together with the write.
 #[derive(Default)]
 pub(crate) struct Effects {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) writes: Vec<Write>,
-    /// Run where the commit does not happen.
-    undo: Vec<Box<dyn FnOnce() + Send>>,
-    /// Run after the commit.
-    done: Vec<Box<dyn FnOnce() + Send>>,
-}
-
-impl Effects {
-    pub(crate) fn on_failure(&mut self, undo: impl FnOnce() + Send + 'static) {
-        self.undo.push(Box::new(undo));
-    }
-
-    pub(crate) fn on_commit(&mut self, done: impl FnOnce() + Send + 'static) {
-        self.done.push(Box::new(done));
-    }
-
-    /// The commit has happened.
-    pub(crate) fn committed(mut self) {
-        self.undo.clear();
-        for done in self.done.drain(..) {
-            done();
-        }
-    }
-}
-
-impl Drop for Effects {
-    fn drop(&mut self) {
-        for undo in self.undo.drain(..) {
-            undo();
-        }
-    }
 }
 
 /// One admission plugin.
@@ -129,9 +100,16 @@ pub(crate) trait Plugin: Send + Sync {
         Ok(())
     }
 
-    /// Takes back what a deleted object had reserved.
-    fn released(&self, resource: &Resource, object: &Value) {
-        let _ = (resource, object);
+    /// Takes back what an object had reserved, together with its deletion.
+    async fn release(
+        &self,
+        core: &Core,
+        resource: &Resource,
+        object: &Value,
+        effects: &mut Effects,
+    ) -> Result<(), ApiStatus> {
+        let _ = (core, resource, object, effects);
+        Ok(())
     }
 }
 
@@ -154,7 +132,7 @@ pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
 
 impl Chain {
     /// The plugins that are on by default, in upstream's order; allocation comes last, when nothing can go wrong any more.
-    pub(crate) fn builtin(services: ServiceAllocation) -> Self {
+    pub(crate) fn builtin() -> Self {
         Self(vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle),
             Box::new(limit_ranger::LimitRanger),
@@ -171,7 +149,7 @@ impl Chain {
             Box::new(storage::DefaultIngressClass),
             Box::new(rbac_escalation::RbacEscalation),
             Box::new(resource_quota::ResourceQuota),
-            Box::new(services),
+            Box::new(service_allocation::ServiceAllocation),
         ])
     }
 
@@ -197,9 +175,11 @@ impl Chain {
         Ok(effects)
     }
 
-    pub(crate) fn released(&self, resource: &Resource, object: &Value) {
+    pub(crate) async fn release(&self, core: &Core, resource: &Resource, object: &Value) -> Result<Effects, ApiStatus> {
+        let mut effects = Effects::default();
         for plugin in &self.0 {
-            plugin.released(resource, object);
+            plugin.release(core, resource, object, &mut effects).await?;
         }
+        Ok(effects)
     }
 }

@@ -1,29 +1,35 @@
-//! The objects that every cluster has, ensured at start in one commit, and what is kept in memory restored.
+//! The objects that every cluster has, ensured at start in one commit, and records of what Services hold.
 //!
 //! What is there already is left as it is, except for the `kubernetes` Service's endpoints, which name this server.
 
 use kedge_kinds::WriteContext;
 use kedge_meta::ApiStatus;
-use kedge_store::{Condition, Expect, ListRequest, Transaction, Write};
+use kedge_store::{CommitError, Condition, Expect, ListRequest, Transaction, Write};
 use serde_json::Value;
 
+use crate::admission::missing_records;
 use crate::core::{Core, decode, new_uid};
 use crate::reply::store_error;
 use crate::{encode, object, write};
 
 mod objects;
 
-/// Ensures them all, and restores what is kept in memory.
+/// Ensures them all, and records what Services hold.
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
     let all = objects::all(&core.config, client_ca, core.clock.now());
     commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
-    restore_services(core).await
+    complete_ledger(core).await
 }
 
 /// Ensures what people delete by mistake and clusters do not work without: the system's namespaces, and the Service
 /// through which pods reach the API. Done again and again, as upstream's bootstrap controller does.
 pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
-    commit(core, objects::indispensable(&core.config).into_iter()).await
+    commit(core, objects::indispensable(&core.config).into_iter()).await?;
+    // The Service may have been made again just now.
+    match core.object("", "services", "default", "kubernetes").await? {
+        Some((_, service)) => note_holdings(core, &service).await,
+        None => Ok(()),
+    }
 }
 
 /// Ensures some objects in one commit.
@@ -99,14 +105,26 @@ fn resource_of<'a>(
     found.map(AsRef::as_ref).ok_or_else(|| ApiStatus::internal(format!("{api_version} {kind} is not served")))
 }
 
-/// Addresses and ports that Services hold.
-async fn restore_services(core: &Core) -> Result<(), ApiStatus> {
-    let prefix = "/registry/services/".to_owned();
+/// Records which addresses and ports Services hold, where that is not recorded.
+async fn complete_ledger(core: &Core) -> Result<(), ApiStatus> {
     let registry = core.registry.load();
-    let prefix = registry.storage("", "services").map_or(prefix, |resource| resource.kind.prefix(""));
-    let page = core.store.list(ListRequest { prefix, ..ListRequest::default() }).await.map_err(store_error)?;
+    let Some(resource) = registry.storage("", "services") else { return Ok(()) };
+    let request = ListRequest { prefix: resource.kind.prefix(""), ..ListRequest::default() };
+    let page = core.store.list(request).await.map_err(store_error)?;
     for record in &page.records {
-        core.services.restore(&decode(record)?);
+        note_holdings(core, &decode(record)?).await?;
     }
     Ok(())
+}
+
+async fn note_holdings(core: &Core, service: &Value) -> Result<(), ApiStatus> {
+    let (conditions, writes) = missing_records(core, service).await?;
+    if writes.is_empty() {
+        return Ok(());
+    }
+    match core.store.commit(Transaction { conditions, writes, ..Transaction::default() }).await {
+        // Another server of the same store was faster.
+        Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
+        Err(CommitError::Store(error)) => Err(store_error(error)),
+    }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::admission::{Chain, ServiceAllocation};
+use crate::admission::Chain;
 use crate::authenticate::VerifiedTokens;
 use crate::config::Config;
 use crate::documents::Documents;
@@ -36,7 +36,6 @@ pub(crate) struct Core {
     pub(crate) registry: ArcSwap<Registry>,
     pub(crate) access: Access,
     pub(crate) admission: Chain,
-    pub(crate) services: ServiceAllocation,
     pub(crate) verified_tokens: VerifiedTokens,
     pub(crate) indexes: LabelIndexes,
     pub(crate) flow: Flow,

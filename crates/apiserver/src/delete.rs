@@ -268,8 +268,7 @@ impl Deletion<'_> {
                 if dry_run {
                     return Ok(Deleted::Gone(record.value.clone()));
                 }
-                let revision = write::remove(self.core, self.resource, record).await?;
-                self.core.admission.released(self.resource, &old);
+                let revision = write::remove(self.core, self.resource, record, &old).await?;
                 Ok(Deleted::Gone(record.value_at(revision)))
             }
             Plan::Mark(new) => {

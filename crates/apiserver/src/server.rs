@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::admission::{Chain, ServiceAllocation};
+use crate::admission::Chain;
 use crate::authenticate::VerifiedTokens;
 use crate::body::{Body, BoxError};
 use crate::bootstrap;
@@ -67,11 +67,9 @@ pub struct ApiServer {
 impl ApiServer {
     /// Opens the registry over the store and ensures the objects that every cluster has.
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
-        let services = ServiceAllocation::new(&config);
         let core = Arc::new(Core {
             flow: Flow::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
-            admission: Chain::builtin(services.clone()),
-            services,
+            admission: Chain::builtin(),
             access: Access::new(Arc::clone(&deps.store)),
             registry: ArcSwap::from_pointee(Registry::builtin()),
             verified_tokens: VerifiedTokens::default(),

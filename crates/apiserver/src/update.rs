@@ -209,8 +209,7 @@ impl Update<'_> {
         if self.options.dry_run {
             return Ok(Outcome { stored: stored.render(record.modified), warnings });
         }
-        let revision = write::remove(self.core, self.resource, record).await?;
-        self.core.admission.released(self.resource, new);
+        let revision = write::remove(self.core, self.resource, record, new).await?;
         Ok(Outcome { stored: stored.render(revision), warnings })
     }
 }

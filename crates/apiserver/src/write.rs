@@ -187,16 +187,23 @@ pub(crate) async fn put(
     writes.append(&mut effects.writes);
     let transaction = Transaction { conditions, writes, durability: durability(resource) };
     let mut committed = commit(core, transaction).await?;
-    effects.committed();
     Ok(committed.swap_remove(0))
 }
 
-/// Deletes an object that is as in `old`.
-pub(crate) async fn remove(core: &Core, resource: &Resource, old: &Record) -> Result<Revision, Refusal> {
+/// Deletes an object that is as in `old`, and what it had reserved.
+pub(crate) async fn remove(
+    core: &Core,
+    resource: &Resource,
+    old: &Record,
+    object: &Value,
+) -> Result<Revision, Refusal> {
+    let mut effects = core.admission.release(core, resource, object).await?;
     let key = old.key.clone();
-    let conditions = vec![Condition { key: key.clone(), expect: Expect::Modified(old.modified) }];
-    let transaction = Transaction { conditions, writes: vec![Write::Delete { key }], durability: durability(resource) };
-    let committed = core.store.commit(transaction).await;
+    let mut conditions = vec![Condition { key: key.clone(), expect: Expect::Modified(old.modified) }];
+    conditions.append(&mut effects.conditions);
+    let mut writes = vec![Write::Delete { key }];
+    writes.append(&mut effects.writes);
+    let committed = core.store.commit(Transaction { conditions, writes, durability: durability(resource) }).await;
     committed.map(|committed| committed.revision).map_err(refusal)
 }
 

@@ -1,76 +1,55 @@
-//! ClusterIPs and node ports of Services.
+//! ClusterIPs and node ports of Services: which ones a Service gets, keeps and gives back. Who has what stands in the store
+//! (`service_ledger.rs`).
 //!
-//! What is taken is kept in memory and made again from the store at start. Invariant: an address or port is given to one
-//! Service at a time; what a failed write took is given back.
+//! Invariant: what a Service's fields name after a commit, the ledger's records of the same commit say too.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use async_trait::async_trait;
-use kedge_meta::{ApiStatus, FieldError, FieldPath};
-use parking_lot::Mutex;
-use rand::Rng;
+use kedge_meta::{ApiStatus, FieldError, FieldPath, ObjectKey};
+use kedge_store::{Condition, Write};
 use serde_json::{Value, json};
 
+use super::service_ledger::{Ledger, LedgerError, is_usable, usable_ranges};
 use super::{Attributes, Effects, Operation, Plugin};
 use crate::cidr::Cidr;
-use crate::config::Config;
+use crate::core::Core;
 use crate::object;
 use crate::registry::Resource;
 
-/// How often a random place is tried before the range is gone through in order.
-const RANDOM_TRIES: usize = 16;
-
 /// Hands out addresses and ports.
-#[derive(Clone)]
-pub(crate) struct ServiceAllocation {
-    ranges: Vec<Cidr>,
-    ports: (u16, u16),
-    taken: Arc<Mutex<Taken>>,
-}
-
-/// Owner (`namespace/name`) by what it owns.
-#[derive(Default)]
-struct Taken {
-    addresses: HashMap<IpAddr, String>,
-    ports: HashMap<u16, String>,
-}
+pub(crate) struct ServiceAllocation;
 
 /// What a Service holds.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct Holdings {
-    addresses: Vec<IpAddr>,
-    ports: Vec<u16>,
+    addresses: BTreeSet<IpAddr>,
+    ports: BTreeSet<u16>,
 }
 
-impl ServiceAllocation {
-    pub(crate) fn new(config: &Config) -> Self {
-        let (ranges, ports) = (config.service_cluster_ip_ranges.clone(), config.service_node_port_range);
-        Self { ranges, ports, taken: Arc::default() }
+/// What is missing in the ledger for a Service that was not written through admission: by a bootstrap, or by a version that
+/// kept no records.
+pub(crate) async fn missing_records(core: &Core, service: &Value) -> Result<(Vec<Condition>, Vec<Write>), ApiStatus> {
+    let mut ledger = Ledger::of(core, object::key(service))?;
+    let held = holdings(service);
+    for address in held.addresses {
+        tell_contested(&object::key(service), &address.to_string(), ledger.take_address(address).await)?;
     }
-
-    /// Takes in a Service that is in the store at start.
-    pub(crate) fn restore(&self, service: &Value) {
-        let owner = object::key(service).to_string();
-        let held = holdings(service);
-        let mut taken = self.taken.lock();
-        taken.addresses.extend(held.addresses.into_iter().map(|address| (address, owner.clone())));
-        taken.ports.extend(held.ports.into_iter().map(|port| (port, owner.clone())));
+    for port in held.ports {
+        tell_contested(&object::key(service), &port.to_string(), ledger.take_port(port).await)?;
     }
+    Ok((ledger.conditions, ledger.writes))
+}
 
-    fn give_back(&self, owner: &str, held: &Holdings) {
-        let mut taken = self.taken.lock();
-        for address in &held.addresses {
-            if taken.addresses.get(address).is_some_and(|own| own == owner) {
-                taken.addresses.remove(address);
-            }
+fn tell_contested(service: &ObjectKey, what: &str, taken: Result<(), LedgerError>) -> Result<(), ApiStatus> {
+    match taken {
+        Err(LedgerError::Status(status)) => Err(status),
+        Err(LedgerError::Taken | LedgerError::Full) => {
+            tracing::warn!(%service, what, "another Service has this address or port too");
+            Ok(())
         }
-        for port in &held.ports {
-            if taken.ports.get(port).is_some_and(|own| own == owner) {
-                taken.ports.remove(port);
-            }
-        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -86,28 +65,48 @@ impl Plugin for ServiceAllocation {
         object: &mut Value,
         effects: &mut Effects,
     ) -> Result<(), ApiStatus> {
-        let owner = format!("{}/{}", attributes.namespace, attributes.name);
+        let core = attributes.core;
         let before = attributes.old.map(holdings).unwrap_or_default();
-        let mut round = Round { allocation: self, owner: &owner, taken: Holdings::default() };
-        let result = round.fill(object);
-        let newly = std::mem::take(&mut round.taken);
-        let (this, name) = (self.clone(), owner.clone());
-        effects.on_failure(move || this.give_back(&name, &newly));
-        result.map_err(|error| error.into_status(attributes.name))?;
-        let after = holdings(object);
-        let lost = Holdings {
-            addresses: before.addresses.into_iter().filter(|address| !after.addresses.contains(address)).collect(),
-            ports: before.ports.into_iter().filter(|port| !after.ports.contains(port)).collect(),
+        let mut round = Round {
+            families: core.config.service_cluster_ip_ranges.iter().map(Cidr::is_ipv6).collect(),
+            ranges: usable_ranges(core).await?,
+            ports: core.config.service_node_port_range,
+            ledger: Ledger::of(core, ObjectKey::new(attributes.namespace, attributes.name))?,
         };
-        let this = self.clone();
-        effects.on_commit(move || this.give_back(&owner, &lost));
+        round.fill(object).await.map_err(|error| error.into_status(attributes.name))?;
+        let after = holdings(object);
+        for address in before.addresses.difference(&after.addresses) {
+            round.ledger.give_back_address(*address).await?;
+        }
+        for port in before.ports.difference(&after.ports) {
+            round.ledger.give_back_port(*port).await?;
+        }
+        effects.conditions.append(&mut round.ledger.conditions);
+        effects.writes.append(&mut round.ledger.writes);
         Ok(())
     }
 
-    fn released(&self, resource: &Resource, object: &Value) {
-        if resource.is("", "services") {
-            self.give_back(&object::key(object).to_string(), &holdings(object));
+    async fn release(
+        &self,
+        core: &Core,
+        resource: &Resource,
+        object: &Value,
+        effects: &mut Effects,
+    ) -> Result<(), ApiStatus> {
+        if !resource.is("", "services") {
+            return Ok(());
         }
+        let mut ledger = Ledger::of(core, object::key(object))?;
+        let held = holdings(object);
+        for address in held.addresses {
+            ledger.give_back_address(address).await?;
+        }
+        for port in held.ports {
+            ledger.give_back_port(port).await?;
+        }
+        effects.conditions.append(&mut ledger.conditions);
+        effects.writes.append(&mut ledger.writes);
+        Ok(())
     }
 }
 
@@ -115,6 +114,13 @@ impl Plugin for ServiceAllocation {
 enum Refusal {
     Field(FieldError),
     Full(&'static str),
+    Status(ApiStatus),
+}
+
+impl From<ApiStatus> for Refusal {
+    fn from(status: ApiStatus) -> Self {
+        Self::Status(status)
+    }
 }
 
 impl Refusal {
@@ -122,6 +128,7 @@ impl Refusal {
         match self {
             Self::Field(error) => ApiStatus::invalid("", "Service", name, &[error]),
             Self::Full(what) => ApiStatus::internal(format!("failed to allocate {what}: range is full")),
+            Self::Status(status) => status,
         }
     }
 }
@@ -141,37 +148,37 @@ fn holdings(service: &Value) -> Holdings {
     let addresses = listed.filter_map(|ip| ip.parse().ok()).collect();
     let ports = object::list(service, &["spec", "ports"]).iter().filter_map(|port| port["nodePort"].as_u64());
     let health = object::at(service, &["spec", "healthCheckNodePort"]).and_then(Value::as_u64);
-    let mut ports: Vec<u16> =
-        ports.chain(health).filter_map(|port| u16::try_from(port).ok()).filter(|p| *p > 0).collect();
-    ports.dedup();
+    let ports = ports.chain(health).filter_map(|port| u16::try_from(port).ok()).filter(|p| *p > 0).collect();
     Holdings { addresses, ports }
 }
 
 /// One Service's turn.
-struct Round<'a> {
-    allocation: &'a ServiceAllocation,
-    owner: &'a str,
-    taken: Holdings,
+struct Round {
+    /// Whether each family that the cluster serves is IPv6, the primary one first.
+    families: Vec<bool>,
+    ranges: Vec<Cidr>,
+    ports: (u16, u16),
+    ledger: Ledger,
 }
 
-impl Round<'_> {
-    fn fill(&mut self, service: &mut Value) -> Result<(), Refusal> {
+impl Round {
+    async fn fill(&mut self, service: &mut Value) -> Result<(), Refusal> {
         let kind = type_of(service).to_owned();
         if kind == "ExternalName" {
             return Ok(());
         }
-        self.fill_addresses(service)?;
+        self.fill_addresses(service).await?;
         let balanced = kind == "LoadBalancer";
         let wants_ports = kind == "NodePort"
             || (balanced && object::at(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(&json!(false)));
-        self.fill_ports(service, wants_ports)?;
+        self.fill_ports(service, wants_ports).await?;
         if balanced && object::text(service, &["spec", "externalTrafficPolicy"]) == "Local" {
-            self.fill_health_port(service)?;
+            self.fill_health_port(service).await?;
         }
         Ok(())
     }
 
-    fn fill_addresses(&mut self, service: &mut Value) -> Result<(), Refusal> {
+    async fn fill_addresses(&mut self, service: &mut Value) -> Result<(), Refusal> {
         let given: Vec<String> = object::list(service, &["spec", "clusterIPs"])
             .iter()
             .filter_map(|ip| ip.as_str().map(str::to_owned))
@@ -182,8 +189,8 @@ impl Round<'_> {
         if !headless {
             for (index, ipv6) in families.iter().enumerate() {
                 addresses.push(match given.get(index) {
-                    Some(text) => self.take_address(text, &given)?,
-                    None => self.draw_address(*ipv6)?,
+                    Some(text) => self.take_address(text, &given).await?,
+                    None => self.draw_address(*ipv6).await?,
                 });
             }
         }
@@ -205,15 +212,14 @@ impl Round<'_> {
 
     /// Whether each of the Service's families is IPv6, the primary one first.
     fn families(&self, service: &Value, given: &[String]) -> Result<Vec<bool>, Refusal> {
-        let ranges = &self.allocation.ranges;
-        let served = |ipv6: bool| ranges.iter().any(|range| range.is_ipv6() == ipv6);
+        let served = |ipv6: bool| self.families.contains(&ipv6);
         let named: Vec<bool> =
             object::list(service, &["spec", "ipFamilies"]).iter().map(|family| family == "IPv6").collect();
         let of_given: Vec<bool> =
             given.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|address| address.is_ipv6()).collect();
         let mut families = if named.is_empty() { of_given } else { named };
         if families.is_empty() {
-            families.extend(ranges.first().map(Cidr::is_ipv6));
+            families.extend(self.families.first());
         }
         if let Some(index) = families.iter().position(|ipv6| !served(*ipv6)) {
             let name = if families[index] { "IPv6" } else { "IPv4" };
@@ -234,189 +240,213 @@ impl Round<'_> {
         Ok(families)
     }
 
-    fn take_address(&mut self, text: &str, given: &[String]) -> Result<String, Refusal> {
+    async fn take_address(&mut self, text: &str, given: &[String]) -> Result<String, Refusal> {
         let path = FieldPath::new("spec").child("clusterIPs");
         let refuse = |why: &str| {
             let why = format!("failed to allocate IP {text}: {why}");
             Err(Refusal::Field(FieldError::invalid(&path, &json!(given), &why)))
         };
         let Ok(address) = text.parse::<IpAddr>() else { return refuse("it is no IP address") };
-        let mut taken = self.allocation.taken.lock();
-        match taken.addresses.get(&address) {
-            Some(owner) if owner == self.owner => return Ok(text.to_owned()),
-            Some(_) => return refuse("provided IP is already allocated"),
-            None => {}
+        if self.ledger.has_address(address).await? {
+            return Ok(text.to_owned());
         }
         let usable = |range: &Cidr| range.index_of(address).is_some_and(|index| is_usable(range, index));
-        if !self.allocation.ranges.iter().any(usable) {
-            let ranges: Vec<String> = self.allocation.ranges.iter().map(ToString::to_string).collect();
+        if !self.ranges.iter().any(usable) {
+            let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
             let ranges = ranges.join(",");
             let why = format!("the provided IP ({text}) is not in the valid range. The range of valid IPs is {ranges}");
             return refuse(&why);
         }
-        taken.addresses.insert(address, self.owner.to_owned());
-        self.taken.addresses.push(address);
-        Ok(text.to_owned())
+        match self.ledger.take_address(address).await {
+            Ok(()) => Ok(text.to_owned()),
+            Err(LedgerError::Status(status)) => Err(status.into()),
+            Err(LedgerError::Taken | LedgerError::Full) => refuse("provided IP is already allocated"),
+        }
     }
 
-    fn draw_address(&mut self, ipv6: bool) -> Result<String, Refusal> {
-        let range = self.allocation.ranges.iter().find(|range| range.is_ipv6() == ipv6).expect("families are served");
-        let size = range.size();
-        // The lower band is left for addresses that people choose (KEP-3070), as long as there are others.
-        let reserved = if size <= 16 { 0 } else { (size / 16).clamp(16, 256) };
-        let mut taken = self.allocation.taken.lock();
-        let mut random = rand::rng();
-        let tries: Vec<u128> = (0..RANDOM_TRIES).map(|_| random.random_range(reserved..size)).collect();
-        let in_order = (reserved..size).chain(0..reserved);
-        let free =
-            tries.into_iter().chain(in_order).filter(|index| is_usable(range, *index)).filter_map(|i| range.nth(i));
-        let address = free.into_iter().find(|address| !taken.addresses.contains_key(address));
-        let address = address.ok_or(Refusal::Full("a serviceIP"))?;
-        taken.addresses.insert(address, self.owner.to_owned());
-        self.taken.addresses.push(address);
-        Ok(address.to_string())
+    async fn draw_address(&mut self, ipv6: bool) -> Result<String, Refusal> {
+        let drawn = self.ledger.draw_address(&self.ranges, ipv6).await;
+        drawn.map(|address| address.to_string()).map_err(|error| full(error, "a serviceIP"))
     }
 
-    fn fill_ports(&mut self, service: &mut Value, wanted: bool) -> Result<(), Refusal> {
+    async fn fill_ports(&mut self, service: &mut Value, wanted: bool) -> Result<(), Refusal> {
         let Some(ports) = service["spec"].get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
         for (index, port) in ports.iter_mut().enumerate() {
             match port["nodePort"].as_u64().unwrap_or(0) {
-                0 if wanted => port["nodePort"] = self.draw_port()?.into(),
+                0 if wanted => port["nodePort"] = self.draw_port().await?.into(),
                 0 => drop(port.as_object_mut().and_then(|port| port.remove("nodePort"))),
                 number => {
                     let path = FieldPath::new("spec").child("ports").index(index).child("nodePort");
-                    self.take_port(number, &path)?;
+                    self.take_port(number, &path).await?;
                 }
             }
         }
         Ok(())
     }
 
-    fn fill_health_port(&mut self, service: &mut Value) -> Result<(), Refusal> {
+    async fn fill_health_port(&mut self, service: &mut Value) -> Result<(), Refusal> {
         let given = object::at(service, &["spec", "healthCheckNodePort"]).and_then(Value::as_u64).unwrap_or(0);
         if given > 0 {
-            return self.take_port(given, &FieldPath::new("spec").child("healthCheckNodePort"));
+            return self.take_port(given, &FieldPath::new("spec").child("healthCheckNodePort")).await;
         }
-        let port = self.draw_port()?;
+        let port = self.draw_port().await?;
         object::child_mut(service, "spec").insert("healthCheckNodePort".to_owned(), port.into());
         Ok(())
     }
 
-    fn take_port(&mut self, number: u64, path: &FieldPath) -> Result<(), Refusal> {
-        let (first, last) = self.allocation.ports;
+    async fn take_port(&mut self, number: u64, path: &FieldPath) -> Result<(), Refusal> {
+        let (first, last) = self.ports;
         let refuse = |why: &str| Err(Refusal::Field(FieldError::invalid(path, &json!(number), why)));
         let Some(port) = u16::try_from(number).ok().filter(|port| (first..=last).contains(port)) else {
             let why = format!("provided port is not in the valid range. The range of valid ports is {first}-{last}");
             return refuse(&why);
         };
-        let mut taken = self.allocation.taken.lock();
-        match taken.ports.get(&port) {
-            // Several protocols of one Service may share a number.
-            Some(owner) if owner == self.owner => return Ok(()),
-            Some(_) => return refuse("provided port is already allocated"),
-            None => {}
+        match self.ledger.take_port(port).await {
+            Ok(()) => Ok(()),
+            Err(LedgerError::Status(status)) => Err(status.into()),
+            Err(LedgerError::Taken | LedgerError::Full) => refuse("provided port is already allocated"),
         }
-        taken.ports.insert(port, self.owner.to_owned());
-        self.taken.ports.push(port);
-        Ok(())
     }
 
-    fn draw_port(&mut self) -> Result<u16, Refusal> {
-        let (first, last) = self.allocation.ports;
-        let mut taken = self.allocation.taken.lock();
-        let mut random = rand::rng();
-        let tries: Vec<u16> = (0..RANDOM_TRIES).map(|_| random.random_range(first..=last)).collect();
-        let port = tries.into_iter().chain(first..=last).find(|port| !taken.ports.contains_key(port));
-        let port = port.ok_or(Refusal::Full("a nodePort"))?;
-        taken.ports.insert(port, self.owner.to_owned());
-        self.taken.ports.push(port);
-        Ok(port)
+    async fn draw_port(&mut self) -> Result<u16, Refusal> {
+        self.ledger.draw_port(self.ports).await.map_err(|error| full(error, "a nodePort"))
     }
 }
 
-/// Network and broadcast addresses are nobody's.
-fn is_usable(range: &Cidr, index: u128) -> bool {
-    index > 0 && (range.is_ipv6() || index + 1 < range.size())
+fn full(error: LedgerError, what: &'static str) -> Refusal {
+    match error {
+        LedgerError::Status(status) => Refusal::Status(status),
+        LedgerError::Full | LedgerError::Taken => Refusal::Full(what),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kedge_store::{MemoryStore, Store, Transaction};
+
     use super::*;
 
-    fn allocation(range: &str, ports: (u16, u16)) -> ServiceAllocation {
-        let ranges = vec![range.parse().unwrap()];
-        ServiceAllocation { ranges, ports, taken: Arc::default() }
+    struct Cluster {
+        store: Arc<dyn Store>,
+        families: Vec<bool>,
+        ranges: Vec<Cidr>,
+        ports: (u16, u16),
     }
 
-    fn fill(allocation: &ServiceAllocation, name: &str, spec: Value) -> Result<Value, String> {
+    fn cluster(range: &str, ports: (u16, u16)) -> Cluster {
+        let range: Cidr = range.parse().unwrap();
+        let store = Arc::new(MemoryStore::default());
+        Cluster { store, families: vec![range.is_ipv6()], ranges: vec![range], ports }
+    }
+
+    fn ledger(cluster: &Cluster, name: &str) -> Ledger {
+        let kind = kedge_kinds::builtin_by_resource("networking.k8s.io", "v1", "ipaddresses").unwrap();
+        let resource = Arc::new(Resource::new(kind.clone()));
+        Ledger::new(cluster.store.clone(), resource, ObjectKey::new("d", name), jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    async fn commit(cluster: &Cluster, ledger: Ledger) -> bool {
+        let Ledger { conditions, writes, .. } = ledger;
+        let committed = cluster.store.commit(Transaction { conditions, writes, ..Transaction::default() }).await;
+        committed.is_ok()
+    }
+
+    async fn fill(cluster: &Cluster, name: &str, spec: Value) -> Result<Value, String> {
         let mut service = json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec});
-        let owner = format!("d/{name}");
-        let mut round = Round { allocation, owner: &owner, taken: Holdings::default() };
-        match round.fill(&mut service) {
-            Ok(()) => Ok(service["spec"].take()),
+        let (families, ranges, ports) = (cluster.families.clone(), cluster.ranges.clone(), cluster.ports);
+        let mut round = Round { families, ranges, ports, ledger: ledger(cluster, name) };
+        match round.fill(&mut service).await {
+            Ok(()) => {
+                assert!(commit(cluster, round.ledger).await);
+                Ok(service["spec"].take())
+            }
             Err(refusal) => Err(refusal.into_status(name).message),
         }
     }
 
-    #[test]
-    fn addresses_are_given_once() {
-        let allocation = allocation("10.0.0.0/30", (30000, 30001));
-        let first = fill(&allocation, "a", json!({"clusterIPs": ["10.0.0.1"]})).unwrap();
+    #[tokio::test]
+    async fn addresses_are_given_once() {
+        let cluster = cluster("10.0.0.0/30", (30000, 30001));
+        let first = fill(&cluster, "a", json!({"clusterIPs": ["10.0.0.1"]})).await.unwrap();
         assert_eq!(
             first,
             json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"})
         );
-        assert_eq!(fill(&allocation, "b", json!({})).unwrap()["clusterIP"], "10.0.0.2");
+        assert_eq!(fill(&cluster, "b", json!({})).await.unwrap()["clusterIP"], "10.0.0.2");
         assert_eq!(
-            fill(&allocation, "c", json!({})).unwrap_err(),
+            fill(&cluster, "c", json!({})).await.unwrap_err(),
             "Internal error occurred: failed to allocate a serviceIP: range is full"
         );
-        let taken = fill(&allocation, "c", json!({"clusterIPs": ["10.0.0.1"]})).unwrap_err();
+        let taken = fill(&cluster, "c", json!({"clusterIPs": ["10.0.0.1"]})).await.unwrap_err();
         assert_eq!(
             taken,
             "Service \"c\" is invalid: spec.clusterIPs: Invalid value: [\"10.0.0.1\"]: failed to allocate IP 10.0.0.1: provided IP is already allocated"
         );
-        let outside = fill(&allocation, "c", json!({"clusterIPs": ["10.0.1.1"]})).unwrap_err();
+        let outside = fill(&cluster, "c", json!({"clusterIPs": ["10.0.1.1"]})).await.unwrap_err();
         assert!(outside.ends_with("is not in the valid range. The range of valid IPs is 10.0.0.0/30"), "{outside}");
-        let headless = fill(&allocation, "c", json!({"clusterIPs": ["None"]})).unwrap();
+        let headless = fill(&cluster, "c", json!({"clusterIPs": ["None"]})).await.unwrap();
         assert_eq!((&headless["clusterIP"], &headless["clusterIPs"]), (&json!("None"), &json!(["None"])));
-        allocation.give_back("d/b", &Holdings { addresses: vec!["10.0.0.2".parse().unwrap()], ports: vec![] });
-        fill(&allocation, "c", json!({})).unwrap();
+        let mut gone = ledger(&cluster, "b");
+        gone.give_back_address("10.0.0.2".parse().unwrap()).await.unwrap();
+        assert!(commit(&cluster, gone).await);
+        fill(&cluster, "c", json!({})).await.unwrap();
     }
 
-    #[test]
-    fn ports_are_given_once() {
-        let allocation = allocation("10.0.0.0/24", (30000, 30001));
+    #[tokio::test]
+    async fn ports_are_given_once() {
+        let cluster = cluster("10.0.0.0/24", (30000, 30001));
         let ports = |ports: Value| json!({"type": "NodePort", "ports": ports});
         fill(
-            &allocation,
+            &cluster,
             "a",
             ports(json!([{"nodePort": 30000, "protocol": "TCP"}, {"nodePort": 30000, "protocol": "UDP"}])),
         )
+        .await
         .unwrap();
-        let taken = fill(&allocation, "b", ports(json!([{"nodePort": 30000}]))).unwrap_err();
+        let taken = fill(&cluster, "b", ports(json!([{"nodePort": 30000}]))).await.unwrap_err();
         assert_eq!(
             taken,
             "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: 30000: provided port is already allocated"
         );
-        let outside = fill(&allocation, "b", ports(json!([{"nodePort": 80}]))).unwrap_err();
+        let outside = fill(&cluster, "b", ports(json!([{"nodePort": 80}]))).await.unwrap_err();
         assert!(outside.ends_with("provided port is not in the valid range. The range of valid ports is 30000-30001"));
-        assert_eq!(fill(&allocation, "b", ports(json!([{"port": 80}]))).unwrap()["ports"][0]["nodePort"], 30001);
-        let full = fill(&allocation, "c", ports(json!([{"port": 80}]))).unwrap_err();
+        assert_eq!(fill(&cluster, "b", ports(json!([{"port": 80}]))).await.unwrap()["ports"][0]["nodePort"], 30001);
+        let full = fill(&cluster, "c", ports(json!([{"port": 80}]))).await.unwrap_err();
         assert_eq!(full, "Internal error occurred: failed to allocate a nodePort: range is full");
     }
 
-    #[test]
-    fn both_families_need_both_ranges() {
-        let mut allocation = allocation("10.0.0.0/24", (30000, 30001));
-        let refused = fill(&allocation, "a", json!({"ipFamilyPolicy": "RequireDualStack"})).unwrap_err();
+    #[tokio::test]
+    async fn both_families_need_both_ranges() {
+        let mut cluster = cluster("10.0.0.0/24", (30000, 30001));
+        let refused = fill(&cluster, "a", json!({"ipFamilyPolicy": "RequireDualStack"})).await.unwrap_err();
         assert!(refused.contains("this cluster is not configured for dual-stack services"), "{refused}");
         assert_eq!(
-            fill(&allocation, "a", json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap()["ipFamilies"],
+            fill(&cluster, "a", json!({"ipFamilyPolicy": "PreferDualStack"})).await.unwrap()["ipFamilies"],
             json!(["IPv4"])
         );
-        allocation.ranges.push("fd00::/112".parse().unwrap());
-        let spec = fill(&allocation, "b", json!({"ipFamilyPolicy": "PreferDualStack"})).unwrap();
+        cluster.ranges.push("fd00::/112".parse().unwrap());
+        cluster.families.push(true);
+        let spec = fill(&cluster, "b", json!({"ipFamilyPolicy": "PreferDualStack"})).await.unwrap();
         assert_eq!((spec["clusterIPs"].as_array().unwrap().len(), &spec["ipFamilies"]), (2, &json!(["IPv4", "IPv6"])));
+    }
+
+    #[tokio::test]
+    async fn of_two_servers_one_gets_what_both_want() {
+        let cluster = cluster("10.0.0.0/24", (30000, 30001));
+        let (mut one, mut other) = (ledger(&cluster, "a"), ledger(&cluster, "b"));
+        for ledger in [&mut one, &mut other] {
+            ledger.take_address("10.0.0.9".parse().unwrap()).await.unwrap();
+            ledger.take_port(30000).await.unwrap();
+        }
+        assert!(commit(&cluster, one).await);
+        assert!(!commit(&cluster, other).await);
+        let mut again = ledger(&cluster, "b");
+        assert!(matches!(again.take_address("10.0.0.9".parse().unwrap()).await, Err(LedgerError::Taken)));
+        assert_eq!(again.draw_port((30000, 30001)).await.unwrap(), 30001);
+        // What another has is not given back.
+        again.give_back_address("10.0.0.9".parse().unwrap()).await.unwrap();
+        assert!(again.writes.iter().all(|write| matches!(write, Write::Put { .. })));
     }
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::Harness;
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
+const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
 fn pod(name: &str) -> Value {
@@ -147,7 +148,12 @@ async fn services_get_addresses_and_ports() {
     let taken_port = service("other", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}));
     harness.post(SERVICES, taken_port).await.refused(422, "Invalid",
         &format!("Service \"other\" is invalid: spec.ports[0].nodePort: Invalid value: {port}: provided port is already allocated"));
+    let address = format!("{ADDRESSES}/{}", ip.as_str().unwrap());
+    let record = harness.get(&address).await.expect(200);
+    assert_eq!(record["spec"]["parentRef"], json!({"resource": "services", "namespace": "default", "name": "web"}));
+    assert_eq!(record["metadata"]["labels"]["ipaddress.kubernetes.io/managed-by"], "ipallocator.k8s.io");
     harness.delete(&format!("{SERVICES}/web")).await.expect(200);
+    harness.get(&address).await.expect(404);
     assert_eq!(harness.post(SERVICES, taken).await.expect(201)["spec"]["clusterIP"], ip);
     let headless =
         harness.post(SERVICES, service("headless", json!({"clusterIP": "None", "ports": ports()}))).await.expect(201);
@@ -156,6 +162,36 @@ async fn services_get_addresses_and_ports() {
     assert!(changed["spec"]["ports"][0]["nodePort"].as_u64().is_some(), "{changed}");
     let back = harness.patch(&format!("{SERVICES}/other"), json!({"spec": {"type": "ClusterIP"}})).await.expect(200);
     assert!(back["spec"]["ports"][0]["nodePort"].is_null(), "{back}");
+    let external =
+        json!({"spec": {"type": "ExternalName", "externalName": "a.example", "clusterIP": null, "clusterIPs": null}});
+    harness.patch(&format!("{SERVICES}/other"), external).await.expect(200);
+    harness.get(&address).await.expect(404);
+}
+
+#[tokio::test]
+async fn addresses_come_from_the_ranges_that_are_ready() {
+    let harness = harness().await;
+    let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
+    let range = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"},
+        "spec": {"cidrs": ["172.30.7.0/24"]}});
+    harness.post(ranges, range).await.expect(201);
+    let chosen = || service("chosen", json!({"clusterIP": "172.30.7.9", "ports": [{"port": 80}]}));
+    harness.post(SERVICES, chosen()).await.refused(422, "Invalid", "is not in the valid range");
+    let ready = |status: &str| {
+        json!({"status": {"conditions": [{"type": "Ready", "status": status, "reason": "x",
+        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+    };
+    harness.patch(&format!("{ranges}/more/status"), ready("True")).await.expect(200);
+    harness.post(SERVICES, chosen()).await.expect(201);
+    harness.patch(&format!("{ranges}/kubernetes/status"), ready("False")).await.expect(200);
+    let drawn = harness.post(SERVICES, service("drawn", json!({"ports": [{"port": 80}]}))).await.expect(201);
+    assert!(drawn["spec"]["clusterIP"].as_str().unwrap().starts_with("172.30.7."), "{drawn}");
+    // An address that somebody else holds is not given away.
+    let held = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "172.30.7.77"},
+        "spec": {"parentRef": {"group": "g.example", "resource": "things", "name": "x"}}});
+    harness.post(ADDRESSES, held).await.expect(201);
+    let taken = service("taken", json!({"clusterIP": "172.30.7.77", "ports": [{"port": 80}]}));
+    harness.post(SERVICES, taken).await.refused(422, "Invalid", "provided IP is already allocated");
 }
 
 #[tokio::test]

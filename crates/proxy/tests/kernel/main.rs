@@ -47,13 +47,7 @@ const A: &str = "10.244.0.2";
 const B: &str = "10.244.0.3";
 
 fn plan(extra: Value, pods: &[&str]) -> ServicePlan {
-    let config = config();
-    let node = NodeView {
-        name: config.node_name,
-        ips: config.node_ips,
-        cluster_cidrs: config.cluster_cidrs,
-        ..NodeView::default()
-    };
+    let node = NodeView::new(&config());
     plan_service(&service(extra), [&slice(pods)], &node, false)
 }
 
