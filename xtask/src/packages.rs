@@ -38,6 +38,7 @@ pub const TEST: &[Need] = &[
     Need { package: "bird2", satisfied: || has_program("bird") },
     Need { package: "busybox-static", satisfied: || Path::new("/bin/busybox").exists() },
     Need { package: "curl", satisfied: || has_program("curl") },
+    Need { package: "iputils-ping", satisfied: || has_program("ping") },
     Need { package: "util-linux", satisfied: || has_program("nsenter") },
 ];
 

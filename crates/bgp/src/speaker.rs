@@ -151,17 +151,20 @@ impl Speaker {
             .filter(|(address, peer)| wanted.get(*address) != Some(&peer.config))
             .map(|(address, _)| *address)
             .collect();
+        let mut is_news = false;
         for address in gone {
             // The session ends when nobody can give it commands any more.
             running.remove(&address);
             let mut state = self.shared.state.lock();
             state.reports.remove(&address);
             state.rib.forget(address);
+            is_news = true;
         }
         for (address, config) in wanted {
             if running.contains_key(&address) {
                 continue;
             }
+            is_news = true;
             let report = PeerReport {
                 address,
                 asn: config.asn,
@@ -177,7 +180,9 @@ impl Speaker {
             running.insert(address, Running { config, commands });
         }
         drop(running);
-        self.shared.changed.send_modify(|version| *version += 1);
+        if is_news {
+            self.shared.changed.send_modify(|version| *version += 1);
+        }
     }
 
     /// These prefixes are reached through us from now on.

@@ -1,9 +1,13 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
+mod network;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use network::NetworkFlags;
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
 #[derive(Debug, Parser)]
@@ -69,6 +73,8 @@ pub(crate) struct UpFlags {
     /// DNS domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) service_dns_domain: String,
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
     /// Socket of the container runtime [default: a well-known one that answers, or a containerd of kedge's own].
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) container_runtime_endpoint: Option<String>,

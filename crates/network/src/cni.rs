@@ -20,7 +20,9 @@ pub const NETWORK_NAME: &str = "kedge";
 pub const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// The configuration for a node's pod ranges.
-pub fn plan_cni_config(config: &Config, pod_cidrs: &[IpNet]) -> String {
+///
+/// `mtu` is that of the pods' devices; the kernel's choice where absent.
+pub fn plan_cni_config(config: &Config, pod_cidrs: &[IpNet], mtu: Option<u32>) -> String {
     let ranges: Vec<Value> = pod_cidrs.iter().map(|range| json!([{"subnet": range.trunc().to_string()}])).collect();
     let default_routes: Vec<Value> = pod_cidrs
         .iter()
@@ -36,7 +38,7 @@ pub fn plan_cni_config(config: &Config, pod_cidrs: &[IpNet]) -> String {
         "hairpinMode": true,
         "ipam": {"type": "host-local", "dataDir": config.ipam_dir, "ranges": ranges, "routes": default_routes},
     });
-    if let Some(mtu) = config.mtu {
+    if let Some(mtu) = mtu {
         bridge["mtu"] = mtu.into();
     }
     let list = json!({
@@ -78,13 +80,6 @@ pub(crate) fn ensure_file(folder: &Path, text: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Another configuration that the container runtime would take before ours, if there is one.
-pub(crate) fn competitor(folder: &Path) -> Option<String> {
-    let names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_config = |name: &String| [".conf", ".conflist", ".json"].iter().any(|end| name.ends_with(end));
-    names.filter(is_config).filter(|name| name.as_str() < CNI_FILE_NAME).min()
-}
-
 pub(crate) fn write_atomically(file: &Path, text: &str) -> io::Result<()> {
     let folder = file.parent().ok_or_else(|| io::Error::other("it is not in a folder"))?;
     fs::create_dir_all(folder)?;
@@ -101,9 +96,9 @@ mod tests {
 
     #[test]
     fn the_configuration_names_the_ranges() {
-        let mut config = Config::new("n", Vec::new(), "/var/lib/kedge/network");
-        config.mtu = Some(1400);
-        let text = plan_cni_config(&config, &["10.244.0.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()]);
+        let config = Config::new("n", Vec::new(), "/var/lib/kedge/network");
+        let ranges = ["10.244.0.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
+        let text = plan_cni_config(&config, &ranges, Some(1400));
         let list: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             list["plugins"][0]["ipam"]["ranges"],
@@ -129,15 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_written_once_and_competitors_are_seen() {
+    fn the_file_is_written_once() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("net.d");
         assert!(ensure_file(&folder, "{}").unwrap());
         assert!(!ensure_file(&folder, "{}").unwrap());
-        assert_eq!(competitor(&folder), None);
-        fs::write(folder.join("05-other.conf"), "").unwrap();
-        fs::write(folder.join("00-notes.txt"), "").unwrap();
-        fs::write(folder.join("99-late.conf"), "").unwrap();
-        assert_eq!(competitor(&folder).as_deref(), Some("05-other.conf"));
     }
 }

@@ -10,6 +10,10 @@ use k8s_openapi::api::core::v1::Node;
 use kedge_client::{Informer, InformerOptions, Informers};
 use kedge_meta::ComponentStatus;
 use kedge_netfilter::{NftError, SysctlError};
+use kube::Client;
+
+use crate::agreement::Agreement;
+use crate::mode::NetworkMode;
 
 /// Where CNI plugins are installed, by convention and by distributions.
 pub const PLUGIN_DIRS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
@@ -32,8 +36,10 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// The name of the bridge.
     pub bridge: String,
-    /// The MTU of the bridge and of pods; the kernel's choice where absent.
+    /// The MTU of the bridge and of pods; where absent, it follows from that of the nodes' network.
     pub mtu: Option<u32>,
+    /// How packets get to other nodes, which leaves more or less room for pods.
+    pub mode: NetworkMode,
     /// Where the container runtime looks for CNI configuration.
     pub cni_config_dir: PathBuf,
     /// Where CNI plugins may be; the first folder that has all of them is taken.
@@ -57,6 +63,7 @@ impl Config {
             service_cidrs: Vec::new(),
             bridge: "cni0".to_owned(),
             mtu: None,
+            mode: NetworkMode::default(),
             cni_config_dir: CNI_CONFIG_DIR.into(),
             cni_bin_dirs: PLUGIN_DIRS.map(PathBuf::from).to_vec(),
             ipam_dir: "/var/lib/cni/networks".into(),
@@ -73,6 +80,10 @@ pub struct Deps {
     pub nodes: Option<Informer<Node>>,
     /// Where the state is reported.
     pub status: ComponentStatus,
+    /// What is agreed with the routes to other nodes.
+    pub agreement: Agreement,
+    /// With whom the Node's condition is kept; nobody where absent.
+    pub client: Option<Client>,
 }
 
 impl Deps {
@@ -82,7 +93,8 @@ impl Deps {
             field_selector: Some(format!("metadata.name={node_name}")),
             ..InformerOptions::default()
         };
-        Self { nodes: Some(informers.select(this_node)), status }
+        let client = Some(informers.client().clone());
+        Self { nodes: Some(informers.select(this_node)), status, agreement: Agreement::default(), client }
     }
 }
 

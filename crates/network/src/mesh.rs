@@ -1,30 +1,41 @@
 //! Routes between nodes: this node announces its pods to the other nodes of the cluster and to configured peers, and
-//! routes to what they announce.
+//! routes to what they announce, through tunnels where a router is between. It finds out whether packets arrive.
 //!
 //! Invariant: only routes inside the cluster's pod ranges are taken; without the API the peers stay who they were; a start
 //! takes over the routes of the process before, and gives its peers time to repeat them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+mod kernel;
+mod plan;
+mod report;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use k8s_openapi::api::core::v1::Node;
-use kedge_bgp::{LearnedRoute, PeerConfig, PeerReport, SessionState, Speaker};
+use kedge_bgp::{PeerConfig, Speaker};
 use kedge_client::{Backoff, Informer, Informers};
-use kedge_meta::ComponentStatus;
+use kedge_meta::{Clock, ComponentState, ComponentStatus, SystemClock};
+use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+use crate::agreement::Agreement;
 use crate::config::{Error, chain};
-use crate::link::{Links, Maker};
-use crate::routes::{RouteKind, RouteSpec};
+use crate::mode::{NetworkMode, VxlanConfig};
+use crate::probe::{Prober, Targets};
+use crate::publish::{NodePublisher, write_reachability};
+use crate::reach::{Reachability, keep_times};
+
+use kernel::Kernel;
+use plan::own_ranges;
+pub use plan::{NodePeer, plan_mesh_routes, plan_node_peers, plan_peers};
+use report::{Problem, plan_problems, plan_reachability};
 
 /// The number that private networks use for themselves (RFC 6996).
-const DEFAULT_ASN: u32 = 64512;
-const MESH_METRIC: u32 = 32;
-const SYNC_PERIOD: Duration = Duration::from_secs(10);
-/// How long a session may take to come about before it is a problem.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub const DEFAULT_ASN: u32 = 64512;
+const SYNC_PERIOD: Duration = Duration::from_secs(5);
 
 /// How routes between nodes work.
 #[derive(Debug, Clone)]
@@ -45,6 +56,12 @@ pub struct MeshConfig {
     pub stale_for: Duration,
     /// After how many seconds of silence a session is over.
     pub hold_time: u16,
+    /// How packets get to other nodes.
+    pub mode: NetworkMode,
+    /// What tunnels look like.
+    pub vxlan: VxlanConfig,
+    /// Where the reachability of peers is kept as a file; nowhere where absent.
+    pub state_dir: Option<PathBuf>,
 }
 
 impl MeshConfig {
@@ -60,6 +77,9 @@ impl MeshConfig {
             cluster_cidrs,
             stale_for: usual.stale_for,
             hold_time: usual.hold_time,
+            mode: NetworkMode::default(),
+            vxlan: VxlanConfig::default(),
+            state_dir: None,
         }
     }
 }
@@ -71,106 +91,169 @@ pub struct MeshDeps {
     pub nodes: Informer<Node>,
     /// Where the state is reported.
     pub status: ComponentStatus,
+    /// What is agreed with the node's own part of the network.
+    pub agreement: Agreement,
+    /// With whom the reachability of peers is kept, as an annotation of the Node; nobody where absent.
+    pub client: Option<Client>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl MeshDeps {
     /// Takes what is needed from the shared informers.
     pub fn new(informers: &Informers, status: ComponentStatus) -> Self {
-        Self { nodes: informers.all(), status }
+        let client = Some(informers.client().clone());
+        Self { nodes: informers.all(), status, agreement: Agreement::default(), client, clock: Arc::new(SystemClock) }
     }
-}
-
-/// The peers: every other node that has an IPv4 address, where there is a full mesh, and the configured ones.
-pub fn plan_peers(config: &MeshConfig, nodes: &[impl AsRef<Node>]) -> Vec<PeerConfig> {
-    let mut peers: BTreeMap<Ipv4Addr, PeerConfig> = BTreeMap::new();
-    if config.full_mesh {
-        let others = nodes.iter().filter(|node| node.as_ref().metadata.name.as_deref() != Some(&*config.node_name));
-        for address in others.filter_map(|node| internal_ip(node.as_ref())).filter(|ip| *ip != config.node_ip) {
-            peers.insert(address, PeerConfig { address, asn: config.asn, port: None });
-        }
-    }
-    peers.extend(config.peers.iter().map(|peer| (peer.address, peer.clone())));
-    peers.into_values().collect()
-}
-
-/// The kernel routes for what peers announced: what lies in the cluster's ranges and is not ours.
-pub fn plan_mesh_routes(
-    config: &MeshConfig,
-    own: &[Ipv4Net],
-    learned: &BTreeMap<Ipv4Net, LearnedRoute>,
-) -> BTreeSet<RouteSpec> {
-    let is_of_cluster = |prefix: &Ipv4Net| config.cluster_cidrs.iter().any(|range| range.contains(&IpNet::V4(*prefix)));
-    let is_ours = |prefix: &Ipv4Net| own.iter().any(|own| own.contains(prefix) || prefix.contains(own));
-    let foreign = learned.iter().filter(|(prefix, _)| is_of_cluster(prefix) && !is_ours(prefix));
-    let route = |(prefix, route): (&Ipv4Net, &LearnedRoute)| RouteSpec {
-        destination: IpNet::V4(prefix.trunc()),
-        kind: RouteKind::Via { gateway: route.next_hop.into() },
-        metric: MESH_METRIC,
-    };
-    foreign.map(route).collect()
 }
 
 /// Announces this node's pods and routes to those of others until `shutdown`. Routes stay when it ends.
 ///
-/// A cluster of one node without configured peers needs no port and gets none.
+/// A cluster of one node without configured peers needs no port and gets none; nor does one with another network.
 pub async fn run_mesh(config: MeshConfig, deps: MeshDeps, shutdown: CancellationToken) -> Result<(), Error> {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
-    let mut changes = deps.nodes.subscribe();
-    let mut mesh: Option<Mesh> = None;
-    deps.status.running();
+    let mut node_changes = deps.nodes.subscribe();
+    let mut agreed = deps.agreement.listen();
+    let mut run = Run::new(config, deps);
+    run.deps.status.running();
     loop {
-        let peers = plan_peers(&config, &deps.nodes.list());
-        let delay = match round(&mut mesh, &config, &deps, &peers).await {
+        // From before the round, so that nothing is missed that happens in it.
+        let before = run.mesh.is_some().then(|| run.news());
+        let delay = match run.round().await {
             Ok(()) => {
                 backoff.reset();
-                report(&deps.status, mesh.as_ref());
                 SYNC_PERIOD
             }
             Err(error) => {
-                deps.status.degraded("MeshFailed", chain(&error));
+                run.deps.status.degraded("MeshFailed", chain(&error));
                 backoff.next_delay()
             }
         };
-        let mut routes = mesh.as_ref().map(|mesh| mesh.speaker.changes());
-        let routes_changed = async {
-            match &mut routes {
-                // The speaker lives as long as the mesh.
-                Some(routes) => drop(routes.changed().await),
-                None => std::future::pending().await,
-            }
-        };
+        let news = before.unwrap_or_else(|| run.news());
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            _ = changes.next() => {}
-            () = routes_changed => {}
+            _ = node_changes.next() => {}
+            // The sender lives in the dependencies.
+            _ = agreed.changed() => {}
+            () = news => {}
             () = tokio::time::sleep(delay) => {}
         }
     }
 }
 
-struct Mesh {
-    speaker: Speaker,
-    links: Links,
-    started: Instant,
+struct Run {
+    config: MeshConfig,
+    deps: MeshDeps,
+    mesh: Option<Mesh>,
+    publisher: Option<NodePublisher>,
+    known: Reachability,
 }
 
-async fn round(
-    mesh: &mut Option<Mesh>,
-    config: &MeshConfig,
-    deps: &MeshDeps,
-    peers: &[PeerConfig],
-) -> Result<(), Error> {
-    if mesh.is_none() && peers.is_empty() {
-        return Ok(());
+struct Mesh {
+    speaker: Speaker,
+    kernel: Kernel,
+    prober: Prober,
+}
+
+impl Run {
+    fn new(config: MeshConfig, deps: MeshDeps) -> Self {
+        let publisher = deps.client.clone().map(|client| NodePublisher::new(client, &config.node_name));
+        Self { config, deps, mesh: None, publisher, known: Reachability::default() }
     }
-    let mesh = match mesh {
-        Some(mesh) => mesh,
-        None => mesh.insert(Mesh::start(config).await?),
-    };
-    let own = own_ranges(config, deps);
-    mesh.speaker.set_peers(peers.iter().cloned());
-    mesh.speaker.announce(own.iter().copied());
-    mesh.ensure_routes(config, &own).await
+
+    async fn round(&mut self) -> Result<(), Error> {
+        if let Some(file) = self.deps.agreement.get().foreign {
+            return self.give_way(&file).await;
+        }
+        let nodes = self.deps.nodes.list();
+        let peers = plan_peers(&self.config, &nodes);
+        if self.mesh.is_none() && peers.is_empty() {
+            // Without the API nobody knows whether there are other nodes.
+            let is_alone = self.deps.nodes.is_synced().then_some(false);
+            self.deps.agreement.say(|said| said.has_tunnels = is_alone.or(said.has_tunnels));
+            self.tell(&plan_problems(&self.config, &nodes, &[], &self.known, std::time::Instant::now()));
+            return Ok(());
+        }
+        let mesh = match &mut self.mesh {
+            Some(mesh) => mesh,
+            None => self.mesh.insert(Mesh::start(&self.config).await?),
+        };
+        let own = own_ranges(&self.config, &self.deps.nodes);
+        mesh.speaker.set_peers(peers.iter().cloned());
+        mesh.speaker.announce(own.iter().copied());
+        let node_peers = plan_node_peers(&self.config, &nodes);
+        let ensured = mesh.ensure(&self.config, &self.deps.agreement, &own, &node_peers).await;
+        self.publish(&node_peers).await?;
+        let reports = self.mesh.as_ref().map(|mesh| mesh.speaker.peers()).unwrap_or_default();
+        ensured?;
+        self.tell(&plan_problems(&self.config, &nodes, &reports, &self.known, std::time::Instant::now()));
+        Ok(())
+    }
+
+    /// Another network makes its own routes.
+    async fn give_way(&mut self, file: &str) -> Result<(), Error> {
+        if let Some(mesh) = self.mesh.take() {
+            mesh.speaker.leave();
+            mesh.kernel.clear(&self.config.vxlan).await?;
+        }
+        self.known = Reachability { node: self.config.node_name.clone(), peers: Vec::new() };
+        if let Some(publisher) = &mut self.publisher {
+            publisher.annotate(&self.known).await;
+        }
+        let message = format!("{file} is another network's, which makes routes of its own");
+        self.deps.status.set(ComponentState::Running, "ForeignCNIConfiguration", message);
+        self.deps.status.heartbeat(None);
+        Ok(())
+    }
+
+    async fn publish(&mut self, node_peers: &[NodePeer]) -> Result<(), Error> {
+        let Some(mesh) = &self.mesh else { return Ok(()) };
+        let (reports, paths) = (mesh.speaker.peers(), mesh.prober.results());
+        let mut new = plan_reachability(
+            &self.config.node_name,
+            node_peers,
+            &reports,
+            &mesh.kernel.ways,
+            &paths,
+            self.deps.clock.now(),
+        );
+        keep_times(&mut new, &self.known);
+        let is_news = new != self.known;
+        self.known = new;
+        if let Some(state_dir) = self.config.state_dir.as_ref().filter(|_| is_news) {
+            write_reachability(state_dir, &self.known)?;
+        }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.annotate(&self.known).await;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, problems: &[Problem]) {
+        match problems.first() {
+            None => self.deps.status.running(),
+            Some(first) => {
+                let texts: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+                self.deps.status.degraded(first.reason, texts.join("; "));
+            }
+        }
+        self.deps.status.heartbeat(None);
+    }
+
+    /// Returns when a peer, a route or a path has changed.
+    fn news(&self) -> impl Future<Output = ()> + use<> {
+        let receivers = self.mesh.as_ref().map(|mesh| (mesh.speaker.changes(), mesh.prober.changes()));
+        async move {
+            match receivers {
+                // Both senders live as long as the mesh, or report their end as news.
+                Some((mut sessions, mut paths)) => tokio::select! {
+                    _ = sessions.changed() => {}
+                    Ok(()) = paths.changed() => {}
+                },
+                None => std::future::pending().await,
+            }
+        }
+    }
 }
 
 impl Mesh {
@@ -178,147 +261,29 @@ impl Mesh {
         let mut speaker = kedge_bgp::Config::new(config.asn, config.node_ip);
         (speaker.stale_for, speaker.hold_time) = (config.stale_for, config.hold_time);
         let speaker = Speaker::start(speaker).await.map_err(Error::Bgp)?;
-        Ok(Self { speaker, links: Links::connect()?, started: Instant::now() })
+        Ok(Self { speaker, kernel: Kernel::connect()?, prober: Prober::start() })
     }
 
-    async fn ensure_routes(&self, config: &MeshConfig, own: &[Ipv4Net]) -> Result<(), Error> {
-        let wanted = plan_mesh_routes(config, own, &self.speaker.routes());
-        let mut found = BTreeSet::new();
-        for (spec, message) in self.links.our_routes(Maker::Mesh, None).await? {
-            match spec {
-                Some(spec) if wanted.contains(&spec) => drop(found.insert(spec)),
-                // Of the process before: its peers have not said everything yet.
-                Some(spec) if self.started.elapsed() < config.stale_for && !is_replaced(&spec, &wanted) => {}
-                _ => self.links.delete_route(message).await?,
-            }
+    /// Makes the kernel's routes those that were learned, and asks the nodes whether packets arrive.
+    async fn ensure(
+        &mut self,
+        config: &MeshConfig,
+        agreement: &Agreement,
+        own: &[Ipv4Net],
+        node_peers: &[NodePeer],
+    ) -> Result<(), Error> {
+        let learned = self.speaker.routes();
+        self.kernel.find_ways(config, node_peers, &learned).await;
+        if let Some(has_tunnels) = self.kernel.has_tunnels(node_peers) {
+            agreement.say(|said| said.has_tunnels = Some(has_tunnels));
         }
-        for route in wanted.difference(&found) {
-            self.links.add_route(Maker::Mesh, route, 0).await?;
-        }
-        Ok(())
-    }
-}
-
-fn is_replaced(spec: &RouteSpec, wanted: &BTreeSet<RouteSpec>) -> bool {
-    wanted.iter().any(|route| route.destination == spec.destination)
-}
-
-/// The pod ranges of this node, as its Node says.
-fn own_ranges(config: &MeshConfig, deps: &MeshDeps) -> Vec<Ipv4Net> {
-    let node = deps.nodes.get(&kedge_meta::ObjectKey::cluster(config.node_name.as_str()));
-    let Some(spec) = node.as_ref().and_then(|node| node.spec.as_ref()) else { return Vec::new() };
-    let ranges = spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr);
-    let ranges: BTreeSet<Ipv4Net> = ranges.filter_map(|range| range.parse().ok()).collect();
-    ranges.into_iter().collect()
-}
-
-fn internal_ip(node: &Node) -> Option<Ipv4Addr> {
-    let addresses = node.status.as_ref()?.addresses.as_ref()?;
-    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-    internal.filter_map(|address| address.address.parse().ok()).find_map(|address| match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    })
-}
-
-fn report(status: &ComponentStatus, mesh: Option<&Mesh>) {
-    let peers = mesh.map(|mesh| mesh.speaker.peers()).unwrap_or_default();
-    match plan_complaint(&peers, Instant::now()) {
-        Some(complaint) => status.degraded("BGPPeersNotEstablished", complaint),
-        None => status.running(),
-    }
-    status.heartbeat(None);
-}
-
-/// What is to be said of peers that have not been established for a while.
-fn plan_complaint(peers: &[PeerReport], now: Instant) -> Option<String> {
-    let is_late = |peer: &&PeerReport| {
-        let has_failed = peer.last_error.is_some();
-        peer.state != SessionState::Established && (has_failed || now.duration_since(peer.since) > PATIENCE)
-    };
-    let said = peers.iter().filter(is_late).map(|peer| {
-        let why = peer.last_error.as_deref().unwrap_or("no answer yet");
-        format!("{} (AS {}) is {}: {why}", peer.address, peer.asn, peer.state.as_str())
-    });
-    let said: Vec<String> = said.collect();
-    (!said.is_empty()).then(|| {
-        let established = peers.iter().filter(|peer| peer.state == SessionState::Established).count();
-        format!("{established} of {} BGP peers are established; {}", peers.len(), said.join("; "))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::json;
-
-    use super::*;
-
-    fn config() -> MeshConfig {
-        MeshConfig::new("a", Ipv4Addr::new(192, 0, 2, 1), vec!["10.244.0.0/16".parse().unwrap()])
-    }
-
-    fn node(name: &str, address: &str) -> Arc<Node> {
-        let addresses = json!([{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]);
-        let node = json!({"metadata": {"name": name}, "status": {"addresses": addresses}});
-        Arc::new(serde_json::from_value(node).unwrap())
-    }
-
-    #[test]
-    fn peers_are_the_other_nodes_and_the_configured_ones() {
-        let nodes = [node("a", "192.0.2.1"), node("b", "192.0.2.2"), node("c", "fd00::3"), node("d", "192.0.2.4")];
-        let shown = |config: &MeshConfig| -> Vec<String> {
-            plan_peers(config, &nodes).iter().map(|peer| format!("{} {}", peer.address, peer.asn)).collect()
+        let ensured = self.kernel.ensure_routes(config, own, &learned).await;
+        let targets = Targets {
+            from: plan::gateway_of(own),
+            to: node_peers.iter().filter_map(|peer| peer.gateway).collect(),
+            mtu: agreement.get().mtu,
         };
-        let mut config = config();
-        assert_eq!(shown(&config), ["192.0.2.2 64512", "192.0.2.4 64512"]);
-        config.peers = vec![PeerConfig { address: Ipv4Addr::new(192, 0, 2, 4), asn: 64999, port: None }];
-        assert_eq!(shown(&config), ["192.0.2.2 64512", "192.0.2.4 64999"]);
-        config.full_mesh = false;
-        assert_eq!(shown(&config), ["192.0.2.4 64999"]);
-    }
-
-    #[test]
-    fn only_routes_to_pods_of_others_are_taken() {
-        let learned = |prefix: &str| {
-            let peer = Ipv4Addr::new(192, 0, 2, 2);
-            (prefix.parse().unwrap(), LearnedRoute { next_hop: peer, peer, is_stale: false })
-        };
-        let check = |prefix: &str, is_taken: bool| {
-            let own = ["10.244.1.0/24".parse().unwrap()];
-            let routes = plan_mesh_routes(&config(), &own, &BTreeMap::from([learned(prefix)]));
-            assert_eq!(!routes.is_empty(), is_taken, "{prefix}");
-        };
-        check("10.244.2.0/24", true);
-        check("10.244.2.7/32", true);
-        check("10.244.1.0/24", false);
-        check("10.244.1.128/25", false);
-        check("10.244.0.0/16", false);
-        check("0.0.0.0/0", false);
-        check("192.0.2.0/24", false);
-    }
-
-    #[test]
-    fn peers_that_are_not_established_are_named() {
-        let now = Instant::now();
-        let peer = |last: u8, state, last_error: Option<&str>| PeerReport {
-            address: Ipv4Addr::new(192, 0, 2, last),
-            asn: 64512,
-            state,
-            since: now,
-            last_error: last_error.map(str::to_owned),
-            routes: 0,
-        };
-        let good = peer(2, SessionState::Established, None);
-        assert_eq!(plan_complaint(&[], now), None);
-        assert_eq!(plan_complaint(&[good.clone(), peer(3, SessionState::Connect, None)], now), None);
-        let late =
-            [good, peer(3, SessionState::Active, Some("no answer from 192.0.2.3:179: is TCP port 179 blocked?"))];
-        let expected = "1 of 2 BGP peers are established; 192.0.2.3 (AS 64512) is Active: no answer from 192.0.2.3:179: \
-                        is TCP port 179 blocked?";
-        assert_eq!(plan_complaint(&late, now).as_deref(), Some(expected));
-        let waiting = [peer(3, SessionState::Connect, None)];
-        assert!(plan_complaint(&waiting, now + PATIENCE * 2).unwrap().contains("no answer yet"));
+        self.prober.set_targets(targets);
+        ensured
     }
 }

@@ -23,6 +23,9 @@ pub(crate) struct Record {
     /// host-local's folder for our network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ipam_dir: Option<PathBuf>,
+    /// The MTU that pods got last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u32>,
 }
 
 impl Record {

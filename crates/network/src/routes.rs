@@ -27,6 +27,11 @@ pub enum RouteKind {
         /// Its address.
         gateway: IpAddr,
     },
+    /// Packets go through a tunnel.
+    Tunnel {
+        /// The address of the node at its other end.
+        node: IpAddr,
+    },
 }
 
 /// One route in the main table.

@@ -7,10 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kedge_client::{Backoff, Informer};
+use kedge_meta::ComponentState;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Deps, Error, chain};
-use crate::setup::{Setup, Shortcoming};
+use crate::publish::NodePublisher;
+use crate::setup::{Outcome, Setup, Shortcoming};
 
 /// While pods can't start, kubelet's word for it.
 const NOT_READY: &str = "NetworkPluginNotReady";
@@ -21,6 +23,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
     let mut setup: Option<Setup> = None;
     let mut told = String::new();
+    let mut agreed = deps.agreement.listen();
+    let mut publisher = deps.client.clone().map(|client| NodePublisher::new(client, &config.node_name));
     loop {
         let delay = match pod_cidrs(&config, deps.nodes.as_ref()) {
             None => {
@@ -30,11 +34,15 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             }
             Some(ranges) => {
                 let start = std::time::Instant::now();
-                match round(&mut setup, &config, &ranges).await {
-                    Ok(shortcomings) => {
+                match round(&mut setup, &config, &deps, &ranges).await {
+                    Ok(outcome) => {
                         backoff.reset();
-                        report(&deps, &shortcomings);
+                        told.clear();
+                        report(&config, &deps, &outcome);
                         deps.status.heartbeat(Some(start.elapsed()));
+                        if let (Some(publisher), Outcome::Ours(_)) = (&mut publisher, &outcome) {
+                            publisher.network_is_up().await;
+                        }
                         Some(config.sync_period)
                     }
                     Err(error) => {
@@ -52,6 +60,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = changed_ranges(&config, deps.nodes.as_ref()) => {}
+            // The sender lives in `deps`.
+            _ = agreed.changed() => {}
             () = after(delay) => {}
         }
     }
@@ -71,15 +81,28 @@ fn validate(config: &Config, deps: &Deps) -> Result<(), Error> {
     Ok(())
 }
 
-async fn round(setup: &mut Option<Setup>, config: &Config, ranges: &[IpNet]) -> Result<Vec<Shortcoming>, Error> {
+async fn round(setup: &mut Option<Setup>, config: &Config, deps: &Deps, ranges: &[IpNet]) -> Result<Outcome, Error> {
     let setup = match setup {
         Some(setup) => setup,
-        None => setup.insert(Setup::new(config.clone())?),
+        None => setup.insert(Setup::new(config.clone(), deps.agreement.clone())?),
     };
     setup.ensure(ranges).await
 }
 
-fn report(deps: &Deps, shortcomings: &[Shortcoming]) {
+fn report(config: &Config, deps: &Deps, outcome: &Outcome) {
+    match outcome {
+        Outcome::Foreign { file, network } => {
+            let message = format!(
+                "pods join the network {network} of {}: kedge writes no CNI configuration and makes no routes to other nodes",
+                config.cni_config_dir.join(file).display()
+            );
+            deps.status.set(ComponentState::Running, "ForeignCNIConfiguration", message);
+        }
+        Outcome::Ours(shortcomings) => report_shortcomings(deps, shortcomings),
+    }
+}
+
+fn report_shortcomings(deps: &Deps, shortcomings: &[Shortcoming]) {
     match shortcomings.first() {
         None => deps.status.running(),
         Some(first) => {

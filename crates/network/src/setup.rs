@@ -9,12 +9,16 @@ use ipnet::IpNet;
 use kedge_netfilter::{Nft, SysctlError, Sysctls, TableKeeper, forward_drops};
 use tokio::process::Command;
 
-use crate::cni::{CNI_FILE_NAME, NETWORK_NAME, competitor, ensure_file, find_plugins, plan_cni_config};
+use crate::agreement::Agreement;
+use crate::cni::{CNI_FILE_NAME, NETWORK_NAME, ensure_file, find_plugins, plan_cni_config};
 use crate::config::{Config, Error};
-use crate::link::{Link, Links, Maker};
-use crate::record::Record;
+use crate::foreign::{Foreign, find_foreign};
+use crate::link::{Devices, Link, Links, Maker};
+use crate::mode::plan_mtu;
+use crate::record::{Record, remove_file};
 use crate::routes::{RouteSpec, gateway, plan_routes};
 use crate::rules::plan_rules;
+use crate::tunnel::underlay_mtu;
 
 const BRIDGE_NETFILTER: &str = "net.bridge.bridge-nf-call-iptables";
 
@@ -25,9 +29,19 @@ pub(crate) struct Shortcoming {
     pub(crate) message: String,
 }
 
+/// What a round came to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Pods join our network; with what does not work in it.
+    Ours(Vec<Shortcoming>),
+    /// Pods join the network of this CNI configuration.
+    Foreign { file: String, network: String },
+}
+
 /// The node's network, with what is kept between rounds.
 pub(crate) struct Setup {
     config: Config,
+    agreement: Agreement,
     links: Links,
     nft: Nft,
     sysctls: Sysctls,
@@ -40,9 +54,10 @@ pub(crate) fn sysctls(state_dir: &std::path::Path) -> Sysctls {
 }
 
 impl Setup {
-    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+    pub(crate) fn new(config: Config, agreement: Agreement) -> Result<Self, Error> {
         let sysctls = sysctls(&config.state_dir);
         Ok(Self {
+            agreement,
             links: Links::connect()?,
             nft: Nft::default(),
             sysctls,
@@ -52,13 +67,21 @@ impl Setup {
         })
     }
 
-    /// One round for these pod ranges. What comes back are shortcomings; an error means that pods can't start.
-    pub(crate) async fn ensure(&mut self, pod_cidrs: &[IpNet]) -> Result<Vec<Shortcoming>, Error> {
+    /// One round for these pod ranges. An error means that pods can't start.
+    pub(crate) async fn ensure(&mut self, pod_cidrs: &[IpNet]) -> Result<Outcome, Error> {
+        let foreign = find_foreign(&self.config.cni_config_dir);
+        if let Some(Foreign::Network { file, network }) = foreign {
+            self.give_way(&file)?;
+            return Ok(Outcome::Foreign { file, network });
+        }
+        self.agreement.say(|said| said.foreign = None);
         find_plugins(&self.config.cni_bin_dirs)?;
-        let mut shortcomings = Vec::new();
+        let mut shortcomings: Vec<Shortcoming> =
+            foreign.and_then(|foreign| self.broken_config(foreign)).into_iter().collect();
         self.ensure_forwarding(pod_cidrs)?;
         shortcomings.extend(self.ensure_bridge_netfilter(pod_cidrs).await?);
-        let bridge = self.ensure_bridge(pod_cidrs).await?;
+        let mtu = self.find_mtu().await?;
+        let bridge = self.ensure_bridge(pod_cidrs, mtu).await?;
         self.ensure_no_redirects()?;
         self.ensure_routes(&bridge).await?;
         self.ensure_rules(pod_cidrs).await?;
@@ -67,13 +90,44 @@ impl Setup {
         Record::update(&self.config.state_dir, |record| {
             record.cni_file = Some(file);
             record.ipam_dir = Some(ipam);
+            record.mtu = mtu.or(record.mtu);
         })?;
-        if ensure_file(folder, &plan_cni_config(&self.config, pod_cidrs))? {
-            tracing::info!(folder = %folder.display(), file = CNI_FILE_NAME, "wrote the CNI configuration");
+        if ensure_file(folder, &plan_cni_config(&self.config, pod_cidrs, mtu))? {
+            tracing::info!(folder = %folder.display(), file = CNI_FILE_NAME, mtu, "wrote the CNI configuration");
         }
-        shortcomings.extend(self.competing_config());
         shortcomings.extend(self.dropped_by_others().await?);
-        Ok(shortcomings)
+        self.agreement.say(|said| said.mtu = mtu);
+        Ok(Outcome::Ours(shortcomings))
+    }
+
+    /// Two configurations would be one too many. What our pods need, bridge, routes and rules, stays for as long as they do.
+    fn give_way(&self, file: &str) -> Result<(), Error> {
+        let folder = &self.config.cni_config_dir;
+        if folder.join(CNI_FILE_NAME).exists() {
+            remove_file(&folder.join(CNI_FILE_NAME))?;
+            tracing::info!(folder = %folder.display(), file, "another network is configured; removed our CNI configuration");
+        }
+        self.agreement.say(|said| said.foreign = Some(file.to_owned()));
+        Ok(())
+    }
+
+    /// The configured MTU, or what is left of that of the nodes' network. Whether there are tunnels is not known right
+    /// after a start; what was true before it holds until then.
+    async fn find_mtu(&self) -> Result<Option<u32>, Error> {
+        if self.config.mtu.is_some() {
+            return Ok(self.config.mtu);
+        }
+        let mut underlay = None;
+        for node_ip in &self.config.node_ips {
+            let found = underlay_mtu(&self.links, *node_ip).await?;
+            underlay = underlay.into_iter().chain(found).min();
+        }
+        let known = Record::load(&self.config.state_dir)?.mtu;
+        let Some(underlay) = underlay else { return Ok(known) };
+        Ok(match self.agreement.get().has_tunnels {
+            Some(has_tunnels) => Some(plan_mtu(self.config.mode, underlay, has_tunnels)),
+            None => Some(known.map_or(plan_mtu(self.config.mode, underlay, false), |known| known.min(underlay))),
+        })
     }
 
     fn ensure_forwarding(&self, pod_cidrs: &[IpNet]) -> Result<(), Error> {
@@ -106,13 +160,13 @@ impl Setup {
         Ok(None)
     }
 
-    async fn ensure_bridge(&self, pod_cidrs: &[IpNet]) -> Result<Link, Error> {
+    async fn ensure_bridge(&self, pod_cidrs: &[IpNet], mtu: Option<u32>) -> Result<Link, Error> {
         let name = &self.config.bridge;
         let wanted: Vec<IpNet> =
             pod_cidrs.iter().filter_map(|range| IpNet::new(gateway(range), range.prefix_len()).ok()).collect();
         if self.links.link(name).await?.is_none() {
             Record::update(&self.config.state_dir, |record| record.bridge = Some(name.clone()))?;
-            self.links.add_bridge(name, hardware_address(&wanted), self.config.mtu).await?;
+            self.links.add_bridge(name, hardware_address(&wanted), mtu).await?;
             tracing::info!(bridge = name, "added the bridge");
         }
         let taken = |problem: String| Error::BridgeTaken { name: name.clone(), problem };
@@ -123,6 +177,15 @@ impl Setup {
         let found = self.links.addresses(link.index).await?;
         if let Some(foreign) = found.iter().find(|address| !wanted.contains(address)) {
             return Err(taken(format!("has the address {foreign}, which is not the gateway of this node's pods")));
+        }
+        if let Some(mtu) = mtu.filter(|mtu| *mtu != link.mtu) {
+            self.links.set_mtu(link.index, mtu).await?;
+            tracing::info!(
+                bridge = name,
+                from = link.mtu,
+                to = mtu,
+                "the MTU of the pod network changes; pods get it when they start"
+            );
         }
         if !link.is_up {
             self.links.set_up(link.index).await?;
@@ -145,14 +208,15 @@ impl Setup {
     async fn ensure_routes(&self, bridge: &Link) -> Result<(), Error> {
         let wanted: BTreeSet<RouteSpec> = plan_routes(&self.config).into_iter().collect();
         let mut found = BTreeSet::new();
-        for (spec, message) in self.links.our_routes(Maker::Node, Some(bridge.index)).await? {
+        let devices = Devices { bridge: Some(bridge.index), tunnel: None };
+        for (spec, message) in self.links.our_routes(Maker::Node, devices).await? {
             match spec.filter(|spec| wanted.contains(spec)) {
                 Some(spec) => drop(found.insert(spec)),
                 None => self.links.delete_route(message).await?,
             }
         }
         for route in wanted.difference(&found) {
-            self.links.add_route(Maker::Node, route, bridge.index).await?;
+            self.links.add_route(Maker::Node, route, devices).await?;
         }
         Ok(())
     }
@@ -170,12 +234,12 @@ impl Setup {
         Ok(())
     }
 
-    fn competing_config(&self) -> Option<Shortcoming> {
-        let folder = &self.config.cni_config_dir;
-        let other = competitor(folder)?;
+    fn broken_config(&self, foreign: Foreign) -> Option<Shortcoming> {
+        let Foreign::Broken { file, problem } = foreign else { return None };
         let message = format!(
-            "the container runtime takes {} before {CNI_FILE_NAME}: pods join another network; remove it",
-            folder.join(other).display()
+            "the container runtime takes {} before {CNI_FILE_NAME}, and it can't be read ({problem}): pods can't start; \
+             repair or remove it",
+            self.config.cni_config_dir.join(file).display()
         );
         Some(Shortcoming { reason: "OtherCNIConfiguration", message })
     }

@@ -7,12 +7,15 @@ use std::path::Path;
 use kedge_netfilter::{Family, Nft};
 
 use crate::config::Error;
-use crate::link::{Links, Maker};
+use crate::link::{Devices, Links, Maker};
+use crate::mode::VxlanConfig;
+use crate::publish::REACHABILITY_FILE;
 use crate::record::{Record, remove_file};
 use crate::rules::TABLE;
 use crate::setup::sysctls;
+use crate::tunnel::remove_tunnel;
 
-/// Removes the CNI file, host-local's addresses, rules, routes and the bridge, and gives kernel switches their former
+/// Removes the CNI file, host-local's addresses, rules, routes, tunnels and the bridge, and gives kernel switches their former
 /// values. Pods must be gone before. Doing it again does nothing.
 pub async fn teardown(state_dir: &Path) -> Result<(), Error> {
     let record = Record::load(state_dir)?;
@@ -33,15 +36,17 @@ pub async fn teardown(state_dir: &Path) -> Result<(), Error> {
     }
     let links = Links::connect()?;
     for maker in [Maker::Node, Maker::Mesh] {
-        for (_, route) in links.our_routes(maker, None).await? {
+        for (_, route) in links.our_routes(maker, Devices::default()).await? {
             links.delete_route(route).await?;
         }
     }
+    remove_tunnel(&links, &VxlanConfig::default().device).await?;
     if let Some(name) = &record.bridge
         && let Some(link) = links.link(name).await?.filter(|link| link.is_bridge)
     {
         links.delete_link(link.index).await?;
     }
+    remove_file(&state_dir.join(REACHABILITY_FILE))?;
     sysctls(state_dir).restore()?;
     Record::remove(state_dir)
 }

@@ -19,7 +19,7 @@ pub use error::Error;
 pub use image::load_image;
 pub use kedge_kubelet::CgroupDriver;
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
-pub use options::Options;
+pub use options::{NetworkOptions, Options};
 pub use progress::Progress;
 pub use start::{Running, Summary, start};
 pub use status::{Status, status};

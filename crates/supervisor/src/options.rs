@@ -1,5 +1,7 @@
 //! What was asked for, checked once, and what follows from it.
 
+mod network;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -9,6 +11,8 @@ use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
 
 use crate::error::Error;
 use crate::kubelet::read_configuration;
+pub use network::NetworkOptions;
+use network::NetworkPlan;
 
 /// The name of the context, cluster and user in kubeconfigs.
 pub(crate) const CONTEXT: &str = "kedge";
@@ -31,6 +35,8 @@ pub struct Options {
     pub service_cidr: String,
     /// DNS domain of the cluster.
     pub service_dns_domain: String,
+    /// How packets get to other nodes.
+    pub network: NetworkOptions,
     /// Socket of the container runtime; found or started where absent.
     pub container_runtime_endpoint: Option<String>,
     /// Upstream's configuration file of the kubelet; the defaults where absent.
@@ -58,6 +64,8 @@ pub(crate) struct Plan {
     pub(crate) dns_service_ip: IpAddr,
     /// What the kubelet's configuration file says.
     pub(crate) kubelet: Option<KubeletConfiguration>,
+    /// How packets get to other nodes.
+    pub(crate) network: NetworkPlan,
 }
 
 impl Plan {
@@ -89,7 +97,9 @@ impl Plan {
         let layout = Layout::new(std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()));
         let kubelet = options.kubelet_config.as_deref();
         let kubelet = kubelet.map(|path| read_configuration("--kubelet-config", path, Starter::Up)).transpose()?;
+        let network = NetworkPlan::new(&options.network, node_ip)?;
         Ok(Self {
+            network,
             layout,
             node_ip,
             node_name,
@@ -174,6 +184,7 @@ mod tests {
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
             service_dns_domain: "cluster.local".to_owned(),
+            network: NetworkOptions::default(),
             container_runtime_endpoint: None,
             kubelet_config: None,
             control_plane_only: false,

@@ -67,6 +67,7 @@ fn options(flags: &UpFlags) -> Options {
         pod_network_cidr: flags.pod_network_cidr.clone(),
         service_cidr: flags.service_cidr.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
+        network: flags.network.options(),
         container_runtime_endpoint: flags.container_runtime_endpoint.clone(),
         kubelet_config: flags.kubelet_config.clone(),
         control_plane_only: flags.control_plane_only,

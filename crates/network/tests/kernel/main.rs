@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod bird;
+mod faults;
+mod foreign;
+mod machine;
 mod mesh;
+mod tunnel;
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +18,7 @@ use std::time::Duration;
 
 use kedge_meta::{ComponentReport, ComponentState, StatusBoard, SystemClock};
 use kedge_netns::Namespace;
-use kedge_network::{CNI_FILE_NAME, Config, Deps, find_plugins};
+use kedge_network::{Agreement, CNI_FILE_NAME, Config, Deps, find_plugins};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +48,8 @@ fn run_once(node: &Namespace, config: Config) -> ComponentReport {
     let board = StatusBoard::new(Arc::new(SystemClock));
     node.block_on(move || async move {
         let shutdown = CancellationToken::new();
-        let deps = Deps { nodes: None, status: board.component("kedge-network") };
+        let status = board.component("kedge-network");
+        let deps = Deps { nodes: None, status, agreement: Agreement::default(), client: None };
         let reported = async {
             while board.reports()[0].state == ComponentState::Starting {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -64,6 +70,11 @@ fn node_and_outside() -> (Namespace, Namespace) {
     node.sh("ip addr add 192.0.2.2/24 dev eth0 && ip link set eth0 up && ip route add default via 192.0.2.1");
     outside.sh("ip addr add 192.0.2.1/24 dev eth0 && ip addr add 10.250.0.1/32 dev lo && ip link set eth0 up");
     outside.serve("0.0.0.0:8080", "");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while node.sh("ip route").contains("linkdown") {
+        assert!(std::time::Instant::now() < deadline, "the wire stays without a carrier");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     (node, outside)
 }
 

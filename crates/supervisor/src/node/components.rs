@@ -23,8 +23,9 @@ pub(crate) fn start(
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
     let mut node = Node { plan, control_plane, prepared, components, shutdown };
-    node.network();
-    node.mesh();
+    let agreement = kedge_network::Agreement::default();
+    node.network(&agreement);
+    node.mesh(&agreement);
     node.policy();
     node.proxy();
     node.kubelet()?;
@@ -51,7 +52,7 @@ impl Node<'_> {
         self.control_plane.board.component(name)
     }
 
-    fn network(&mut self) {
+    fn network(&mut self, agreement: &kedge_network::Agreement) {
         let (plan, informers) = (self.plan, &self.control_plane.informers);
         let state = plan.layout.root().join("network");
         let mut config = kedge_network::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
@@ -59,16 +60,21 @@ impl Node<'_> {
         config.service_cidrs = vec![plan.service_network];
         config.cni_config_dir.clone_from(&self.prepared.cni_config_dir);
         config.ipam_dir = plan.layout.cni_state();
-        let deps = kedge_network::Deps::new(informers, &plan.node_name, self.status("kedge-network"));
+        plan.network.apply_to_node(&mut config);
+        let mut deps = kedge_network::Deps::new(informers, &plan.node_name, self.status("kedge-network"));
+        deps.agreement = agreement.clone();
         self.spawn("kedge-network", kedge_network::run(config, deps, self.shutdown.clone()));
     }
 
-    fn mesh(&mut self) {
+    fn mesh(&mut self, agreement: &kedge_network::Agreement) {
         let (plan, informers) = (self.plan, &self.control_plane.informers);
         // Routes of IPv6 are not exchanged yet.
         let IpAddr::V4(node_ip) = plan.node_ip else { return };
-        let config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
-        let deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));
+        let mut config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
+        config.state_dir = Some(plan.layout.root().join("network"));
+        plan.network.apply_to_mesh(&mut config);
+        let mut deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));
+        deps.agreement = agreement.clone();
         self.spawn("kedge-bgp", kedge_network::run_mesh(config, deps, self.shutdown.clone()));
     }
 
