@@ -5,7 +5,7 @@ use kedge_meta::{FieldError, Quantity};
 use serde_json::Value;
 
 use crate::formats;
-use crate::path::Path;
+use crate::path::{NEGATIVE, Path};
 use crate::pod_spec::label_selector_errors;
 use crate::strategy::{Column, Strategy};
 use crate::table::{NAME, column, name};
@@ -26,16 +26,15 @@ impl Strategy for CsiStorageCapacity {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        let class = text(object, &["storageClassName"]);
-        Path::root("storageClassName").check(errors, class, formats::subdomain(class));
-        for field in ["capacity", "maximumVolumeSize"] {
-            let amount = text(object, &[field]);
-            if amount.parse::<Quantity>().is_ok_and(|parsed| parsed < Quantity::ZERO) {
-                Path::root(field).invalid(errors, amount, "must be greater than or equal to 0");
-            }
-        }
         if let Some(topology) = at(object, &["nodeTopology"]) {
             label_selector_errors(topology, &Path::root("nodeTopology"), errors);
+        }
+        let class = text(object, &["storageClassName"]);
+        Path::root("storageClassName").check(errors, class, formats::subdomain(class));
+        // Upstream looks at no maximumVolumeSize.
+        let amount = text(object, &["capacity"]);
+        if amount.parse::<Quantity>().is_ok_and(|parsed| parsed < Quantity::ZERO) {
+            Path::root("capacity").invalid(errors, amount, NEGATIVE);
         }
     }
 

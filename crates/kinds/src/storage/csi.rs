@@ -5,7 +5,7 @@ use kedge_meta::FieldError;
 use serde_json::{Value, json};
 
 use crate::formats;
-use crate::path::Path;
+use crate::path::{IMMUTABLE, Path};
 use crate::strategy::{Column, Strategy};
 use crate::table::{AGE, NAME, age, column, name, or_none};
 use crate::value::{at, child, fill, int, is_set, items, set, text, texts, truth};
@@ -52,11 +52,10 @@ impl Strategy for CsiDriver {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        driver_name(&Path::root("name"), text(object, &["metadata", "name"]), errors);
         let policy = text(object, &["spec", "fsGroupPolicy"]);
         SPEC.child("fsGroupPolicy").required_one_of(errors, policy, &["File", "None", "ReadWriteOnceWithFSType"]);
         for mode in texts(object, &["spec", "volumeLifecycleModes"]) {
-            SPEC.child("volumeLifecycleModes").one_of(errors, mode, &["Ephemeral", "Persistent"]);
+            SPEC.child("volumeLifecycleModes").one_of(errors, mode, &["Persistent", "Ephemeral"]);
         }
         token_requests(object, errors);
         let period = int(object, &["spec", "nodeAllocatableUpdatePeriodSeconds"]);
@@ -106,15 +105,13 @@ impl Strategy for CsiDriver {
 
 /// What is wrong with the name of a driver.
 pub(crate) fn driver_name(path: &Path<'_>, name: &str, errors: &mut Vec<FieldError>) {
-    match name {
-        "" => path.required(errors, ""),
-        name => {
-            if name.len() > 63 {
-                path.too_long(errors, 63);
-            }
-            path.check(errors, name, formats::subdomain(&name.to_lowercase()));
-        }
+    if name.is_empty() {
+        path.required(errors, "");
     }
+    if name.len() > 63 {
+        path.too_long(errors, 63);
+    }
+    path.check(errors, name, formats::subdomain(&name.to_lowercase()));
 }
 
 fn token_requests(object: &Value, errors: &mut Vec<FieldError>) {
@@ -125,6 +122,7 @@ fn token_requests(object: &Value, errors: &mut Vec<FieldError>) {
         let audience = text(request, &["audience"]);
         if requests[..index].iter().any(|earlier| text(earlier, &["audience"]) == audience) {
             path.child("audience").duplicate(errors, audience);
+            continue;
         }
         match int(request, &["expirationSeconds"]) {
             Some(seconds) if seconds < 600 => {
@@ -160,11 +158,11 @@ impl Strategy for CsiNode {
             driver_name(&path.child("name"), own, errors);
             match text(driver, &["nodeID"]) {
                 "" => path.child("nodeID").required(errors, ""),
-                id if id.len() > 256 => path.child("nodeID").too_long(errors, 256),
+                id if id.len() > 256 => path.child("nodeID").invalid(errors, id, "must be 256 characters or less"),
                 _ => {}
             }
             if let Some(count) = int(driver, &["allocatable", "count"]) {
-                path.child("allocatable").not_negative(errors, count);
+                path.child("allocatable").child("count").not_negative(errors, count);
             }
             if drivers[..index].iter().any(|earlier| text(earlier, &["name"]) == own) {
                 path.child("name").duplicate(errors, own);
@@ -177,9 +175,7 @@ impl Strategy for CsiNode {
                 if keys[..number].contains(key) {
                     path.duplicate(errors, *key);
                 }
-                for why in formats::qualified_name(key) {
-                    path.invalid(errors, json!(keys), &why);
-                }
+                path.check(errors, key, formats::qualified_name(key));
             }
         }
     }
@@ -196,7 +192,7 @@ impl Strategy for CsiNode {
             let same = |other: &&Value| text(other, &["name"]) == text(driver, &["name"]);
             let before = items(old, &["spec", "drivers"]).iter().find(same);
             if before.is_some_and(|before| identity(before) != identity(driver)) {
-                Path::root("CSINodeDriver").invalid(errors, driver.clone(), "field is immutable");
+                SPEC.child("drivers").invalid(errors, driver.clone(), IMMUTABLE);
             }
         }
     }
@@ -248,11 +244,12 @@ mod tests {
             json!({"nodeAllocatableUpdatePeriodSeconds": 5}),
             &["spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 5: must be greater than or equal to 10 seconds"],
         );
-        let mut long = driver.clone();
-        long["metadata"]["name"] = json!("d".repeat(64));
-        let mut errors = Vec::new();
-        CsiDriver.validate_create(&long, &mut errors);
-        assert_eq!(texts_of(&errors)[0], "name: Too long: may not be more than 63 bytes");
+        check(
+            json!({"volumeLifecycleModes": ["Never"]}),
+            &[
+                "spec.volumeLifecycleModes: Unsupported value: \"Never\": supported values: \"Persistent\", \"Ephemeral\"",
+            ],
+        );
     }
 
     #[test]
@@ -269,7 +266,7 @@ mod tests {
         limited["allocatable"] = json!({"count": 3});
         check(node(json!([limited])), &old, &[]);
         limited["allocatable"] = json!({"count": -1});
-        let negative = "spec.drivers[0].allocatable: Invalid value: -1: must be greater than or equal to 0";
+        let negative = "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0";
         check(node(json!([limited])), &old, &[negative]);
         let twice = node(json!([driver, driver]));
         check(twice, &old, &["spec.drivers[1].name: Duplicate value: \"d.io\""]);
@@ -277,12 +274,16 @@ mod tests {
         moved["nodeID"] = json!("m");
         let mut errors = Vec::new();
         CsiNode.validate_update(&node(json!([moved])), &old, &mut errors);
-        assert!(texts_of(&errors)[0].starts_with("CSINodeDriver: Invalid value: "), "{errors:?}");
+        assert!(texts_of(&errors)[0].starts_with("spec.drivers: Invalid value: "), "{errors:?}");
         let odd = json!({"name": "d.io", "nodeID": "", "topologyKeys": ["a", "a", "-"]});
         let mut errors = Vec::new();
         CsiNode.validate_create(&node(json!([odd])), &mut errors);
         let texts = texts_of(&errors);
         assert_eq!(texts[..2], ["spec.drivers[0].nodeID: Required value", "spec.drivers[0]: Duplicate value: \"a\""]);
-        assert!(texts[2].contains("name part must consist of alphanumeric characters"), "{texts:?}");
+        assert!(texts[2].starts_with("spec.drivers[0]: Invalid value: \"-\": name part must consist of"), "{texts:?}");
+        let long = json!({"name": "d.io", "nodeID": "n".repeat(257)});
+        let mut errors = Vec::new();
+        CsiNode.validate_create(&node(json!([long])), &mut errors);
+        assert!(texts_of(&errors)[0].ends_with(": must be 256 characters or less"), "{errors:?}");
     }
 }

@@ -41,13 +41,7 @@ impl Strategy for StorageClass {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        match text(object, &["provisioner"]) {
-            "" => Path::root("provisioner").required(errors, ""),
-            provisioner => {
-                let wrong = formats::qualified_name(&provisioner.to_lowercase());
-                Path::root("provisioner").check(errors, provisioner, wrong);
-            }
-        }
+        provisioner(object, "provisioner", errors);
         parameters(object, errors);
         topologies(object, errors);
         let policy = text(object, &["reclaimPolicy"]);
@@ -89,6 +83,14 @@ impl Strategy for StorageClass {
             Value::from(truth(object, &["allowVolumeExpansion"])),
             age(object, now),
         ]
+    }
+}
+
+/// What is wrong with the name of whoever makes or changes volumes. It is judged, and shown, in lower case.
+fn provisioner(object: &Value, field: &str, errors: &mut Vec<FieldError>) {
+    match text(object, &[field]).to_lowercase() {
+        name if name.is_empty() => Path::root(field).required(errors, ""),
+        name => Path::root(field).check(errors, &name, formats::qualified_name(&name)),
     }
 }
 
@@ -143,7 +145,7 @@ fn topologies(object: &Value, errors: &mut Vec<FieldError>) {
 
 impl Strategy for VolumeAttributesClass {
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        super::csi::driver_name(&Path::root("driverName"), text(object, &["driverName"]), errors);
+        provisioner(object, "driverName", errors);
         parameters(object, errors);
         if !crate::value::is_set(object, &["parameters"]) {
             Path::root("parameters").required(errors, "must contain at least one key/value pair");
@@ -156,6 +158,7 @@ impl Strategy for VolumeAttributesClass {
                 Path::root(field).forbidden(errors, &format!("updates to {field} are forbidden."));
             }
         }
+        self.validate_create(new, errors);
     }
 
     fn columns(&self) -> &[Column] {
