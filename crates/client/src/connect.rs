@@ -39,6 +39,15 @@ pub async fn client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError>
     Client::try_from(config).map_err(ConnectError::Client)
 }
 
+/// The server of a kubeconfig's current context.
+pub fn server_of_kubeconfig(path: &Path) -> Option<String> {
+    let kubeconfig = Kubeconfig::read_from(path).ok()?;
+    let current = kubeconfig.current_context.as_deref().unwrap_or_default();
+    let context = kubeconfig.contexts.iter().find(|context| context.name == current)?.context.clone()?;
+    let cluster = kubeconfig.clusters.into_iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster?.server
+}
+
 /// A client that calls an HTTP service directly: the API server of this process. Must run inside a tokio runtime.
 pub fn client_from_service<S, B>(service: S) -> Client
 where

@@ -10,16 +10,18 @@ mod failure;
 mod failure_log;
 mod informer;
 mod leader;
+mod observe;
 mod queue;
 mod selector;
 
 pub use backoff::Backoff;
-pub use connect::{ConnectError, client_from_kubeconfig, client_from_service};
+pub use connect::{ConnectError, client_from_kubeconfig, client_from_service, server_of_kubeconfig};
 pub use events::{EventType, Recorder, object_reference};
 pub use failure::{FailureCause, classify};
 pub use failure_log::FailureLog;
 pub use informer::{Change, Informer, InformerOptions, Informers, Subscription, object_key};
 pub use leader::{LeaderConfig, LeaderElector, LeaderError};
+pub use observe::{Request, observed};
 pub use queue::Queue;
 pub use selector::label_selector;
 

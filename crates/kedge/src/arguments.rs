@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a cluster on this machine, in this process.
-    Up(UpFlags),
+    Up(Box<UpFlags>),
     /// Stop the pods and remove what kedge made on this machine.
     Down(DownFlags),
     /// Show what every component does.
@@ -75,8 +75,6 @@ pub(crate) struct UpFlags {
     pub(crate) service_dns_domain: String,
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
-    #[command(flatten)]
-    pub(crate) etcd: EtcdFlags,
     /// Socket of the container runtime [default: a well-known one that answers, or a containerd of kedge's own].
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) container_runtime_endpoint: Option<String>,
@@ -95,25 +93,6 @@ pub(crate) struct UpFlags {
     /// How to report.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EtcdFlags {
-    /// URLs of etcd's members, separated by commas; objects are kept there instead of in the data directory.
-    #[arg(long, value_name = "URL", value_delimiter = ',')]
-    pub(crate) etcd_servers: Vec<String>,
-    /// Authority that signed the certificates of etcd's members.
-    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
-    pub(crate) etcd_cafile: Option<PathBuf>,
-    /// Certificate to show to etcd.
-    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_keyfile")]
-    pub(crate) etcd_certfile: Option<PathBuf>,
-    /// Key of that certificate.
-    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_certfile")]
-    pub(crate) etcd_keyfile: Option<PathBuf>,
-    /// Below this everything lies in etcd.
-    #[arg(long, value_name = "PATH", default_value = "/registry")]
-    pub(crate) etcd_prefix: String,
 }
 
 #[derive(Debug, Args)]
@@ -213,6 +192,12 @@ pub(crate) struct KubeletFlags {
     /// Port of the kubelet's server.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
+    /// Address on which `/healthz` answers in plain HTTP [default: 127.0.0.1].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) healthz_bind_address: Option<IpAddr>,
+    /// Its port; 0 for none [default: 10248].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) healthz_port: Option<u16>,
     /// At most so many pods.
     #[arg(long, value_name = "NUMBER")]
     pub(crate) max_pods: Option<u32>,

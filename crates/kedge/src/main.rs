@@ -57,7 +57,7 @@ fn called(name: &str) -> bool {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Up(flags) => commands::up::run(flags).await,
+        Command::Up(flags) => commands::up::run(*flags).await,
         Command::Down(flags) => commands::down::run(flags).await,
         Command::Status(flags) => commands::status::run(flags).await,
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,

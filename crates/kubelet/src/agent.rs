@@ -27,9 +27,11 @@ use crate::measured::MountedPaths;
 use crate::metrics::Metrics;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
+use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
 use crate::status_writer::StatusWriter;
 use crate::termination::Termination;
+use crate::volume_use::VolumeUse;
 
 /// Shared by all workers.
 pub(crate) struct Agent {
@@ -50,7 +52,9 @@ pub(crate) struct Agent {
     pub(crate) allocations: Allocations,
     pub(crate) machine: Machine,
     pub(crate) mounted: MountedPaths,
+    pub(crate) volume_use: VolumeUse,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) requests: Arc<RequestMetrics>,
     pub(crate) pressures: Pressures,
     pub(crate) image_records: tokio::sync::Mutex<ImageRecords>,
     /// To the manager: the node ends a pod.

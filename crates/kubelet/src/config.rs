@@ -140,6 +140,10 @@ pub struct Config {
     pub cluster_domain: String,
     /// The port of the kubelet server.
     pub port: u16,
+    /// Where `/healthz` answers whoever asks, without TLS.
+    pub healthz_bind_address: IpAddr,
+    /// Its port; 0 for none.
+    pub healthz_port: u16,
     /// Whether requests without credentials go on as `system:anonymous`.
     pub anonymous_auth: bool,
     /// Whether the machine's log files are shown under `/logs/`.
@@ -201,6 +205,8 @@ impl Default for Config {
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),
             port: 10250,
+            healthz_bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            healthz_port: 10248,
             anonymous_auth: false,
             enable_system_log_handler: true,
             enable_system_log_query: false,

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 use kedge_cri::v1;
-use kedge_volumes::{ContainerVolumes, MountedVolumes, ObjectError, container_devices, container_mounts};
+use kedge_volumes::{
+    ContainerVolumes, MountedVolumes, ObjectError, PlannedMounts, container_devices, plan_container_mounts,
+};
 
 use crate::agent::Agent;
 use crate::env::{self, EnvInput, PodObjects};
@@ -21,6 +23,7 @@ use crate::expand::{expand, expand_strict};
 use crate::images::ReadyImage;
 use crate::labels;
 use crate::network_files;
+use crate::outside::OutsideByKey;
 use crate::resources;
 use crate::security;
 use crate::spec;
@@ -35,7 +38,15 @@ pub(crate) struct ContainerInput<'a> {
     pub(crate) pod_ips: &'a [String],
     /// The container whose processes an ephemeral container sees.
     pub(crate) target: Option<String>,
+    /// What is under way in volumes.
+    pub(crate) sub_paths: &'a SubPaths,
 }
+
+/// Sub-paths of a pod's containers that are being bound, by the container's name.
+pub(crate) type SubPaths = OutsideByKey<Result<Vec<v1::Mount>, String>>;
+
+/// After this, the container waits and says so; the next attempt waits on.
+const SUB_PATH_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the runtime is asked for.
 pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) -> Result<v1::ContainerConfig, String> {
@@ -47,14 +58,15 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         agent.config.pod_log_dir(spec::namespace(pod), spec::name(pod), spec::uid(pod)).join(&container.name);
     std::fs::create_dir_all(&log_directory)
         .map_err(|error| format!("create container log directory for container {} failed: {error}", container.name))?;
-    let mut mounts = container_mounts(&ContainerVolumes {
-        dirs: agent.volumes.dirs(),
+    let planned = plan_container_mounts(&ContainerVolumes {
+        all: &agent.volumes,
         pod,
         container,
         volumes: input.volumes,
         recursive_read_only: agent.recursive_read_only(),
         expand: &|text| expand_strict(text, &lookup),
     })?;
+    let mut mounts = bind(input, planned).await?;
     mounts.extend(hosts_mount(agent, input, &mounts)?);
     mounts.extend(termination_mount(agent, input)?);
     let seccomp_root = agent.config.root_dir.join("seccomp");
@@ -92,6 +104,16 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         }),
         ..Default::default()
     })
+}
+
+/// Binds sub-paths beside the threads that others need: a volume's server may be gone.
+async fn bind(input: &ContainerInput<'_>, planned: PlannedMounts) -> Result<Vec<v1::Mount>, String> {
+    if !planned.may_hang() {
+        return planned.bind();
+    }
+    let hanging = planned.hanging();
+    let bound = input.sub_paths.run(&input.container.name, SUB_PATH_PATIENCE, || async { planned.bind() }).await;
+    bound.unwrap_or(Err(hanging))
 }
 
 /// The environment; where the API server is away, the one that the container had last.

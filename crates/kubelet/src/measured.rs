@@ -3,13 +3,15 @@
 //! It measures nothing itself. Invariant: a pod is measured as long as it has a sandbox and a worker.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
-use kedge_stats::{Collector, Config, ContainerTarget, PodTarget, SandboxTarget, Targets, VolumeMeasure, VolumeTarget};
+use kedge_stats::{
+    Collector, Config, ContainerTarget, FsStats, PodTarget, SandboxTarget, Targets, VolumeMeasure, VolumeTarget,
+};
 use parking_lot::RwLock;
 
 use crate::agent::Agent;
@@ -17,6 +19,7 @@ use crate::config::CgroupDriver;
 use crate::manager::PodTable;
 use crate::runtime_state::PodRuntime;
 use crate::spec;
+use crate::volume_use;
 
 /// Rates need two samples that are not too far apart, also where nobody asks for months.
 const BACKGROUND: Duration = Duration::from_secs(60);
@@ -75,7 +78,9 @@ struct NodeTargets {
 impl Targets for NodeTargets {
     fn pods(&self) -> Vec<PodTarget> {
         let pods: Vec<Arc<Pod>> = self.pods.read().values().cloned().collect();
-        self.agent.mounted.forget_others(|uid| pods.iter().any(|pod| spec::uid(pod) == uid));
+        let has = |uid: &str| pods.iter().any(|pod| spec::uid(pod) == uid);
+        self.agent.mounted.forget_others(has);
+        self.agent.volume_use.forget_others(has);
         let mut targets: Vec<PodTarget> = pods.iter().filter_map(|pod| self.target(pod)).collect();
         targets.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         targets
@@ -100,7 +105,7 @@ impl NodeTargets {
                 host_network: sandbox.host_network,
             },
             containers: containers(&state, &log_dir),
-            volumes: volumes(pod, &agent.mounted.get(uid)),
+            volumes: volumes(pod, &agent.mounted.get(uid), |volume, path| volume_use::known(agent, uid, volume, path)),
             log_dir,
             files: vec![agent.config.pod_dir(uid).join("etc-hosts")],
         })
@@ -126,27 +131,44 @@ fn containers(state: &PodRuntime, log_dir: &std::path::Path) -> Vec<ContainerTar
 }
 
 /// The volumes that have a size of their own.
-fn volumes(pod: &Pod, paths: &BTreeMap<String, PathBuf>) -> Vec<VolumeTarget> {
+fn volumes(
+    pod: &Pod,
+    paths: &BTreeMap<String, PathBuf>,
+    known: impl Fn(&str, &Path) -> Option<FsStats>,
+) -> Vec<VolumeTarget> {
     let all = spec::pod_spec(pod).volumes.as_deref().unwrap_or_default();
     let target = |volume: &Volume| {
         let path = paths.get(&volume.name)?.clone();
-        let (measure, claim, ephemeral) = how(pod, volume)?;
+        let (how, claim, ephemeral) = how(pod, volume)?;
+        let measure = match how {
+            How::Beside => VolumeMeasure::Known(known(&volume.name, &path)),
+            How::Tree => VolumeMeasure::Tree,
+        };
         Some(VolumeTarget { name: volume.name.clone(), path, measure, claim, ephemeral })
     };
     all.iter().filter_map(target).collect()
 }
 
+/// Who measures a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Its driver or its file system, which may hang.
+    Beside,
+    /// Its files are counted.
+    Tree,
+}
+
 /// How a volume is measured, for which claim, and whether it is part of the pod's ephemeral storage. Directories of the
 /// machine and images are nobody's to measure.
-fn how(pod: &Pod, volume: &Volume) -> Option<(VolumeMeasure, Option<String>, bool)> {
+fn how(pod: &Pod, volume: &Volume) -> Option<(How, Option<String>, bool)> {
     if let Some(source) = &volume.persistent_volume_claim {
-        return Some((VolumeMeasure::FileSystem, Some(source.claim_name.clone()), false));
+        return Some((How::Beside, Some(source.claim_name.clone()), false));
     }
     if volume.ephemeral.is_some() {
-        return Some((VolumeMeasure::FileSystem, Some(format!("{}-{}", spec::name(pod), volume.name)), false));
+        return Some((How::Beside, Some(format!("{}-{}", spec::name(pod), volume.name)), false));
     }
     if volume.csi.is_some() || volume.nfs.is_some() {
-        return Some((VolumeMeasure::FileSystem, None, false));
+        return Some((How::Beside, None, false));
     }
     if volume.host_path.is_some() || volume.image.is_some() {
         return None;
@@ -154,7 +176,7 @@ fn how(pod: &Pod, volume: &Volume) -> Option<(VolumeMeasure, Option<String>, boo
     let in_memory = volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() == Some("Memory"));
     // Upstream's list: what lies on the node's own disk.
     let ephemeral = (volume.empty_dir.is_some() && !in_memory) || volume.config_map.is_some();
-    Some((VolumeMeasure::Tree, None, ephemeral))
+    Some((How::Tree, None, ephemeral))
 }
 
 fn time(nanoseconds: i64) -> Timestamp {
@@ -184,7 +206,8 @@ mod tests {
         .unwrap();
         let names = ["disk", "memory", "settings", "secret", "claim", "own", "host"];
         let paths = names.iter().map(|name| ((*name).to_owned(), PathBuf::from("/v"))).collect();
-        let found: Vec<_> = volumes(&pod, &paths)
+        let stats = FsStats { used_bytes: Some(7), ..FsStats::default() };
+        let found: Vec<_> = volumes(&pod, &paths, |name, _| (name == "claim").then(|| stats.clone()))
             .into_iter()
             .map(|volume| (volume.name, volume.measure, volume.claim, volume.ephemeral))
             .collect();
@@ -198,8 +221,8 @@ mod tests {
                 expected("memory", VolumeMeasure::Tree, None, false),
                 expected("settings", VolumeMeasure::Tree, None, true),
                 expected("secret", VolumeMeasure::Tree, None, false),
-                expected("claim", VolumeMeasure::FileSystem, Some("data"), false),
-                expected("own", VolumeMeasure::FileSystem, Some("p-own"), false),
+                expected("claim", VolumeMeasure::Known(Some(stats.clone())), Some("data"), false),
+                expected("own", VolumeMeasure::Known(None), Some("p-own"), false),
             ]
         );
     }

@@ -2,7 +2,7 @@
 //!
 //! Parts of the agent count here; `server/metrics.rs` shows it. Invariant: counting never blocks on anything but memory.
 
-mod series;
+pub(crate) mod series;
 pub(crate) mod text;
 
 use std::time::Duration;

@@ -61,13 +61,18 @@ impl NodeReporter {
             let health = self.health().await;
             *self.agent.network.lock() = health.network.clone();
             let ready = health.not_ready().is_none();
-            if let Err(error) = self.report(&health).await {
-                self.tell(&error, REPORT);
-            } else {
-                self.agent.failures.succeeded(REPORT);
-                match health.not_ready() {
-                    None => self.component.running(),
-                    Some(message) => self.component.degraded("KubeletNotReady", message),
+            match self.report(&health).await {
+                Err(error) => self.tell(&error, REPORT),
+                Ok(asked) => {
+                    if asked {
+                        self.agent.failures.succeeded(REPORT);
+                    }
+                    match (health.not_ready(), self.agent.failures.unreachable()) {
+                        (None, None) => self.component.running(),
+                        (Some(message), _) => self.component.degraded("KubeletNotReady", message),
+                        // What was said when the server was last asked still holds.
+                        (None, Some(_)) => {}
+                    }
                 }
             }
             // A node that is not ready yet looks more often, so that it becomes ready soon after the network does.
@@ -185,7 +190,9 @@ impl NodeReporter {
         Some(listed.collect())
     }
 
-    async fn report(&mut self, health: &Health) -> Result<(), kube::Error> {
+    /// Reports what changed, or everything now and then. Whether the API server was asked, and so is there.
+    async fn report(&mut self, health: &Health) -> Result<bool, kube::Error> {
+        let mut asked = false;
         let name = self.agent.config.node_name.clone();
         let key = ObjectKey::new("", &name);
         let known = self.nodes.get(&key);
@@ -193,6 +200,7 @@ impl NodeReporter {
             // Somebody deleted the Node; it is registered again.
             let status = self.status(health, None).await;
             self.try_register(status).await?;
+            asked = true;
         }
         let api = known.as_ref().and_then(|node| node.status.clone());
         let before = self.reported.as_ref().map(|(status, _)| status.clone()).or(api);
@@ -201,7 +209,7 @@ impl NodeReporter {
         let due = self.reported.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT_AT_LEAST_EVERY);
         let same = self.reported.as_ref().is_some_and(|(known, _)| object::same_but_heartbeat(known, &status));
         if same && !due {
-            return Ok(());
+            return Ok(asked);
         }
         let patch = status_patch(before.as_ref(), &status);
         let api = Api::<Node>::all(self.client.clone());
@@ -210,7 +218,7 @@ impl NodeReporter {
             self.agent.events.node(EventType::Normal, &reason, message);
         }
         self.reported = Some((status, Instant::now()));
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -3,8 +3,10 @@
 //! It cannot end what hangs; it keeps others from waiting for it. Invariant: at most one such work of each kind and pod is
 //! under way, and none of them holds a thread that others need.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// The stack of such a thread: volumes are made by shallow code.
@@ -39,6 +41,39 @@ impl<T: Send + 'static> Outside<T> {
         let result = tokio::time::timeout(patience, self.pending.as_mut()?).await.ok()?;
         self.pending = None;
         result.ok()
+    }
+}
+
+/// Works of one kind: at most one for each key is under way.
+pub(crate) struct OutsideByKey<T>(Mutex<HashMap<String, oneshot::Receiver<T>>>);
+
+impl<T> Default for OutsideByKey<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Send + 'static> OutsideByKey<T> {
+    /// Waits for the work of this key, or for the one that is under way already; `None` where it takes longer than
+    /// `patience`. Whoever stops waiting before that gives the result up.
+    pub(crate) async fn run<F>(
+        &self,
+        key: &str,
+        patience: Duration,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> Option<T>
+    where
+        F: Future<Output = T>,
+    {
+        let pending = self.0.lock().remove(key);
+        let mut pending = pending.unwrap_or_else(|| spawn(work));
+        match tokio::time::timeout(patience, &mut pending).await {
+            Ok(result) => result.ok(),
+            Err(_) => {
+                self.0.lock().insert(key.to_owned(), pending);
+                None
+            }
+        }
     }
 }
 
@@ -77,5 +112,18 @@ mod tests {
         let done = outside.run(Duration::from_secs(60), || async { unreachable!("one at a time") }).await;
         assert_eq!((done, outside.is_pending()), (Some(7), false));
         assert_eq!(outside.run(Duration::from_secs(60), || async { 8 }).await, Some(8));
+    }
+
+    #[tokio::test]
+    async fn keys_do_not_wait_for_each_other() {
+        let works = OutsideByKey::default();
+        let (release, hung) = std::sync::mpsc::channel::<u32>();
+        let first = works.run("a", Duration::ZERO, move || async move { hung.recv().unwrap_or_default() }).await;
+        assert_eq!(first, None);
+        assert_eq!(works.run("b", Duration::from_secs(60), || async { 8 }).await, Some(8));
+        assert_eq!(works.run("a", Duration::ZERO, || async { unreachable!("one at a time") }).await, None);
+        release.send(7).unwrap();
+        assert_eq!(works.run("a", Duration::from_secs(60), || async { unreachable!("one at a time") }).await, Some(7));
+        assert!(works.0.lock().is_empty());
     }
 }

@@ -31,10 +31,12 @@ use crate::node::{NetworkReady, NodeReporter, renew_lease};
 use crate::oom;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
+use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
 use crate::server;
 use crate::status_writer::StatusWriter;
 use crate::termination::Termination;
+use crate::volume_use::VolumeUse;
 
 /// Orders to end pods that wait for the manager.
 const MAX_TERMINATIONS: usize = 16;
@@ -55,6 +57,8 @@ pub struct Deps {
     pub server_tls: Option<Arc<rustls::ServerConfig>>,
     /// Why pods have no network, beside what the runtime says.
     pub network_ready: Option<NetworkReady>,
+    /// What its client asks of the API, counted by whoever made the client.
+    pub requests: Arc<RequestMetrics>,
 }
 
 /// Why the node agent did not start.
@@ -129,6 +133,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             eviction::run(agent.clone(), table.clone()),
             oom::watch(agent.clone()),
             logs::rotate_all(agent.clone()),
+            server::healthz::run(agent.clone()),
             agent.volumes.clone().run(),
             Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, ordered, shutdown.clone()),
         );
@@ -176,7 +181,9 @@ fn new_agent(
         terminations,
         machine: Machine::read(&config),
         mounted: MountedPaths::default(),
+        volume_use: VolumeUse::default(),
         metrics,
+        requests: deps.requests,
         pulls: Semaphore::new(config.max_parallel_image_pulls.max(1)),
         pull_history: Mutex::new(PullHistory::new()),
         restarts: Mutex::new(BackoffTable::new()),

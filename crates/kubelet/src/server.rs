@@ -9,6 +9,7 @@ mod cadvisor;
 mod configz;
 mod container_logs;
 mod health;
+pub(crate) mod healthz;
 mod metrics;
 mod node_logs;
 mod resource;

@@ -12,7 +12,7 @@ use kedge_cri::v1;
 use kedge_volumes::MountedVolumes;
 
 use crate::agent::Agent;
-use crate::container_config::{ContainerInput, container_config};
+use crate::container_config::{ContainerInput, SubPaths, container_config};
 use crate::hooks;
 use crate::images::{self, go_duration};
 use crate::kill;
@@ -51,6 +51,8 @@ pub(crate) struct StartInput<'a> {
     pub(crate) pod_ips: &'a [String],
     /// Ephemeral containers are never restarted.
     pub(crate) ephemeral: bool,
+    /// What is under way in volumes.
+    pub(crate) sub_paths: &'a SubPaths,
 }
 
 /// Starts the container, or says why not.
@@ -89,8 +91,16 @@ async fn start_now(agent: &Agent, input: &StartInput<'_>) -> Result<(), StartErr
     };
     let target = ephemeral_target(input);
     let volumes = input.volumes;
-    let wanted =
-        ContainerInput { pod, container, restart_count, image: &image, volumes, pod_ips: input.pod_ips, target };
+    let wanted = ContainerInput {
+        pod,
+        container,
+        restart_count,
+        image: &image,
+        volumes,
+        pod_ips: input.pod_ips,
+        target,
+        sub_paths: input.sub_paths,
+    };
     let config = container_config(agent, &wanted).await.map_err(|error| {
         event(EventType::Warning, "Failed", format!("Error: {error}"));
         StartError::new("CreateContainerConfigError", error, RETRY)

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::container_config::SubPaths;
 use crate::field_ref::Fields;
 use crate::kill;
 use crate::outside::Outside;
@@ -93,6 +94,7 @@ pub(crate) fn spawn_worker(
         volume_retry: Duration::from_millis(500),
         volume_work: Outside::default(),
         volumes_wanted: Instant::now(),
+        sub_paths: SubPaths::default(),
     };
     let shutdown = worker.agent.shutdown.clone();
     tokio::spawn(async move {
@@ -122,6 +124,7 @@ struct Worker {
     volume_retry: Duration,
     volume_work: Outside<Result<MountedVolumes, VolumeProblem>>,
     volumes_wanted: Instant,
+    sub_paths: SubPaths,
 }
 
 impl Worker {
@@ -358,7 +361,11 @@ impl Worker {
         };
         let result = self.volume_work.run(VOLUME_PATIENCE, work).await;
         match result.unwrap_or_else(|| Err(hanging_volumes(&self.pod))) {
-            Ok(mounted) => {
+            Ok(mut mounted) => {
+                for news in mounted.news.drain(..) {
+                    let event_type = if news.warning { EventType::Warning } else { EventType::Normal };
+                    self.agent.events.pod(&self.pod, event_type, news.reason, news.message);
+                }
                 self.agent.mounted.set(self.uid(), &mounted.paths);
                 self.volumes = Some(mounted);
                 self.volumes_set_up = Instant::now();
@@ -543,6 +550,7 @@ impl Worker {
             secrets,
             pod_ips: &sandbox.ips,
             ephemeral,
+            sub_paths: &self.sub_paths,
         };
         match start::start_container(&self.agent, &input).await {
             Ok(()) => {
@@ -550,13 +558,16 @@ impl Worker {
                 Ok(())
             }
             Err(error) => {
-                tracing::info!(
-                    pod = spec::format_pod(&self.pod),
-                    container = name,
-                    reason = error.failure.reason,
-                    message = error.failure.message,
-                    "a container was not started"
-                );
+                // A pod that waits is looked at now and then; that it still waits is no news.
+                if self.failures.get(name) != Some(&error.failure) {
+                    tracing::info!(
+                        pod = spec::format_pod(&self.pod),
+                        container = name,
+                        reason = error.failure.reason,
+                        message = error.failure.message,
+                        "a container was not started"
+                    );
+                }
                 self.failures.insert(name.to_owned(), error.failure);
                 Err(error.retry_after)
             }

@@ -72,6 +72,12 @@ pub fn file_system(path: &Path) -> Option<FileSystem> {
     })
 }
 
+/// Use of the file system that holds a path, as a whole.
+pub fn file_system_stats(path: &Path, time: Timestamp) -> Option<FsStats> {
+    let system = file_system(path)?;
+    Some(system.stats(time, Some(system.usage())))
+}
+
 /// What a file or a tree of files uses; `None` where it is not there, or too large to be counted.
 pub fn tree_usage(path: &Path) -> Option<DiskUsage> {
     bounded_usage(path, BOUND)

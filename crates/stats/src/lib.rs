@@ -18,7 +18,7 @@ mod volumes;
 
 pub use cgroup::{CgroupFs, CgroupUsage, CpuUsage, DeviceIo, Limits, MemoryUsage, Pressures, slice_path};
 pub use collector::{Collector, Config, Roots};
-pub use filesystem::{DiskUsage, FileSystem, file_system, tree_usage};
+pub use filesystem::{DiskUsage, FileSystem, file_system, file_system_stats, tree_usage};
 pub use record::{CgroupRecord, Role};
 pub use summary::{
     ContainerStats, CpuStats, FsStats, InterfaceStats, IoStats, MemoryStats, NetworkStats, NodeStats, PodReference,

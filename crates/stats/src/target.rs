@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 
+use crate::summary::FsStats;
+
 /// Who knows the pods.
 pub trait Targets: Send + Sync + 'static {
     /// The pods that have a sandbox, as of now. Must not block.
@@ -62,11 +64,11 @@ pub struct ContainerTarget {
 }
 
 /// How a volume is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VolumeMeasure {
-    /// It is a file system of its own.
-    FileSystem,
-    /// It is a directory whose files are counted.
+    /// Its owner measures it, as looking at it may hang; nothing where it has not yet.
+    Known(Option<FsStats>),
+    /// It is a directory of this machine whose files are counted.
     Tree,
 }
 

@@ -57,24 +57,19 @@ pub(crate) fn is_fresh(at: Timestamp, now: Timestamp, max_age: Duration) -> bool
     Duration::try_from(now.duration_since(at)).is_ok_and(|age| age < max_age)
 }
 
-/// Measures one volume.
+/// Measures one volume, or says what its owner has measured.
 pub(crate) fn measure(
     target: &VolumeTarget,
     namespace: &str,
     trees: &mut Trees,
     now: Timestamp,
 ) -> Option<VolumeStats> {
-    let system = file_system(&target.path)?;
-    let usage = match target.measure {
-        VolumeMeasure::FileSystem => Some(system.usage()),
-        VolumeMeasure::Tree => trees.usage(&target.path, now),
+    let fs = match &target.measure {
+        VolumeMeasure::Known(known) => known.clone()?,
+        VolumeMeasure::Tree => file_system(&target.path)?.stats(now, trees.usage(&target.path, now)),
     };
     let claim = |name: &String| PvcReference { name: name.clone(), namespace: namespace.to_owned() };
-    Some(VolumeStats {
-        fs: system.stats(now, usage),
-        name: target.name.clone(),
-        pvc_ref: target.claim.as_ref().map(claim),
-    })
+    Some(VolumeStats { fs, name: target.name.clone(), pvc_ref: target.claim.as_ref().map(claim) })
 }
 
 #[cfg(test)]

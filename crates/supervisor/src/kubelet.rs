@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use kedge_client::{Backoff, Client, Informers, client_from_kubeconfig};
 use kedge_cri::Runtime;
-use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, Starter};
+use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, RequestMetrics, Starter};
 use kedge_lifecycle::{InstanceLock, find_node_ip, hostname};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
 use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
@@ -62,6 +62,10 @@ pub struct KubeletOverrides {
     pub cluster_domain: Option<String>,
     /// The port of the kubelet's server.
     pub port: Option<u16>,
+    /// Where `/healthz` answers in plain HTTP.
+    pub healthz_bind_address: Option<IpAddr>,
+    /// Its port; 0 for none.
+    pub healthz_port: Option<u16>,
     /// At most so many pods.
     pub max_pods: Option<u32>,
     /// Who makes the cgroups of pods.
@@ -84,7 +88,8 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
     let _lock = InstanceLock::take(&options.root_dir, &lock_file)?;
     let mut config = config(&options, &file)?;
     let tls = server_tls(&options, file.launch(), &config)?;
-    let client = client(&options.kubeconfig).await?;
+    let requests = Arc::<RequestMetrics>::default();
+    let client = requests.counting(client(&options.kubeconfig).await?, &server_host(&options.kubeconfig));
     let endpoint = options.container_runtime_endpoint.clone().or(file.launch().container_runtime_endpoint.clone());
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let runtime = Runtime::connect_lazy(&endpoint)?;
@@ -100,6 +105,7 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
         clock,
         server_tls: Some(Arc::new(tls)),
         network_ready: None,
+        requests,
     };
     tokio::spawn(give_memory_back(shutdown.clone()));
     let run = kedge_kubelet::run(config, deps, shutdown).await;
@@ -132,6 +138,12 @@ async fn client(kubeconfig: &Path) -> Result<Client, Error> {
         value: kubeconfig.display().to_string(),
         why: chain(&error),
     })
+}
+
+/// The API server's host and port, as metrics name it.
+fn server_host(kubeconfig: &Path) -> String {
+    let server = kedge_client::server_of_kubeconfig(kubeconfig).unwrap_or_default();
+    server.split_once("://").map_or(server.as_str(), |(_, rest)| rest).trim_end_matches('/').to_owned()
 }
 
 /// What the runtime uses, where nobody said; it is waited for. `None` where `shutdown` came first.
@@ -203,6 +215,8 @@ fn override_fields(config: &mut Config, options: &KubeletOptions) -> Result<(), 
     config.cluster_dns = flags.cluster_dns.unwrap_or(std::mem::take(&mut config.cluster_dns));
     config.cluster_domain = flags.cluster_domain.unwrap_or(std::mem::take(&mut config.cluster_domain));
     config.port = flags.port.unwrap_or(config.port);
+    config.healthz_bind_address = flags.healthz_bind_address.unwrap_or(config.healthz_bind_address);
+    config.healthz_port = flags.healthz_port.unwrap_or(config.healthz_port);
     config.max_pods = flags.max_pods.unwrap_or(config.max_pods);
     config.resolv_conf = flags.resolv_conf.or(config.resolv_conf.take());
     Ok(())

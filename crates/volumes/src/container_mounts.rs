@@ -2,26 +2,28 @@
 //!
 //! Invariant: a sub-path never leads out of its volume, whatever symbolic links the pod has put there.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use kedge_cri::v1;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::MsFlags;
+use parking_lot::Mutex;
 
-use crate::dirs::VolumeDirs;
 use crate::mount_table::is_mount_point;
 use crate::pod;
-use crate::set_up::MountedVolumes;
+use crate::set_up::{MountedVolumes, Volumes};
 
 /// What a container's mounts are made of.
 pub struct ContainerVolumes<'a> {
-    /// Where volumes lie.
-    pub dirs: &'a VolumeDirs,
+    /// The volumes of all pods.
+    pub all: &'a Volumes,
     /// The pod.
     pub pod: &'a Pod,
     /// One of its containers.
@@ -34,10 +36,60 @@ pub struct ContainerVolumes<'a> {
     pub expand: &'a dyn Fn(&str) -> Result<String, String>,
 }
 
-/// The mounts of a container's volumes.
-pub fn container_mounts(input: &ContainerVolumes<'_>) -> Result<Vec<v1::Mount>, String> {
+/// Mounts of a container whose sub-paths are not yet bound.
+pub struct PlannedMounts {
+    mounts: Vec<(v1::Mount, Option<SubPath>)>,
+    ended: Arc<Mutex<HashSet<String>>>,
+    pod_uid: String,
+}
+
+/// A part of a volume, and where it is to be bound.
+struct SubPath {
+    root: PathBuf,
+    path: String,
+    target: PathBuf,
+    /// What fails where it can't be bound.
+    what: String,
+}
+
+/// What the mounts of a container's volumes are to be. Looks at no volume.
+pub fn plan_container_mounts(input: &ContainerVolumes<'_>) -> Result<PlannedMounts, String> {
     let mounts = input.container.volume_mounts.iter().flatten();
-    mounts.enumerate().map(|(index, mount)| one(input, index, mount)).collect()
+    let mounts = mounts.enumerate().map(|(index, mount)| one(input, index, mount));
+    Ok(PlannedMounts {
+        mounts: mounts.collect::<Result<_, _>>()?,
+        ended: input.all.ended.clone(),
+        pod_uid: pod::uid(input.pod).to_owned(),
+    })
+}
+
+impl PlannedMounts {
+    /// Whether [`PlannedMounts::bind`] looks into volumes, which may hang with their servers.
+    pub fn may_hang(&self) -> bool {
+        self.mounts.iter().any(|(_, sub_path)| sub_path.is_some())
+    }
+
+    /// What fails where binding takes too long.
+    pub fn hanging(&self) -> String {
+        let first = self.mounts.iter().find_map(|(_, sub_path)| sub_path.as_ref());
+        let what = first.map(|sub_path| sub_path.what.as_str()).unwrap_or_default();
+        format!("{what}: context deadline exceeded")
+    }
+
+    /// Binds the sub-paths.
+    pub fn bind(self) -> Result<Vec<v1::Mount>, String> {
+        let Self { mounts, ended, pod_uid } = self;
+        let bound = mounts.into_iter().map(|(mut mount, sub_path)| {
+            if let Some(sub_path) = sub_path {
+                let alive = || !ended.lock().contains(&pod_uid);
+                let bound = bind_sub_path(&sub_path.root, &sub_path.path, &sub_path.target, alive);
+                let bound = bound.map_err(|error| format!("{}: {error}", sub_path.what))?;
+                mount.host_path = bound.to_string_lossy().into_owned();
+            }
+            Ok(mount)
+        });
+        bound.collect()
+    }
 }
 
 /// The block devices of a container.
@@ -58,7 +110,11 @@ pub fn container_devices(container: &Container, volumes: &MountedVolumes) -> Res
         .collect()
 }
 
-fn one(input: &ContainerVolumes<'_>, index: usize, mount: &VolumeMount) -> Result<v1::Mount, String> {
+fn one(
+    input: &ContainerVolumes<'_>,
+    index: usize,
+    mount: &VolumeMount,
+) -> Result<(v1::Mount, Option<SubPath>), String> {
     let ContainerVolumes { container, volumes, .. } = input;
     let recursive_read_only = recursive_read_only(mount, input.recursive_read_only)?;
     let sub_path = sub_path(mount, input.expand)?;
@@ -72,26 +128,21 @@ fn one(input: &ContainerVolumes<'_>, index: usize, mount: &VolumeMount) -> Resul
     let root = volumes.paths.get(&mount.name);
     let root = root
         .ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name))?;
-    let host_path = match sub_path {
-        None => root.clone(),
-        Some(sub_path) => {
-            let target = input.dirs.sub_path(pod::uid(input.pod), &mount.name, &container.name, index);
-            bind_sub_path(root, &sub_path, &target).map_err(|error| {
-                format!(
-                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
-                    mount.name, container.name
-                )
-            })?
-        }
-    };
-    Ok(v1::Mount {
+    let planned = v1::Mount {
         container_path: absolute(&mount.mount_path),
-        host_path: host_path.to_string_lossy().into_owned(),
+        host_path: root.to_string_lossy().into_owned(),
         readonly: mount.read_only.unwrap_or(false) || volumes.read_only.contains(&mount.name),
         recursive_read_only,
         propagation: propagation(mount),
         ..Default::default()
-    })
+    };
+    let sub_path = sub_path.map(|path| SubPath {
+        root: root.clone(),
+        path,
+        target: input.all.dirs().sub_path(pod::uid(input.pod), &mount.name, &container.name, index),
+        what: format!("failed to prepare subPath for volumeMount {:?} of container {:?}", mount.name, container.name),
+    });
+    Ok((planned, sub_path))
 }
 
 /// Whether the mount is read-only with everything below it.
@@ -165,7 +216,9 @@ fn sub_path(mount: &VolumeMount, expand: &dyn Fn(&str) -> Result<String, String>
 }
 
 /// Opens the sub-path below the volume without ever leaving it, and binds what was opened to a place of the kubelet.
-fn bind_sub_path(root: &Path, sub_path: &str, target: &Path) -> io::Result<PathBuf> {
+///
+/// A volume that hung until its pod had ended is not bound any more: nobody would undo it.
+fn bind_sub_path(root: &Path, sub_path: &str, target: &Path, alive: impl Fn() -> bool) -> io::Result<PathBuf> {
     let opened = match open_beneath(root, sub_path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_beneath(root, sub_path)?;
@@ -175,6 +228,9 @@ fn bind_sub_path(root: &Path, sub_path: &str, target: &Path) -> io::Result<PathB
     };
     let source = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), opened.as_raw_fd()));
     let is_directory = std::fs::metadata(&source)?.is_dir();
+    if !alive() {
+        return Err(io::Error::other("the pod has ended"));
+    }
     if is_mount_point(target) {
         nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH)?;
     }
@@ -289,6 +345,17 @@ mod tests {
         let volumes = MountedVolumes { devices: [("v".to_owned(), device)].into(), ..MountedVolumes::default() };
         let devices = container_devices(&container, &volumes).unwrap();
         assert_eq!((devices[0].host_path.as_str(), devices[0].permissions.as_str()), ("/l", "r"));
+    }
+
+    #[test]
+    fn what_hung_until_the_pod_ended_is_not_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("volume");
+        std::fs::create_dir_all(root.join("in")).unwrap();
+        let target = directory.path().join("target");
+        let error = bind_sub_path(&root, "in", &target, || false).unwrap_err();
+        assert_eq!(error.to_string(), "the pod has ended");
+        assert!(!target.exists());
     }
 
     #[test]

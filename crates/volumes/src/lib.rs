@@ -25,10 +25,14 @@ mod set_up;
 mod tear_down;
 mod tokens;
 mod trust_bundle;
+mod usage;
 
-pub use container_mounts::{ContainerVolumes, container_devices, container_mounts, recursive_read_only_status};
+pub use container_mounts::{
+    ContainerVolumes, PlannedMounts, container_devices, plan_container_mounts, recursive_read_only_status,
+};
 pub use dirs::VolumeDirs;
 pub use failure::VolumeError;
 pub use objects::{ObjectError, Objects};
-pub use set_up::{BlockDevice, Deps, MountedVolumes, PodFields, Volumes};
+pub use set_up::{BlockDevice, Deps, MountedVolumes, PodFields, VolumeNews, Volumes};
 pub use tear_down::TearDownError;
+pub use usage::VolumeUsage;

@@ -46,9 +46,8 @@ pub(crate) async fn ensure(
             if live {
                 tracing::trace!(volume = pv_name, "the driver is called again from time to time");
             }
-            if let Err(error) = csi::expand::catch_up(volumes, pod, &source, &resolved).await {
-                tracing::warn!(volume = pv_name, error, "failed to make a file system as large as its volume");
-            }
+            let grown = csi::expand::catch_up(volumes, pod, &source, &resolved).await;
+            mounted.news.extend(csi::expand::news(&pv_name, &volumes.deps.node_name, grown));
             path
         }
         None => directory(volumes, pod, &pv_name, &spec, read_only).await.map_err(wrap)?,

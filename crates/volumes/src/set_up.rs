@@ -39,6 +39,19 @@ pub struct MountedVolumes {
     pub read_only: Vec<String>,
     /// Some volume's content may change while the pod runs.
     pub live: bool,
+    /// What the pod's events are to tell.
+    pub news: Vec<VolumeNews>,
+}
+
+/// Something that happened to a volume of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeNews {
+    /// Something failed.
+    pub warning: bool,
+    /// The reason of the event.
+    pub reason: &'static str,
+    /// Its text.
+    pub message: String,
 }
 
 /// A block device for containers.
@@ -80,7 +93,7 @@ pub struct Volumes {
     pub(crate) tokens: Tokens,
     pub(crate) csi: Csi,
     /// Pods whose volumes are being or have been taken down: what is late for them must not be made any more.
-    pub(crate) ended: Mutex<HashSet<String>>,
+    pub(crate) ended: Arc<Mutex<HashSet<String>>>,
     /// One round of cleaning up at a time.
     pub(crate) sweeping: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
@@ -92,7 +105,7 @@ impl Volumes {
         Self {
             tokens: Tokens::new(deps.client.clone()),
             csi: Csi::new(deps.client.clone(), &deps.node_name),
-            ended: Mutex::default(),
+            ended: Arc::default(),
             sweeping: tokio::sync::Mutex::default(),
             shutdown,
             deps,
@@ -127,6 +140,7 @@ impl Volumes {
             all.images.extend(one.images);
             all.read_only.extend(one.read_only);
             all.live |= one.live;
+            all.news.extend(one.news);
         }
         Ok(all)
     }

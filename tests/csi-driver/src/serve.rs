@@ -64,7 +64,7 @@ async fn route(shared: &Arc<Shared>, endpoint: &Path, request: hyper::Request<In
         "NodePublishVolume" => unary(request, |message| node::publish(shared, message)).await,
         "NodeUnpublishVolume" => unary(request, |message| node::unpublish(shared, message)).await,
         "NodeExpandVolume" => unary(request, |message| node::expand(shared, message)).await,
-        "NodeGetVolumeStats" => unary(request, node::stats).await,
+        "NodeGetVolumeStats" => unary(request, |message| node::stats(shared, message)).await,
         "CreateVolume" => unary(request, |message| controller::create(shared, message)).await,
         "DeleteVolume" => unary(request, |message| controller::delete(shared, message)).await,
         "ControllerPublishVolume" => unary(request, |message| controller::publish(shared, message)).await,

@@ -397,7 +397,7 @@ fn csi_volumes_are_staged_published_and_undone() {
     let Some(mut csi) = Csi::start() else { return };
     let kubectl = csi.kubectl.clone();
     kubectl.run(&["create", "secret", "generic", "stage", "--from-literal", "password=x"]);
-    csi.driver_object("{attachRequired: false, podInfoOnMount: true, fsGroupPolicy: File, tokenRequests: [{audience: tests}], volumeLifecycleModes: [Persistent, Ephemeral]}");
+    csi.driver_object("{attachRequired: false, podInfoOnMount: true, requiresRepublish: true, fsGroupPolicy: File, tokenRequests: [{audience: tests}], volumeLifecycleModes: [Persistent, Ephemeral]}");
     csi.driver().create("vol-1");
     csi.persistent("vol-1", "Filesystem");
     let rest = format!("{}\n  securityContext: {{fsGroup: 4000}}", claimed("vol-1"));
@@ -416,6 +416,10 @@ fn csi_volumes_are_staged_published_and_undone() {
     assert!(
         publish.context["csi.storage.k8s.io/serviceAccount.tokens"].contains("\"tests\":{\"expirationTimestamp\":")
     );
+
+    published_again(&csi, &kubectl);
+    says_how_full(&csi, &kubectl);
+    grows_with_its_claim(&csi, &kubectl);
 
     let before = csi.driver().calls().len();
     csi.host.kill();
@@ -441,6 +445,71 @@ fn csi_volumes_are_staged_published_and_undone() {
         let seen = kubectl.run(&["get", "csinode", "node-1", "-o", "jsonpath={.spec.drivers}"]);
         if seen.contains(DRIVER) { Err(seen) } else { Ok(()) }
     });
+}
+
+/// A driver that wants it is called again with what changed; here at once, as the pod changes.
+fn published_again(csi: &Csi, kubectl: &Kubectl) {
+    let calls = || {
+        csi.calls("NodePublishVolume", "vol-1")
+            .into_iter()
+            .filter(|call| call.context["csi.storage.k8s.io/pod.name"] == "first")
+    };
+    let before = calls().count();
+    kubectl.run(&["annotate", "pod", "first", "again=yes"]);
+    eventually("another call for the first pod's volume", SOON, || {
+        let all: Vec<Call> = calls().collect();
+        if all.len() > before { Ok(()) } else { Err(format!("{all:?}")) }
+    });
+    let (first, last) = (calls().next().expect("one"), calls().next_back().expect("one"));
+    assert_eq!((first.path, first.how, first.secrets), (last.path, last.how, last.secrets));
+    assert_eq!(csi.calls("NodeStageVolume", "vol-1").len(), 1, "staged once");
+}
+
+/// The driver's own words, in the summary and in the metrics.
+fn says_how_full(csi: &Csi, kubectl: &Kubectl) {
+    eventually("what the driver says in the summary", SOON, || {
+        let summary = kubectl.run(&["get", "--raw", "/api/v1/nodes/node-1/proxy/stats/summary"]);
+        let summary: serde_json::Value = serde_json::from_str(&summary).expect("the summary is JSON");
+        let pods = summary["pods"].as_array().cloned().unwrap_or_default();
+        let pod = pods.into_iter().find(|pod| pod["podRef"]["name"] == "first").unwrap_or_default();
+        let volumes = pod["volume"].as_array().cloned().unwrap_or_default();
+        let volume = volumes.into_iter().find(|volume| volume["name"] == "v").unwrap_or_default();
+        let wanted = [("availableBytes", 3000), ("capacityBytes", 5000), ("usedBytes", 2000), ("inodesUsed", 20)];
+        match wanted.iter().all(|(field, value)| volume[field] == *value) && volume["pvcRef"]["name"] == "vol-1" {
+            true => Ok(()),
+            false => Err(pod.to_string()),
+        }
+    });
+    let metrics = kubectl.run(&["get", "--raw", "/api/v1/nodes/node-1/proxy/metrics"]);
+    let line = "kubelet_volume_stats_used_bytes{namespace=\"default\",persistentvolumeclaim=\"vol-1\"} 2000";
+    assert!(metrics.lines().any(|known| known == line), "{metrics}");
+    assert!(metrics.contains("rest_client_requests_total{code=\"200\",host="), "{metrics}");
+    let asked = csi.calls("NodeGetVolumeStats", "vol-1");
+    assert!(asked.iter().all(|call| call.path.ends_with("/mount")) && asked.len() <= 4, "{asked:?}");
+}
+
+/// The node's part of a resize: somebody else has made the volume larger.
+fn grows_with_its_claim(csi: &Csi, kubectl: &Kubectl) {
+    kubectl.apply(&format!(
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: by-hand}}\nprovisioner: {DRIVER}\nallowVolumeExpansion: true\n"
+    ));
+    kubectl.run(&["patch", "pvc", "vol-1", "-p", r#"{"spec":{"resources":{"requests":{"storage":"32Mi"}}}}"#]);
+    kubectl.run(&["patch", "pv", "vol-1", "-p", r#"{"spec":{"capacity":{"storage":"32Mi"}}}"#]);
+    let pending = r#"{"status":{"conditions":[{"type":"FileSystemResizePending","status":"True"}]}}"#;
+    kubectl.run(&["patch", "pvc", "vol-1", "--subresource=status", "-p", pending]);
+    kubectl.run(&["annotate", "pod", "first", "--overwrite", "again=larger"]);
+    eventually("the claim's new size", SOON, || {
+        let seen =
+            kubectl.run(&["get", "pvc", "vol-1", "-o", "jsonpath={.status.capacity.storage}{.status.conditions}"]);
+        if seen == "32Mi" { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(csi.calls("NodeExpandVolume", "vol-1")[0].how, (32 << 20).to_string());
+    has_event(
+        kubectl,
+        "first",
+        "FileSystemResizeSuccessful",
+        "MountVolume.NodeExpandVolume succeeded for volume \"vol-1\" node-1",
+    );
 }
 
 fn inline(csi: &Csi, kubectl: &Kubectl) {

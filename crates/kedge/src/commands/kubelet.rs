@@ -40,6 +40,8 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
             cluster_dns: flags.cluster_dns,
             cluster_domain: flags.cluster_domain,
             port: flags.port,
+            healthz_bind_address: flags.healthz_bind_address,
+            healthz_port: flags.healthz_port,
             max_pods: flags.max_pods,
             cgroup_driver: flags.cgroup_driver.map(driver),
             resolv_conf: flags.resolv_conf,

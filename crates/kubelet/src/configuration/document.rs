@@ -36,6 +36,8 @@ pub(super) struct Document {
     eviction_pressure_transition_period: String,
     eviction_soft: Option<Texts>,
     eviction_soft_grace_period: Option<Texts>,
+    healthz_bind_address: String,
+    healthz_port: Option<u16>,
     #[serde(rename = "imageGCHighThresholdPercent")]
     image_gc_high_threshold_percent: Option<u8>,
     #[serde(rename = "imageGCLowThresholdPercent")]
@@ -88,6 +90,7 @@ impl Document {
         }
         config.enable_system_log_handler = self.enable_system_log_handler.unwrap_or(config.enable_system_log_handler);
         config.enable_system_log_query = self.enable_system_log_query.unwrap_or(config.enable_system_log_query);
+        self.apply_healthz(config)?;
         if let Some(register) = self.register_node {
             config.register_node = register;
         }
@@ -107,6 +110,16 @@ impl Document {
             }
         }
         config.allowed_unsafe_sysctls.clone_from(&self.allowed_unsafe_sysctls);
+        Ok(())
+    }
+
+    fn apply_healthz(&self, config: &mut Config) -> Result<(), ConfigurationError> {
+        if !self.healthz_bind_address.is_empty() {
+            let address = self.healthz_bind_address.parse();
+            let wrong = |_| ConfigurationError::invalid("healthzBindAddress", "it is no IP address".to_owned());
+            config.healthz_bind_address = address.map_err(wrong)?;
+        }
+        config.healthz_port = self.healthz_port.unwrap_or(config.healthz_port);
         Ok(())
     }
 

@@ -69,14 +69,12 @@ const OF_THE_STARTER: [&str; 8] = [
     "tlsPrivateKeyFile",
 ];
 /// They are fixed.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 12] = [
     "address",
     "authorization",
     "enableDebuggingHandlers",
     "enableServer",
     "hairpinMode",
-    "healthzBindAddress",
-    "healthzPort",
     "imageServiceEndpoint",
     "readOnlyPort",
     "rotateCertificates",

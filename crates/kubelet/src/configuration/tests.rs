@@ -118,7 +118,7 @@ fn a_file_of_kubeadm_is_taken() {
     };
     assert_eq!(alone.launch(), &expected);
     let unused: Vec<&str> = alone.warnings().iter().filter_map(|warning| warning.split(' ').next()).collect();
-    assert_eq!(unused, ["authorization", "healthzBindAddress", "healthzPort", "rotateCertificates"]);
+    assert_eq!(unused, ["authorization", "rotateCertificates"]);
 }
 
 #[test]

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use http::{Response, StatusCode};
 
-use super::{Body, Server, text};
+use super::{Body, text};
+use crate::agent::Agent;
 
 /// The loop that looks after pods lists the runtime every second; upstream gives its own loop two minutes.
 const SYNC_PATIENCE: Duration = Duration::from_secs(120);
 const CHECKS: [&str; 3] = ["ping", "log", "syncloop"];
 
 /// One check by name, or all.
-pub(super) fn answer(server: &Server, name: &[&str], query: &str) -> Response<Body> {
-    let alive = server.agent.states.last_listed().is_none_or(|at| at.elapsed() < SYNC_PATIENCE);
+pub(super) fn answer(agent: &Agent, name: &[&str], query: &str) -> Response<Body> {
+    let alive = agent.states.last_listed().is_none_or(|at| at.elapsed() < SYNC_PATIENCE);
     let passes = |check: &str| check != "syncloop" || alive;
     match name {
         [] | [""] => {

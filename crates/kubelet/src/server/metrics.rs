@@ -28,6 +28,7 @@ pub(super) async fn own(server: &Server) -> Response<Body> {
     text.family("kubelet_node_name", "gauge", "Always 1, with the node's name as a label.");
     text.sample("kubelet_node_name", &[("node", &server.agent.config.node_name)], 1.0);
     server.agent.metrics.write(&mut text);
+    server.agent.requests.write(&mut text);
     volumes(&mut text, server).await;
     process(&mut text);
     response(text)

@@ -37,7 +37,7 @@ pub(super) async fn handle(
 /// What can be read.
 async fn read(server: &Server, parts: &[&str], path: &str, query: &str) -> Option<Response<Body>> {
     Some(match parts {
-        ["healthz", rest @ ..] => health::answer(server, rest, query),
+        ["healthz", rest @ ..] => health::answer(&server.agent, rest, query),
         ["pods"] => json_answer(&pods(server)),
         ["runningpods"] => json_answer(&running_pods(server)),
         ["configz"] => json_answer(&configz::document(&server.agent.config)),

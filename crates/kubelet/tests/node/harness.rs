@@ -82,6 +82,7 @@ impl Machine {
             node_name: NODE.to_owned(),
             node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: self.port,
+            healthz_port: 0,
             root_dir: self.dir.join("kubelet"),
             pod_logs_dir: self.dir.join("pods"),
             container_logs_dir: Some(self.dir.join("containers")),
@@ -98,6 +99,7 @@ impl Machine {
             clock: Arc::new(SystemClock),
             server_tls: Some(self.tls.server.clone()),
             network_ready: None,
+            requests: Arc::default(),
         };
         let task = tokio::spawn(kedge_kubelet::run(config, deps, shutdown.clone()));
         Kubelet { shutdown, task }

@@ -107,7 +107,10 @@ impl Node<'_> {
         let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
         // Exec and port-forward upgrade HTTP/1.1 connections.
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let requests = Arc::<kedge_kubelet::RequestMetrics>::default();
         let client = control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]);
+        // The server is in this process; it has no other name than the one that others reach it by.
+        let client = requests.counting(client, &format!("{}:{}", plan.node_ip, plan.options.secure_port));
         let deps = kedge_kubelet::Deps {
             informers: Informers::new(client.clone(), self.shutdown.clone()),
             client,
@@ -116,6 +119,7 @@ impl Node<'_> {
             clock: control_plane.clock.clone(),
             server_tls: Some(Arc::new(tls)),
             network_ready: None,
+            requests,
         };
         self.spawn("kubelet", kedge_kubelet::run(config, deps, self.shutdown.clone()));
         Ok(())

@@ -14,7 +14,7 @@ use super::mount::secrets;
 use crate::claims::ResolvedClaim;
 use crate::csi::source::CsiSource;
 use crate::pod;
-use crate::set_up::Volumes;
+use crate::set_up::{VolumeNews, Volumes};
 
 /// Makes the file system as large as the volume, where the claim is behind; whether that was done.
 pub(crate) async fn catch_up(
@@ -50,6 +50,23 @@ pub(crate) async fn catch_up(
     let patch = Patch::Merge(finished(claim, size));
     claims.patch_status(name, &PatchParams::default(), &patch).await.map_err(|error| error.to_string())?;
     Ok(true)
+}
+
+/// What the pod's events tell of it.
+pub(crate) fn news(volume: &str, node: &str, grown: Result<bool, String>) -> Option<VolumeNews> {
+    match grown {
+        Ok(false) => None,
+        Ok(true) => Some(VolumeNews {
+            warning: false,
+            reason: "FileSystemResizeSuccessful",
+            message: format!("MountVolume.NodeExpandVolume succeeded for volume {volume:?} {node}"),
+        }),
+        Err(error) => Some(VolumeNews {
+            warning: true,
+            reason: "VolumeResizeFailed",
+            message: format!("NodeExpandVolume.NodeExpandVolume failed for volume {volume:?} : {error}"),
+        }),
+    }
 }
 
 /// The claim, if its file system is smaller than its volume.
@@ -106,5 +123,10 @@ mod tests {
         let patch = finished(of.claim.as_ref().unwrap(), "2Gi");
         assert_eq!(patch["status"]["capacity"]["storage"], "2Gi");
         assert_eq!(patch["status"]["conditions"], json!([{ "type": "Other", "status": "True" }]));
+        assert_eq!(news("pv", "n", Ok(false)), None);
+        let told = news("pv", "n", Ok(true)).unwrap();
+        let text = "MountVolume.NodeExpandVolume succeeded for volume \"pv\" n";
+        assert_eq!((told.warning, told.reason, told.message.as_str()), (false, "FileSystemResizeSuccessful", text));
+        assert!(news("pv", "n", Err("no".to_owned())).unwrap().warning);
     }
 }
