@@ -9,6 +9,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod gaps;
+mod latency;
 mod lock;
 mod mending;
 mod queue;

@@ -23,6 +23,16 @@ pub fn kedge_binary() -> Option<PathBuf> {
     built.exists().then_some(built)
 }
 
+/// A binary that uses the system's libraries, for tests that put one of their own before them: `KEDGE_DYNAMIC_BINARY`, or
+/// the one that `cargo build` left.
+pub fn dynamic_kedge_binary() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("KEDGE_DYNAMIC_BINARY") {
+        return Some(PathBuf::from(path));
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?.join("target").join("debug").join("kedge");
+    built.exists().then_some(built)
+}
+
 /// Writes the archive of an image with busybox and curl under `name`.
 pub fn busybox_image(name: &str, archive: &Path) {
     let mut image = ImageBuilder::new(name).expect("the name is one").file("/bin/busybox", "/bin/busybox", 0o755);

@@ -34,6 +34,10 @@ pub struct HostOptions {
     pub flags: Vec<String>,
     /// Fields of the kubelet's configuration file, as YAML; where absent, the node evicts only when nothing is left.
     pub kubelet: Option<String>,
+    /// Another binary than the one under test.
+    pub binary: Option<PathBuf>,
+    /// What the environment of every kedge command has besides.
+    pub environment: Vec<(String, String)>,
 }
 
 /// A host with (mostly) a running kedge.
@@ -57,7 +61,7 @@ impl Host {
     /// A host on which nothing runs yet.
     pub fn prepare(options: HostOptions) -> Option<Self> {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        let Some(binary) = kedge_binary() else {
+        let Some(binary) = options.binary.clone().or_else(kedge_binary) else {
             skip(&test, "there is no release binary; build it with `cargo xtask build`");
             return None;
         };
@@ -192,6 +196,7 @@ impl Host {
     pub fn command(&self, name: &str) -> Command {
         let mut command = inside(self.namespace.as_deref(), self.text(&self.binary));
         command.arg(name).env("KEDGE_DATA_DIR", self.data_dir()).env_remove("KUBECONFIG");
+        command.envs(self.options.environment.iter().cloned());
         command
     }
 

@@ -10,7 +10,7 @@ mod node_agent;
 mod pods;
 mod wait;
 
-pub use binary::{busybox_image, kedge_binary};
+pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
 pub use node_agent::{Container, NodeAgent, addresses_below};

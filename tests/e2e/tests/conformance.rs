@@ -166,7 +166,7 @@ fn collect(folder: &Path, tests: &mut BTreeSet<String>) {
 fn tests_in(source: &str) -> Vec<&str> {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let is_test = |line: &&&str| line.starts_with("#[") && line.trim_end_matches(']').contains("test");
-    let attributes = lines.iter().enumerate().filter(|(_, line)| is_test(&line)).map(|(index, _)| index);
+    let attributes = lines.iter().enumerate().filter(|(_, line)| is_test(line)).map(|(index, _)| index);
     let functions = attributes.filter_map(|index| {
         let below = lines.iter().skip(index + 1).take(ATTRIBUTE_LINES);
         below.filter_map(|line| line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn "))).next()

@@ -2,6 +2,9 @@
 //!
 //! Each test says what kept running, what was reported, and that nothing acknowledged was lost.
 
+#[path = "faults/long_outage.rs"]
+mod long_outage;
+
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -122,6 +125,8 @@ fn a_node_without_its_api_server_goes_on() {
         let pods = agent.get(&host, "/pods");
         if pods.ok { Ok(()) } else { Err(pods.all()) }
     });
+    let healthz = host.run("curl", &["-sS", "--max-time", "5", "http://127.0.0.1:10248/healthz"]);
+    assert_eq!(healthz.stdout, "ok", "{}", healthz.all());
     // A kubelet that starts without an API server knows its pods.
     agent.kill_kubelet();
     agent.start_kubelet(&host);
@@ -458,14 +463,16 @@ fn a_volume_that_hangs_is_its_own_pods_affair() {
         return;
     };
     let kubectl = host.kubectl();
-    // More than the process has threads.
-    let hanging = ["h1", "h2", "h3", "h4", "h5", "h6"];
+    // More than the process has threads; the volume hangs when it is checked, or when a part of it is looked for.
+    let hanging = ["h1", "h2", "h3", "h4", "h5", "h6", "sub1", "sub2", "sub3", "sub4", "sub5", "sub6"];
     for name in hanging {
+        let (type_, sub_path) = if name.starts_with('h') { ("Directory", "") } else { ("", "part") };
         kubectl.apply(&pod(
             name,
             &format!(
-                "  containers:\n  - name: c\n    image: '{BUSYBOX}'\n    command: [sleep, '3600']\n    volumeMounts: [{{name: v, mountPath: /v}}]\n  \
-                 volumes: [{{name: v, hostPath: {{path: {}, type: Directory}}}}]\n",
+                "  containers:\n  - name: c\n    image: '{BUSYBOX}'\n    command: [sleep, '3600']\n    \
+                 volumeMounts: [{{name: v, mountPath: /v, subPath: '{sub_path}'}}]\n  \
+                 volumes: [{{name: v, hostPath: {{path: {}, type: '{type_}'}}}}]\n",
                 host.file("stuck").display()
             ),
         ));
@@ -481,12 +488,17 @@ fn a_volume_that_hangs_is_its_own_pods_affair() {
     for name in hanging {
         assert_eq!(field(&kubectl, name, "{.status.phase}"), "Pending", "{name}");
     }
+    eventually("an event about the part of the volume", SOON, || {
+        let events = kubectl.run(&["get", "events", "--field-selector", "reason=Failed"]);
+        let text = "failed to prepare subPath for volumeMount \"v\" of container \"c\": context deadline exceeded";
+        if events.contains(text) { Ok(()) } else { Err(events) }
+    });
     eventually("an event about the volume", Duration::from_secs(150), || {
         let events = kubectl.run(&["get", "events", "--field-selector", "reason=FailedMount"]);
         if events.contains("context deadline exceeded") { Ok(()) } else { Err(events) }
     });
     wait_for_node(&kubectl, "True");
-    kubectl.run(&["delete", "pod", "h1", "--timeout=60s"]);
+    kubectl.run(&["delete", "pod", "h1", "sub1", "--timeout=60s"]);
     drop(stuck);
     kubectl.run(&["delete", "pods", "--all", "--timeout=90s"]);
 }

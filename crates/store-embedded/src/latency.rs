@@ -9,14 +9,13 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Latencies of syncs.
 #[derive(Debug, Default)]
-pub struct Latency {
+pub(crate) struct Latency {
     last: Option<Duration>,
     slowest: VecDeque<(Instant, Duration)>,
 }
 
 impl Latency {
-    /// Notes one that took `took` and ended at `now`.
-    pub fn record(&mut self, now: Instant, took: Duration) {
+    pub(crate) fn record(&mut self, now: Instant, took: Duration) {
         self.last = Some(took);
         while self.slowest.back().is_some_and(|(_, slower)| *slower <= took) {
             self.slowest.pop_back();
@@ -31,13 +30,12 @@ impl Latency {
         }
     }
 
-    /// The last one.
-    pub fn last(&self) -> Option<Duration> {
+    pub(crate) fn last(&self) -> Option<Duration> {
         self.last
     }
 
     /// The slowest of the last minute.
-    pub fn slowest(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn slowest(&mut self, now: Instant) -> Option<Duration> {
         self.forget(now);
         self.slowest.front().map(|(_, took)| *took)
     }
