@@ -38,6 +38,8 @@ pub const TEST: &[Need] = &[
     Need { package: "bird2", satisfied: || has_program("bird") },
     Need { package: "busybox-static", satisfied: || Path::new("/bin/busybox").exists() },
     Need { package: "curl", satisfied: || has_program("curl") },
+    Need { package: "etcd-client", satisfied: || has_program("etcdctl") },
+    Need { package: "etcd-server", satisfied: || has_program("etcd") },
     // Another clock for a whole process.
     Need { package: "faketime", satisfied: || has_program("faketime") },
     Need { package: "iputils-ping", satisfied: || has_program("ping") },

@@ -1,6 +1,7 @@
-//! The objects that every cluster has, ensured at start in one commit, and records of what Services hold.
+//! The objects that every cluster has, ensured at start, and records of what Services hold.
 //!
-//! What is there already is left as it is, except for the `kubernetes` Service's endpoints, which name this server.
+//! What is there already is left as it is, except for the `kubernetes` Service's endpoints, which name the servers
+//! that live.
 
 use kedge_kinds::WriteContext;
 use kedge_meta::ApiStatus;
@@ -12,7 +13,16 @@ use crate::core::{Core, decode, new_uid};
 use crate::reply::store_error;
 use crate::{encode, object, write};
 
+mod endpoints;
 mod objects;
+
+pub(crate) use endpoints::leave;
+
+/// Stores have a limit: an etcd takes 128 operations at once.
+const OBJECTS_PER_COMMIT: usize = 50;
+
+/// How often a commit is planned again after conflicts.
+const ATTEMPTS: usize = 20;
 
 /// Ensures them all, and records what Services hold.
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
@@ -32,23 +42,53 @@ pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
     }
 }
 
-/// Ensures some objects in one commit.
+/// Ensures some objects, and that the endpoints of the API name who lives.
 pub(crate) async fn commit(core: &Core, wanted: impl Iterator<Item = Value>) -> Result<(), ApiStatus> {
-    let now = core.clock.now();
-    let mut transaction = Transaction::default();
-    for object in wanted {
-        plan(core, object, now, &mut transaction).await?;
+    let wanted: Vec<Value> = wanted.collect();
+    for some in wanted.chunks(OBJECTS_PER_COMMIT) {
+        commit_some(core, some).await?;
     }
-    for object in objects::kubernetes_endpoints(&core.config) {
-        plan_refresh(core, object, &mut transaction).await?;
+    endpoints::renew(core).await?;
+    commit_endpoints(core).await
+}
+
+/// Ensures some objects in one commit, which is planned again where another server of the same store was faster.
+async fn commit_some(core: &Core, wanted: &[Value]) -> Result<(), ApiStatus> {
+    for _ in 0..ATTEMPTS {
+        let mut transaction = Transaction::default();
+        for object in wanted {
+            plan(core, object.clone(), core.clock.now(), &mut transaction).await?;
+        }
+        if is_done(core, transaction).await? {
+            return Ok(());
+        }
     }
+    Err(ApiStatus::internal("other servers keep changing the bootstrap objects"))
+}
+
+async fn commit_endpoints(core: &Core) -> Result<(), ApiStatus> {
+    for _ in 0..ATTEMPTS {
+        let mut transaction = Transaction::default();
+        for object in objects::kubernetes_endpoints(&endpoints::living(core).await?) {
+            plan(core, object.clone(), core.clock.now(), &mut transaction).await?;
+            plan_refresh(core, object, &mut transaction).await?;
+        }
+        if is_done(core, transaction).await? {
+            return Ok(());
+        }
+    }
+    Err(ApiStatus::internal("other servers keep changing the endpoints of the API"))
+}
+
+/// Commits; `false` where somebody else changed what it rests on.
+async fn is_done(core: &Core, transaction: Transaction) -> Result<bool, ApiStatus> {
     if transaction.writes.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     match core.store.commit(transaction).await {
-        Ok(_) => Ok(()),
-        Err(kedge_store::CommitError::Store(error)) => Err(store_error(error)),
-        Err(error) => Err(ApiStatus::internal(error)),
+        Ok(_) => Ok(true),
+        Err(CommitError::Conflict { .. }) => Ok(false),
+        Err(CommitError::Store(error)) => Err(store_error(error)),
     }
 }
 

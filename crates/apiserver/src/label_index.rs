@@ -67,7 +67,7 @@ impl LabelIndexes {
 
 async fn current<'a>(slot: &'a mut Option<Index>, store: &dyn Store, prefix: &str) -> Result<&'a Index, StoreError> {
     let caught_up = match slot {
-        Some(index) => index.catch_up(store.revision()),
+        Some(index) => index.catch_up(store.refresh().await?),
         None => Err(WatchError::Closed),
     };
     if caught_up.is_err() {

@@ -29,15 +29,19 @@ pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Reply 
     let view = View::of(call, resource)?;
     if let Some(text) = call.query.non_empty("resourceVersion") {
         let wanted = parse_revision(text)?;
-        check_reached(core, wanted)?;
+        check_reached(core, wanted).await?;
     }
     let target = call.resource();
     let record = core.record(resource, &target.namespace, &target.name).await?;
     Ok(view.object(resource, StatusCode::OK, &record.value))
 }
 
-fn check_reached(core: &Core, wanted: u64) -> Result<(), ApiStatus> {
-    let current = core.store.revision().0;
+async fn check_reached(core: &Core, wanted: u64) -> Result<(), ApiStatus> {
+    if wanted <= core.store.revision().0 {
+        return Ok(());
+    }
+    // Another server of the same store may have told it.
+    let current = core.store.refresh().await.map_err(store_error)?.0;
     if wanted > current { Err(too_large_revision(wanted, current)) } else { Ok(()) }
 }
 
@@ -47,7 +51,7 @@ pub(crate) async fn list(core: &Core, call: &Call, resource: &Arc<Resource>) -> 
     let options = ListOptions::parse(&call.query)?;
     let fields = options.fields.clone();
     let selection = Selection::new(Arc::clone(resource), options.labels.clone(), fields)?;
-    let listing = Listing::new(core, resource, &call.resource().namespace, &selection, &options)?;
+    let listing = Listing::new(core, resource, &call.resource().namespace, &selection, &options).await?;
     match (listing.run().await, options.continue_token) {
         (Ok((records, meta)), _) => Ok(view.list(resource, records, &meta)),
         (Err(status), Some(token)) if status.code == 410 => Ok(expired_token(&status, &token, &view)),
@@ -63,7 +67,7 @@ pub(crate) async fn all(
     selection: &Selection,
 ) -> Result<(Vec<Record>, Revision), ApiStatus> {
     let options = ListOptions::parse(&crate::query::Query::default())?;
-    let (records, meta) = Listing::new(core, resource, namespace, selection, &options)?.run().await?;
+    let (records, meta) = Listing::new(core, resource, namespace, selection, &options).await?.run().await?;
     Ok((records, meta.revision))
 }
 
@@ -92,7 +96,7 @@ struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    fn new(
+    async fn new(
         core: &'a Core,
         resource: &'a Resource,
         namespace: &str,
@@ -105,10 +109,10 @@ impl<'a> Listing<'a> {
         match (&options.continue_token, options.at) {
             (Some(token), _) => listing.take_token(token)?,
             (None, AtRevision::Exactly(revision)) => {
-                check_reached(core, revision)?;
+                check_reached(core, revision).await?;
                 listing.at = Some(Revision(revision));
             }
-            (None, AtRevision::NotOlderThan(revision)) => check_reached(core, revision)?,
+            (None, AtRevision::NotOlderThan(revision)) => check_reached(core, revision).await?,
             (None, AtRevision::Latest | AtRevision::Any) => {}
         }
         Ok(listing)

@@ -86,6 +86,8 @@ pub(crate) fn store_error(error: StoreError) -> ApiStatus {
         }
         StoreError::Future { requested, current } => too_large_revision(requested.0, current.0),
         StoreError::Closed => unavailable("the server is shutting down"),
+        StoreError::Unavailable(_) => unavailable(&error.to_string()),
+        StoreError::Timeout(_) => ApiStatus::new(504, StatusReason::Timeout, format!("Timeout: {error}")),
         StoreError::Storage(ref text) => {
             tracing::error!(error = %text, "the store failed");
             ApiStatus::internal(&error)

@@ -116,7 +116,8 @@ impl ApiServer {
     ) -> Result<(), Error> {
         let acceptor = TlsAcceptor::from(tls);
         let graceful = GracefulShutdown::new();
-        let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+        // Apart from the connections, which are accepted also while the store does not answer.
+        let upkeep = tokio::spawn(keep_up(Arc::clone(&self.core)));
         loop {
             let (stream, _) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -128,10 +129,6 @@ impl ApiServer {
                     }
                     Err(error) => return Err(Error::Accept(error)),
                 },
-                _ = upkeep.tick() => {
-                    keep_up(&self.core).await;
-                    continue;
-                }
                 () = shutdown.cancelled() => break,
             };
             let (core, acceptor) = (Arc::clone(&self.core), acceptor.clone());
@@ -143,6 +140,8 @@ impl ApiServer {
             });
         }
         drop(listener);
+        upkeep.abort();
+        bootstrap::leave(&self.core).await;
         self.core.shutdown.cancel();
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut off");
@@ -156,11 +155,15 @@ impl ApiServer {
     }
 }
 
-/// Reports that the server lives, and makes again what it cannot do without.
-async fn keep_up(core: &Core) {
-    core.status.heartbeat(core.store.stats().last_sync);
-    if let Err(error) = bootstrap::repair(core).await {
-        tracing::warn!(%error, "the bootstrap objects could not be repaired");
+/// Reports that the server lives, and makes again what it cannot do without, until it is aborted.
+async fn keep_up(core: Arc<Core>) {
+    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        upkeep.tick().await;
+        core.status.heartbeat(core.store.stats().last_sync);
+        if let Err(error) = bootstrap::repair(&core).await {
+            tracing::warn!(%error, "the bootstrap objects could not be repaired");
+        }
     }
 }
 

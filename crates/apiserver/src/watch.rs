@@ -63,8 +63,14 @@ pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) ->
     let prefix = prefix(&resource.kind, &target.namespace, &selection);
     let start = match plan_start(&options) {
         Start::Initial => start_with_state(core, resource, &target.namespace, &selection, &prefix).await?,
-        Start::Now => start_after(core, &prefix, core.store.revision())?,
-        Start::After(revision) => start_after(core, &prefix, revision)?,
+        Start::Now => start_after(core, &prefix, core.store.refresh().await.map_err(store_error)?)?,
+        Start::After(revision) => {
+            if revision > core.store.revision() {
+                // Another server of the same store may have told it.
+                core.store.refresh().await.map_err(store_error)?;
+            }
+            start_after(core, &prefix, revision)?
+        }
     };
     let content_type = if protobuf { HeaderValue::from_static(kedge_schema::PROTOBUF_WATCH) } else { reply::JSON };
     let Some(mut start) = start else { return Ok(expired_at_start(core, &options, protobuf, content_type)) };

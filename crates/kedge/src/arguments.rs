@@ -75,6 +75,8 @@ pub(crate) struct UpFlags {
     pub(crate) service_dns_domain: String,
     #[command(flatten)]
     pub(crate) network: NetworkFlags,
+    #[command(flatten)]
+    pub(crate) etcd: EtcdFlags,
     /// Socket of the container runtime [default: a well-known one that answers, or a containerd of kedge's own].
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) container_runtime_endpoint: Option<String>,
@@ -93,6 +95,25 @@ pub(crate) struct UpFlags {
     /// How to report.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EtcdFlags {
+    /// URLs of etcd's members, separated by commas; objects are kept there instead of in the data directory.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub(crate) etcd_servers: Vec<String>,
+    /// Authority that signed the certificates of etcd's members.
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub(crate) etcd_cafile: Option<PathBuf>,
+    /// Certificate to show to etcd.
+    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_keyfile")]
+    pub(crate) etcd_certfile: Option<PathBuf>,
+    /// Key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "etcd_servers", requires = "etcd_certfile")]
+    pub(crate) etcd_keyfile: Option<PathBuf>,
+    /// Below this everything lies in etcd.
+    #[arg(long, value_name = "PATH", default_value = "/registry")]
+    pub(crate) etcd_prefix: String,
 }
 
 #[derive(Debug, Args)]

@@ -9,7 +9,6 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod gaps;
-mod latency;
 mod lock;
 mod mending;
 mod queue;

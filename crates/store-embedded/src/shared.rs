@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use kedge_meta::Clock;
 use kedge_store::{
-    Change, ChangeKind, CommitError, Committed, Durability, Prepared, Refusal, Revision, State, StoreError, Transaction,
+    Change, ChangeKind, CommitError, Committed, Durability, Latency, Prepared, Refusal, Revision, State, StoreError,
+    Transaction,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::gaps::{Gaps, part_of};
-use crate::latency::Latency;
+
 use crate::queue::{Item, Queue, Superseded};
 
 /// Relaxed commits are treated as durable ones while more than this waits for the disk.

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use kedge_meta::{Clock, SystemClock};
 use kedge_store::{
-    CommitError, Committed, HistoryLimits, Key, ListPage, ListRequest, Record, Revision, Store, StoreError, StoreStats,
-    Transaction, Watch,
+    CommitError, Committed, HistoryLimits, Key, Latency, ListPage, ListRequest, Record, Revision, Store, StoreError,
+    StoreStats, Transaction, Watch,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{oneshot, watch};
 
 use crate::engine::Engine;
 use crate::error::EmbeddedError;
-use crate::latency::Latency;
+
 use crate::lock::Lock;
 use crate::queue::Queue;
 use crate::recovery::{Recovered, recover};

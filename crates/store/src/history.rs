@@ -52,6 +52,17 @@ impl History {
         self.changes.len()
     }
 
+    /// The last change's revision, or the floor where there is none.
+    pub(crate) fn newest(&self) -> Revision {
+        self.changes.back().map_or(self.floor, |(change, _)| change.revision)
+    }
+
+    /// Begins anew after `floor`, which may lie before what was. Nothing is in it.
+    pub(crate) fn restart(&mut self, floor: Revision) {
+        debug_assert!(self.changes.is_empty(), "what was is dropped by now");
+        self.floor = floor;
+    }
+
     /// Appends a change that happened at `now` (milliseconds).
     pub(crate) fn push(&mut self, change: Arc<Change>, now: u64) {
         self.bytes += cost(&change);

@@ -7,6 +7,7 @@
 mod conformance;
 mod expiry;
 mod history;
+mod latency;
 mod list;
 mod memory;
 mod pending;
@@ -16,6 +17,7 @@ mod topics;
 
 pub use conformance::{Backend, run_conformance};
 pub use history::HistoryLimits;
+pub use latency::Latency;
 pub use memory::MemoryStore;
 pub use port::{
     Change, ChangeKind, CommitError, Committed, Condition, Durability, Expect, Key, ListPage, ListRequest, Record,

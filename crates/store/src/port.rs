@@ -216,7 +216,7 @@ pub struct Change {
 }
 
 /// Why a store could not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for has been compacted.
     #[error("revision {requested} has been compacted; the oldest one kept is {oldest}")]
@@ -237,6 +237,12 @@ pub enum StoreError {
     /// The storage below failed; nothing that was acknowledged is lost, but the store accepts no more writes.
     #[error("the storage failed: {0}")]
     Storage(String),
+    /// The storage is elsewhere and does not answer; nothing happened, and asking again later may help.
+    #[error("the storage is not available: {0}")]
+    Unavailable(String),
+    /// The storage is elsewhere, was asked, and has not answered. Whether a commit happened is unknown.
+    #[error("the storage did not answer in time: {0}")]
+    Timeout(String),
     /// The store is shut down.
     #[error("the store is closed")]
     Closed,
@@ -253,7 +259,8 @@ pub enum CommitError {
         /// What it is now.
         current: Option<Box<Record>>,
     },
-    /// The store could not answer; whether the commit happened is unknown where the error is `Storage`.
+    /// The store could not answer; whether the commit happened is unknown where the error is `Storage` or
+    /// `Timeout`.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -308,6 +315,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The oldest revision that lists and watches can still start from.
     fn oldest(&self) -> Revision;
+
+    /// Waits until everything is visible here that anybody was told before this call, also through another process over
+    /// the same storage; the revision that is then visible. For a store that only this process has, that is now.
+    async fn refresh(&self) -> Result<Revision, StoreError> {
+        Ok(self.revision())
+    }
 
     /// A key's record as it is now.
     async fn get(&self, key: &Key) -> Result<Option<Record>, StoreError>;

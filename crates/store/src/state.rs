@@ -19,6 +19,8 @@ use crate::port::{
 };
 use crate::topics::{Cursor, Deliveries, Position, Topics, Wakeups};
 
+mod foreign;
+
 /// Where a fresh store stands.
 pub const FIRST_REVISION: Revision = Revision(1);
 

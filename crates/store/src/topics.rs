@@ -195,6 +195,18 @@ impl Topics {
         }
     }
 
+    /// Something is missing between what the rings have and `revision`: every watcher of before has lagged, also one
+    /// that had taken everything.
+    pub(crate) fn interrupt(&self, revision: Revision) -> Wakeups {
+        let topics = self.by_prefix.values().filter_map(Weak::upgrade).inspect(|topic| {
+            let mut ring = topic.ring.lock();
+            ring.first += ring.changes.len() as u64 + 1;
+            ring.changes.clear();
+            ring.complete_after = revision;
+        });
+        Wakeups(topics.collect())
+    }
+
     /// Ends every watch, after what it has not delivered yet.
     pub(crate) fn close(&self) -> Wakeups {
         let topics = self.by_prefix.values().filter_map(Weak::upgrade).inspect(|topic| topic.ring.lock().closed = true);

@@ -9,11 +9,11 @@ use kedge_client::{Client, Informers, client_from_service};
 use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
 use kedge_pki::{ClusterNames, ClusterPki};
 use kedge_store::Store;
-use kedge_store_embedded::EmbeddedStore;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::options::Plan;
 
@@ -42,15 +42,8 @@ impl ControlPlane {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let board = StatusBoard::new(clock.clone());
         let pki = ClusterPki::ensure(&plan.layout.pki(), &names(plan))?;
-        let store_path = plan.layout.store();
-        let opened = tokio::task::spawn_blocking(move || {
-            EmbeddedStore::open(&store_path, kedge_store_embedded::Options::default())
-        });
-        let embedded = match opened.await {
-            Ok(store) => Arc::new(store?),
-            Err(error) => return Err(Error::Component { component: "store", why: error.to_string() }),
-        };
-        let store: Arc<dyn Store> = embedded.clone();
+        let backend = Backend::open(plan).await?;
+        let store = backend.store();
         let server = api_server(plan, &pki, &store, &board, &clock).await?;
         let address = plan.api_address();
         let listen = |source| Error::Listen { address: address.to_string(), source };
@@ -63,7 +56,7 @@ impl ControlPlane {
             let result = serving_server.serve(listener, tls, token).await;
             ("kube-apiserver", result.map_err(|error| error.to_string()))
         });
-        serving.spawn(report_store(embedded, board.clone(), server_shutdown.clone()));
+        serving.spawn(report_store(backend, board.clone(), server_shutdown.clone()));
         let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
         let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
         Ok(Self { pki, store, server, board, clock, informers, server_shutdown, serving })
@@ -162,18 +155,14 @@ async fn api_server(
 }
 
 /// Keeps the store's line on the status board.
-async fn report_store(store: Arc<EmbeddedStore>, board: StatusBoard, shutdown: CancellationToken) -> Ended {
+async fn report_store(backend: Backend, board: StatusBoard, shutdown: CancellationToken) -> Ended {
     let status = board.component("store");
     loop {
-        match store.failure() {
+        match backend.failure() {
             None => status.running(),
-            Some(why) => {
-                let advice = "reads go on, writes are refused, nothing acknowledged is lost; mend the disk (or free \
-                              space on it), and writes go on by themselves";
-                status.degraded("StorageFailed", format!("{why}: {advice}"));
-            }
+            Some(why) => status.degraded("StorageFailed", why),
         }
-        status.heartbeat(store.stats().last_sync);
+        status.heartbeat(backend.store().stats().last_sync);
         tokio::select! {
             () = shutdown.cancelled() => return ("store", Ok(())),
             () = tokio::time::sleep(STORE_REPORT_PERIOD) => {}

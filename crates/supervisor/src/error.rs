@@ -38,6 +38,9 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] kedge_store_embedded::EmbeddedError),
+    /// The store in an etcd.
+    #[error(transparent)]
+    Etcd(#[from] kedge_store_etcd::EtcdError),
     /// The store, at the end.
     #[error("the store did not end cleanly")]
     CloseStore(#[source] kedge_store::StoreError),

@@ -2,6 +2,7 @@
 //!
 //! It holds no logic of its own: what a component does is in its crate, what a phase does is in `lifecycle`.
 
+mod backend;
 mod control_plane;
 mod down;
 mod error;
@@ -14,6 +15,7 @@ mod progress;
 mod start;
 mod status;
 
+pub use backend::EtcdOptions;
 pub use down::{DownReport, down};
 pub use error::Error;
 pub use image::load_image;

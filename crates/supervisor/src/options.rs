@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use kedge_kubelet::{KubeletConfiguration, Starter};
 use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
 
+use crate::backend::EtcdOptions;
 use crate::error::Error;
 use crate::kubelet::read_configuration;
 pub use network::NetworkOptions;
@@ -37,6 +38,8 @@ pub struct Options {
     pub service_dns_domain: String,
     /// How packets get to other nodes.
     pub network: NetworkOptions,
+    /// The etcd that keeps the objects; the data directory does where absent.
+    pub etcd: Option<EtcdOptions>,
     /// Socket of the container runtime; found or started where absent.
     pub container_runtime_endpoint: Option<String>,
     /// Upstream's configuration file of the kubelet; the defaults where absent.
@@ -187,6 +190,7 @@ mod tests {
             network: NetworkOptions::default(),
             container_runtime_endpoint: None,
             kubelet_config: None,
+            etcd: None,
             control_plane_only: false,
             kubeconfig: "/tmp/x/config".into(),
             demo: false,

@@ -1,6 +1,6 @@
 //! The bootstrap objects themselves, apart from the RBAC policy.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use kedge_meta::format_time;
@@ -70,34 +70,34 @@ fn service_cidr(config: &Config, now: Timestamp) -> Value {
             "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": format_time(now)}]}})
 }
 
-/// The Service through which pods reach the API, and its endpoints, which no controller keeps.
+/// The Service through which pods reach the API.
 fn kubernetes_service(config: &Config) -> Vec<Value> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let metadata = json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let range = config.service_cluster_ip_ranges.first();
     let address = range.and_then(|range| range.nth(1)).map(|address| address.to_string());
     let family = if range.is_some_and(|range| range.is_ipv6()) { "IPv6" } else { "IPv4" };
-    let mut objects = vec![json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {
+    vec![json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {
         "type": "ClusterIP", "sessionAffinity": "None", "clusterIP": address, "clusterIPs": [address],
         "ipFamilies": [family], "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster",
-        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}]}})];
-    objects.extend(kubernetes_endpoints(config));
-    objects
+        "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.secure_port}]}})]
 }
 
-/// The endpoints, which follow the configuration at every start.
-pub(super) fn kubernetes_endpoints(config: &Config) -> [Value; 2] {
-    let address = config.advertise_address.to_string();
-    let family = if matches!(config.advertise_address, IpAddr::V6(_)) { "IPv6" } else { "IPv4" };
-    let port = json!({"name": "https", "port": config.secure_port, "protocol": "TCP"});
+/// The endpoints of that Service, which no controller keeps: the servers that live, all with one port.
+pub(super) fn kubernetes_endpoints(servers: &[SocketAddr]) -> [Value; 2] {
+    let family = if servers.iter().any(SocketAddr::is_ipv6) { "IPv6" } else { "IPv4" };
+    let port = json!({"name": "https", "port": servers.first().map(SocketAddr::port), "protocol": "TCP"});
+    let addresses: Vec<Value> = servers.iter().map(|server| json!({"ip": server.ip()})).collect();
+    let endpoint = |server: &SocketAddr| json!({"addresses": [server.ip()], "conditions": {"ready": true}});
+    let endpoints: Vec<Value> = servers.iter().map(endpoint).collect();
     let metadata =
         |label: &str, value: &str| json!({"name": "kubernetes", "namespace": "default", "labels": {label: value}});
     [
         json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": metadata("endpointslice.kubernetes.io/skip-mirror", "true"),
-            "subsets": [{"addresses": [{"ip": address}], "ports": [port]}]}),
+            "subsets": [{"addresses": addresses, "ports": [port]}]}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": metadata("kubernetes.io/service-name", "kubernetes"), "addressType": family,
-            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [port]}),
+            "endpoints": endpoints, "ports": [port]}),
     ]
 }
 

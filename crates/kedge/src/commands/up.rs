@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kedge_supervisor::{Options, Summary};
+use kedge_supervisor::{EtcdOptions, Options, Summary};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{Output, UpFlags};
+use crate::arguments::{EtcdFlags, Output, UpFlags};
 use crate::output::{Steps, seconds, start_logging};
 
 pub(crate) async fn run(flags: UpFlags) -> Result<()> {
@@ -68,12 +68,24 @@ fn options(flags: &UpFlags) -> Options {
         service_cidr: flags.service_cidr.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
         network: flags.network.options(),
+        etcd: etcd(&flags.etcd),
         container_runtime_endpoint: flags.container_runtime_endpoint.clone(),
         kubelet_config: flags.kubelet_config.clone(),
         control_plane_only: flags.control_plane_only,
         kubeconfig,
         demo: flags.demo,
     }
+}
+
+fn etcd(flags: &EtcdFlags) -> Option<EtcdOptions> {
+    let options = || EtcdOptions {
+        servers: flags.etcd_servers.clone(),
+        ca_file: flags.etcd_cafile.clone(),
+        cert_file: flags.etcd_certfile.clone(),
+        key_file: flags.etcd_keyfile.clone(),
+        prefix: flags.etcd_prefix.clone(),
+    };
+    (!flags.etcd_servers.is_empty()).then(options)
 }
 
 fn panel(summary: &Summary) -> String {

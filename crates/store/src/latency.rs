@@ -9,13 +9,14 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Latencies of syncs.
 #[derive(Debug, Default)]
-pub(crate) struct Latency {
+pub struct Latency {
     last: Option<Duration>,
     slowest: VecDeque<(Instant, Duration)>,
 }
 
 impl Latency {
-    pub(crate) fn record(&mut self, now: Instant, took: Duration) {
+    /// Notes one that took `took` and ended at `now`.
+    pub fn record(&mut self, now: Instant, took: Duration) {
         self.last = Some(took);
         while self.slowest.back().is_some_and(|(_, slower)| *slower <= took) {
             self.slowest.pop_back();
@@ -30,12 +31,13 @@ impl Latency {
         }
     }
 
-    pub(crate) fn last(&self) -> Option<Duration> {
+    /// The last one.
+    pub fn last(&self) -> Option<Duration> {
         self.last
     }
 
     /// The slowest of the last minute.
-    pub(crate) fn slowest(&mut self, now: Instant) -> Option<Duration> {
+    pub fn slowest(&mut self, now: Instant) -> Option<Duration> {
         self.forget(now);
         self.slowest.front().map(|(_, took)| *took)
     }
