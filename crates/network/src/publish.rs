@@ -23,6 +23,8 @@ pub(crate) const REACHABILITY_FILE: &str = "reachability.json";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a failure the API is asked again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long after a change the next one is told: a peer may find a new error with every attempt.
+const BREATH: Duration = Duration::from_secs(2);
 
 /// Writes the file, if it says something else.
 pub(crate) fn write_reachability(state_dir: &Path, reachability: &Reachability) -> Result<(), Error> {
@@ -96,7 +98,7 @@ impl NodePublisher {
         if let Ok(Err(error)) = answer {
             tracing::debug!(%error, "the Node does not take the state of the network; it is tried again");
         }
-        self.paused_until = (!is_done).then(|| Instant::now() + PAUSE);
+        self.paused_until = Some(Instant::now() + if is_done { BREATH } else { PAUSE });
         is_done
     }
 }
