@@ -25,6 +25,7 @@ use crate::images::PullHistory;
 use crate::machine::Machine;
 use crate::measured::MountedPaths;
 use crate::metrics::Metrics;
+use crate::pod_gate::PodGate;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::request_metrics::RequestMetrics;
@@ -69,6 +70,8 @@ pub(crate) struct Agent {
     pub(crate) handlers: Mutex<Vec<v1::RuntimeHandler>>,
     /// `None` while the runtime's network is ready, else why it is not.
     pub(crate) network: Mutex<Option<String>>,
+    /// Waited for before the containers of a new sandbox start.
+    pub(crate) pod_gate: Option<PodGate>,
 }
 
 impl Agent {

@@ -29,6 +29,7 @@ use crate::measured::{self, MountedPaths};
 use crate::metrics::Metrics;
 use crate::node::{NetworkReady, NodeReporter, renew_lease};
 use crate::oom;
+use crate::pod_gate::PodGate;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::request_metrics::RequestMetrics;
@@ -59,6 +60,8 @@ pub struct Deps {
     pub network_ready: Option<NetworkReady>,
     /// What its client asks of the API, counted by whoever made the client.
     pub requests: Arc<RequestMetrics>,
+    /// Waited for before the containers of a new sandbox start.
+    pub pod_gate: Option<PodGate>,
 }
 
 /// Why the node agent did not start.
@@ -188,6 +191,7 @@ fn new_agent(
         pull_history: Mutex::new(PullHistory::new()),
         restarts: Mutex::new(BackoffTable::new()),
         network: Mutex::new(None),
+        pod_gate: deps.pod_gate,
         handlers: Mutex::default(),
         shutdown: shutdown.clone(),
         clock: deps.clock,

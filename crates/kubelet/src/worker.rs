@@ -22,6 +22,7 @@ use crate::field_ref::Fields;
 use crate::kill;
 use crate::outside::Outside;
 use crate::plan::{self, Action, Kill, KillReason, Verdicts};
+use crate::pod_gate;
 use crate::probes::{PodProbes, ProbeKind};
 use crate::runtime_state::PodRuntime;
 use crate::sandbox::sandbox_config;
@@ -95,6 +96,7 @@ pub(crate) fn spawn_worker(
         volume_work: Outside::default(),
         volumes_wanted: Instant::now(),
         sub_paths: SubPaths::default(),
+        gated: None,
     };
     let shutdown = worker.agent.shutdown.clone();
     tokio::spawn(async move {
@@ -125,6 +127,8 @@ struct Worker {
     volume_work: Outside<Result<MountedVolumes, VolumeProblem>>,
     volumes_wanted: Instant,
     sub_paths: SubPaths,
+    /// The sandbox whose containers may start.
+    gated: Option<String>,
 }
 
 impl Worker {
@@ -538,6 +542,10 @@ impl Worker {
                 return Err(SANDBOX_RETRY);
             }
         };
+        if self.gated.as_ref() != Some(&sandbox.id) {
+            pod_gate::pass(&self.agent, &self.pod, &sandbox.ips).await;
+            self.gated = Some(sandbox.id.clone());
+        }
         let volumes = self.volumes.clone().unwrap_or_default();
         let input = StartInput {
             pod: &self.pod,

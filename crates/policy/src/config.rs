@@ -7,6 +7,8 @@ use kedge_client::{Informer, Informers};
 use kedge_meta::ComponentStatus;
 use kedge_netfilter::NftError;
 
+use crate::gate::GateKeeper;
+
 /// How policies are enforced.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -36,7 +38,6 @@ impl Config {
 }
 
 /// What the enforcement works with.
-#[derive(Clone)]
 pub struct Deps {
     /// Policies of all namespaces.
     pub policies: Informer<NetworkPolicy>,
@@ -45,12 +46,14 @@ pub struct Deps {
     pub informers: Informers,
     /// Where the state is reported.
     pub status: ComponentStatus,
+    /// Where the node's agent asks before it starts a pod; nobody asks where absent.
+    pub gate: Option<GateKeeper>,
 }
 
 impl Deps {
     /// Takes what is needed from the shared informers.
     pub fn new(informers: &Informers, status: ComponentStatus) -> Self {
-        Self { policies: informers.all(), informers: informers.clone(), status }
+        Self { policies: informers.all(), informers: informers.clone(), status, gate: None }
     }
 }
 

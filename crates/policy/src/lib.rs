@@ -5,6 +5,7 @@
 //! the rules are is pure ([`plan_policy`], [`plan_pod`]); [`run`] follows the API and keeps the table that way.
 
 mod config;
+mod gate;
 mod names;
 mod object;
 mod plan;
@@ -15,6 +16,7 @@ mod worker;
 mod world;
 
 pub use config::{Config, Deps, Error};
+pub use gate::{Gate, GateKeeper};
 pub use object::{NamedPort, Peer, Pod, Policy, Port, PortMatch, Rule};
 pub use plan::{plan_pod, plan_policy};
 pub use run::{run, teardown};

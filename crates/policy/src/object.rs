@@ -45,14 +45,21 @@ pub struct Pod {
 
 impl Pod {
     /// A pod as packets know it; `None` while it has no address, when it has ended, and on the node's own network.
-    pub fn of(pod: &core::Pod, node_name: &str) -> Option<Self> {
-        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-        let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    ///
+    /// `given` are the addresses that it has before its status shows any.
+    pub fn of(pod: &core::Pod, node_name: &str, given: &[IpAddr]) -> Option<Self> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref());
+        let has_ended = matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
         if spec.host_network == Some(true) || has_ended {
             return None;
         }
-        let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref());
+        let listed = status.into_iter().flat_map(|status| {
+            status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str()).chain(status.pod_ip.as_deref())
+        });
         let mut ips: Vec<IpAddr> = listed.filter_map(|ip| ip.parse().ok()).collect();
+        if ips.is_empty() {
+            ips = given.to_vec();
+        }
         ips.sort_unstable();
         ips.dedup();
         if ips.is_empty() {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Deps, Error};
+use crate::gate::{Admission, Gate, GateKeeper};
 use crate::skeleton::TABLE;
 use crate::worker::Worker;
 
@@ -23,12 +24,15 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     if !config.ipv4 && !config.ipv6 {
         return Err(Error::Config("pods have addresses of no family".to_owned()));
     }
-    tokio::select! {
+    let mut deps = deps;
+    let mut gate = deps.gate.take().unwrap_or_else(|| Gate::new().1);
+    let waiting = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        () = first_policy(&deps) => {}
-    }
-    let worker = Worker::new(&config);
-    Loop { config, deps, worker }.follow(shutdown).await;
+        waiting = first_policy(&deps, &mut gate) => waiting,
+    };
+    let mut worker = Worker::new(&config);
+    waiting.iter().for_each(|admission| worker.note_admission(admission));
+    Loop { config, deps, worker, gate, waiting }.follow(shutdown).await;
     Ok(())
 }
 
@@ -41,8 +45,12 @@ pub async fn teardown() -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns once there is a policy. Until then nothing may be isolated by a table of an earlier process.
-async fn first_policy(deps: &Deps) {
+/// Returns once there is a policy, with the pods that wait for its rules. Until then nothing may be isolated by a table of
+/// an earlier process.
+///
+/// Pods that start meanwhile are admitted at once, and remembered.
+async fn first_policy(deps: &Deps, gate: &mut GateKeeper) -> Vec<Admission> {
+    let mut waiting = Vec::new();
     deps.policies.synced().await;
     let mut changes = deps.policies.subscribe();
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -51,9 +59,20 @@ async fn first_policy(deps: &Deps) {
             Ok(()) => {
                 deps.status.running();
                 deps.status.heartbeat(None);
-                tokio::select! {
-                    _ = changes.next() => {}
-                    () = tokio::time::sleep(Duration::from_secs(30)) => {}
+                let mut nap = std::pin::pin!(tokio::time::sleep(Duration::from_secs(30)));
+                loop {
+                    tokio::select! {
+                        _ = changes.next() => break,
+                        () = &mut nap => break,
+                        admission = gate.next() => {
+                            if !deps.policies.is_empty() {
+                                waiting.push(admission);
+                                break;
+                            }
+                            // Who asked may have gone.
+                            let _ = admission.done.send(());
+                        }
+                    }
                 }
             }
             Err(error) => {
@@ -62,12 +81,16 @@ async fn first_policy(deps: &Deps) {
             }
         }
     }
+    waiting
 }
 
 struct Loop {
     config: Config,
     deps: Deps,
     worker: Worker,
+    gate: GateKeeper,
+    /// Pods whose rules are not in force yet.
+    waiting: Vec<Admission>,
 }
 
 impl Loop {
@@ -89,7 +112,7 @@ impl Loop {
                 self.worker.note_namespace(&change);
             }
             while let Some(change) = pods.try_next() {
-                self.worker.note_pod(&change);
+                self.worker.note_pod(&change, &self.gate);
             }
             while let Some(change) = policies.try_next() {
                 self.worker.note_policy(&change);
@@ -101,7 +124,13 @@ impl Loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 change = policies.next() => self.worker.note_policy(&change),
-                change = pods.next() => self.worker.note_pod(&change),
+                change = pods.next() => self.worker.note_pod(&change, &self.gate),
+                admission = self.gate.next() => {
+                    self.worker.note_admission(&admission);
+                    self.waiting.push(admission);
+                    // A pod waits: no time to collect changes.
+                    apply_at = Some(Instant::now());
+                }
                 change = namespaces.next() => self.worker.note_namespace(&change),
                 _ = rounds.tick() => self.look_after().await,
                 () = until(apply_at) => {}
@@ -118,6 +147,10 @@ impl Loop {
         match self.worker.sync().await {
             Ok(()) => {
                 backoff.reset();
+                for admission in self.waiting.drain(..) {
+                    // Who asked may have gone.
+                    let _ = admission.done.send(());
+                }
                 self.deps.status.running();
                 self.deps.status.heartbeat(Some(start.elapsed()));
                 None

@@ -4,6 +4,9 @@
 //! A packet between two pods of this node is judged twice: may the sender send it, and may the receiver have it. The
 //! first verdict that allows therefore leads to the second question, and only that one accepts. What the node itself
 //! sends and receives is not forwarded and never judged: a node always reaches its own pods.
+//!
+//! Every packet of the side that opened a connection is judged, and not the first only: where a policy comes, changes or
+//! goes, connections that are open follow it at once. The answers of the other side pass with the connection.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,9 @@ pub(crate) const TABLE: &str = "kedge-policy";
 pub(crate) const CHECK_INGRESS: &str = "check-ingress";
 pub(crate) const EGRESS_PODS: &str = "egress-pods";
 pub(crate) const INGRESS_PODS: &str = "ingress-pods";
+
+/// On a bridge these are forwarded too, and without them nobody finds anybody; IPv4 has ARP, which no rule sees.
+const NEIGHBOURS: &str = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept";
 
 /// The table of a family without any policy.
 pub fn plan_skeleton(ipv6: bool) -> Skeleton {
@@ -34,11 +40,17 @@ pub fn plan_skeleton(ipv6: bool) -> Skeleton {
                 "filter-forward".to_owned(),
                 chain(
                     forward,
-                    vec![
-                        "ct state established,related accept".to_owned(),
-                        format!("{ip} saddr vmap @{EGRESS_PODS}"),
-                        format!("goto {CHECK_INGRESS}"),
-                    ],
+                    [
+                        ipv6.then(|| NEIGHBOURS.to_owned()),
+                        Some("ct direction reply accept".to_owned()),
+                        // Errors about connections; those that nobody may open have none.
+                        Some("ct state related accept".to_owned()),
+                        Some(format!("{ip} saddr vmap @{EGRESS_PODS}")),
+                        Some(format!("goto {CHECK_INGRESS}")),
+                    ]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
                 ),
             ),
             (

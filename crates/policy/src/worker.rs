@@ -12,6 +12,7 @@ use kedge_meta::ObjectKey;
 use kedge_netfilter::{Fragment, Nft, NftError, TableKeeper, Verified};
 
 use crate::config::Config;
+use crate::gate::{Admission, GateKeeper};
 use crate::names::{pod_owner, policy_owner};
 use crate::object::{Pod, Policy};
 use crate::plan::{plan_pod, plan_policy};
@@ -63,10 +64,19 @@ impl Worker {
         self.dirty_policies.insert(key);
     }
 
-    pub(crate) fn note_pod(&mut self, change: &Change<CorePod>) {
+    pub(crate) fn note_pod(&mut self, change: &Change<CorePod>, gate: &GateKeeper) {
         let object = change.object();
-        let key = object_key(object.as_ref());
-        let new = Pod::of(object, &self.node_name).filter(|_| !matches!(change, Change::Deleted(_)));
+        let pod = Pod::of(object, &self.node_name, gate.addresses(object));
+        self.put_pod(object_key(object.as_ref()), pod.filter(|_| !matches!(change, Change::Deleted(_))));
+    }
+
+    /// A pod of this node that is about to start.
+    pub(crate) fn note_admission(&mut self, admission: &Admission) {
+        let pod = Pod::of(&admission.pod, &self.node_name, &admission.ips);
+        self.put_pod(object_key(&admission.pod), pod);
+    }
+
+    fn put_pod(&mut self, key: ObjectKey, new: Option<Pod>) {
         let old = self.world.put_pod(&key, new.clone());
         if old == new {
             return;

@@ -106,6 +106,7 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
         server_tls: Some(Arc::new(tls)),
         network_ready: None,
         requests,
+        pod_gate: None,
     };
     tokio::spawn(give_memory_back(shutdown.clone()));
     let run = kedge_kubelet::run(config, deps, shutdown).await;

@@ -69,4 +69,27 @@ fn policies_hold_for_services_and_end_with_their_deletion() {
     kubectl.apply(&policy("{podSelector: {matchLabels: {app: friend}}, policyTypes: [Egress]}"));
     expect_answer(&kubectl, "friend", false);
     expect_answer(&kubectl, "stranger", true);
+
+    first_packets_are_judged_too(&kubectl);
+}
+
+/// A pod that connects as soon as it runs is isolated already.
+fn first_packets_are_judged_too(kubectl: &Kubectl) {
+    let address = kubectl.run(&["get", "service", "kedge-demo", "-o", "jsonpath={.spec.clusterIP}"]);
+    let script = format!("curl -sS --max-time 3 http://{address}/hostname && echo reached; echo asked; sleep 3600");
+    let names = [("early-1", "friend"), ("early-2", "friend"), ("early-3", "friend"), ("free", "stranger")];
+    for (name, app) in names {
+        kubectl.apply(&format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {app}}}}}\nspec:\n  \
+             terminationGracePeriodSeconds: 1\n  \
+             containers: [{{name: c, image: '{IMAGE}', command: [sh, -c, '{script}']}}]\n"
+        ));
+    }
+    for (name, app) in names {
+        let log = eventually(&format!("{name} has asked"), PATIENCE, || {
+            let log = kubectl.try_run(&["logs", name]);
+            if log.stdout.contains("asked") { Ok(log.stdout) } else { Err(log.all()) }
+        });
+        assert_eq!(log.contains("reached"), app == "stranger", "{name}: {log}");
+    }
 }

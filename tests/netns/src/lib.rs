@@ -4,7 +4,7 @@
 //! Used by the tests of the packet rules and of the pod network. Hosts with whole clusters are `kedge-e2e`'s.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
@@ -91,6 +91,88 @@ fn ask(address: SocketAddr) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// How long a connection of a test waits for an answer.
+const TALK_PATIENCE: Duration = Duration::from_millis(700);
+
+impl Namespace {
+    /// Serves UDP: each datagram is answered with `saw`.
+    pub fn serve_udp(&self, address: &str) {
+        let address = address.to_owned();
+        self.run(move || {
+            let socket = UdpSocket::bind(&address).expect("a fresh namespace has free ports");
+            thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    // Whoever asked may have gone.
+                    let _ = socket.send_to(b"saw", from);
+                }
+            });
+        });
+    }
+
+    /// Sends a datagram and says what came back, or which kind of error it was.
+    pub fn ask_udp(&self, address: &str) -> String {
+        let address: SocketAddr = address.parse().expect("an address");
+        self.run(move || ask_udp(address).unwrap_or_else(|error| format!("{:?}", error.kind())))
+    }
+
+    /// Sends back what it gets, over TCP and UDP.
+    pub fn echo(&self, address: &str) {
+        let address = address.to_owned();
+        self.run(move || {
+            let listener = TcpListener::bind(&address).expect("a fresh namespace has free ports");
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+                }
+            });
+            let socket = UdpSocket::bind(&address).expect("a fresh namespace has free ports");
+            thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    // Whoever asked may have gone.
+                    let _ = socket.send_to(&buffer[..length], from);
+                }
+            });
+        });
+    }
+
+    /// An open connection from here.
+    pub fn connect(&self, address: &str) -> TcpStream {
+        let address: SocketAddr = address.parse().expect("an address");
+        self.run(move || {
+            let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens");
+            stream.set_read_timeout(Some(TALK_PATIENCE)).expect("a time");
+            stream
+        })
+    }
+
+    /// A UDP socket that has one other side.
+    pub fn connect_udp(&self, address: &str) -> UdpSocket {
+        let address: SocketAddr = address.parse().expect("an address");
+        self.run(move || udp_to(address).expect("a route"))
+    }
+}
+
+fn udp_to(address: SocketAddr) -> std::io::Result<UdpSocket> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(TALK_PATIENCE))?;
+    Ok(socket)
+}
+
+fn ask_udp(address: SocketAddr) -> std::io::Result<String> {
+    let socket = udp_to(address)?;
+    socket.send(b"?")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 /// The output of a shell command; panics where it fails.

@@ -100,6 +100,7 @@ impl Machine {
             server_tls: Some(self.tls.server.clone()),
             network_ready: None,
             requests: Arc::default(),
+            pod_gate: None,
         };
         let task = tokio::spawn(kedge_kubelet::run(config, deps, shutdown.clone()));
         Kubelet { shutdown, task }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use kedge_client::Informers;
+use kedge_kubelet::PodGate;
 use kedge_meta::ComponentStatus;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +27,9 @@ pub(crate) fn start(
     let agreement = kedge_network::Agreement::default();
     node.network(&agreement);
     node.mesh(&agreement);
-    node.policy();
+    let gate = node.policy();
     node.proxy();
-    node.kubelet()?;
+    node.kubelet(gate)?;
     node.dns();
     node.local_path();
     Ok(())
@@ -78,11 +79,18 @@ impl Node<'_> {
         self.spawn("kedge-bgp", kedge_network::run_mesh(config, deps, self.shutdown.clone()));
     }
 
-    fn policy(&mut self) {
+    /// Returns where the kubelet asks before a pod starts.
+    fn policy(&mut self) -> PodGate {
         let (plan, informers) = (self.plan, &self.control_plane.informers);
         let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
-        let deps = kedge_policy::Deps::new(informers, self.status("kedge-policy"));
+        let mut deps = kedge_policy::Deps::new(informers, self.status("kedge-policy"));
+        let (gate, keeper) = kedge_policy::Gate::new();
+        deps.gate = Some(keeper);
         self.spawn("kedge-policy", kedge_policy::run(config, deps, self.shutdown.clone()));
+        Arc::new(move |pod, ips| {
+            let gate = gate.clone();
+            Box::pin(async move { gate.admit(pod, ips).await })
+        })
     }
 
     fn proxy(&mut self) {
@@ -96,7 +104,7 @@ impl Node<'_> {
         self.spawn("kube-proxy", kedge_proxy::run(config, deps, self.shutdown.clone()));
     }
 
-    fn kubelet(&mut self) -> Result<(), Error> {
+    fn kubelet(&mut self, gate: PodGate) -> Result<(), Error> {
         let (plan, control_plane) = (self.plan, self.control_plane);
         let mut config = self.kubelet_config();
         if let Some(file) = &plan.kubelet {
@@ -120,6 +128,7 @@ impl Node<'_> {
             server_tls: Some(Arc::new(tls)),
             network_ready: None,
             requests,
+            pod_gate: Some(gate),
         };
         self.spawn("kubelet", kedge_kubelet::run(config, deps, self.shutdown.clone()));
         Ok(())
