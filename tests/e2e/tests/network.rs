@@ -131,10 +131,10 @@ fn accepts_manifests_of_others(kubectl: &Kubectl) {
         "Exists true"
     );
     kubectl.apply(include_str!("network/calico.yaml"));
-    kubectl.run(&["wait", "--for=condition=Established", "crd/ippools.crd.projectcalico.org", "--timeout=30s"]);
-    kubectl.apply(include_str!("network/calico_pool.yaml"));
-    let mode = kubectl.run(&["get", "ippools.crd.projectcalico.org", "default", "-o", "jsonpath={.spec.vxlanMode}"]);
-    assert_eq!(mode, "CrossSubnet");
+    let stored = kubectl.run(&["get", "crd", "ippools.crd.projectcalico.org", "-o", "jsonpath={.spec.names.kind}"]);
+    assert_eq!(stored, "IPPool");
+    let probe = "jsonpath={.spec.template.spec.containers[0].readinessProbe.exec.command[2]}";
+    assert_eq!(kubectl.run(&["get", "daemonset", "-n", "calico-system", "calico-node", "-o", probe]), "-bird-ready");
     for name in ["kube-flannel", "calico-system"] {
         kubectl.run(&["delete", "namespace", name, "--wait=false"]);
     }
