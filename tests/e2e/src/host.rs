@@ -241,7 +241,7 @@ fn make_namespace(name: &str) {
     ip(&["-n", name, "link", "set", "uplink", "up"]);
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -4,6 +4,7 @@
 //! can't run says so by name, and fails instead where `KEDGE_NO_SKIP` is set (in CI).
 
 mod binary;
+mod etcd;
 mod host;
 mod kubectl;
 mod node_agent;
@@ -11,6 +12,7 @@ mod pods;
 mod wait;
 
 pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
+pub use etcd::Etcd;
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
 pub use node_agent::{Container, NodeAgent, addresses_below};
