@@ -57,17 +57,21 @@ fn each_sees_what_the_other_does(one: &Kubectl, other: &Kubectl) {
     assert!(wait.wait().expect("our own child can be waited for").success(), "the watch showed it");
     // A token of one is good at the other.
     let token = one.run(&["create", "token", "default"]);
-    let user = other.run(&["auth", "whoami", "--token", token.trim(), "-o", "jsonpath={.status.userInfo.username}"]);
-    assert_eq!(user, "system:serviceaccount:default:default");
+    let review = format!(
+        "apiVersion: authentication.k8s.io/v1\nkind: TokenReview\nmetadata: {{name: x}}\nspec: {{token: {}}}\n",
+        token.trim()
+    );
+    let reviewed = other.try_run_with(&["create", "-f", "-", "-o", "jsonpath={.status.user.username}"], &review);
+    assert_eq!(reviewed.stdout, "system:serviceaccount:default:default", "{}", reviewed.all());
 }
 
 fn addresses_are_given_once(one: &Kubectl, other: &Kubectl) {
-    let started: Vec<_> = (0..20).map(|at| {
-        let (name, kubectl) = (format!("service-{at}"), if at % 2 == 0 { one } else { other });
+    let start = |at: usize| {
+        let (name, kubectl) = (format!("service-{at}"), if at.is_multiple_of(2) { one } else { other });
         let mut command = kubectl.command(&["create", "service", "nodeport", &name, "--tcp=80"]);
         command.stdout(Stdio::null()).spawn().expect("kubectl runs")
-    });
-    for mut create in started.collect::<Vec<_>>() {
+    };
+    for mut create in (0..20).map(start).collect::<Vec<_>>() {
         assert!(create.wait().expect("our own child can be waited for").success(), "each Service is made");
     }
     for path in ["{.items[*].spec.clusterIP}", "{.items[*].spec.ports[*].nodePort}"] {
