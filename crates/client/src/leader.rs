@@ -29,6 +29,20 @@ pub struct LeaderConfig {
     pub retry_period: Duration,
 }
 
+impl LeaderConfig {
+    /// A competitor for a Lease in `kube-system`, with upstream's durations.
+    pub fn new(name: &str, identity: &str) -> Self {
+        Self {
+            namespace: "kube-system".to_owned(),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaderError {

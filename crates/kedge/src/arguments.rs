@@ -1,5 +1,6 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
+mod cluster;
 mod network;
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, NodeCommand};
 pub(crate) use network::NetworkFlags;
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
@@ -21,6 +23,10 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a cluster on this machine, in this process.
     Up(Box<UpFlags>),
+    /// Run a node of a cluster whose control plane is elsewhere.
+    Node(Box<NodeFlags>),
+    /// Clusters of several nodes on this machine.
+    Cluster(ClusterFlags),
     /// Stop the pods and remove what kedge made on this machine.
     Down(DownFlags),
     /// Show what every component does.
@@ -114,6 +120,44 @@ pub(crate) struct EtcdFlags {
     /// Below this everything lies in etcd.
     #[arg(long, value_name = "PATH", default_value = "/registry")]
     pub(crate) etcd_prefix: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeFlags {
+    #[command(flatten)]
+    pub(crate) data_dir: DataDir,
+    /// How the kubelet reaches the API server, and as whom [default: kubelet.conf in the data directory].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The same for the other components of the node [default: agent.conf in the data directory].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_kubeconfig: Option<PathBuf>,
+    /// Address of this node [default: that of the interface with the default route].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) node_ip: Option<IpAddr>,
+    /// Name of this node [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Range of pod addresses of the cluster.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub(crate) pod_network_cidr: String,
+    /// Range of Service addresses of the cluster.
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    pub(crate) service_cidr: String,
+    /// DNS domain of the cluster.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) service_dns_domain: String,
+    #[command(flatten)]
+    pub(crate) network: NetworkFlags,
+    /// Socket of the container runtime [default: a well-known one that answers, or a containerd of kedge's own].
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) container_runtime_endpoint: Option<String>,
+    /// Configuration of the kubelet, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
+    /// How to report.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

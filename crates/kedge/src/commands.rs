@@ -1,9 +1,11 @@
 //! One file for each command.
 
+pub(crate) mod cluster;
 pub(crate) mod demo_app;
 pub(crate) mod down;
 pub(crate) mod image;
 pub(crate) mod kubelet;
+pub(crate) mod node;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod version;

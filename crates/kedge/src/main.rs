@@ -17,6 +17,11 @@ fn main() -> ExitCode {
         return pause::run();
     }
     let command = command();
+    if let Command::Cluster(flags) = &command
+        && let Some(result) = commands::cluster::run_alone(flags)
+    {
+        return report(result);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .max_blocking_threads(16)
@@ -32,6 +37,10 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(command));
     // Whatever still blocks (a hung mount, say) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    report(result)
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -58,6 +67,8 @@ fn called(name: &str) -> bool {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(flags) => commands::up::run(*flags).await,
+        Command::Node(flags) => commands::node::run(*flags).await,
+        Command::Cluster(flags) => commands::cluster::run(flags).await,
         Command::Down(flags) => commands::down::run(flags).await,
         Command::Status(flags) => commands::status::run(flags).await,
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,

@@ -34,6 +34,21 @@ impl Layout {
         self.root.join("admin.conf")
     }
 
+    /// How the kubelet of a node that joined reaches the API, and as whom.
+    pub fn kubelet_kubeconfig(&self) -> PathBuf {
+        self.root.join("kubelet.conf")
+    }
+
+    /// The same for the other components of a node that joined.
+    pub fn agent_kubeconfig(&self) -> PathBuf {
+        self.root.join("agent.conf")
+    }
+
+    /// What the components of a node that joined report.
+    pub fn components(&self) -> PathBuf {
+        self.root.join("components.json")
+    }
+
     /// The containerd that Kedge starts where the machine runs none.
     pub fn containerd(&self) -> PathBuf {
         self.root.join("containerd")

@@ -9,6 +9,7 @@ mod images;
 mod layout;
 mod lock;
 mod preflight;
+mod process;
 mod run_file;
 mod teardown;
 
@@ -17,6 +18,7 @@ pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
 pub use images::{ImageError, Images, ensure_images};
 pub use layout::Layout;
 pub use lock::{InstanceLock, LockError};
-pub use preflight::{Finding, Needs, Severity, preflight};
+pub use preflight::{Finding, Needs, Severity, missing_programs, preflight};
+pub use process::ProcessMark;
 pub use run_file::{RunFile, RunFileError};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};

@@ -28,7 +28,7 @@ pub struct Finding {
 /// What the cluster is to have.
 #[derive(Debug, Clone)]
 pub struct Needs {
-    /// The API server's addresses, port included.
+    /// The API server's addresses, port included; none where the node joins another's cluster.
     pub api_addresses: Vec<SocketAddr>,
     /// Whether a node with containers is to run.
     pub node: bool,
@@ -74,14 +74,7 @@ fn check_node(findings: &mut Vec<Finding>, needs: &Needs) {
                 .to_owned(),
         );
     }
-    for (program, package) in needed_programs(needs.private_runtime) {
-        if find_program(program).is_none() {
-            error(
-                "FileExisting",
-                format!("the program {program} is not on the path; install it (Debian: `apt-get install {package}`)"),
-            );
-        }
-    }
+    findings.extend(missing_programs(&needed_programs(needs.private_runtime)));
     check_port(findings, SocketAddr::new(needs.node_ip, needs.kubelet_port), "the kubelet's");
     if read("/proc/swaps").lines().count() > 1 {
         findings.push(Finding {
@@ -90,6 +83,18 @@ fn check_node(findings: &mut Vec<Finding>, needs: &Needs) {
             text: "swap is on: memory limits of pods are not exact; turn it off with `swapoff -a`".to_owned(),
         });
     }
+}
+
+/// A finding for each program, named with the Debian package that has it, that is not on the path.
+pub fn missing_programs(programs: &[(&str, &str)]) -> Vec<Finding> {
+    let missing = programs.iter().filter(|(program, _)| find_program(program).is_none());
+    missing
+        .map(|(program, package)| Finding {
+            check: "FileExisting",
+            severity: Severity::Error,
+            text: format!("the program {program} is not on the path; install it (Debian: `apt-get install {package}`)"),
+        })
+        .collect()
 }
 
 fn needed_programs(private_runtime: bool) -> Vec<(&'static str, &'static str)> {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::process::ProcessMark;
+
 /// Why the file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFileError {
@@ -49,6 +51,9 @@ pub struct RunFile {
     pub service_cidr: String,
     /// Whether only the control plane runs.
     pub control_plane_only: bool,
+    /// The API server of the cluster that this node joined; absent where the control plane is this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<String>,
     /// The container runtime's endpoint, where there is a node.
     pub runtime_endpoint: Option<String>,
     /// Whether that runtime is one that Kedge started.
@@ -84,28 +89,13 @@ impl RunFile {
 
     /// Whether the process that wrote the file is still there.
     pub fn is_running(&self) -> bool {
-        start_ticks(self.pid) == Some(self.start_ticks)
+        self.process().is_running()
     }
 
-    /// The start time of this process, for a new run file.
-    pub fn own_start_ticks() -> u64 {
-        i32::try_from(std::process::id()).ok().and_then(start_ticks).unwrap_or_default()
+    /// The process that wrote the file.
+    pub fn process(&self) -> ProcessMark {
+        ProcessMark { pid: self.pid, start_ticks: self.start_ticks }
     }
-}
-
-fn start_ticks(pid: i32) -> Option<u64> {
-    start_ticks_in(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// Field 22 of `/proc/<pid>/stat`, which follows a name that may hold spaces. A process that has ended but that its
-/// parent has not collected yet (a zombie) does not count.
-fn start_ticks_in(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -113,20 +103,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_waits_for_its_parent_has_ended() {
-        let stat = |state| format!("7 (a) b) {state} 1 7 7 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 1 0 4242 1 1");
-        assert_eq!(start_ticks_in(&stat("S")), Some(4242));
-        assert_eq!(start_ticks_in(&stat("Z")), None);
-    }
-
-    #[test]
     fn a_process_is_told_from_a_later_one_with_its_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run.json");
         assert_eq!(RunFile::read(&path).unwrap(), None);
+        let own = ProcessMark::own();
         let mut file = RunFile {
-            pid: i32::try_from(std::process::id()).unwrap(),
-            start_ticks: RunFile::own_start_ticks(),
+            pid: own.pid,
+            start_ticks: own.start_ticks,
             started: Timestamp::UNIX_EPOCH,
             node_name: "n1".to_owned(),
             node_ip: "127.0.0.1".parse().unwrap(),
@@ -134,6 +118,7 @@ mod tests {
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
             control_plane_only: true,
+            joined: None,
             runtime_endpoint: None,
             runtime_is_private: false,
             cni_config_dir: None,

@@ -30,6 +30,8 @@ pub enum Usage {
     Client,
     /// Server authentication.
     Server,
+    /// Both, for servers that are each other's clients.
+    Peer,
 }
 
 /// What a leaf certificate says.
@@ -68,6 +70,11 @@ impl LeafRequest {
             addresses,
             usage: Usage::Server,
         }
+    }
+
+    /// The same for a server that is also a client of others of its kind.
+    pub fn for_peers(self) -> Self {
+        Self { usage: Usage::Peer, ..self }
     }
 }
 
@@ -192,10 +199,11 @@ fn leaf_params(request: &LeafRequest) -> Result<CertificateParams, rcgen::Error>
     let organizations: Vec<&str> = request.organizations.iter().map(String::as_str).collect();
     params.distinguished_name = distinguished_name(&request.common_name, &organizations);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = vec![match request.usage {
-        Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-        Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-    }];
+    params.extended_key_usages = match request.usage {
+        Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Usage::Peer => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+    };
     for name in &request.dns_names {
         params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
     }

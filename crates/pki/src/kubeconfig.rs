@@ -52,6 +52,22 @@ pub fn merge_kubeconfig(path: &Path, entry: &KubeconfigEntry) -> Result<(), PkiE
     store(path, &document)
 }
 
+/// The URL of the API server of a file's current context.
+pub fn kubeconfig_server(path: &Path) -> Result<String, PkiError> {
+    let document = load(path)?;
+    let entry = |list: &str, name: &Value| {
+        let items = document.get(list).and_then(Value::as_sequence);
+        items.into_iter().flatten().find(|item| item.get("name") == Some(name)).cloned()
+    };
+    let server = || {
+        let context = entry("contexts", document.get("current-context")?)?;
+        let cluster = entry("clusters", context.get("context")?.get("cluster")?)?;
+        cluster.get("cluster")?.get("server")?.as_str().map(str::to_owned)
+    };
+    let why = || "it has no current context with a server".to_owned();
+    server().ok_or_else(|| PkiError::Malformed { path: path.to_owned(), why: why() })
+}
+
 /// Takes the entry out of the file again; the current context is cleared if it was this one.
 pub fn remove_from_kubeconfig(path: &Path, name: &str) -> Result<(), PkiError> {
     if read(path)?.is_none() {
@@ -149,9 +165,11 @@ mod tests {
             assert!(text.contains(kept), "{kept} is not in\n{text}");
         }
         assert!(!text.contains("https://one"), "{text}");
+        assert_eq!(kubeconfig_server(&path).unwrap(), "https://two");
         remove_from_kubeconfig(&path, "kedge").unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("https://other") && !text.contains("https://two"), "{text}");
+        assert!(kubeconfig_server(&path).is_err());
     }
 
     #[test]

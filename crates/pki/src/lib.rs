@@ -12,7 +12,9 @@ mod tls;
 pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
 pub use cluster::{ClusterNames, ClusterPki};
 pub use file::write_private;
-pub use kubeconfig::{KubeconfigEntry, default_kubeconfig_path, merge_kubeconfig, remove_from_kubeconfig};
+pub use kubeconfig::{
+    KubeconfigEntry, default_kubeconfig_path, kubeconfig_server, merge_kubeconfig, remove_from_kubeconfig,
+};
 pub use tls::{client_config, server_config, server_config_without_client_certificates};
 
 use std::path::PathBuf;

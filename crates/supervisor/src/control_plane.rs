@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
 use kedge_auth::TokenKeys;
-use kedge_client::{Client, Informers, client_from_service};
+use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
+use kedge_lifecycle::ProcessMark;
 use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
 use kedge_pki::{ClusterNames, ClusterPki};
 use kedge_store::Store;
@@ -79,6 +80,7 @@ impl ControlPlane {
         let config = kedge_controllers::Config {
             root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![plan.pod_network.to_string()],
+            leader: competitor(plan, "kube-controller-manager"),
             ..kedge_controllers::Config::default()
         };
         let deps = kedge_controllers::Deps {
@@ -101,11 +103,20 @@ impl ControlPlane {
             clock: self.clock.clone(),
         };
         let token = shutdown.clone();
+        let leader_election = competitor(plan, "kube-scheduler");
+        let config = kedge_scheduler::Config { leader_election, ..kedge_scheduler::Config::default() };
         components.spawn(async move {
-            let result = kedge_scheduler::run(kedge_scheduler::Config::default(), deps, token).await;
+            let result = kedge_scheduler::run(config, deps, token).await;
             ("kube-scheduler", result.map_err(|error| error.to_string()))
         });
     }
+}
+
+/// Where several control planes may share the store, one of them works at a time.
+fn competitor(plan: &Plan, lease: &str) -> Option<LeaderConfig> {
+    let own = ProcessMark::own();
+    let identity = format!("{}_{}-{}", plan.node_name, own.pid, own.start_ticks);
+    plan.options.etcd.is_some().then(|| LeaderConfig::new(lease, &identity))
 }
 
 fn names(plan: &Plan) -> ClusterNames {

@@ -121,6 +121,14 @@ pub enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What the components of a node that joined report can't be kept or read.
+    #[error("cannot access {}", path.display())]
+    Reports {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The start was interrupted.
     #[error("interrupted")]
     Interrupted,

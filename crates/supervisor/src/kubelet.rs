@@ -113,7 +113,7 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
     run.map_err(|error| Error::Component { component: "kubelet", why: chain(&error) })
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

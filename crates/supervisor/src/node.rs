@@ -1,12 +1,14 @@
 //! The node: container runtime and images, waiting for it, the demo, and taking it down. Its components are started in
 //! `node/components.rs`.
 
+mod access;
 mod components;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
+use kedge_client::Client;
 use kedge_cri::{PrivateContainerd, PrivateContainerdConfig, Runtime, discover_endpoint};
 use kedge_kubelet::CgroupDriver;
 use kedge_lifecycle::{
@@ -23,6 +25,7 @@ use crate::image::socket;
 use crate::options::Plan;
 use crate::progress::{Progress, step};
 
+pub(crate) use access::{Access, kubelet_tls};
 pub(crate) use components::start;
 
 const READY_PATIENCE: Duration = Duration::from_secs(60);
@@ -143,8 +146,8 @@ impl RuntimeSettings {
 }
 
 /// Waits until the Node is ready.
-pub(crate) async fn wait_ready(plan: &Plan, control_plane: &ControlPlane) -> Result<(), Error> {
-    let nodes: Api<Node> = Api::all(control_plane.informers.client().clone());
+pub(crate) async fn wait_ready(plan: &Plan, client: &Client) -> Result<(), Error> {
+    let nodes: Api<Node> = Api::all(client.clone());
     let deadline = tokio::time::Instant::now() + READY_PATIENCE;
     loop {
         let node = nodes.get_opt(&plan.node_name).await.ok().flatten();

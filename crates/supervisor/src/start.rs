@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kedge_lifecycle::{DEMO_NODE_PORT, InstanceLock, RunFile, Severity, preflight};
+use kedge_lifecycle::{DEMO_NODE_PORT, InstanceLock, Needs, ProcessMark, RunFile, Severity, preflight};
 use kedge_pki::{KubeconfigEntry, merge_kubeconfig};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -73,7 +73,7 @@ pub async fn start(
     let is_new = !plan.layout.root().exists();
     let lock = InstanceLock::take(plan.layout.root(), &plan.layout.lock())?;
     let private_runtime = runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private);
-    if let Err(error) = check_machine(&plan, private_runtime, &report) {
+    if let Err(error) = check_machine(&plan.needs(private_runtime), &report) {
         if is_new {
             // Only the lock file is in it, and the promise is that nothing was changed.
             let _ = std::fs::remove_file(plan.layout.lock());
@@ -118,9 +118,9 @@ pub(crate) async fn give_memory_back(shutdown: CancellationToken) {
     }
 }
 
-fn check_machine(plan: &Plan, private_runtime: bool, report: &(impl Fn(Progress) + Sync)) -> Result<(), Error> {
+pub(crate) fn check_machine(needs: &Needs, report: &(impl Fn(Progress) + Sync)) -> Result<(), Error> {
     let (errors, warnings): (Vec<_>, Vec<_>) =
-        preflight(&plan.needs(private_runtime)).into_iter().partition(|finding| finding.severity == Severity::Error);
+        preflight(needs).into_iter().partition(|finding| finding.severity == Severity::Error);
     for warning in warnings {
         report(Progress::Note(warning.text));
     }
@@ -136,7 +136,7 @@ async fn bring_up(
     let mut components = JoinSet::new();
     // Before anything is started: `kedge down` must find what an interrupted or failed start leaves behind.
     let private_runtime = runtime_choice.as_ref().is_some_and(node::RuntimeChoice::is_private);
-    write_run_file(plan, private_runtime, None)?;
+    write_run_file(plan, private_runtime, None, None)?;
     let runtime = async {
         match runtime_choice {
             Some(choice) => {
@@ -155,9 +155,10 @@ async fn bring_up(
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
     metrics_api::start(&control_plane, &mut components, shutdown).await?;
     if let Some(runtime) = runtime {
-        write_run_file(plan, private_runtime, Some(&runtime))?;
-        node::start(plan, &control_plane, &runtime, &mut components, shutdown)?;
-        step(report, "node is ready", node::wait_ready(plan, &control_plane)).await?;
+        write_run_file(plan, private_runtime, Some(&runtime), None)?;
+        let access = node::Access::in_process(plan, &control_plane)?;
+        node::start(plan, &access, &runtime, &mut components, shutdown)?;
+        step(report, "node is ready", node::wait_ready(plan, &access.kubelet)).await?;
         if plan.options.demo {
             step(report, "demo answers", node::deploy_demo(plan, &control_plane, &runtime)).await?;
         }
@@ -176,10 +177,17 @@ fn write_kubeconfigs(plan: &Plan, control_plane: &ControlPlane) -> Result<(), Er
     Ok(merge_kubeconfig(&plan.options.kubeconfig, &entry)?)
 }
 
-fn write_run_file(plan: &Plan, private_runtime: bool, runtime: Option<&node::PreparedRuntime>) -> Result<(), Error> {
+/// `joined`: the API server, where this node joined another's cluster.
+pub(crate) fn write_run_file(
+    plan: &Plan,
+    private_runtime: bool,
+    runtime: Option<&node::PreparedRuntime>,
+    joined: Option<&str>,
+) -> Result<(), Error> {
+    let process = ProcessMark::own();
     let file = RunFile {
-        pid: i32::try_from(std::process::id()).unwrap_or_default(),
-        start_ticks: RunFile::own_start_ticks(),
+        pid: process.pid,
+        start_ticks: process.start_ticks,
         started: Timestamp::now(),
         node_name: plan.node_name.clone(),
         node_ip: plan.node_ip,
@@ -187,10 +195,11 @@ fn write_run_file(plan: &Plan, private_runtime: bool, runtime: Option<&node::Pre
         pod_network_cidr: plan.pod_network.to_string(),
         service_cidr: plan.service_network.to_string(),
         control_plane_only: plan.options.control_plane_only,
+        joined: joined.map(str::to_owned),
         runtime_endpoint: runtime.map(|runtime| runtime.endpoint.clone()),
         runtime_is_private: private_runtime,
         cni_config_dir: runtime.map(|runtime| runtime.cni_config_dir.clone()),
-        kubeconfigs: vec![plan.options.kubeconfig.clone()],
+        kubeconfigs: if joined.is_some() { Vec::new() } else { vec![plan.options.kubeconfig.clone()] },
         context: CONTEXT.to_owned(),
     };
     Ok(file.write(&plan.layout.run_file())?)

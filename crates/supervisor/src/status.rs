@@ -9,6 +9,7 @@ use kedge_meta::ComponentReport;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::join;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,6 +27,9 @@ pub async fn status(data_dir: &Path) -> Result<Status, Error> {
     let layout = Layout::new(data_dir);
     let run = RunFile::read(&layout.run_file())?.filter(RunFile::is_running);
     let Some(run) = run else { return Err(Error::NotRunning { dir: data_dir.to_owned() }) };
+    if run.joined.is_some() {
+        return Ok(Status { components: join::read_reports(&layout.components())?, run });
+    }
     let components = match tokio::time::timeout(PATIENCE, ask(&layout)).await {
         Ok(Ok(components)) => components,
         Ok(Err(source)) => return Err(Error::NoAnswer { pid: run.pid, source }),

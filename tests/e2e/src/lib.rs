@@ -4,6 +4,7 @@
 //! can't run says so by name, and fails instead where `KEDGE_NO_SKIP` is set (in CI).
 
 mod binary;
+mod cluster;
 mod etcd;
 mod host;
 mod kubectl;
@@ -12,6 +13,7 @@ mod pods;
 mod wait;
 
 pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
+pub use cluster::{Cluster, ClusterOptions};
 pub use etcd::Etcd;
 pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};

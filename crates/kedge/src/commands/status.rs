@@ -1,5 +1,7 @@
 //! `kedge status`: the typed status of every component.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use jiff::Timestamp;
 use kedge_meta::ComponentReport;
@@ -12,12 +14,12 @@ pub(crate) async fn run(flags: StatusFlags) -> Result<()> {
     match flags.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
         Output::Text => {
+            let own = || format!("https://{}", SocketAddr::new(status.run.node_ip, status.run.secure_port));
             println!(
-                "node {} ({}), API server https://{}:{}, process {}, up {}",
+                "node {} ({}), API server {}, process {}, up {}",
                 status.run.node_name,
                 status.run.node_ip,
-                status.run.node_ip,
-                status.run.secure_port,
+                status.run.joined.clone().unwrap_or_else(own),
                 status.run.pid,
                 age(status.run.started, Timestamp::now()),
             );

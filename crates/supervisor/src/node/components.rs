@@ -11,19 +11,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::PreparedRuntime;
-use crate::control_plane::{ControlPlane, Ended};
+use crate::control_plane::Ended;
 use crate::error::Error;
+use crate::node::access::Access;
 use crate::options::{KUBELET_PORT, Plan};
 
 /// Starts all of them.
 pub(crate) fn start(
     plan: &Plan,
-    control_plane: &ControlPlane,
+    access: &Access,
     prepared: &PreparedRuntime,
     components: &mut JoinSet<Ended>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut node = Node { plan, control_plane, prepared, components, shutdown };
+    let mut node = Node { plan, access, prepared, components, shutdown };
     let agreement = kedge_network::Agreement::default();
     node.network(&agreement);
     node.mesh(&agreement);
@@ -38,7 +39,7 @@ pub(crate) fn start(
 /// What every component takes something of.
 struct Node<'a> {
     plan: &'a Plan,
-    control_plane: &'a ControlPlane,
+    access: &'a Access,
     prepared: &'a PreparedRuntime,
     components: &'a mut JoinSet<Ended>,
     shutdown: &'a CancellationToken,
@@ -50,11 +51,11 @@ impl Node<'_> {
     }
 
     fn status(&self, name: &'static str) -> ComponentStatus {
-        self.control_plane.board.component(name)
+        self.access.board.component(name)
     }
 
     fn network(&mut self, agreement: &kedge_network::Agreement) {
-        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        let (plan, informers) = (self.plan, &self.access.informers);
         let state = plan.layout.root().join("network");
         let mut config = kedge_network::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
         config.cluster_cidrs = vec![plan.pod_network];
@@ -64,11 +65,13 @@ impl Node<'_> {
         plan.network.apply_to_node(&mut config);
         let mut deps = kedge_network::Deps::new(informers, &plan.node_name, self.status("kedge-network"));
         deps.agreement = agreement.clone();
+        // What is said of a node is said by the node.
+        deps.client = Some(self.access.kubelet.clone());
         self.spawn("kedge-network", kedge_network::run(config, deps, self.shutdown.clone()));
     }
 
     fn mesh(&mut self, agreement: &kedge_network::Agreement) {
-        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        let (plan, informers) = (self.plan, &self.access.informers);
         // Routes of IPv6 are not exchanged yet.
         let IpAddr::V4(node_ip) = plan.node_ip else { return };
         let mut config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
@@ -76,12 +79,13 @@ impl Node<'_> {
         plan.network.apply_to_mesh(&mut config);
         let mut deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));
         deps.agreement = agreement.clone();
+        deps.client = Some(self.access.kubelet.clone());
         self.spawn("kedge-bgp", kedge_network::run_mesh(config, deps, self.shutdown.clone()));
     }
 
     /// Returns where the kubelet asks before a pod starts.
     fn policy(&mut self) -> PodGate {
-        let (plan, informers) = (self.plan, &self.control_plane.informers);
+        let (plan, informers) = (self.plan, &self.access.informers);
         let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
         let mut deps = kedge_policy::Deps::new(informers, self.status("kedge-policy"));
         let (gate, keeper) = kedge_policy::Gate::new();
@@ -94,38 +98,32 @@ impl Node<'_> {
     }
 
     fn proxy(&mut self) {
-        let (plan, control_plane) = (self.plan, self.control_plane);
+        let (plan, access) = (self.plan, self.access);
         let state = plan.layout.root().join("proxy");
         let mut config = kedge_proxy::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
         config.cluster_cidrs = vec![plan.pod_network];
         config.service_cidrs = vec![plan.service_network];
-        let (status, clock) = (self.status("kube-proxy"), control_plane.clock.clone());
-        let deps = kedge_proxy::Deps::new(&control_plane.informers, &plan.node_name, status, clock);
+        let (status, clock) = (self.status("kube-proxy"), access.clock.clone());
+        let deps = kedge_proxy::Deps::new(&access.informers, &plan.node_name, status, clock);
         self.spawn("kube-proxy", kedge_proxy::run(config, deps, self.shutdown.clone()));
     }
 
     fn kubelet(&mut self, gate: PodGate) -> Result<(), Error> {
-        let (plan, control_plane) = (self.plan, self.control_plane);
+        let (plan, access) = (self.plan, self.access);
         let mut config = self.kubelet_config();
         if let Some(file) = &plan.kubelet {
             let applied = file.apply(&mut config);
             applied.map_err(|error| Error::Component { component: "kubelet", why: error.to_string() })?;
         }
-        let authority = control_plane.pki.authority.certificate_pem();
-        let mut tls = kedge_pki::server_config(&control_plane.pki.kubelet_server, authority)?;
-        // Exec and port-forward upgrade HTTP/1.1 connections.
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let requests = Arc::<kedge_kubelet::RequestMetrics>::default();
-        let client = control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]);
-        // The server is in this process; it has no other name than the one that others reach it by.
-        let client = requests.counting(client, &format!("{}:{}", plan.node_ip, plan.options.secure_port));
+        let client = requests.counting(access.kubelet.clone(), &access.api_host);
         let deps = kedge_kubelet::Deps {
             informers: Informers::new(client.clone(), self.shutdown.clone()),
             client,
             runtime: self.prepared.runtime.clone(),
-            status: control_plane.board.clone(),
-            clock: control_plane.clock.clone(),
-            server_tls: Some(Arc::new(tls)),
+            status: access.board.clone(),
+            clock: access.clock.clone(),
+            server_tls: Some(access.kubelet_tls.clone()),
             network_ready: None,
             requests,
             pod_gate: Some(gate),
@@ -163,19 +161,17 @@ impl Node<'_> {
         let (clusters, services) = (vec![plan.pod_network], vec![plan.service_network]);
         let mut config = kedge_dns::Config::new(&plan.node_name, plan.node_ip, plan.dns_service_ip, clusters, services);
         config.domain.clone_from(&plan.options.service_dns_domain);
-        let deps = kedge_dns::Deps::new(&self.control_plane.informers, self.status("kedge-dns"));
+        let deps = kedge_dns::Deps::new(&self.access.informers, self.status("kedge-dns"));
         self.spawn("kedge-dns", kedge_dns::run(config, deps, self.shutdown.clone()));
     }
 
     fn local_path(&mut self) {
-        let (plan, control_plane) = (self.plan, self.control_plane);
+        let (plan, access) = (self.plan, self.access);
         let config = kedge_local_path::Config { node_name: plan.node_name.clone(), root: plan.layout.local_path() };
-        let account = "system:serviceaccount:kube-system:persistent-volume-binder";
-        let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
         let deps = kedge_local_path::Deps {
-            client: control_plane.client(account, &groups),
-            class_client: control_plane.informers.client().clone(),
-            informers: control_plane.informers.clone(),
+            client: access.provisioner.clone(),
+            class_client: access.informers.client().clone(),
+            informers: access.informers.clone(),
             status: self.status("kedge-local-path"),
         };
         self.spawn("kedge-local-path", kedge_local_path::run(config, deps, self.shutdown.clone()));
