@@ -16,12 +16,6 @@ pub fn release() -> Result<PathBuf> {
     Ok(root().join("target").join(target()).join("release").join("kedge"))
 }
 
-/// Builds kedge with what the tests are built with, for those that put a library before the system's; returns its path.
-pub fn dynamic() -> Result<PathBuf> {
-    loud(cargo().args(["build", "--locked", "--package", "kedge"]))?;
-    Ok(root().join("target").join("debug").join("kedge"))
-}
-
 /// Makes a cargo command build in release mode and statically.
 pub fn as_released(command: &mut Command) -> &mut Command {
     // With an explicit target the flags leave build scripts and macros alone.

@@ -25,8 +25,6 @@ pub fn test(flags: &[String]) -> Result<()> {
     }
     println!("  build kedge (release, static)");
     let binary = build::release()?;
-    println!("  build kedge (debug, for tests with another clock)");
-    let dynamic = build::dynamic()?;
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     if in_ci {
@@ -34,8 +32,7 @@ pub fn test(flags: &[String]) -> Result<()> {
     }
     let skipped = root().join("target").join("skipped-tests.txt");
     let _ = std::fs::remove_file(&skipped);
-    nextest.args(filters).env("KEDGE_BINARY", &binary).env("KEDGE_DYNAMIC_BINARY", &dynamic);
-    nextest.env("KEDGE_SKIPPED_FILE", &skipped);
+    nextest.args(filters).env("KEDGE_BINARY", &binary).env("KEDGE_SKIPPED_FILE", &skipped);
     let result = loud(&mut nextest);
     // nextest shows nothing of tests that pass, so what was skipped is named here.
     for line in std::fs::read_to_string(&skipped).unwrap_or_default().lines() {

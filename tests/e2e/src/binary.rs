@@ -24,12 +24,13 @@ pub fn kedge_binary() -> Option<PathBuf> {
 }
 
 /// A binary that uses the system's libraries, for tests that put one of their own before them: `KEDGE_DYNAMIC_BINARY`, or
-/// the one that `cargo build` left.
+/// the one beside the tests, which is built with them as `crates/kedge` has a test that runs it.
 pub fn dynamic_kedge_binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("KEDGE_DYNAMIC_BINARY") {
         return Some(PathBuf::from(path));
     }
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2)?.join("target").join("debug").join("kedge");
+    let tests = std::env::current_exe().ok()?;
+    let built = tests.parent()?.parent()?.join("kedge");
     built.exists().then_some(built)
 }
 

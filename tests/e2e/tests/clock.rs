@@ -33,7 +33,7 @@ impl Elsewhen {
             return None;
         };
         let Some(binary) = dynamic_kedge_binary() else {
-            kedge_skip::skip(TEST, "there is no kedge with shared libraries; build it with `cargo build -p kedge`");
+            kedge_skip::skip(TEST, "there is no kedge with shared libraries; it is built with the tests of `kedge`");
             return None;
         };
         let directory = tempfile::tempdir().expect("a directory can be made").keep();
@@ -182,6 +182,8 @@ fn probes_go_on(cluster: &Elsewhen) {
 /// The token in the volume is one that the API server takes, by the new time.
 fn tokens_are_good(cluster: &Elsewhen, seconds: i64) {
     let now = Timestamp::now() + SignedDuration::from_secs(seconds);
+    // A pod that changes has its volumes looked at now, and not within a minute.
+    cluster.kubectl.run(&["annotate", "--overwrite", "pod", "probed", &format!("jump={seconds}")]);
     let token = eventually("a token that is good now", LIVE, || {
         let token = cluster.kubectl.run(&["exec", "probed", "--", "cat", "/token/token"]);
         let claims = claims(&token);
