@@ -148,7 +148,7 @@ impl Lab {
             .map(|(pod, _)| (pod.name, pod.address(question.ipv6)))
             .chain([("outside", outside_address(question.ipv6))])
             .collect();
-        let asked = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let ask = |(sender, namespace): (&str, &Namespace)| {
                 let others = receivers.iter().filter(|(receiver, _)| *receiver != sender);
                 let reached = others.filter(|(_, address)| {
@@ -163,8 +163,7 @@ impl Lab {
             };
             let threads: Vec<_> = senders.iter().map(|sender| scope.spawn(move || ask(*sender))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-        });
-        asked
+        })
     }
 }
 
