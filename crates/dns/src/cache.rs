@@ -13,6 +13,9 @@ const RECORDS_MAX: usize = 64;
 /// For how long an answer is kept at most, as kubeadm's configuration has it.
 const TTL_MAX: u32 = 30;
 
+/// For how long after its time an answer may stand in for one that nobody gives (RFC 8767).
+const STALE_MAX: Duration = Duration::from_secs(3600);
+
 /// What is asked, in lower case, and whether with DNSSEC.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
@@ -54,6 +57,18 @@ impl Cache {
         sections.into_iter().flatten().for_each(|record| {
             record.decrement_ttl(seconds);
         });
+        Some(message)
+    }
+
+    /// The answer though its time is over, for when nobody gives another one. Nobody is to keep it: its times are zero.
+    pub(crate) fn stale(&self, key: &CacheKey, now: Instant) -> Option<Message> {
+        let entry = self.entries.get(key)?;
+        if now.saturating_duration_since(entry.stored) >= entry.ttl + STALE_MAX {
+            return None;
+        }
+        let mut message = entry.message.clone();
+        let sections = [&mut message.answers, &mut message.authorities, &mut message.additionals];
+        sections.into_iter().flatten().for_each(|record| record.ttl = 0);
         Some(message)
     }
 
@@ -128,6 +143,18 @@ mod tests {
         cache.put(key("a.example."), &positive(9999), start);
         assert_eq!(at(&cache, 29), Some(9970));
         assert_eq!(at(&cache, 30), None);
+    }
+
+    #[test]
+    fn answers_stand_in_for_an_hour() {
+        let (mut cache, start) = (Cache::default(), Instant::now());
+        cache.put(key("a.example."), &positive(20), start);
+        let at = |seconds| {
+            let stale = cache.stale(&key("a.example."), start + Duration::from_secs(seconds));
+            stale.map(|message| message.answers[0].ttl)
+        };
+        assert_eq!((at(0), at(3619), at(3620)), (Some(0), Some(0), None));
+        assert!(cache.stale(&key("b.example."), start).is_none());
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::cache::{Cache, CacheKey};
+use crate::loops::Loops;
 use crate::message::EDNS_MAX;
 use crate::resolv_conf::{Upstreams, parse_resolv_conf};
 
@@ -47,6 +48,7 @@ struct State {
     upstreams: Upstreams,
     read_at: Option<SystemTime>,
     failed_at: Vec<(SocketAddr, Instant)>,
+    loops: Loops,
 }
 
 impl Forwarder {
@@ -94,8 +96,55 @@ impl Forwarder {
         self.inner.state.lock().cache.get(&CacheKey::new(query, dnssec), Instant::now())
     }
 
-    /// Asks the resolvers in turn; `None` if none of them gave an answer.
+    /// Asks the resolvers in turn; `None` if none of them gave an answer. Where none does, an answer of before stands in,
+    /// and while all of them are known to be gone it does so without a wait.
     pub(crate) async fn ask(&self, query: &Query, dnssec: bool) -> Option<Message> {
+        if self.are_all_gone()
+            && let Some(stale) = self.stale(query, dnssec)
+        {
+            return Some(stale);
+        }
+        let answer = self.ask_in_turn(query, dnssec).await;
+        match &answer {
+            Some(usable) if is_usable(usable) => answer,
+            _ => self.stale(query, dnssec).or(answer),
+        }
+    }
+
+    fn stale(&self, query: &Query, dnssec: bool) -> Option<Message> {
+        self.inner.state.lock().cache.stale(&CacheKey::new(query, dnssec), Instant::now())
+    }
+
+    /// Whether every resolver failed to answer a moment ago.
+    fn are_all_gone(&self) -> bool {
+        let state = self.inner.state.lock();
+        let is_gone =
+            |server: &SocketAddr| state.failed_at.iter().any(|(failed, at)| failed == server && at.elapsed() < PENALTY);
+        state.upstreams.servers.iter().all(is_gone)
+    }
+
+    /// Whether a question is one of our own, which a resolver sent back to us.
+    pub(crate) fn catches(&self, query: &Query) -> bool {
+        self.inner.state.lock().loops.catches(query)
+    }
+
+    /// Those resolvers that ask us what we ask them. They are asked nothing until that ends.
+    pub(crate) fn looping(&self) -> Vec<SocketAddr> {
+        self.inner.state.lock().loops.found.clone()
+    }
+
+    /// Looks for loops: sends each resolver a question that nobody else asks, and sees whether it comes here.
+    pub(crate) async fn probe(&self) {
+        let servers = self.inner.state.lock().upstreams.servers.clone();
+        for server in servers {
+            let query = self.inner.state.lock().loops.begin(server);
+            // Whatever the answer is: what counts is whether the question came here meanwhile.
+            let _ = exchange(server, &query, false).await;
+            self.inner.state.lock().loops.end(server);
+        }
+    }
+
+    async fn ask_in_turn(&self, query: &Query, dnssec: bool) -> Option<Message> {
         let _permit = self.inner.on_the_way.try_acquire().ok()?;
         let mut failure = None;
         for server in self.order() {
@@ -123,6 +172,7 @@ impl Forwarder {
         let mut state = self.inner.state.lock();
         state.failed_at.retain(|(_, at)| at.elapsed() < PENALTY);
         let mut servers = state.upstreams.servers.clone();
+        servers.retain(|server| !state.loops.found.contains(server));
         servers.sort_by_key(|server| state.failed_at.iter().any(|(failed, _)| failed == server));
         servers
     }

@@ -8,6 +8,7 @@ mod cache;
 mod catalog;
 mod config;
 mod forward;
+mod loops;
 mod message;
 mod publish;
 mod resolv_conf;

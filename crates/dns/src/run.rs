@@ -2,6 +2,7 @@
 //!
 //! Invariant: once it has answered, losing the API never stops it from answering.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ use crate::zone::Zone;
 
 /// How often the machine's resolvers, and the Service in the API, are looked at.
 const ROUND: Duration = Duration::from_secs(10);
+
+/// How often loops are looked for.
+const LOOP_ROUND: Duration = Duration::from_secs(60);
 
 /// Runs cluster DNS until `shutdown`. An error is an address that can't be listened on, or a bad configuration.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
@@ -51,7 +55,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         tasks.spawn(serve_tcp(tcp, resolver.clone(), shutdown.clone()));
     }
     let published = follow_publish(config.publish, &deps, &forwarder, &shutdown);
-    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), published);
+    let loops = follow_loops(&forwarder, &shutdown);
+    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), published, loops);
     tasks.close();
     tasks.wait().await;
     Ok(())
@@ -93,6 +98,20 @@ fn edit(resolver: &Resolver, change: impl FnOnce(&mut Catalog)) {
     }
 }
 
+/// Looks for resolvers that lead back here.
+async fn follow_loops(forwarder: &Forwarder, shutdown: &CancellationToken) {
+    loop {
+        let round = async {
+            forwarder.probe().await;
+            tokio::time::sleep(LOOP_ROUND).await;
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = round => {}
+        }
+    }
+}
+
 /// Keeps the Service in the API and the resolvers fresh, and reports both.
 async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwarder, shutdown: &CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(100), ROUND);
@@ -115,7 +134,8 @@ async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwa
             ROUND
         };
         let was_synced = is_synced(deps);
-        report(&deps.status, problem.as_ref(), was_synced, forwarder.refresh().servers.is_empty());
+        let is_alone = forwarder.refresh().servers.is_empty();
+        report(&deps.status, problem.as_ref(), was_synced, is_alone, &forwarder.looping());
         tokio::select! {
             () = shutdown.cancelled() => return,
             // Until everything is known for the first time, that is what to wait for.
@@ -143,12 +163,18 @@ async fn synced(deps: &Deps) {
     deps.namespaces.synced().await;
 }
 
-fn report(status: &ComponentStatus, problem: Option<&Error>, is_synced: bool, is_alone: bool) {
+fn report(status: &ComponentStatus, problem: Option<&Error>, is_synced: bool, is_alone: bool, looping: &[SocketAddr]) {
     if let Some(error) = problem {
         status
             .degraded("ServiceNotPublished", format!("pods can't reach cluster DNS by its Service: {}", chain(error)));
     } else if !is_synced {
         status.degraded("NotSynced", "Services are not known yet; names of the cluster can't be answered");
+    } else if !looping.is_empty() {
+        let servers: Vec<String> = looping.iter().map(ToString::to_string).collect();
+        status.degraded(
+            "ForwardingLoop",
+            format!("{} asked this server what it was asked, and is left out (see resolv.conf)", servers.join(", ")),
+        );
     } else if is_alone {
         status.degraded(
             "NoUpstreamResolver",

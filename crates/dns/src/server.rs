@@ -80,6 +80,10 @@ impl Resolver {
                     answer.answers.push(*record);
                     query.name = target;
                 }
+                Outcome::Foreign if self.forwarder.catches(&query) => {
+                    answer.metadata.response_code = ResponseCode::Refused;
+                    return Reply::Ready(answer);
+                }
                 Outcome::Foreign => {
                     return match self.forwarder.cached(&query, dnssec) {
                         Some(known) => Reply::Ready(merge(answer, known)),

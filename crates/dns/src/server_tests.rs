@@ -224,3 +224,57 @@ async fn strangers_are_not_served() {
     check("192.0.2.77", false);
     check("2001:db8::1", false);
 }
+
+#[tokio::test]
+async fn a_resolver_that_leads_back_is_found_and_left_out() {
+    let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (address, relayed) = (relay.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let server = Server::start(vec![address]).await;
+    let (back, count) = (server.address, relayed.clone());
+    tokio::spawn(async move {
+        let relay = Arc::new(relay);
+        let mut buffer = [0; 1500];
+        while let Ok((length, from)) = relay.recv_from(&mut buffer).await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let (relay, question) = (relay.clone(), buffer[..length].to_vec());
+            tokio::spawn(async move {
+                let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                socket.send_to(&question, back).await.unwrap();
+                let mut answer = [0; 1500];
+                let length = socket.recv(&mut answer).await.unwrap();
+                relay.send_to(&answer[..length], from).await.unwrap();
+            });
+        }
+    });
+    server.resolver.forwarder.probe().await;
+    assert_eq!(server.resolver.forwarder.looping(), [address]);
+    let before = relayed.load(Ordering::Relaxed);
+    assert!(server.udp("www.example.").await.contains("ServFail"));
+    assert_eq!(relayed.load(Ordering::Relaxed), before, "nothing goes round");
+}
+
+#[tokio::test]
+async fn what_was_known_is_said_while_nobody_answers() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = upstream.local_addr().unwrap();
+    // One answer that holds for a second, then silence.
+    let once = tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        let (length, from) = upstream.recv_from(&mut buffer).await.unwrap();
+        let asked = Message::from_vec(&buffer[..length]).unwrap();
+        let mut answer = upstream_answer(&asked);
+        answer.answers.iter_mut().for_each(|record| record.ttl = 1);
+        upstream.send_to(&answer.to_vec().unwrap(), from).await.unwrap();
+    });
+    let server = Server::start(vec![address]).await;
+    let fresh = server.udp("www.example.").await;
+    assert!(fresh.contains("192.0.2.0"), "{fresh}");
+    once.await.unwrap();
+    let query = Query::query(Name::from_ascii("www.example.").unwrap(), RecordType::A);
+    while server.resolver.forwarder.cached(&query, false).is_some() {
+        tokio::task::yield_now().await;
+    }
+    let stale = server.udp("www.example.").await;
+    assert!(stale.contains("192.0.2.0"), "{stale}");
+    assert!(server.udp("unknown.example.").await.contains("ServFail"), "only what was known");
+}
