@@ -40,9 +40,13 @@ struct Member {
     process: Option<Child>,
 }
 
-/// Ports that were free a moment ago.
+/// Ports that were free a moment ago. Not of those that the kernel gives to clients: one of them may be taken by a
+/// connection of another test before etcd is there.
 fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    while listeners.len() < count {
+        listeners.extend(TcpListener::bind(("127.0.0.1", rand::random_range(10_000..32_000))));
+    }
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
