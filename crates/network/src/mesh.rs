@@ -157,7 +157,7 @@ struct Mesh {
 
 impl Run {
     fn new(config: MeshConfig, deps: MeshDeps) -> Self {
-        let publisher = deps.client.clone().map(|client| NodePublisher::new(client, &config.node_name));
+        let publisher = deps.client.clone().map(|client| NodePublisher::start(client, &config.node_name));
         Self { config, deps, mesh: None, publisher, known: Reachability::default() }
     }
 
@@ -183,7 +183,7 @@ impl Run {
         mesh.speaker.announce(own.iter().copied());
         let node_peers = plan_node_peers(&self.config, &nodes);
         let ensured = mesh.ensure(&self.config, &self.deps.agreement, &own, &node_peers).await;
-        self.publish(&node_peers).await?;
+        self.publish(&node_peers)?;
         let reports = self.mesh.as_ref().map(|mesh| mesh.speaker.peers()).unwrap_or_default();
         ensured?;
         self.tell(&plan_problems(&self.config, &nodes, &reports, &self.known, std::time::Instant::now()));
@@ -197,8 +197,8 @@ impl Run {
             mesh.kernel.clear(&self.config.vxlan).await?;
         }
         self.known = Reachability { node: self.config.node_name.clone(), peers: Vec::new() };
-        if let Some(publisher) = &mut self.publisher {
-            publisher.annotate(&self.known).await;
+        if let Some(publisher) = &self.publisher {
+            publisher.annotate(&self.known);
         }
         let message = format!("{file} is another network's, which makes routes of its own");
         self.deps.status.set(ComponentState::Running, "ForeignCNIConfiguration", message);
@@ -206,7 +206,7 @@ impl Run {
         Ok(())
     }
 
-    async fn publish(&mut self, node_peers: &[NodePeer]) -> Result<(), Error> {
+    fn publish(&mut self, node_peers: &[NodePeer]) -> Result<(), Error> {
         let Some(mesh) = &self.mesh else { return Ok(()) };
         let (reports, paths) = (mesh.speaker.peers(), mesh.prober.results());
         let mut new = plan_reachability(
@@ -223,8 +223,8 @@ impl Run {
         if let Some(state_dir) = self.config.state_dir.as_ref().filter(|_| is_news) {
             write_reachability(state_dir, &self.known)?;
         }
-        if let Some(publisher) = &mut self.publisher {
-            publisher.annotate(&self.known).await;
+        if let Some(publisher) = &self.publisher {
+            publisher.annotate(&self.known);
         }
         Ok(())
     }

@@ -5,13 +5,15 @@
 //! same.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cni::write_atomically;
 use crate::config::Error;
@@ -34,58 +36,87 @@ pub(crate) fn write_reachability(state_dir: &Path, reachability: &Reachability) 
     write_atomically(&file, &text).map_err(|source| Error::File { file, action: "written", source })
 }
 
-/// Writes to this node's Node.
+/// Writes to this node's Node, in a task of its own, until it is dropped.
 pub(crate) struct NodePublisher {
-    nodes: Api<Node>,
-    name: String,
+    wanted: watch::Sender<Wanted>,
+    _stop: DropGuard,
+}
+
+/// What the Node is to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Wanted {
     is_up: bool,
-    annotated: Option<Reachability>,
-    paused_until: Option<Instant>,
+    reachability: Option<Reachability>,
 }
 
 impl NodePublisher {
-    pub(crate) fn new(client: Client, node_name: &str) -> Self {
-        Self { nodes: Api::all(client), name: node_name.to_owned(), is_up: false, annotated: None, paused_until: None }
+    pub(crate) fn start(client: Client, node_name: &str) -> Self {
+        let (sender, wanted) = watch::channel(Wanted::default());
+        let stop = CancellationToken::new();
+        let writer = Writer { nodes: Api::all(client), name: node_name.to_owned(), written: Wanted::default() };
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = writer.run(wanted) => {}
+            }
+        });
+        Self { wanted: sender, _stop: stop.drop_guard() }
     }
 
     /// Takes away what keeps pods from a node whose network is not there: others set the same condition as long as
     /// theirs is not (upstream's route controller, Flannel, Calico), and the scheduler looks at it.
-    pub(crate) async fn network_is_up(&mut self) {
-        if self.is_up || self.pauses() {
-            return;
-        }
-        let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let condition = json!({
-            "type": "NetworkUnavailable",
-            "status": "False",
-            "reason": "KedgeIsUp",
-            "message": "kedge's pod network is up on this node",
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
+    pub(crate) fn network_is_up(&self) {
+        self.want(|wanted| wanted.is_up = true);
+    }
+
+    /// Puts the annotation on the Node.
+    pub(crate) fn annotate(&self, reachability: &Reachability) {
+        self.want(|wanted| wanted.reachability = Some(reachability.clone()));
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_if_modified(|wanted| {
+            let before = wanted.clone();
+            change(wanted);
+            *wanted != before
         });
-        self.is_up = self.patch(json!({"status": {"conditions": [condition]}}), true).await;
     }
+}
 
-    /// Puts the annotation on the Node, if it says something else.
-    pub(crate) async fn annotate(&mut self, reachability: &Reachability) {
-        if self.annotated.as_ref() == Some(reachability) || self.pauses() {
-            return;
+struct Writer {
+    nodes: Api<Node>,
+    name: String,
+    written: Wanted,
+}
+
+impl Writer {
+    async fn run(mut self, mut wanted: watch::Receiver<Wanted>) {
+        loop {
+            let now = wanted.borrow_and_update().clone();
+            let is_done = self.write(now).await;
+            tokio::time::sleep(if is_done { BREATH } else { PAUSE }).await;
+            if is_done && wanted.changed().await.is_err() {
+                return;
+            }
         }
-        let value = match reachability.peers.is_empty() {
-            true => Value::Null,
-            false => serde_json::to_string(reachability).expect("it is JSON").into(),
-        };
-        let patch = json!({"metadata": {"annotations": {REACHABILITY_ANNOTATION: value}}});
-        if self.patch(patch, false).await {
-            self.annotated = Some(reachability.clone());
+    }
+
+    /// Whether the Node says all of it.
+    async fn write(&mut self, wanted: Wanted) -> bool {
+        if wanted.is_up && !self.written.is_up {
+            self.written.is_up = self.patch(up(), true).await;
         }
+        if wanted.reachability != self.written.reachability
+            && let Some(reachability) = &wanted.reachability
+            && self.patch(annotation(reachability), false).await
+        {
+            self.written.reachability.clone_from(&wanted.reachability);
+        }
+        self.written == wanted
     }
 
-    fn pauses(&self) -> bool {
-        self.paused_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    async fn patch(&mut self, patch: Value, is_status: bool) -> bool {
+    async fn patch(&self, patch: Value, is_status: bool) -> bool {
         let parameters = PatchParams::default();
         let request = async {
             match is_status {
@@ -93,12 +124,35 @@ impl NodePublisher {
                 false => self.nodes.patch(&self.name, &parameters, &Patch::Merge(patch)).await,
             }
         };
-        let answer = tokio::time::timeout(PATIENCE, request).await;
-        let is_done = matches!(answer, Ok(Ok(_)));
-        if let Ok(Err(error)) = answer {
-            tracing::debug!(%error, "the Node does not take the state of the network; it is tried again");
+        match tokio::time::timeout(PATIENCE, request).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the Node does not take the state of the network; it is tried again");
+                false
+            }
+            Err(_) => false,
         }
-        self.paused_until = Some(Instant::now() + if is_done { BREATH } else { PAUSE });
-        is_done
     }
+}
+
+fn up() -> Value {
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = json!({
+        "type": "NetworkUnavailable",
+        "status": "False",
+        "reason": "KedgeIsUp",
+        "message": "kedge's pod network is up on this node",
+        "lastHeartbeatTime": now,
+        "lastTransitionTime": now,
+    });
+    json!({"status": {"conditions": [condition]}})
+}
+
+/// The annotation; none where there is nobody else.
+fn annotation(reachability: &Reachability) -> Value {
+    let value = match reachability.peers.is_empty() {
+        true => Value::Null,
+        false => serde_json::to_string(reachability).expect("it is JSON").into(),
+    };
+    json!({"metadata": {"annotations": {REACHABILITY_ANNOTATION: value}}})
 }

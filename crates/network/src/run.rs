@@ -24,7 +24,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let mut setup: Option<Setup> = None;
     let mut told = String::new();
     let mut agreed = deps.agreement.listen();
-    let mut publisher = deps.client.clone().map(|client| NodePublisher::new(client, &config.node_name));
+    let publisher = deps.client.clone().map(|client| NodePublisher::start(client, &config.node_name));
     loop {
         let delay = match pod_cidrs(&config, deps.nodes.as_ref()) {
             None => {
@@ -40,8 +40,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
                         told.clear();
                         report(&config, &deps, &outcome);
                         deps.status.heartbeat(Some(start.elapsed()));
-                        if let (Some(publisher), Outcome::Ours(_)) = (&mut publisher, &outcome) {
-                            publisher.network_is_up().await;
+                        if let (Some(publisher), Outcome::Ours(_)) = (&publisher, &outcome) {
+                            publisher.network_is_up();
                         }
                         Some(config.sync_period)
                     }
