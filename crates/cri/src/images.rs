@@ -2,10 +2,9 @@
 //!
 //! It is not a pull policy and knows no back-off: one method, one request.
 
-use k8s_cri::v1;
-
 use crate::error::CriError;
 use crate::runtime::Runtime;
+use crate::v1;
 
 /// Sends `$message` by method `$method` of the image service.
 macro_rules! image_call {
@@ -28,6 +27,14 @@ impl Runtime {
         let request = v1::ImageStatusRequest { image: Some(image), verbose: false };
         let deadline = Some(self.request_timeout());
         Ok(image_call!(self, "ImageStatus", image_status, deadline, request).await?.image)
+    }
+
+    /// The chain of an image's layers, by which a containerd finds what it unpacked; `None` where it does not say.
+    pub async fn image_chain(&self, image: v1::ImageSpec) -> Result<Option<String>, CriError> {
+        let request = v1::ImageStatusRequest { image: Some(image), verbose: true };
+        let deadline = Some(self.request_timeout());
+        let answer = image_call!(self, "ImageStatus", image_status, deadline, request).await?;
+        Ok(answer.info.get("info").and_then(|info| text_field(info, &["chainID"])))
     }
 
     /// Whether the runtime has the image under this reference.
@@ -60,4 +67,11 @@ impl Runtime {
         let deadline = Some(self.request_timeout());
         image_call!(self, "ImageFsInfo", image_fs_info, deadline, v1::ImageFsInfoRequest {}).await
     }
+}
+
+/// A text in a JSON document.
+pub(crate) fn text_field(document: &str, path: &[&str]) -> Option<String> {
+    let document: serde_json::Value = serde_json::from_str(document).ok()?;
+    let found = path.iter().try_fold(&document, |value, field| value.get(field))?;
+    found.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use tokio::net::UnixStream;
@@ -18,6 +17,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::error::CriError;
+use crate::images::text_field;
+use crate::messages::CreateContainerRequest;
+use crate::v1;
 
 /// Upstream's `runtimeRequestTimeout` default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -37,6 +39,7 @@ pub struct Runtime {
     observer: Option<Observer>,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    channel: Channel,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -76,9 +79,10 @@ impl Runtime {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
-            images: ImageServiceClient::new(channel)
+            images: ImageServiceClient::new(channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            channel,
         })
     }
 
@@ -101,6 +105,10 @@ impl Runtime {
 
     pub(crate) fn images(&self) -> ImageServiceClient<Channel> {
         self.images.clone()
+    }
+
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {
@@ -153,6 +161,24 @@ impl Runtime {
     }
 }
 
+/// One call by its path, for messages that the generated clients do not know.
+pub(crate) async fn unary<M, T>(
+    channel: Channel,
+    path: &'static str,
+    request: Request<M>,
+) -> Result<Response<T>, Status>
+where
+    M: prost::Message + 'static,
+    T: prost::Message + Default + 'static,
+{
+    let mut grpc = tonic::client::Grpc::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    grpc.unary(request, path, tonic_prost::ProstCodec::<M, T>::default()).await
+}
+
 /// Sends `$message` by method `$method` of the runtime service.
 macro_rules! runtime_call {
     ($self:ident, $name:literal, $method:ident, $deadline:expr, $message:expr) => {{
@@ -171,6 +197,12 @@ impl Runtime {
     /// The conditions `RuntimeReady` and `NetworkReady`, the runtime handlers, and with `verbose` its configuration.
     pub async fn status(&self, verbose: bool) -> Result<v1::StatusResponse, CriError> {
         runtime_call!(self, "Status", status, Some(self.request_timeout), v1::StatusRequest { verbose }).await
+    }
+
+    /// The snapshotter that the CRI of a containerd unpacks images with; `None` where it does not say.
+    pub async fn snapshotter(&self) -> Result<Option<String>, CriError> {
+        let status = self.status(true).await?;
+        Ok(status.info.get("config").and_then(|config| text_field(config, &["containerd", "snapshotter"])))
     }
 
     /// Makes and starts a pod sandbox; its id. Twice the ordinary deadline, as upstream gives it: the network set-up is
@@ -223,13 +255,16 @@ impl Runtime {
         config: v1::ContainerConfig,
         sandbox: v1::PodSandboxConfig,
     ) -> Result<String, CriError> {
-        let request = v1::CreateContainerRequest {
+        const CREATE: &str = "/runtime.v1.RuntimeService/CreateContainer";
+        let request = CreateContainerRequest {
             pod_sandbox_id: sandbox_id.to_owned(),
             config: Some(config),
             sandbox_config: Some(sandbox),
         };
-        let deadline = Some(self.request_timeout);
-        Ok(runtime_call!(self, "CreateContainer", create_container, deadline, request).await?.container_id)
+        let (deadline, channel) = (Some(self.request_timeout), self.channel());
+        let send = |request| async move { unary(channel, CREATE, request).await };
+        let made: v1::CreateContainerResponse = self.call("CreateContainer", deadline, request, send).await?;
+        Ok(made.container_id)
     }
 
     /// Starts a created container.
@@ -265,8 +300,11 @@ impl Runtime {
 
     /// Status, and with `verbose` runtime-specific information, of a container.
     pub async fn container_status(&self, id: &str, verbose: bool) -> Result<v1::ContainerStatusResponse, CriError> {
+        const STATUS: &str = "/runtime.v1.RuntimeService/ContainerStatus";
         let request = v1::ContainerStatusRequest { container_id: id.to_owned(), verbose };
-        runtime_call!(self, "ContainerStatus", container_status, Some(self.request_timeout), request).await
+        let channel = self.channel();
+        let send = |request| async move { unary(channel, STATUS, request).await };
+        self.call("ContainerStatus", Some(self.request_timeout), request, send).await
     }
 
     /// Changes the resource limits of a running container.

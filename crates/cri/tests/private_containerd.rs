@@ -163,6 +163,49 @@ async fn outlive(dir: &Path) -> TestResult {
 }
 
 #[tokio::test]
+async fn images_are_viewed_and_containers_signalled() -> TestResult {
+    if skipped_without_containers("images_are_viewed_and_containers_signalled") {
+        return Ok(());
+    }
+    let dir = tempfile::Builder::new().prefix("kedge-cri-").tempdir()?;
+    let path = dir.path().to_owned();
+    let result = tokio::spawn(async move { view_and_signal(&path).await }).await;
+    clean_up(dir.path()).await?;
+    result?
+}
+
+async fn view_and_signal(dir: &Path) -> TestResult {
+    const LABEL: &str = "example.org/view-of";
+    let containerd = PrivateContainerd::start(config(dir)).await?;
+    import(&containerd, dir).await?;
+    let runtime = containerd.runtime();
+    let snapshotter = runtime.snapshotter().await?.ok_or("the configuration names a snapshotter")?;
+    assert_eq!(snapshotter, containerd.snapshotter());
+    let image = v1::ImageSpec { image: IMAGE.to_owned(), ..Default::default() };
+    let chain = runtime.image_chain(image).await?.ok_or("the image has layers")?;
+    let mounts = runtime.view(&snapshotter, "view-1", &chain, (LABEL, "one")).await?;
+    assert_eq!(runtime.view(&snapshotter, "view-1", &chain, (LABEL, "one")).await?, mounts, "it is there already");
+    let source = Path::new(&mounts[0].source);
+    assert!(mounts[0].kind == "bind" && source.join("bin/busybox").exists(), "one layer is its own view: {mounts:?}");
+    assert_eq!(runtime.views(&snapshotter, LABEL).await?, [("view-1".to_owned(), "one".to_owned())]);
+    // The image goes, its content stays.
+    runtime.remove_image(v1::ImageSpec { image: IMAGE.to_owned(), ..Default::default() }).await?;
+    assert!(source.join("bin/busybox").exists());
+    runtime.remove_view(&snapshotter, "view-1").await?;
+    runtime.remove_view(&snapshotter, "view-1").await?;
+    assert!(runtime.views(&snapshotter, LABEL).await?.is_empty());
+    let missing = runtime.view(&snapshotter, "view-2", "sha256:none", (LABEL, "two")).await;
+    assert!(missing.is_err_and(|error| error.is_not_found()));
+
+    import(&containerd, dir).await?;
+    let (_, container) = run_container(&runtime).await?;
+    assert!(!runtime.wait_task(&container, Duration::from_millis(10)).await?, "it runs");
+    runtime.signal_task(&container, 9).await?;
+    assert!(runtime.wait_task(&container, Duration::from_secs(20)).await?);
+    Ok(())
+}
+
+#[tokio::test]
 async fn it_is_a_session_of_its_own() -> TestResult {
     if skipped_without_containers("it_is_a_session_of_its_own") {
         return Ok(());

@@ -32,6 +32,7 @@ use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
 use crate::status_writer::StatusWriter;
 use crate::termination::Termination;
+use crate::user_namespaces::UserNamespaces;
 use crate::volume_use::VolumeUse;
 
 /// Shared by all workers.
@@ -51,6 +52,7 @@ pub(crate) struct Agent {
     pub(crate) cgroups: Cgroups,
     /// What each pod was granted, for resizes in place.
     pub(crate) allocations: Allocations,
+    pub(crate) user_namespaces: UserNamespaces,
     pub(crate) machine: Machine,
     pub(crate) mounted: MountedPaths,
     pub(crate) volume_use: VolumeUse,
@@ -68,6 +70,8 @@ pub(crate) struct Agent {
     pub(crate) shutdown: CancellationToken,
     /// What the runtime's handlers can do.
     pub(crate) handlers: Mutex<Vec<v1::RuntimeHandler>>,
+    /// What the runtime can do, whatever the handler.
+    pub(crate) features: Mutex<Option<v1::RuntimeFeatures>>,
     /// `None` while the runtime's network is ready, else why it is not.
     pub(crate) network: Mutex<Option<String>>,
     /// Waited for before the containers of a new sandbox start.
@@ -86,6 +90,11 @@ impl Agent {
             handler.features.as_ref().is_some_and(|features| features.recursive_read_only_mounts)
         };
         !handlers.is_empty() && handlers.iter().all(can)
+    }
+
+    /// What the runtime is told of a pod's users.
+    pub(crate) fn users_of(&self, pod: &Pod, handler: &str) -> Result<v1::UserNamespace, String> {
+        self.user_namespaces.of(pod, handler, &self.handlers.lock())
     }
 
     pub(crate) fn host_ips(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 //! Invariant: whatever cannot be had is an error with upstream's text, so that the container waits with
 //! `CreateContainerConfigError` instead of starting half configured.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -10,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
-use kedge_cri::v1;
+use kedge_cri::{StopSignal, v1};
 use kedge_volumes::{
-    ContainerVolumes, MountedVolumes, ObjectError, PlannedMounts, container_devices, plan_container_mounts,
+    ContainerVolumes, ImageSource, MountedVolumes, ObjectError, PlannedMounts, container_devices, plan_container_mounts,
 };
 
 use crate::agent::Agent;
@@ -27,6 +28,7 @@ use crate::outside::OutsideByKey;
 use crate::resources;
 use crate::security;
 use crate::spec;
+use crate::stop_signal;
 
 /// What a container is configured from.
 pub(crate) struct ContainerInput<'a> {
@@ -35,6 +37,8 @@ pub(crate) struct ContainerInput<'a> {
     pub(crate) restart_count: u32,
     pub(crate) image: &'a ReadyImage,
     pub(crate) volumes: &'a MountedVolumes,
+    /// By the volume's name.
+    pub(crate) image_volumes: &'a BTreeMap<String, ImageSource>,
     pub(crate) pod_ips: &'a [String],
     /// The container whose processes an ephemeral container sees.
     pub(crate) target: Option<String>,
@@ -63,6 +67,7 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         pod,
         container,
         volumes: input.volumes,
+        images: input.image_volumes,
         recursive_read_only: agent.recursive_read_only(),
         expand: &|text| expand_strict(text, &lookup),
     })?;
@@ -70,7 +75,14 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
     mounts.extend(hosts_mount(agent, input, &mounts)?);
     mounts.extend(termination_mount(agent, input)?);
     let seccomp_root = agent.config.root_dir.join("seccomp");
-    let mut context = security::container_context(pod, container, &input.image.user, &seccomp_root.to_string_lossy())?;
+    // The sandbox had its users mapped before, whatever its handler.
+    let users = agent.users_of(pod, "")?;
+    for mount in &mut mounts {
+        mount.uid_mappings.clone_from(&users.uids);
+        mount.gid_mappings.clone_from(&users.gids);
+    }
+    let seccomp_root = seccomp_root.to_string_lossy();
+    let mut context = security::container_context(pod, container, &input.image.user, &seccomp_root, users)?;
     if let (Some(target), Some(options)) = (&input.target, context.namespace_options.as_mut()) {
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id.clone_from(target);
@@ -102,6 +114,7 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
             ))),
             security_context: Some(context),
         }),
+        stop_signal: stop_signal::of(container).map_or(0, StopSignal::cri),
         ..Default::default()
     })
 }

@@ -13,6 +13,7 @@ use kedge_cri::{CriError, v1};
 
 use crate::agent::Agent;
 use crate::config::ImageGc;
+use crate::image_volumes;
 use crate::machine;
 
 const EVERY: Duration = Duration::from_secs(300);
@@ -126,12 +127,13 @@ async fn detect(agent: &Agent, first_seen: Timestamp) -> Result<(), CriError> {
     let containers = agent.runtime.list_containers(None).await?;
     let in_use: HashSet<String> =
         containers.iter().flat_map(names_of).chain(agent.config.sandbox_image.clone()).collect();
+    let in_volumes = image_volumes::in_use(agent);
     let mut records = agent.image_records.lock().await;
     let now = agent.now();
     records.retain(|id, _| images.iter().any(|image| image.id == *id));
     for image in images {
         let names = std::iter::once(&image.id).chain(&image.repo_tags).chain(&image.repo_digests);
-        let is_used = names.into_iter().any(|name| in_use.contains(name));
+        let is_used = names.into_iter().any(|name| in_use.contains(name) || in_volumes.contains(name));
         let new = ImageRecord { first_seen, last_used: Timestamp::UNIX_EPOCH, bytes: image.size, is_kept: false };
         let record = records.entry(image.id).or_insert(new);
         record.bytes = image.size;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kedge_client::EventType;
 use kedge_cri::v1;
 use tokio::time::Instant;
@@ -50,28 +50,51 @@ pub(crate) struct ImageFailure {
     pub(crate) retry_after: Duration,
 }
 
-fn failure(reason: &str, message: String, retry_after: Duration) -> ImageFailure {
+impl ImageFailure {
+    /// What the event of the container says: the reason, unless the image itself is there.
+    pub(crate) fn told(&self) -> &str {
+        match self.failure.reason.as_str() {
+            "CreateContainerError" => &self.failure.message,
+            reason => reason,
+        }
+    }
+}
+
+pub(crate) fn failure(reason: &str, message: String, retry_after: Duration) -> ImageFailure {
     ImageFailure { failure: StartFailure { reason: reason.to_owned(), message }, retry_after }
 }
 
 /// How long until an attempt that no back-off governs is repeated.
-const RETRY: Duration = Duration::from_secs(10);
+pub(crate) const RETRY: Duration = Duration::from_secs(10);
 /// After a failed pull, the back-off shows this soon.
 const SHOW_BACKOFF: Duration = Duration::from_secs(2);
 
+/// What is wanted for a pod.
+pub(crate) struct ImageRequest<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) image: &'a str,
+    pub(crate) policy: &'a str,
+    /// The container that it is for; the pod itself where it is for a volume.
+    pub(crate) container: Option<&'a str>,
+    pub(crate) secrets: &'a [Secret],
+    pub(crate) sandbox: &'a v1::PodSandboxConfig,
+}
+
+impl ImageRequest<'_> {
+    fn event(&self, agent: &Agent, event_type: EventType, reason: &str, message: String) {
+        match self.container {
+            Some(container) => agent.events.container(self.pod, container, event_type, reason, message),
+            None => agent.events.pod(self.pod, event_type, reason, message),
+        }
+    }
+}
+
 /// Makes sure that the image is there.
-pub(crate) async fn ensure_image(
-    agent: &Agent,
-    pod: &Pod,
-    container: &Container,
-    secrets: &[Secret],
-    sandbox: &v1::PodSandboxConfig,
-) -> Result<ReadyImage, ImageFailure> {
-    let wanted = container.image.clone().unwrap_or_default();
-    let event = |event_type: EventType, reason: &str, message: String| {
-        agent.events.container(pod, &container.name, event_type, reason, message);
-    };
-    let image = match reference::with_default_tag(&wanted) {
+pub(crate) async fn ensure_image(agent: &Agent, request: &ImageRequest<'_>) -> Result<ReadyImage, ImageFailure> {
+    let wanted = request.image;
+    let event =
+        |event_type: EventType, reason: &str, message: String| request.event(agent, event_type, reason, message);
+    let image = match reference::with_default_tag(wanted) {
         Ok(image) => image,
         Err(error) => {
             let message = format!("Failed to apply default image tag {wanted:?}: {error}");
@@ -88,7 +111,7 @@ pub(crate) async fn ensure_image(
             return Err(failure("ImageInspectError", message, RETRY));
         }
     };
-    let policy = spec::image_pull_policy(container);
+    let policy = request.policy;
     match present {
         Some(image) if policy != "Always" => {
             let message =
@@ -101,23 +124,15 @@ pub(crate) async fn ensure_image(
             event(EventType::Warning, "ErrImageNeverPull", message.clone());
             Err(failure("ErrImageNeverPull", message, RETRY))
         }
-        _ => pull(agent, pod, container, secrets, sandbox, spec).await,
+        _ => pull(agent, request, spec).await,
     }
 }
 
-async fn pull(
-    agent: &Agent,
-    pod: &Pod,
-    container: &Container,
-    secrets: &[Secret],
-    sandbox: &v1::PodSandboxConfig,
-    image: v1::ImageSpec,
-) -> Result<ReadyImage, ImageFailure> {
-    let wanted = container.image.clone().unwrap_or_default();
-    let key = (spec::uid(pod).to_owned(), wanted.clone());
-    let event = |event_type: EventType, reason: &str, message: String| {
-        agent.events.container(pod, &container.name, event_type, reason, message);
-    };
+async fn pull(agent: &Agent, request: &ImageRequest<'_>, image: v1::ImageSpec) -> Result<ReadyImage, ImageFailure> {
+    let wanted = request.image;
+    let key = (spec::uid(request.pod).to_owned(), wanted.to_owned());
+    let event =
+        |event_type: EventType, reason: &str, message: String| request.event(agent, event_type, reason, message);
     if let Some((rest, earlier)) = backing_off(agent, &key) {
         let mut message = format!("Back-off pulling image {wanted:?}");
         event(EventType::Normal, "BackOff", message.clone());
@@ -131,7 +146,7 @@ async fn pull(
     // The semaphore is never closed.
     let _permit = agent.pulls.acquire().await;
     let began = Instant::now();
-    match pull_with_any(agent, &image, secrets, sandbox).await {
+    match pull_with_any(agent, &image, request.secrets, request.sandbox).await {
         Ok(pulled) => {
             let size = pulled.size;
             event(

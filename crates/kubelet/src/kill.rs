@@ -18,6 +18,7 @@ use crate::agent::Agent;
 use crate::hooks;
 use crate::runtime_state::{ContainerPhase, ContainerRecord, PodRuntime};
 use crate::spec;
+use crate::stop_signal;
 
 /// Upstream's least shutdown window, in seconds.
 const MINIMUM_GRACE: u64 = 2;
@@ -53,7 +54,8 @@ async fn kill_in_turn(
     // Whoever's turn does not come in time is stopped all the same.
     let _ = tokio::time::timeout(grace.saturating_sub(began.elapsed()), turn).await;
     let left = grace.saturating_sub(began.elapsed()).max(Duration::from_secs(MINIMUM_GRACE));
-    match agent.runtime.stop_container(&record.id, left).await {
+    let container = spec::find_container(pod, &record.name);
+    match stop_signal::stop(agent, container.as_ref(), record, left).await {
         Err(error) if !error.is_not_found() => {
             tracing::warn!(pod = spec::format_pod(pod), container = record.name, %error, "failed to stop a container");
             Err(error)

@@ -23,6 +23,7 @@ mod expand;
 mod field_ref;
 mod hooks;
 mod image_gc;
+mod image_volumes;
 mod images;
 mod kill;
 mod labels;
@@ -58,8 +59,10 @@ mod start;
 mod static_pods;
 mod status;
 mod status_writer;
+mod stop_signal;
 mod termination;
 mod termination_message;
+mod user_namespaces;
 mod volume_use;
 mod worker;
 

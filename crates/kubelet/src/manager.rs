@@ -46,6 +46,8 @@ pub(crate) struct Manager {
     mirrors: HashMap<(String, String), Arc<Pod>>,
     mirroring: mirrors::Guard,
     orphans: housekeeping::Orphans,
+    /// Views of images that another life of the node agent left were looked for.
+    views_swept: bool,
     checkpoints: Checkpoints,
     api_synced: bool,
     static_scanned: bool,
@@ -78,6 +80,7 @@ impl Manager {
             mirrors: HashMap::new(),
             mirroring: mirrors::Guard::default(),
             orphans: housekeeping::Orphans::default(),
+            views_swept: false,
             api_synced: false,
             static_scanned: agent.config.static_pod_path.is_none(),
             table,

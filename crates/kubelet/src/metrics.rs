@@ -46,6 +46,9 @@ pub(crate) struct Metrics {
     pub(crate) evictions: Counters,
     pub(crate) started_containers: Counters,
     pub(crate) started_container_errors: Counters,
+    image_volumes_requested: Counters,
+    image_volumes_mounted: Counters,
+    image_volume_errors: Counters,
     started_pods: Counters,
     started_pod_errors: Counters,
     pod_worker: Histograms,
@@ -86,6 +89,21 @@ impl Metrics {
                 "kubelet_started_containers_errors_total",
                 &["container_type", "code"],
                 "Containers that could not be started.",
+            ),
+            image_volumes_requested: Counters::new(
+                "kubelet_image_volume_requested_total",
+                &[],
+                "Volumes that are images and were asked for.",
+            ),
+            image_volumes_mounted: Counters::new(
+                "kubelet_image_volume_mounted_succeed_total",
+                &[],
+                "Volumes that are images and were there for their container.",
+            ),
+            image_volume_errors: Counters::new(
+                "kubelet_image_volume_mounted_errors_total",
+                &[],
+                "Volumes that are images and were not there for their container.",
             ),
             started_pods: Counters::new("kubelet_started_pods_total", &[], "Sandboxes that were to be started."),
             started_pod_errors: Counters::new(
@@ -157,6 +175,13 @@ impl Metrics {
         }
     }
 
+    /// A volume that is an image was asked for.
+    pub(crate) fn image_volume(&self, mounted: bool) {
+        self.image_volumes_requested.count(&[]);
+        let counter = if mounted { &self.image_volumes_mounted } else { &self.image_volume_errors };
+        counter.count(&[]);
+    }
+
     /// One round of a pod's worker; `create` for its first.
     pub(crate) fn worker_round(&self, first: bool, took: Duration) {
         self.pod_worker.observe(&[if first { "create" } else { "sync" }], took);
@@ -188,6 +213,9 @@ impl Metrics {
             &self.runtime_errors,
             &self.started_containers,
             &self.started_container_errors,
+            &self.image_volumes_requested,
+            &self.image_volumes_mounted,
+            &self.image_volume_errors,
             &self.started_pods,
             &self.started_pod_errors,
         ] {

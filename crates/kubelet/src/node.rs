@@ -149,6 +149,7 @@ impl NodeReporter {
             Ok(answer) => {
                 health.read_runtime(answer.status.as_ref());
                 *agent.handlers.lock() = answer.runtime_handlers;
+                *agent.features.lock() = answer.features;
             }
             Err(error) => health.runtime = Some(format!("container runtime is down: {error}")),
         }
@@ -173,6 +174,8 @@ impl NodeReporter {
         let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let mut status = object::status(&self.agent.config, &self.agent.machine, &self.runtime_version);
         status.conditions = Some(conditions::conditions(health, known, now));
+        status.runtime_handlers = object::runtime_handlers(&self.agent.handlers.lock());
+        status.features = object::features(self.agent.features.lock().as_ref());
         status.images = self.images().await;
         status.volumes_in_use = Some(self.agent.volumes.in_use()).filter(|volumes| !volumes.is_empty());
         status

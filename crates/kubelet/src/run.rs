@@ -37,6 +37,7 @@ use crate::restart_backoff::BackoffTable;
 use crate::server;
 use crate::status_writer::StatusWriter;
 use crate::termination::Termination;
+use crate::user_namespaces::UserNamespaces;
 use crate::volume_use::VolumeUse;
 
 /// Orders to end pods that wait for the manager.
@@ -179,6 +180,7 @@ fn new_agent(
         probes: ProbeResults::default(),
         cgroups: Cgroups::detect(config.cgroup_driver, config.pod_pids_limit),
         allocations: Allocations::new(config.root_dir.join("pods")),
+        user_namespaces: UserNamespaces::load(config.root_dir.join("pods"), config.max_pods),
         pressures: Pressures::default(),
         image_records: tokio::sync::Mutex::default(),
         terminations,
@@ -193,6 +195,7 @@ fn new_agent(
         network: Mutex::new(None),
         pod_gate: deps.pod_gate,
         handlers: Mutex::default(),
+        features: Mutex::default(),
         shutdown: shutdown.clone(),
         clock: deps.clock,
         runtime: deps.runtime,

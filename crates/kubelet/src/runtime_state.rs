@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use kedge_cri::v1;
+use kedge_cri::{StopSignal, v1};
 
 use crate::labels::{self, ContainerNotes};
 
@@ -48,6 +48,8 @@ pub(crate) struct ContainerRecord {
     pub(crate) resources: Option<v1::LinuxContainerResources>,
     /// Whom the first process runs as, where the runtime says so.
     pub(crate) user: Option<v1::LinuxContainerUser>,
+    /// What ends it, where the runtime says so.
+    pub(crate) stop_signal: Option<StopSignal>,
 }
 
 impl ContainerRecord {
@@ -156,6 +158,7 @@ pub(crate) fn container_record(status: &v1::ContainerStatus, sandbox_id: &str) -
         notes: labels::container_notes(&status.annotations),
         resources: status.resources.as_ref().and_then(|resources| resources.linux.clone()),
         user: status.user.as_ref().and_then(|user| user.linux.clone()),
+        stop_signal: StopSignal::from_cri(status.stop_signal),
     }
 }
 
@@ -203,6 +206,7 @@ pub(crate) mod fixtures {
             notes: ContainerNotes { hash: String::new(), ..ContainerNotes::default() },
             resources: None,
             user: None,
+            stop_signal: None,
         }
     }
 

@@ -22,9 +22,7 @@ pub(crate) fn sandbox_config(
     handler: &str,
 ) -> Result<v1::PodSandboxConfig, String> {
     let config = &agent.config;
-    if spec::pod_spec(pod).host_users == Some(false) {
-        return Err(format!("RuntimeClass handler {handler:?} does not support user namespaces"));
-    }
+    let users = agent.users_of(pod, handler)?;
     if spec::pod_spec(pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         return Err("dynamic resource allocation is not supported by this node".to_owned());
     }
@@ -57,7 +55,7 @@ pub(crate) fn sandbox_config(
         annotations,
         linux: Some(v1::LinuxPodSandboxConfig {
             cgroup_parent: agent.cgroups.parent_of(pod),
-            security_context: Some(security::sandbox_context(pod)),
+            security_context: Some(security::sandbox_context(pod, users)),
             sysctls: security::sysctls(pod),
             overhead: None,
             resources: Some(resources::pod_resources(pod)),

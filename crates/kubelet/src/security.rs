@@ -38,7 +38,7 @@ fn pod_context(pod: &Pod) -> PodSecurityContext {
 }
 
 /// The namespaces of a pod.
-pub(crate) fn namespace_options(pod: &Pod) -> v1::NamespaceOption {
+fn namespace_options(pod: &Pod, users: v1::UserNamespace) -> v1::NamespaceOption {
     let pod_spec = spec::pod_spec(pod);
     let node_or_pod = |node: Option<bool>| match node.unwrap_or(false) {
         true => v1::NamespaceMode::Node as i32,
@@ -56,16 +56,16 @@ pub(crate) fn namespace_options(pod: &Pod) -> v1::NamespaceOption {
         ipc: node_or_pod(pod_spec.host_ipc),
         pid: pid as i32,
         target_id: String::new(),
-        userns_options: None,
+        userns_options: Some(users),
     }
 }
 
 /// The security context of the sandbox.
-pub(crate) fn sandbox_context(pod: &Pod) -> v1::LinuxSandboxSecurityContext {
+pub(crate) fn sandbox_context(pod: &Pod, users: v1::UserNamespace) -> v1::LinuxSandboxSecurityContext {
     let context = pod_context(pod);
     let groups = context.supplemental_groups.clone().unwrap_or_default().into_iter().chain(context.fs_group);
     v1::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespace_options(pod)),
+        namespace_options: Some(namespace_options(pod, users)),
         selinux_options: context.se_linux_options.as_ref().map(selinux),
         run_as_user: context.run_as_user.map(|value| v1::Int64Value { value }),
         run_as_group: context.run_as_user.and(context.run_as_group).map(|value| v1::Int64Value { value }),
@@ -112,6 +112,7 @@ pub(crate) fn container_context(
     container: &Container,
     user: &ImageUser,
     seccomp_root: &str,
+    users: v1::UserNamespace,
 ) -> Result<v1::LinuxContainerSecurityContext, String> {
     let shared = pod_context(pod);
     let own = container.security_context.clone().unwrap_or_default();
@@ -132,7 +133,7 @@ pub(crate) fn container_context(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(namespace_options(pod)),
+        namespace_options: Some(namespace_options(pod, users)),
         selinux_options: own.se_linux_options.as_ref().or(shared.se_linux_options.as_ref()).map(selinux),
         run_as_user: uid.map(|value| v1::Int64Value { value }),
         run_as_group: own.run_as_group.or(shared.run_as_group).map(|value| v1::Int64Value { value }),
@@ -231,7 +232,13 @@ mod tests {
         let check = |run_as: Option<i64>, user: ImageUser, expected: Option<&str>| {
             let context =
                 SecurityContext { run_as_user: run_as, run_as_non_root: Some(true), ..SecurityContext::default() };
-            let result = container_context(&pod(PodSecurityContext::default()), &container(context), &user, "/s");
+            let result = container_context(
+                &pod(PodSecurityContext::default()),
+                &container(context),
+                &user,
+                "/s",
+                Default::default(),
+            );
             assert_eq!(result.err().as_deref(), expected);
         };
         let named = |name: &str| ImageUser { uid: None, name: name.to_owned() };
@@ -271,7 +278,8 @@ mod tests {
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         };
-        let context = container_context(&pod(shared), &container(own), &ImageUser::default(), "/s").unwrap();
+        let context =
+            container_context(&pod(shared), &container(own), &ImageUser::default(), "/s", Default::default()).unwrap();
         assert_eq!(context.run_as_user.map(|value| value.value), Some(1));
         assert_eq!(context.run_as_group.map(|value| value.value), Some(2000));
         assert_eq!(context.supplemental_groups, [4000, 3000]);
@@ -282,9 +290,14 @@ mod tests {
     #[test]
     fn privileged_containers_see_everything() {
         let own = SecurityContext { privileged: Some(true), ..SecurityContext::default() };
-        let context =
-            container_context(&pod(PodSecurityContext::default()), &container(own), &ImageUser::default(), "/s")
-                .unwrap();
+        let context = container_context(
+            &pod(PodSecurityContext::default()),
+            &container(own),
+            &ImageUser::default(),
+            "/s",
+            Default::default(),
+        )
+        .unwrap();
         assert!(context.privileged && context.masked_paths.is_empty() && context.readonly_paths.is_empty());
         assert!(!context.no_new_privs);
     }

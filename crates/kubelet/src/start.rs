@@ -14,7 +14,8 @@ use kedge_volumes::MountedVolumes;
 use crate::agent::Agent;
 use crate::container_config::{ContainerInput, SubPaths, container_config};
 use crate::hooks;
-use crate::images::{self, go_duration};
+use crate::image_volumes;
+use crate::images::{self, ImageFailure, ImageRequest, go_duration};
 use crate::kill;
 use crate::labels;
 use crate::runtime_state::{ContainerPhase, PodRuntime};
@@ -78,25 +79,32 @@ async fn start_now(agent: &Agent, input: &StartInput<'_>) -> Result<(), StartErr
     let event = |event_type: EventType, reason: &str, message: String| {
         agent.events.container(pod, &container.name, event_type, reason, message);
     };
-    let image = match images::ensure_image(agent, pod, container, input.secrets, input.sandbox).await {
-        Ok(image) => image,
-        Err(failed) => {
-            event(EventType::Warning, "Failed", format!("Error: {}", failed.failure.reason));
-            return Err(StartError { failure: failed.failure, retry_after: failed.retry_after });
-        }
+    let failed = |failed: ImageFailure| {
+        event(EventType::Warning, "Failed", format!("Error: {}", failed.told()));
+        StartError { failure: failed.failure, retry_after: failed.retry_after }
     };
+    let image_volumes = image_volumes::sources(agent, input).await.map_err(failed)?;
+    let request = ImageRequest {
+        pod,
+        image: container.image.as_deref().unwrap_or_default(),
+        policy: spec::image_pull_policy(container),
+        container: Some(&container.name),
+        secrets: input.secrets,
+        sandbox: input.sandbox,
+    };
+    let image = images::ensure_image(agent, &request).await.map_err(failed)?;
     let restart_count = match input.state.container(&container.name) {
         Some(record) => record.notes.restart_count + 1,
         None => restart_count_from_logs(agent, pod, container),
     };
     let target = ephemeral_target(input);
-    let volumes = input.volumes;
     let wanted = ContainerInput {
         pod,
         container,
         restart_count,
         image: &image,
-        volumes,
+        volumes: input.volumes,
+        image_volumes: &image_volumes,
         pod_ips: input.pod_ips,
         target,
         sub_paths: input.sub_paths,

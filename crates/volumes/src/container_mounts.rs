@@ -2,7 +2,7 @@
 //!
 //! Invariant: a sub-path never leads out of its volume, whatever symbolic links the pod has put there.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -30,10 +30,21 @@ pub struct ContainerVolumes<'a> {
     pub container: &'a Container,
     /// The pod's volumes.
     pub volumes: &'a MountedVolumes,
+    /// The images that this container sees, by the volume's name.
+    pub images: &'a BTreeMap<String, ImageSource>,
     /// Whether the runtime makes mounts read-only with everything below them.
     pub recursive_read_only: bool,
     /// Replaces the references in `subPathExpr`, or names the one that means nothing.
     pub expand: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// An image that is a volume.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageSource {
+    /// The runtime mounts it.
+    Runtime(v1::ImageSpec),
+    /// It is mounted here, read-only.
+    Directory(PathBuf),
 }
 
 /// Mounts of a container whose sub-paths are not yet bound.
@@ -44,10 +55,13 @@ pub struct PlannedMounts {
 }
 
 /// A part of a volume, and where it is to be bound.
+#[derive(Debug, PartialEq)]
 struct SubPath {
     root: PathBuf,
     path: String,
     target: PathBuf,
+    /// A part that is not there is made.
+    makes: bool,
     /// What fails where it can't be bound.
     what: String,
 }
@@ -82,7 +96,7 @@ impl PlannedMounts {
         let bound = mounts.into_iter().map(|(mut mount, sub_path)| {
             if let Some(sub_path) = sub_path {
                 let alive = || !ended.lock().contains(&pod_uid);
-                let bound = bind_sub_path(&sub_path.root, &sub_path.path, &sub_path.target, alive);
+                let bound = bind_sub_path(&sub_path, alive);
                 let bound = bound.map_err(|error| format!("{}: {error}", sub_path.what))?;
                 mount.host_path = bound.to_string_lossy().into_owned();
             }
@@ -118,12 +132,9 @@ fn one(
     let ContainerVolumes { container, volumes, .. } = input;
     let recursive_read_only = recursive_read_only(mount, input.recursive_read_only)?;
     let sub_path = sub_path(mount, input.expand)?;
-    if volumes.images.contains(&mount.name) {
-        // The runtime's protocol, as this node speaks it, has no field for it.
-        return Err(format!(
-            "failed to resolve image volume {:?}: the container runtime does not mount images",
-            mount.name
-        ));
+    let target = input.all.dirs().sub_path(pod::uid(input.pod), &mount.name, &container.name, index);
+    if let Some(source) = input.images.get(&mount.name) {
+        return Ok(image(mount, source, sub_path, target));
     }
     let root = volumes.paths.get(&mount.name);
     let root = root
@@ -139,10 +150,34 @@ fn one(
     let sub_path = sub_path.map(|path| SubPath {
         root: root.clone(),
         path,
-        target: input.all.dirs().sub_path(pod::uid(input.pod), &mount.name, &container.name, index),
+        target,
+        makes: true,
         what: format!("failed to prepare subPath for volumeMount {:?} of container {:?}", mount.name, container.name),
     });
     Ok((planned, sub_path))
+}
+
+/// An image, or a part of it that must be there. What is mounted on the node already is read-only and stays so.
+fn image(
+    mount: &VolumeMount,
+    source: &ImageSource,
+    sub_path: Option<String>,
+    target: PathBuf,
+) -> (v1::Mount, Option<SubPath>) {
+    let container_path = absolute(&mount.mount_path);
+    let root = match source {
+        ImageSource::Runtime(image) => {
+            let (image, image_sub_path) = (Some(image.clone()), sub_path.unwrap_or_default());
+            return (v1::Mount { container_path, image, image_sub_path, readonly: true, ..Default::default() }, None);
+        }
+        ImageSource::Directory(root) => root,
+    };
+    let host_path = root.to_string_lossy().into_owned();
+    let sub_path = sub_path.map(|path| {
+        let what = format!("failed to mount {path:?} of image volume {:?}", mount.name);
+        SubPath { root: root.clone(), path, target, makes: false, what }
+    });
+    (v1::Mount { container_path, host_path, ..Default::default() }, sub_path)
 }
 
 /// Whether the mount is read-only with everything below it.
@@ -218,9 +253,10 @@ fn sub_path(mount: &VolumeMount, expand: &dyn Fn(&str) -> Result<String, String>
 /// Opens the sub-path below the volume without ever leaving it, and binds what was opened to a place of the kubelet.
 ///
 /// A volume that hung until its pod had ended is not bound any more: nobody would undo it.
-fn bind_sub_path(root: &Path, sub_path: &str, target: &Path, alive: impl Fn() -> bool) -> io::Result<PathBuf> {
+fn bind_sub_path(wanted: &SubPath, alive: impl Fn() -> bool) -> io::Result<PathBuf> {
+    let SubPath { root, path: sub_path, target, makes, .. } = wanted;
     let opened = match open_beneath(root, sub_path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        Err(error) if *makes && error.kind() == io::ErrorKind::NotFound => {
             make_beneath(root, sub_path)?;
             open_beneath(root, sub_path)?
         }
@@ -332,6 +368,27 @@ mod tests {
     }
 
     #[test]
+    fn images_are_the_runtimes_or_mounted_here() {
+        let spec = v1::ImageSpec { image: "sha256:1".to_owned(), ..v1::ImageSpec::default() };
+        let mount = VolumeMount { name: "v".to_owned(), mount_path: "/v".to_owned(), ..VolumeMount::default() };
+        let made =
+            |source: &ImageSource, part: Option<&str>| image(&mount, source, part.map(str::to_owned), "/t".into());
+        let (theirs, none) = made(&ImageSource::Runtime(spec.clone()), Some("etc"));
+        assert_eq!((theirs.image, theirs.image_sub_path.as_str(), none), (Some(spec), "etc", None));
+        assert_eq!((theirs.host_path.as_str(), theirs.container_path.as_str(), theirs.readonly), ("", "/v", true));
+        let directory = tempfile::tempdir().unwrap();
+        let here = ImageSource::Directory(directory.path().to_owned());
+        let (ours, none) = made(&here, None);
+        assert_eq!((ours.image, ours.host_path.as_str(), none), (None, directory.path().to_str().unwrap(), None));
+        let (_, part) = made(&here, Some("none"));
+        let part = part.unwrap();
+        assert_eq!(part.what, "failed to mount \"none\" of image volume \"v\"");
+        // What an image does not have is not made.
+        assert_eq!(bind_sub_path(&part, || true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!directory.path().join("none").exists());
+    }
+
+    #[test]
     fn devices_are_passed_with_their_permissions() {
         let container: Container = serde_json::from_value(serde_json::json!({
             "name": "c", "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }]
@@ -353,7 +410,8 @@ mod tests {
         let root = directory.path().join("volume");
         std::fs::create_dir_all(root.join("in")).unwrap();
         let target = directory.path().join("target");
-        let error = bind_sub_path(&root, "in", &target, || false).unwrap_err();
+        let part = SubPath { root, path: "in".to_owned(), target, makes: true, what: String::new() };
+        let error = bind_sub_path(&part, || false).unwrap_err();
         assert_eq!(error.to_string(), "the pod has ended");
         assert!(!target.exists());
     }

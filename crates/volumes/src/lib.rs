@@ -13,6 +13,7 @@ mod dirs;
 mod empty_dir;
 mod failure;
 mod host_path;
+mod image;
 mod local;
 mod mount_table;
 mod nfs;
@@ -28,10 +29,11 @@ mod trust_bundle;
 mod usage;
 
 pub use container_mounts::{
-    ContainerVolumes, PlannedMounts, container_devices, plan_container_mounts, recursive_read_only_status,
+    ContainerVolumes, ImageSource, PlannedMounts, container_devices, plan_container_mounts, recursive_read_only_status,
 };
 pub use dirs::VolumeDirs;
 pub use failure::VolumeError;
+pub use image::mount_image;
 pub use objects::{ObjectError, Objects};
 pub use set_up::{BlockDevice, Deps, MountedVolumes, PodFields, VolumeNews, Volumes};
 pub use tear_down::TearDownError;

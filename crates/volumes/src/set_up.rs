@@ -33,7 +33,7 @@ pub struct MountedVolumes {
     pub paths: BTreeMap<String, PathBuf>,
     /// Block devices, by the volume's name.
     pub devices: BTreeMap<String, BlockDevice>,
-    /// Volumes that are images, which only the runtime could mount.
+    /// Volumes that are images, which are mounted with each container.
     pub images: Vec<String>,
     /// Volumes that must not be written to, whatever the mount says.
     pub read_only: Vec<String>,

@@ -35,6 +35,7 @@ const EPHEMERAL_FIELDS: &[&str] = &[
 /// `containers`, `initContainers` and `ephemeralContainers` of a pod spec.
 pub(super) fn containers(spec: &Value, scope: Scope, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let grace = int(spec, &["terminationGracePeriodSeconds"]);
+    let os = at(spec, &["os"]).map(|os| text(os, &["name"]));
     let regular = items(spec, &["containers"]);
     if regular.is_empty() {
         path.child("containers").required(errors, "");
@@ -44,7 +45,7 @@ pub(super) fn containers(spec: &Value, scope: Scope, path: &Path<'_>, errors: &m
         let path = list.index(index);
         common(container, spec, scope, &path, errors);
         unique_name(container, regular[..index].iter(), &path, errors);
-        probes::probes_and_hooks(container, grace, &path, errors);
+        probes::probes_and_hooks(container, grace, os, &path, errors);
         restart_policy(container, &path, errors);
     }
     host_ports(regular, &path.child("containers"), errors);
@@ -57,7 +58,7 @@ pub(super) fn containers(spec: &Value, scope: Scope, path: &Path<'_>, errors: &m
         unique_name(container, regular.iter().chain(&init[..index]), &path, errors);
         host_ports(std::slice::from_ref(container), &list, errors);
         match text(container, &["restartPolicy"]) {
-            "Always" => probes::probes_and_hooks(container, grace, &path, errors),
+            "Always" => probes::probes_and_hooks(container, grace, os, &path, errors),
             _ => probes::forbidden_in_init(container, &path, errors),
         }
     }

@@ -7,18 +7,107 @@ use crate::formats;
 use crate::path::Path;
 use crate::value::{at, int, is_set, items, text};
 
+/// Sorted, as the error lists them.
+const LINUX_SIGNALS: &[&str] = &[
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGRTMAX",
+    "SIGRTMAX-1",
+    "SIGRTMAX-10",
+    "SIGRTMAX-11",
+    "SIGRTMAX-12",
+    "SIGRTMAX-13",
+    "SIGRTMAX-14",
+    "SIGRTMAX-2",
+    "SIGRTMAX-3",
+    "SIGRTMAX-4",
+    "SIGRTMAX-5",
+    "SIGRTMAX-6",
+    "SIGRTMAX-7",
+    "SIGRTMAX-8",
+    "SIGRTMAX-9",
+    "SIGRTMIN",
+    "SIGRTMIN+1",
+    "SIGRTMIN+10",
+    "SIGRTMIN+11",
+    "SIGRTMIN+12",
+    "SIGRTMIN+13",
+    "SIGRTMIN+14",
+    "SIGRTMIN+15",
+    "SIGRTMIN+2",
+    "SIGRTMIN+3",
+    "SIGRTMIN+4",
+    "SIGRTMIN+5",
+    "SIGRTMIN+6",
+    "SIGRTMIN+7",
+    "SIGRTMIN+8",
+    "SIGRTMIN+9",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
 /// The three probes and the hooks of a container that stays.
-pub(super) fn probes_and_hooks(container: &Value, grace: Option<i64>, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn probes_and_hooks(
+    container: &Value,
+    grace: Option<i64>,
+    os: Option<&str>,
+    path: &Path<'_>,
+    errors: &mut Vec<FieldError>,
+) {
     for hook in ["postStart", "preStop"] {
         if let Some(action) = at(container, &["lifecycle", hook]) {
             let lifecycle = path.child("lifecycle");
             handler(action, grace, &lifecycle.child(hook), errors);
         }
     }
+    if let Some(signal) = at(container, &["lifecycle", "stopSignal"]).and_then(Value::as_str) {
+        stop_signal(signal, os, &path.child("lifecycle").child("stopSignal"), errors);
+    }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(found) = at(container, &[name]) {
             probe(found, name, grace, &path.child(name), errors);
         }
+    }
+}
+
+/// A signal is one of those of the system that the pod says it is for.
+fn stop_signal(signal: &str, os: Option<&str>, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    match os {
+        None => path.forbidden(errors, "may not be set for containers with empty `spec.os.name`"),
+        Some("windows") => path.one_of(errors, signal, &["SIGKILL", "SIGTERM"]),
+        Some("linux") => path.one_of(errors, signal, LINUX_SIGNALS),
+        // Whatever else is named is wrong by itself.
+        Some(_) => {}
     }
 }
 

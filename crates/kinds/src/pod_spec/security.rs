@@ -33,6 +33,27 @@ pub(super) fn pod_context(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldE
     }
 }
 
+/// Other namespaces of the node, and its block devices, do not go with users of the pod's own.
+pub(super) fn host_users(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    const WHY: &str = "when `hostUsers` is false";
+    if at(spec, &["hostUsers"]).and_then(Value::as_bool) != Some(false) {
+        return;
+    }
+    // Upstream's capitals.
+    for (field, named) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if truth(spec, &[field]) {
+            path.child(named).forbidden(errors, WHY);
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        for (index, container) in items(spec, &[list]).iter().enumerate() {
+            if !items(container, &["volumeDevices"]).is_empty() {
+                path.child(list).index(index).child("volumeDevices").forbidden(errors, WHY);
+            }
+        }
+    }
+}
+
 /// The security context of a container.
 pub(super) fn container_context(context: &Value, spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     ids(context, &["runAsUser", "runAsGroup"], path, errors);

@@ -30,6 +30,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, scope: Scope, path: &Path<'_>, err
     path.child("dnsPolicy").required_one_of(errors, policy, DNS);
     label_errors(spec, "nodeSelector", path, errors);
     security::pod_context(spec, &path.child("securityContext"), errors);
+    security::host_users(spec, path, errors);
     scheduling::affinity(spec, &path.child("affinity"), errors);
     dns_config(spec, &path.child("dnsConfig"), errors);
     gates(spec, path, errors);
@@ -298,6 +299,41 @@ mod tests {
             with(json!({"initContainers": [{"name": "i", "image": "b:1", "lifecycle": {}}]})),
             &["spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without \
                restartPolicy=Always"],
+        );
+    }
+
+    #[test]
+    fn stop_signals_are_the_systems() {
+        let spec = |os: Value, signal: &str| {
+            let container = json!({"name": "a", "image": "b:1", "lifecycle": {"stopSignal": signal}});
+            let mut spec = with(json!({}));
+            spec["containers"][0]["lifecycle"] = container["lifecycle"].clone();
+            if !os.is_null() {
+                spec["os"] = json!({ "name": os });
+            }
+            spec
+        };
+        let path = "spec.containers[0].lifecycle.stopSignal";
+        check(spec(json!("linux"), "SIGRTMIN+3"), &[]);
+        check(
+            spec(Value::Null, "SIGUSR1"),
+            &[&format!("{path}: Forbidden: may not be set for containers with empty `spec.os.name`")],
+        );
+        check(
+            spec(json!("windows"), "SIGUSR1"),
+            &[&format!("{path}: Unsupported value: \"SIGUSR1\": supported values: \"SIGKILL\", \"SIGTERM\"")],
+        );
+    }
+
+    #[test]
+    fn own_users_go_without_the_nodes_namespaces() {
+        check(with(json!({"hostUsers": false})), &[]);
+        check(
+            with(json!({"hostUsers": false, "hostPID": true, "hostIPC": true})),
+            &[
+                "spec.HostPID: Forbidden: when `hostUsers` is false",
+                "spec.HostIPC: Forbidden: when `hostUsers` is false",
+            ],
         );
     }
 

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Manager;
 use crate::agent::Agent;
+use crate::image_volumes;
 use crate::kill;
 use crate::runtime_state::PodRuntime;
 
@@ -44,9 +45,17 @@ impl Manager {
         let mut alive = known;
         alive.extend(states.iter().map(|state| state.uid.clone()));
         // Looked up here, as no pod can come before this function is left.
-        let orphans = agent.volumes.dirs().pod_uids().into_iter().filter(|uid| !alive.contains(uid)).collect();
-        let volumes = agent.volumes.clone();
-        tokio::spawn(async move { volumes.remove_orphans(orphans).await });
+        let orphans: Vec<String> =
+            agent.volumes.dirs().pod_uids().into_iter().filter(|uid| !alive.contains(uid)).collect();
+        // What another life of the node agent left is looked for once.
+        let looks_for_views = !std::mem::replace(&mut self.views_swept, true) || !orphans.is_empty();
+        let sweeper = agent.clone();
+        tokio::spawn(async move {
+            sweeper.volumes.remove_orphans(orphans).await;
+            if looks_for_views {
+                image_volumes::sweep(&sweeper).await;
+            }
+        });
         tokio::task::spawn_blocking(move || sweep(&agent, &alive));
     }
 }

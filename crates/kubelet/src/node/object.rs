@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSwapStatus,
-    NodeSystemInfo, Taint,
+    DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSwapStatus, NodeSystemInfo, Taint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kedge_cri::v1;
 use serde_json::{Value, json};
 
 use crate::config::Config;
@@ -106,6 +107,24 @@ pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) 
     }
 }
 
+/// What each of the runtime's handlers can do.
+pub(super) fn runtime_handlers(handlers: &[v1::RuntimeHandler]) -> Option<Vec<NodeRuntimeHandler>> {
+    let one = |handler: &v1::RuntimeHandler| NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(handler.features.is_some_and(|known| known.recursive_read_only_mounts)),
+            user_namespaces: Some(handler.features.is_some_and(|known| known.user_namespaces)),
+        }),
+    };
+    (!handlers.is_empty()).then(|| handlers.iter().map(one).collect())
+}
+
+/// What the runtime can do, whatever the handler.
+pub(super) fn features(features: Option<&v1::RuntimeFeatures>) -> Option<NodeFeatures> {
+    let supplemental_groups_policy = Some(features?.supplemental_groups_policy);
+    Some(NodeFeatures { supplemental_groups_policy })
+}
+
 fn kibibytes(bytes: i64) -> String {
     if bytes != 0 && bytes % 1024 == 0 { format!("{}Ki", bytes / 1024) } else { bytes.to_string() }
 }
@@ -169,6 +188,12 @@ mod tests {
             status.allocatable.unwrap().iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
         assert_eq!(text.join(" "), "cpu=1850m ephemeral-storage=966367640 hugepages-2Mi=0 memory=946176Ki pods=110");
         assert_eq!(reconcile(&node, &node), None);
+        let able = v1::RuntimeHandlerFeatures { user_namespaces: true, ..Default::default() };
+        let handlers = [v1::RuntimeHandler { name: "runc".to_owned(), features: Some(able) }];
+        let shown = serde_json::to_value(runtime_handlers(&handlers)).unwrap();
+        let expected =
+            json!([{"name": "runc", "features": {"recursiveReadOnlyMounts": false, "userNamespaces": true}}]);
+        assert_eq!((shown, runtime_handlers(&[])), (expected, None));
         let mut bare = node.clone();
         bare.metadata.labels.as_mut().unwrap().remove("kubernetes.io/os");
         let patch = reconcile(&bare, &node).unwrap();

@@ -15,6 +15,7 @@ use super::{StatusInput, time_from_nanos};
 use crate::restart;
 use crate::runtime_state::{ContainerPhase, ContainerRecord};
 use crate::spec;
+use crate::stop_signal;
 
 const RUNTIME_NAME: &str = "containerd";
 const LOST: &str = "ContainerStatusUnknown";
@@ -117,6 +118,7 @@ fn found(
             input.actuated.containers.get(&container.name),
         )),
         user: user(record),
+        stop_signal: stop_signal::shown(container, record),
         volume_mounts: volume_mounts(input, container),
         ..ContainerStatus::default()
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kedge_client::EventType;
 
 use super::{Desired, Worker};
+use crate::image_volumes;
 use crate::kill;
 use crate::outside;
 use crate::spec;
@@ -101,8 +102,13 @@ impl Worker {
         loop {
             let (volumes, uid) = (self.agent.volumes.clone(), self.uid().to_owned());
             let result = outside::spawn(move || async move { volumes.tear_down(&uid).await }).await;
-            let Ok(Err(error)) = result else { return };
-            tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
+            match result {
+                Ok(Err(error)) => {
+                    tracing::warn!(pod = spec::format_pod(&self.pod), %error, "failed to take down the pod's volumes");
+                }
+                _ if image_volumes::release(&self.agent, &self.pod).await => return,
+                _ => {}
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_RETRY);
         }
