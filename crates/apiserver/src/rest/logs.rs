@@ -9,6 +9,7 @@ use kedge_meta::{ApiStatus, FieldError, FieldPath, StatusReason};
 use serde_json::json;
 
 use super::kubelet;
+use super::streams::{client_request, spawn};
 use crate::body::Body;
 use crate::call::{Call, Payload};
 use crate::core::Core;
@@ -50,6 +51,10 @@ pub(super) async fn logs(core: &Arc<Core>, call: &mut Call) -> Reply {
         return Err(refused(response).await);
     }
     let mut response = response;
+    if kedge_streaming::is_websocket_request(&call.headers) {
+        let request = client_request(call);
+        return Ok(spawn(kedge_streaming::stream_to_websocket(request, response.into_body())));
+    }
     response.headers_mut().clear();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)

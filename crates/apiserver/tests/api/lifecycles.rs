@@ -1,5 +1,5 @@
-//! What the conformance suite asks of every kind of `storage.k8s.io` and `resource.k8s.io`, and of the status of those
-//! that have one: create, read, list, watch, patch, apply, update, delete, delete many.
+//! What the conformance suite asks of every kind of `storage.k8s.io` and `resource.k8s.io`, of the kinds of nodes and
+//! their pods, and of the status of those that have one: create, read, list, watch, patch, apply, update, delete, delete many.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -31,12 +31,22 @@ impl Case {
     }
 
     fn version(&self) -> String {
-        format!("{}/v1", self.group)
+        if self.group.is_empty() { "v1".to_owned() } else { format!("{}/v1", self.group) }
+    }
+
+    /// The path of the group's version.
+    fn root(&self) -> String {
+        format!("/{}/{}", if self.group.is_empty() { "api" } else { "apis" }, self.version())
     }
 
     fn collection(&self) -> String {
         let namespace = if self.namespaced { "namespaces/default/" } else { "" };
-        format!("/apis/{}/{namespace}{}", self.version(), self.resource)
+        format!("{}/{namespace}{}", self.root(), self.resource)
+    }
+
+    /// The resource as errors name it.
+    fn qualified(&self) -> String {
+        if self.group.is_empty() { self.resource.to_owned() } else { format!("{}.{}", self.resource, self.group) }
     }
 
     fn object(&self, name: &str, label: &str) -> Value {
@@ -89,6 +99,65 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The kinds of nodes and of what pods are made from.
+fn cases_of_nodes() -> Vec<Case> {
+    let template = json!({"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "R", "message": "m"}]});
+    vec![
+        Case::new("", ("configmaps", "ConfigMap"), json!({"data": {"key": "value"}})).in_namespace(),
+        Case::new("", ("secrets", "Secret"), json!({"type": "Opaque", "data": {"key": "dmFsdWU="}})).in_namespace(),
+        Case::new("", ("podtemplates", "PodTemplate"), json!({"template": template})).in_namespace(),
+        Case::new("", ("nodes", "Node"), json!({"spec": {"unschedulable": true}})).with_status(ready),
+        Case::new(
+            "coordination.k8s.io",
+            ("leases", "Lease"),
+            json!({"spec": {"holderIdentity": "h", "leaseDurationSeconds": 30, "leaseTransitions": 0,
+                            "acquireTime": "2020-01-01T00:00:00.000000Z", "renewTime": "2020-01-01T00:00:05.000000Z"}}),
+        )
+        .in_namespace(),
+        Case::new(
+            "node.k8s.io",
+            ("runtimeclasses", "RuntimeClass"),
+            json!({"handler": "runc", "scheduling": {"nodeSelector": {"k": "v"}}}),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_kind_of_nodes_and_pods_lives_a_whole_life() {
+    let harness = Harness::new().await;
+    for case in cases_of_nodes() {
+        is_discovered(&harness, &case).await;
+        lives(&harness, &case).await;
+        goes_with_many(&harness, &case).await;
+    }
+}
+
+#[tokio::test]
+async fn the_content_of_small_objects_changes_as_it_is_asked_to() {
+    let harness = Harness::new().await;
+    let changes = [
+        (0, json!({"data": {"key": "patched"}}), "/data/key", json!("put")),
+        (1, json!({"data": {"key": "cGF0Y2hlZA=="}}), "/data/key", json!("cHV0")),
+        (4, json!({"spec": {"holderIdentity": "patched"}}), "/spec/leaseDurationSeconds", json!(60)),
+    ];
+    for (index, patch, pointer, value) in changes {
+        let case = &cases_of_nodes()[index];
+        let one = format!("{}/one", case.collection());
+        harness.post(&case.collection(), case.object("one", "a")).await.expect(201);
+        let patched = harness.patch(&one, patch.clone()).await.expect(200);
+        for (field, inner) in patch.as_object().unwrap() {
+            for (key, wanted) in inner.as_object().unwrap() {
+                assert_eq!(patched[field][key], *wanted, "{}", case.resource);
+            }
+        }
+        let mut changed = patched;
+        *changed.pointer_mut(pointer).unwrap() = value.clone();
+        harness.put(&one, changed).await.expect(200);
+        assert_eq!(harness.get(&one).await.expect(200).pointer(pointer), Some(&value), "{}", case.resource);
+    }
+}
+
 #[tokio::test]
 async fn every_kind_of_storage_and_devices_lives_a_whole_life() {
     let harness = Harness::new().await;
@@ -100,12 +169,16 @@ async fn every_kind_of_storage_and_devices_lives_a_whole_life() {
 }
 
 async fn is_discovered(harness: &Harness, case: &Case) {
-    let groups = harness.get("/apis").await.expect(200);
-    let groups = groups["groups"].as_array().unwrap();
-    let group = groups.iter().find(|group| group["name"] == case.group).unwrap();
-    let versions = group["versions"].as_array().unwrap();
-    assert!(versions.iter().any(|version| version["version"] == "v1"), "{group}");
-    let resources = harness.get(&format!("/apis/{}", case.version())).await.expect(200);
+    if case.group.is_empty() {
+        assert_eq!(harness.get("/api").await.expect(200)["versions"], json!(["v1"]));
+    } else {
+        let groups = harness.get("/apis").await.expect(200);
+        let groups = groups["groups"].as_array().unwrap();
+        let group = groups.iter().find(|group| group["name"] == case.group).unwrap();
+        let versions = group["versions"].as_array().unwrap();
+        assert!(versions.iter().any(|version| version["version"] == "v1"), "{group}");
+    }
+    let resources = harness.get(&case.root()).await.expect(200);
     let resources = resources["resources"].as_array().unwrap();
     let verbs = |name: &str| {
         let found = resources.iter().find(|resource| resource["name"] == name);
@@ -146,10 +219,10 @@ async fn lives(harness: &Harness, case: &Case) {
     };
     assert_eq!(listed(format!("{collection}?labelSelector=updated%3Dtrue")).await, 1);
     assert_eq!(listed(format!("{collection}?labelSelector=updated%3Dno")).await, 0);
-    assert_eq!(listed(format!("/apis/{}/{}", case.version(), case.resource)).await, 1);
+    assert_eq!(listed(format!("{}/{}?labelSelector=test%3Da", case.root(), case.resource)).await, 1);
 
     harness.delete(&one).await.expect(200);
-    harness.get(&one).await.refused(404, "NotFound", &format!("{}.{} \"one\" not found", case.resource, case.group));
+    harness.get(&one).await.refused(404, "NotFound", &format!("{} \"one\" not found", case.qualified()));
     let mut seen = Vec::new();
     while seen.last() != Some(&json!("DELETED")) {
         seen.push(events.next().await.unwrap()["type"].clone());
