@@ -413,7 +413,7 @@ mod tests {
         let part = SubPath { root, path: "in".to_owned(), target, makes: true, what: String::new() };
         let error = bind_sub_path(&part, || false).unwrap_err();
         assert_eq!(error.to_string(), "the pod has ended");
-        assert!(!target.exists());
+        assert!(!part.target.exists());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariants: a test ends only processes that it started; whatever it made is gone when its host is dropped; a test that
 //! can't run says so by name, and fails instead where `KEDGE_NO_SKIP` is set (in CI).
 
+mod api;
 mod binary;
 mod cluster;
 mod etcd;
@@ -10,8 +11,11 @@ mod host;
 mod kubectl;
 mod node_agent;
 mod pods;
+mod registry;
+mod server;
 mod wait;
 
+pub use api::ApiProxy;
 pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
 pub use cluster::{Cluster, ClusterOptions};
 pub use etcd::Etcd;
@@ -19,4 +23,6 @@ pub use host::{Host, HostOptions};
 pub use kubectl::{Kubectl, Output};
 pub use node_agent::{Container, NodeAgent, addresses_below};
 pub use pods::{BUSYBOX, Node, condition, container, manifest, script_spec};
+pub use registry::{REGISTRY_USER, Registry};
+pub use server::{Answer, Server, answer, grpc_serving};
 pub use wait::eventually;

@@ -9,6 +9,8 @@ mod endings;
 mod environment;
 #[path = "pod_life/hooks.rs"]
 mod hooks;
+#[path = "pod_life/images.rs"]
+mod images;
 #[path = "pod_life/objects.rs"]
 mod objects;
 #[path = "pod_life/probes.rs"]
@@ -19,3 +21,5 @@ mod resize;
 mod security;
 #[path = "pod_life/static_pods.rs"]
 mod static_pods;
+#[path = "pod_life/taints.rs"]
+mod taints;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kedge_e2e::{BUSYBOX, HostOptions, Node, container, eventually, manifest};
+use kedge_e2e::{BUSYBOX, HostOptions, Node, container, eventually, manifest, script_spec};
 
 /// A pod that answers on port 8080 and prints what it is asked for.
 fn listener(node: &Node, name: &str) -> String {
@@ -45,6 +45,39 @@ fn hooks_run_after_the_start_and_before_the_stop() {
     }
     node.event("by-exec", "Killing Stopping container c");
     order(&node);
+    signals(&node);
+}
+
+/// The spec's own signal ends a container, and not the one that runtimes send by themselves.
+fn signals(node: &Node) {
+    let ends = node.host.file("signals");
+    std::fs::create_dir_all(&ends).expect("a directory can be made");
+    let script = "trap 'echo usr1 > /ends/$HOSTNAME; exit 0' USR1; trap 'echo term > /ends/$HOSTNAME; exit 0' TERM; while true; do sleep 0.1; done";
+    let mount = "    volumeMounts: [{name: ends, mountPath: /ends}]\n";
+    let pod = format!("  os: {{name: linux}}\n  volumes: [{{name: ends, hostPath: {{path: {}}}}}]\n", ends.display());
+    let own = format!("    lifecycle: {{stopSignal: SIGUSR1}}\n{mount}");
+    // Long enough to be heard.
+    let patient = |spec: String| spec.replace("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 30");
+    node.pod("own-signal", &patient(script_spec(script, &own, &pod)));
+    node.pod("usual-signal", &patient(script_spec(script, mount, &pod)));
+    let seen = node.ready("own-signal");
+    assert_eq!(container(&seen, "c")["stopSignal"], "SIGUSR1", "{}", seen["status"]);
+    node.ready("usual-signal");
+    // SIGUSR1 on a container that does not listen ends it too, but never within its grace.
+    node.script(
+        "deaf",
+        "trap '' USR1 TERM; while true; do sleep 0.1; done",
+        "    lifecycle: {stopSignal: SIGUSR1}\n",
+        "  os: {name: linux}\n",
+    );
+    node.ready("deaf");
+    node.kubectl.run(&["delete", "pod", "own-signal", "usual-signal", "deaf", "--timeout=60s"]);
+    for (pod, signal) in [("own-signal", "usr1\n"), ("usual-signal", "term\n")] {
+        assert_eq!(std::fs::read_to_string(ends.join(pod)).expect("the container wrote it"), signal, "{pod}");
+    }
+    let unnamed = manifest("no-os", &script_spec("true", "    lifecycle: {stopSignal: SIGUSR1}\n", ""));
+    let refused = node.kubectl.try_run_with(&["create", "-f", "-"], &unnamed);
+    assert!(refused.stderr.contains("may not be set for containers with empty `spec.os.name`"), "{}", refused.all());
 }
 
 /// The sidecar's preStop hook runs at once, its signal comes after the app container's end.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use kedge_e2e::{HostOptions, Node, condition, container, eventually, manifest, script_spec};
+use kedge_e2e::{ApiProxy, HostOptions, Node, condition, container, eventually, manifest, script_spec};
 use serde_json::{Value, json};
 
 #[test]
 fn objects_tell_the_life_of_a_pod() {
     let Some(node) = Node::up(HostOptions::default()) else { return };
     lifecycle(&node);
-    generations(&node);
+    let api = ApiProxy::start(&node.host);
+    generations(&node, &api);
+    websockets(&node, &api);
+    watched(&node);
     classes(&node);
     status_fields(&node);
     collections(&node);
@@ -36,7 +39,82 @@ fn lifecycle(node: &Node) {
     assert!(node.events("life").contains("Killing Stopping container c"));
 }
 
-fn generations(node: &Node) {
+/// Commands and logs for clients that speak WebSocket, as browsers do.
+fn websockets(node: &Node, api: &ApiProxy) {
+    node.script("spoken", "echo container is alive; sleep 3600", "", "");
+    node.ready("spoken");
+    let pod = "/api/v1/namespaces/default/pods/spoken";
+    let query = "stdout=1&stderr=1&command=echo&command=remote+execution+test";
+    let (protocol, messages) = api.websocket(&format!("{pod}/exec?{query}"), "channel.k8s.io");
+    let (channels, text): (Vec<u8>, Vec<u8>) = messages
+        .iter()
+        .filter_map(|message| Some((message.first()?, &message[1..])))
+        .fold((Vec::new(), Vec::new()), |(mut channels, mut text), (channel, rest)| {
+            if !rest.is_empty() {
+                channels.push(*channel);
+                text.extend(rest);
+            }
+            (channels, text)
+        });
+    assert_eq!(
+        (protocol.as_str(), String::from_utf8_lossy(&text).as_ref()),
+        ("channel.k8s.io", "remote execution test\n")
+    );
+    assert!(channels.iter().all(|channel| *channel == 1), "{channels:?}");
+    let logs = |protocol: &str| {
+        eventually("the log over a WebSocket", Duration::from_secs(30), || {
+            let (chosen, messages) = api.websocket(&format!("{pod}/log?container=c"), protocol);
+            let text = messages.concat();
+            if text.is_empty() {
+                Err("nothing".to_owned())
+            } else {
+                Ok((chosen, String::from_utf8_lossy(&text).into_owned()))
+            }
+        })
+    };
+    let text = "container is alive\n";
+    assert_eq!(logs("binary.k8s.io"), ("binary.k8s.io".to_owned(), text.to_owned()));
+    let encoded = ("base64.binary.k8s.io".to_owned(), "Y29udGFpbmVyIGlzIGFsaXZlCg==".to_owned());
+    assert_eq!(logs("base64.binary.k8s.io"), encoded);
+}
+
+/// A watch shows a pod's life to its end, and its status can be replaced.
+fn watched(node: &Node) {
+    let file = std::fs::File::create(node.host.file("watch")).expect("a file can be made");
+    let path =
+        "jsonpath={.type} {.object.metadata.name} {.object.status.phase} {.object.metadata.deletionTimestamp}{\"\\n\"}";
+    let mut command =
+        node.kubectl.command(&["get", "pods", "-l", "time=now", "-w", "--output-watch-events", "-o", path]);
+    let mut watch = command.stdout(file).stderr(std::process::Stdio::null()).spawn().expect("kubectl runs");
+    let spec = script_spec("trap 'exit 0' TERM; while true; do sleep 0.1; done", "", "");
+    node.kubectl.apply(&manifest("seen", &spec).replace("{app: seen}", "{app: seen, time: now}"));
+    let mut pod = node.ready("seen");
+    pod["status"]["conditions"] = json!([{"type": "example.org/Put", "status": "True"}]);
+    let raw = "/api/v1/namespaces/default/pods/seen/status";
+    // The node writes the status too.
+    eventually("the status being replaced", Duration::from_secs(30), || {
+        pod["metadata"]["resourceVersion"] = node.get("pod", "seen")["metadata"]["resourceVersion"].clone();
+        let put = node.kubectl.try_run_with(&["replace", "--raw", raw, "-f", "-"], &pod.to_string());
+        let answer: Value = serde_json::from_str(&put.stdout).unwrap_or_default();
+        let replaced = condition(&answer, "example.org/Put")["status"] == "True";
+        if replaced && condition(&answer, "Ready").is_null() { Ok(()) } else { Err(put.all()) }
+    });
+    node.kubectl.run(&["delete", "pod", "seen", "--timeout=60s"]);
+    let seen = eventually("the watch's end of the pod", Duration::from_secs(30), || {
+        let seen = std::fs::read_to_string(node.host.file("watch")).unwrap_or_default();
+        if seen.contains("DELETED seen") { Ok(seen) } else { Err(seen) }
+    });
+    watch.kill().and_then(|()| watch.wait()).expect("our own child can be ended");
+    let first = seen.lines().next().unwrap_or_default();
+    assert!(first.starts_with("ADDED seen Pending"), "{seen}");
+    let marked =
+        seen.lines().any(|line| line.starts_with("MODIFIED seen") && line.split(' ').count() == 4 && line.len() > 25);
+    assert!(seen.contains("MODIFIED seen Running") && marked, "{seen}");
+    let list = node.kubectl.run(&["get", "pods", "-l", "time=now", "-o", "name"]);
+    assert_eq!(list, "");
+}
+
+fn generations(node: &Node, api: &ApiProxy) {
     let spec = script_spec("sleep 3600", "", "  activeDeadlineSeconds: 5000\n");
     node.kubectl.apply(&manifest("counted", &spec).replace("{name: counted,", "{name: counted, generation: 100,"));
     let seen = node.ready("counted");
@@ -50,15 +128,21 @@ fn generations(node: &Node) {
     node.until("counted", "its generation being observed", observed);
     node.kubectl.run(&["annotate", "pod", "counted", "a=b"]);
     assert_eq!(generation(&node.get("pod", "counted")), 1);
-    for seconds in 0..20 {
-        let patch = format!(r#"{{"spec":{{"activeDeadlineSeconds":{}}}}}"#, 4000 - seconds);
-        node.kubectl.run(&["patch", "pod", "counted", "-p", &patch]);
-    }
+    let one = |seconds: i32| {
+        format!(
+            "url = http://localhost/api/v1/namespaces/default/pods/counted\nrequest = PATCH\noutput = /dev/null\n\
+             header = \"content-type: application/merge-patch+json\"\n\
+             data = \"{{\\\"spec\\\":{{\\\"activeDeadlineSeconds\\\":{seconds}}}}}\"\n"
+        )
+    };
+    let all: Vec<String> = (0..499).map(|index| one(4000 - index)).collect();
+    let patched = api.curl_each(&all);
+    assert!(patched.ok, "{}", patched.all());
     let seen = node.until("counted", "the last generation being observed", observed);
-    assert_eq!(generation(&seen), 21);
+    assert_eq!(generation(&seen), 500);
     node.kubectl.run(&["delete", "pod", "counted", "--wait=false", "--grace-period=20"]);
     let seen = node.get("pod", "counted");
-    assert!(seen.is_null() || generation(&seen) == 22, "{seen}");
+    assert!(seen.is_null() || generation(&seen) == 501, "{seen}");
     node.kubectl.run(&["delete", "pod", "counted", "--grace-period=0", "--force", "--ignore-not-found"]);
 }
 

@@ -1,14 +1,18 @@
 //! Probes of every kind, and what follows from what they say.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kedge_e2e::{HostOptions, Node, condition, container, eventually};
+use kedge_e2e::{HostOptions, Node, Server, condition, container, eventually, grpc_serving};
 use serde_json::Value;
 
 fn restarts(pod: &Value) -> i64 {
     container(pod, "c")["restartCount"].as_i64().unwrap_or(0)
 }
 
+/// Where the health service of gRPC answers on the node.
+const HEALTH_PORT: u16 = 18999;
 const ALWAYS: &str = "  restartPolicy: Always\n";
 
 /// A pod that is restarted by the kubelet; its first container lives on the script's terms.
@@ -43,6 +47,18 @@ fn probes_restart_hold_back_and_let_be() {
     );
     let gone = format!("{SERVE}sleep 2; rm /tmp/www/healthz; sleep 3600");
     pod(&node, "http-bad", &gone, &probe("livenessProbe", health, ", initialDelaySeconds: 1"));
+    // The test itself answers on the node.
+    let namespace = node.host.namespace().expect("a node has a namespace").to_owned();
+    let address = format!("{}:{HEALTH_PORT}", node.host.address()).parse().expect("it is an address");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let _health = Server::start(&namespace, address, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        grpc_serving()
+    });
+    let serving = probe("livenessProbe", &format!("grpc: {{port: {HEALTH_PORT}}}"), "");
+    let on_host = kedge_e2e::script_spec(live, &serving, "  hostNetwork: true\n");
+    node.pod("grpc-good", &on_host.replace("  restartPolicy: Never\n", ALWAYS));
     let grpc = probe("livenessProbe", "grpc: {port: 8080}", ", initialDelaySeconds: 1");
     pod(&node, "grpc-bad", &format!("{SERVE}sleep 3600"), &grpc);
     // Its own grace period is long; the probe's counts.
@@ -70,7 +86,11 @@ fn probes_restart_hold_back_and_let_be() {
     );
     restarted(&node);
     held_back(&node);
-    for good in ["exec-good", "http-good", "tcp-good"] {
+    eventually("several gRPC probes", Duration::from_secs(60), || match asked.load(Ordering::Relaxed) {
+        0..4 => Err("too few were asked".to_owned()),
+        _ => Ok(()),
+    });
+    for good in ["exec-good", "http-good", "tcp-good", "grpc-good"] {
         assert_eq!(restarts(&node.ready(good)), 0, "{good}: {}", node.events(good));
         assert!(!node.events(good).contains("Unhealthy"), "{good}: {}", node.events(good));
     }

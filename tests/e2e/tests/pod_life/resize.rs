@@ -106,10 +106,69 @@ fn running_pods_get_other_resources() {
     let events = node.events("guaranteed");
     assert!(events.contains("ResizeStarted Pod resize started: {\"containers\":[{\"name\":\"a\""), "{events}");
     assert!(events.contains("ResizeCompleted Pod resize completed: {"), "{events}");
+    node.kubectl.run(&["delete", "pod", "guaranteed", "--timeout=60s"]);
+    several(&node);
     burstable(&node);
     restarts(&node);
     shrinking(&node);
     refusals(&node);
+}
+
+/// Runs a pod, gives its containers other resources, and looks at every cgroup.
+fn changed(node: &Node, name: &str, before: &[(&str, &str)], after: &[(&str, &str)]) {
+    let spec: String = before.iter().map(|(name, text)| sleeper(name, text, &[])).collect();
+    node.pod(name, &format!("  terminationGracePeriodSeconds: 1\n  containers:\n{spec}"));
+    node.ready(name);
+    resize(node, name, after);
+    let seen = resized(node, name, after);
+    let (mut millis, mut mebibytes) = (Some(0), Some(0));
+    for (name, text) in after {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (cpu, bytes) = (parts[1].strip_suffix('m'), parts[3].strip_suffix("Mi"));
+        let (cpu, bytes) =
+            (cpu.and_then(|cpu| cpu.parse::<u64>().ok()), bytes.and_then(|bytes| bytes.parse::<u64>().ok()));
+        let hundredths = |cpu: u64| (cpu * 100).to_string();
+        if let Some(cpu) = cpu {
+            assert_eq!(quota(&seen, Some(name)), hundredths(cpu), "{name}");
+        }
+        if let Some(bytes) = bytes {
+            assert_eq!(memory(&seen, Some(name)), (bytes * MIB).to_string(), "{name}");
+        }
+        millis = millis.zip(cpu).map(|(all, one)| all + one);
+        mebibytes = mebibytes.zip(bytes).map(|(all, one)| all + one);
+        assert_eq!(container(&seen, name)["restartCount"], 0, "{name}");
+    }
+    if let (Some(millis), Some(mebibytes)) = (millis, mebibytes) {
+        assert_eq!(quota(&seen, None), (millis * 100).to_string());
+        assert_eq!(memory(&seen, None), (mebibytes * MIB).to_string());
+    }
+    node.kubectl.run(&["delete", "pod", name, "--timeout=60s"]);
+}
+
+/// More in total, less in total, and each its own way; and six that have, get and keep different things.
+fn several(node: &Node) {
+    let three = [("c1", "100m/100m/32Mi/32Mi"), ("c2", "100m/100m/32Mi/32Mi"), ("c3", "100m/100m/32Mi/32Mi")];
+    let after = |one: &'static str, two: &'static str, three: &'static str| [("c1", one), ("c2", two), ("c3", three)];
+    changed(node, "more", &three, &after("150m/150m/48Mi/48Mi", "150m/150m/48Mi/48Mi", "80m/80m/24Mi/24Mi"));
+    changed(node, "less", &three, &after("120m/120m/40Mi/40Mi", "60m/60m/20Mi/20Mi", "60m/60m/20Mi/20Mi"));
+    changed(node, "mixed", &three, &after("150m/150m/32Mi/32Mi", "60m/60m/40Mi/40Mi", "150m/150m/40Mi/40Mi"));
+    let before = [
+        ("c1", "50m/-/-/-"),
+        ("c2", "50m/100m/-/-"),
+        ("c3", "-/-/24Mi/-"),
+        ("c4", "-/-/24Mi/32Mi"),
+        ("c5", "50m/-/24Mi/-"),
+        ("c6", "50m/100m/24Mi/32Mi"),
+    ];
+    let after = [
+        ("c1", "60m/120m/24Mi/40Mi"),
+        ("c2", "40m/80m/-/-"),
+        ("c3", "30m/-/32Mi/48Mi"),
+        ("c4", "60m/60m/24Mi/40Mi"),
+        ("c5", "60m/90m/32Mi/40Mi"),
+        ("c6", "60m/120m/24Mi/40Mi"),
+    ];
+    changed(node, "six", &before, &after);
 }
 
 fn burstable(node: &Node) {
@@ -135,6 +194,9 @@ fn burstable(node: &Node) {
     let put = node.kubectl.try_run_with(&["replace", "--raw", path, "-f", "-"], &pod.to_string());
     assert!(put.ok, "{}", put.all());
     resized(node, "burstable", &[("a", "300m/500m/48Mi/128Mi")]);
+    let read =
+        |path: &str| -> Value { serde_json::from_str(&node.kubectl.run(&["get", "--raw", path])).expect("it is JSON") };
+    assert_eq!(read(path), read("/api/v1/namespaces/default/pods/burstable"));
     // Not through the pod itself.
     let direct = r#"{"spec":{"containers":[{"name":"a","resources":{"requests":{"cpu":"1"}}}]}}"#;
     let refused = node.kubectl.try_run(&["patch", "pod", "burstable", "-p", direct]);
@@ -199,7 +261,7 @@ fn refusals(node: &Node) {
     resize(node, "greedy", &[("a", &format!("{whole}/-/32Mi/-"))]);
     node.until("greedy", "being deferred", |seen| condition(seen, "PodResizePending")["reason"] == "Deferred");
     node.event("greedy", "ResizeDeferred Pod resize Deferred: {");
-    node.kubectl.run(&["delete", "pods", "guaranteed", "burstable", "restarts", "eater", "--timeout=60s"]);
+    node.kubectl.run(&["delete", "pods", "burstable", "restarts", "eater", "--timeout=60s"]);
     let whole = whole.to_string();
     node.until("greedy", "getting what it waited for", |seen| {
         let granted = container(seen, "a")["allocatedResources"]["cpu"] == whole.as_str();

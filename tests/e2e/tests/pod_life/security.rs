@@ -53,7 +53,9 @@ fn containers_run_as_they_are_told() {
     node.event("root-refused", "Error: container has runAsNonRoot and image will run as root");
     let refused = node.get("pod", "root-refused");
     assert_eq!(container(&refused, "c")["state"]["waiting"]["reason"], "CreateContainerConfigError");
-    node.event("other-user-ns", "RuntimeClass handler \"\" does not support user namespaces");
+    let refused =
+        "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    node.event("other-user-ns", refused);
     namespaces(&node);
 }
 
