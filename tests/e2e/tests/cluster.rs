@@ -36,6 +36,58 @@ fn a_cluster_of_several_nodes() {
     nothing_is_left_after_everything_was_killed(cluster);
 }
 
+#[test]
+fn the_second_of_two_control_planes_takes_over() {
+    if !Path::new("/usr/bin/etcd").exists() {
+        kedge_skip::skip("the_second_of_two_control_planes_takes_over", "etcd is not installed");
+        return;
+    }
+    let flags = ["--control-planes", "2"].map(str::to_owned).to_vec();
+    let Some(cluster) = Cluster::up(&ClusterOptions { nodes: NODES, flags, kubelet: None }) else { return };
+    let addresses = || text_of_endpoints(&get(&cluster, &["endpoints", "kubernetes"]));
+    eventually("both API servers behind the Service", PATIENCE, || {
+        let found = addresses();
+        if found == [cluster.address(1), cluster.address(2)] { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    let holder = |lease: &str| text(&get(&cluster, &["lease", "-n", "kube-system", lease])["spec"]["holderIdentity"]);
+    let leases = ["kube-controller-manager", "kube-scheduler"];
+    for lease in leases {
+        eventually(&format!("a holder of {lease}"), PATIENCE, || match holder(lease) {
+            name if name.contains('_') => Ok(()),
+            name => Err(name),
+        });
+    }
+    let leader = holder("kube-scheduler").split('_').next().unwrap_or_default().to_owned();
+    deploy(&cluster);
+    pods_reach_pods_of_other_nodes(&cluster);
+    cluster.node_command(&["stop", &leader]);
+    for lease in leases {
+        eventually(&format!("another holder of {lease}"), PATIENCE, || match holder(lease) {
+            name if name.contains('_') && !name.starts_with(&format!("{leader}_")) => Ok(()),
+            name => Err(name),
+        });
+    }
+    // Controllers and scheduler of the other one, through the gateway.
+    cluster.kubectl.apply(&format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: later}}\nspec:\n  replicas: 2\n  \
+         selector: {{matchLabels: {{app: later}}}}\n  template:\n    metadata: {{labels: {{app: later}}}}\n    spec:\n      \
+         terminationGracePeriodSeconds: 0\n      nodeSelector: {{kubernetes.io/hostname: {}}}\n      \
+         containers: [{{name: c, image: '{BUSYBOX}', command: [sleep, '3600']}}]\n",
+        cluster.node(3)
+    ));
+    cluster.kubectl.run(&["rollout", "status", "deployment/later", "--timeout=90s"]);
+    cluster.node_command(&["start", &leader]);
+    all_ready(&cluster);
+}
+
+fn text_of_endpoints(endpoints: &Value) -> Vec<String> {
+    let subsets = endpoints["subsets"].as_array().cloned().unwrap_or_default();
+    let lists = subsets.iter().flat_map(|subset| subset["addresses"].as_array().cloned().unwrap_or_default());
+    let mut addresses: Vec<String> = lists.map(|address| text(&address["ip"])).collect();
+    addresses.sort();
+    addresses
+}
+
 fn get(cluster: &Cluster, arguments: &[&str]) -> Value {
     let output = cluster.kubectl.try_run(&[&["get", "-o", "json"][..], arguments].concat());
     serde_json::from_str(&output.stdout).unwrap_or(Value::Null)
