@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
-use super::wanted::{Wanted, unique_name};
+use super::wanted::{Wanted, is_own_name, unique_name};
 use crate::pods::name_of;
 
 /// How long a node that is not ready may hold on to a volume.
@@ -70,8 +70,8 @@ pub(super) fn plan_node(situation: &Situation<'_>) -> Plan {
     let here = situation.attachments.iter().filter(|attachment| attachment.spec.node_name == situation.node_name);
     for attachment in here {
         let is_wanted = situation.wanted.iter().any(|wanted| wanted.volume == volume_of(attachment));
-        // Inline volumes of in-tree plugins are somebody else's.
-        if !is_wanted && attachment.spec.source.persistent_volume_name.is_some() {
+        // What people attach by hand, they detach by hand.
+        if !is_wanted && is_own_name(name_of(&attachment.metadata)) {
             plan_unwanted(situation, attachment, &mut plan);
         }
     }
@@ -237,6 +237,13 @@ mod tests {
         assert!(blocked.attach.is_empty());
         let shared = Wanted { is_exclusive: false, ..wanted() };
         assert_eq!(plan(None, std::slice::from_ref(&shared), &elsewhere, 0).attach, [shared]);
+    }
+
+    #[test]
+    fn what_somebody_attached_by_hand_stays() {
+        let mut other = (*attachment("n", json!({"attached": true}))).clone();
+        other.metadata.name = Some("by-hand".to_owned());
+        assert_eq!(plan(Some(&node("True", &[], &[], None)), &[], &[Arc::new(other)], 0), Plan::default());
     }
 
     #[test]

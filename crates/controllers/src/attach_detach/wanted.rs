@@ -52,6 +52,11 @@ impl Wanted {
     }
 }
 
+/// Whether an attachment's name is one that this controller gives: the others are somebody else's.
+pub(super) fn is_own_name(name: &str) -> bool {
+    name.strip_prefix("csi-").is_some_and(|hash| hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// The name that nodes report a CSI volume by.
 pub(super) fn unique_name(driver: &str, handle: &str) -> String {
     format!("kubernetes.io/csi/{driver}^{handle}")
