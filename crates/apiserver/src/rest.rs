@@ -23,6 +23,7 @@ mod reviews;
 mod scale;
 mod streams;
 mod token;
+mod unverified;
 
 /// Answers a request on its own.
 pub(crate) type Handler = for<'a> fn(&'a Arc<Core>, &'a mut Call, &'a Arc<Resource>) -> BoxFuture<'a, Reply>;

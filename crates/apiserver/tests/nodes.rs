@@ -121,6 +121,8 @@ async fn proxies_hand_on_requests_without_credentials() {
     let service =
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
     harness.post("/api/v1/namespaces/default/services", service).await.expect(201);
+    let bare = harness.raw(Method::GET, "/api/v1/nodes/n/proxy?x=1", &headers, "").await;
+    assert_eq!((bare.code, bare.headers["location"].to_str().unwrap()), (301, "/api/v1/nodes/n/proxy/?x=1"));
     let path = "/api/v1/namespaces/default/services/web/proxy/";
     harness.get(path).await.refused(503, "ServiceUnavailable", "no endpoints available for service \"web\"");
 }

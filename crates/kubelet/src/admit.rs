@@ -71,13 +71,14 @@ pub(crate) fn admit(pod: &Pod, others: &[&Pod], room: &Room, labels: &[(String, 
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned(),
         );
     }
-    if let Some(port) = host_ports(pod).iter().find(|port| others.iter().any(|other| host_ports(other).contains(port)))
-    {
+    let taken: Vec<HostPort> = others.iter().flat_map(|other| host_ports(other)).collect();
+    let wanted = host_ports(pod);
+    if let Some(port) = wanted.iter().find(|port| taken.iter().any(|other| port.conflicts_with(other))) {
         return stop(
             "NodePorts",
             format!(
                 "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports ({})",
-                port.1
+                port.number
             ),
         );
     }
@@ -117,12 +118,28 @@ pub(crate) fn namespace_of(sysctl: &str) -> Option<&'static str> {
     }
 }
 
-/// Protocol and number of each host port.
-fn host_ports(pod: &Pod) -> Vec<(String, i32)> {
+/// A port of the host that a pod asks for.
+struct HostPort {
+    protocol: String,
+    address: String,
+    number: i32,
+}
+
+impl HostPort {
+    /// The wildcard address takes all.
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let is_wildcard = |address: &str| matches!(address, "" | "0.0.0.0" | "::");
+        let same_address = self.address == other.address || is_wildcard(&self.address) || is_wildcard(&other.address);
+        self.protocol == other.protocol && self.number == other.number && same_address
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let ports = spec::containers(pod).iter().flat_map(|container| container.ports.iter().flatten());
     let host = ports.filter_map(|port| {
         let number = port.host_port.filter(|number| *number > 0)?;
-        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        Some(HostPort { protocol, address: port.host_ip.clone().unwrap_or_default(), number })
     });
     host.collect()
 }
@@ -157,6 +174,18 @@ mod tests {
         check(pod("400m", None), &[&running], None);
         check(pod("500m", None), &[&running], Some("OutOfcpu"));
         check(pod("0", Some(80)), &[&running], Some("NodePorts"));
+        let at = |address: &str| {
+            let mut pod = pod("0", Some(80));
+            for port in
+                pod.spec.iter_mut().flat_map(|spec| &mut spec.containers).flat_map(|c| c.ports.iter_mut().flatten())
+            {
+                port.host_ip = Some(address.to_owned());
+            }
+            pod
+        };
+        check(at("192.0.2.1"), &[&at("192.0.2.2")], None);
+        check(at("192.0.2.1"), &[&at("192.0.2.1")], Some("NodePorts"));
+        check(at("192.0.2.1"), &[&at("0.0.0.0")], Some("NodePorts"));
         check(pod("0", None), &[&running, &running], Some("OutOfpods"));
         let mut tuned = pod("0", None);
         let sysctl = Sysctl { name: "kernel.msgmax".to_owned(), value: "1".to_owned() };

@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Request};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use kedge_meta::{ApiStatus, GroupResource};
 use kedge_streaming::Target;
 use serde_json::Value;
 
 use super::kubelet::{self, Endpoint, Stream};
+use super::unverified;
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
@@ -54,8 +55,12 @@ pub(super) async fn node(core: &Arc<Core>, call: &mut Call) -> Reply {
     if !is_kubelet {
         check_proxyable(&endpoint.host)?;
     }
-    let secure = is_kubelet || address.scheme == "https";
-    forward(core, call, &endpoint, secure).await
+    let dial = match (is_kubelet, address.scheme) {
+        (true, _) => Dial::Kubelet,
+        (false, "https") => Dial::Tls,
+        (false, _) => Dial::Plain,
+    };
+    forward(core, call, &endpoint, dial).await
 }
 
 /// To a pod.
@@ -66,8 +71,7 @@ pub(super) async fn pod(core: &Arc<Core>, call: &mut Call) -> Reply {
     check_proxyable(host)?;
     let port = if address.port.is_empty() { first_port(&pod) } else { number(address.port)? };
     let endpoint = Endpoint { host: host.to_owned(), port };
-    let secure = address.scheme == "https";
-    forward(core, call, &endpoint, secure).await
+    forward(core, call, &endpoint, Dial::of(address.scheme)).await
 }
 
 fn first_port(pod: &Value) -> u16 {
@@ -89,8 +93,7 @@ pub(super) async fn service(core: &Arc<Core>, call: &mut Call) -> Reply {
     let (_, endpoints) = endpoints.ok_or_else(none)?;
     let endpoint = ready_endpoint(&endpoints, &port, rand::random::<u32>() as usize).ok_or_else(none)?;
     check_proxyable(&endpoint.host)?;
-    let secure = address.scheme == "https";
-    forward(core, call, &endpoint, secure).await
+    forward(core, call, &endpoint, Dial::of(address.scheme)).await
 }
 
 /// Nobody reaches the API server's own machine through a made-up pod address.
@@ -145,17 +148,56 @@ fn number(port: &str) -> Result<u16, ApiStatus> {
     port.parse().map_err(|_| ApiStatus::bad_request(format!("invalid port \"{port}\"")))
 }
 
-async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, secure: bool) -> Reply {
+/// How a backend is spoken to.
+#[derive(Clone, Copy)]
+enum Dial {
+    Plain,
+    /// Pods have certificates of anybody: nothing is verified, and nothing is shown to them.
+    Tls,
+    Kubelet,
+}
+
+impl Dial {
+    fn of(scheme: &str) -> Self {
+        if scheme == "https" { Self::Tls } else { Self::Plain }
+    }
+
+    async fn connect(self, core: &Core, endpoint: &Endpoint) -> std::io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Plain => Ok(Box::new(kubelet::dial_plain(&endpoint.host, endpoint.port).await?)),
+            Self::Tls => unverified::dial(endpoint).await,
+            Self::Kubelet => kubelet::dial(core.kubelet_tls.clone(), endpoint).await,
+        }
+    }
+}
+
+/// Relative links of a page only work below a path that ends with a slash.
+fn redirect_to_root(call: &Call) -> Option<Response<Body>> {
+    let reads = call.method == Method::GET || call.method == Method::HEAD;
+    if !reads || !call.resource().rest.is_empty() || call.path.ends_with('/') {
+        return None;
+    }
+    let query = if call.raw_query.is_empty() { String::new() } else { format!("?{}", call.raw_query) };
+    let location = HeaderValue::from_str(&format!("{}/{query}", call.path)).ok()?;
+    let mut response = Response::new(Body::full(""));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
+}
+
+async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, dial: Dial) -> Reply {
+    let is_upgrade = kedge_streaming::is_upgrade_request(&call.headers);
+    if let Some(redirect) = redirect_to_root(call).filter(|_| !is_upgrade) {
+        return Ok(redirect);
+    }
     let rest = call.resource().rest.clone();
-    let path = if rest.is_empty() { "/".to_owned() } else { rest };
+    let slash = if call.path.ends_with('/') && !rest.ends_with('/') || rest.is_empty() { "/" } else { "" };
+    let path = format!("{rest}{slash}");
     let path = if call.raw_query.is_empty() { path } else { format!("{path}?{}", call.raw_query) };
     let authority = endpoint.authority();
     let failed = |error: &dyn std::fmt::Display| kubelet::unreachable(&authority, error);
-    let stream: Box<dyn Stream> = match secure {
-        true => kubelet::dial(core.kubelet_tls.clone(), endpoint).await.map_err(|error| failed(&error))?,
-        false => Box::new(kubelet::dial_plain(&endpoint.host, endpoint.port).await.map_err(|error| failed(&error))?),
-    };
-    if kedge_streaming::is_upgrade_request(&call.headers) {
+    let stream = dial.connect(core, endpoint).await.map_err(|error| failed(&error))?;
+    if is_upgrade {
         let mut request = Request::new(());
         *request.method_mut() = call.method.clone();
         *request.headers_mut() = call.headers.clone();
