@@ -16,7 +16,9 @@ pub(super) struct DefaultTolerationSeconds;
 #[async_trait]
 impl Plugin for DefaultTolerationSeconds {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is_main("", "pods") && attributes.operation == Operation::Create
+        // Also at updates: whoever replaces the list does not mean to take away what was added to it.
+        let writes = matches!(attributes.operation, Operation::Create | Operation::Update);
+        writes && attributes.is_main("", "pods")
     }
 
     async fn admit(&self, _attributes: &Attributes<'_>, pod: &mut Value) -> Result<(), ApiStatus> {

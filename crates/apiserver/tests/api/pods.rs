@@ -1,5 +1,6 @@
 //! Pods and Services: what admission and allocation make of them, binding, eviction, graceful deletion, scale, status.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::Harness;
@@ -40,6 +41,10 @@ async fn a_pod_gets_what_every_pod_has() {
         (&spec["restartPolicy"], &created["status"]["phase"], &created["status"]["qosClass"]),
         (&json!("Always"), &json!("Pending"), &json!("BestEffort"))
     );
+    let mut tolerant = created.clone();
+    tolerant["spec"]["tolerations"] = json!([{"key": "own", "operator": "Exists", "effect": "NoExecute"}]);
+    let updated = harness.call(Method::PUT, &format!("{PODS}/a"), tolerant).await.expect(200);
+    assert_eq!(updated["spec"]["tolerations"].as_array().unwrap().len(), 3, "what was added to it stays");
     let mut classed = pod("b");
     classed["spec"]["priorityClassName"] = json!("system-node-critical");
     assert_eq!(harness.post(PODS, classed.clone()).await.expect(201)["spec"]["priority"], 2_000_001_000);
