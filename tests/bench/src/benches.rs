@@ -2,5 +2,6 @@
 
 pub(crate) mod api;
 pub(crate) mod memory;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod startup;

@@ -65,6 +65,8 @@ enum Bench {
     Api,
     /// A full node with the demo: memory, time to ready. Needs root.
     Node,
+    /// Packet rules of Services: changes, load time, memory, traffic. Needs root and nft.
+    Network,
 }
 
 impl Arguments {
@@ -109,6 +111,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Memory => benches::memory::run(arguments, &mut report).await,
             Bench::Api => benches::api::run(arguments, &mut report).await,
             Bench::Node => benches::node::run(arguments, &mut report).await,
+            Bench::Network => benches::network::run(arguments, &mut report).await,
         };
         if let Err(error) = result {
             result = Err(error.context(format!("{name:?} failed").to_lowercase()));
