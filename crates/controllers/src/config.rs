@@ -7,6 +7,7 @@ use kedge_client::{Client, Informers, LeaderConfig};
 use kedge_meta::{Clock, StatusBoard};
 
 use crate::error::Error;
+use crate::load_balancer::AddressPool;
 
 /// How the controllers work.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub node_cidr_mask_ipv4: u8,
     /// The length of a node's IPv6 CIDR.
     pub node_cidr_mask_ipv6: u8,
+    /// The addresses that Services of type LoadBalancer get; empty leaves the service controller off.
+    pub load_balancer_pool: AddressPool,
     /// How many keys a controller works on at a time.
     pub concurrency: usize,
     /// How long a node may be silent before it counts as not ready.
@@ -53,6 +56,7 @@ impl Default for Config {
             cluster_cidrs: Vec::new(),
             node_cidr_mask_ipv4: 24,
             node_cidr_mask_ipv6: 64,
+            load_balancer_pool: AddressPool::default(),
             concurrency: 5,
             node_monitor_grace_period: Duration::from_secs(50),
             node_startup_grace_period: Duration::from_secs(60),

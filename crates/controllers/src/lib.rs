@@ -24,6 +24,7 @@ mod hash;
 mod history;
 mod int_or_percent;
 mod job;
+mod load_balancer;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -50,4 +51,5 @@ mod volume_protection;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
 pub use error::Error;
+pub use load_balancer::{AddressPool, ParsePoolError};
 pub use run::{controller_names, run};

@@ -144,6 +144,7 @@ static CONTROLLERS: &[Entry] = &[
         "service-cidrs-controller",
         crate::service_cidr::start,
     ),
+    entry("service-lb-controller", "service-controller", "service-controller", crate::load_balancer::start),
     Entry {
         is_on_by_default: false,
         ..entry("token-cleaner-controller", "token-cleaner", "token-cleaner", crate::token_cleaner::start)

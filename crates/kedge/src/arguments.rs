@@ -76,6 +76,9 @@ pub(crate) struct UpFlags {
     /// Range of Service addresses.
     #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
     pub(crate) service_cidr: String,
+    /// Addresses for Services of type LoadBalancer: CIDRs and ranges FIRST-LAST, with commas between them [default: none].
+    #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true)]
+    pub(crate) load_balancer_pool: String,
     /// DNS domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) service_dns_domain: String,

@@ -81,6 +81,7 @@ impl ControlPlane {
             root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![plan.pod_network.to_string()],
             leader: competitor(plan, "kube-controller-manager"),
+            load_balancer_pool: plan.load_balancer_pool.clone(),
             ..kedge_controllers::Config::default()
         };
         let deps = kedge_controllers::Deps {

@@ -170,6 +170,7 @@ fn full_options(options: &JoinOptions) -> Options {
         secure_port: 0,
         pod_network_cidr: options.pod_network_cidr,
         service_cidr: options.service_cidr,
+        load_balancer_pool: String::new(),
         service_dns_domain: options.service_dns_domain,
         etcd: None,
         network: options.network,

@@ -34,6 +34,8 @@ pub struct Options {
     pub pod_network_cidr: String,
     /// Range of Service addresses.
     pub service_cidr: String,
+    /// Addresses for Services of type LoadBalancer; empty where nobody gives them any.
+    pub load_balancer_pool: String,
     /// DNS domain of the cluster.
     pub service_dns_domain: String,
     /// How packets get to other nodes.
@@ -65,6 +67,8 @@ pub(crate) struct Plan {
     pub(crate) api_service_ip: IpAddr,
     /// The tenth address of the Service range: the cluster DNS's.
     pub(crate) dns_service_ip: IpAddr,
+    /// The addresses for Services of type LoadBalancer.
+    pub(crate) load_balancer_pool: kedge_controllers::AddressPool,
     /// What the kubelet's configuration file says.
     pub(crate) kubelet: Option<KubeletConfiguration>,
     /// How packets get to other nodes.
@@ -84,6 +88,7 @@ impl Plan {
         };
         let (api_service_ip, dns_service_ip) = (nth(0)?, nth(9)?);
         check_domain(&options.service_dns_domain)?;
+        let load_balancer_pool = load_balancer_pool(&options.load_balancer_pool)?;
         let node_ip = match (options.node_ip, options.control_plane_only) {
             (Some(address), _) => address,
             (None, true) => find_node_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -110,6 +115,7 @@ impl Plan {
             service_network,
             api_service_ip,
             dns_service_ip,
+            load_balancer_pool,
             kubelet,
             options,
         })
@@ -149,6 +155,15 @@ impl Plan {
     }
 }
 
+fn load_balancer_pool(value: &str) -> Result<kedge_controllers::AddressPool, Error> {
+    let wrong = |error: kedge_controllers::ParsePoolError| Error::Flag {
+        flag: "--load-balancer-pool",
+        value: value.to_owned(),
+        why: error.to_string(),
+    };
+    value.parse().map_err(wrong)
+}
+
 fn range(flag: &'static str, value: &str, longest: u8) -> Result<IpNet, Error> {
     let wrong = |why: &str| Error::Flag { flag, value: value.to_owned(), why: why.to_owned() };
     let range: IpNet = value.parse().map_err(|_| wrong("a range like 10.244.0.0/16 is expected"))?;
@@ -186,6 +201,7 @@ mod tests {
             secure_port: 6443,
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
+            load_balancer_pool: String::new(),
             service_dns_domain: "cluster.local".to_owned(),
             network: NetworkOptions::default(),
             container_runtime_endpoint: None,
@@ -215,6 +231,7 @@ mod tests {
         };
         check(&|o| o.pod_network_cidr = "10.244".to_owned(), "--pod-network-cidr \"10.244\"");
         check(&|o| o.service_cidr = "10.96.0.0/30".to_owned(), "too small");
+        check(&|o| o.load_balancer_pool = "192.0.2.9-192.0.2.1".to_owned(), "--load-balancer-pool");
         check(&|o| o.service_dns_domain = "a b".to_owned(), "--service-dns-domain");
         check(&|o| o.node_name = Some("Node_1".to_owned()), "--node-name");
         check(&|o| o.kubelet_config = Some("/no/such/file".into()), "--kubelet-config \"/no/such/file\"");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kedge_controllers::Config;
 use kube::api::DeleteParams;
 use serde_json::json;
 
@@ -59,4 +60,37 @@ async fn pods_become_endpoints_and_cease_to_be() {
             all.iter().all(|endpoints| endpoints.metadata.name.as_deref() != Some("web"))
         })
         .await;
+}
+
+fn balanced(name: &str, extra: serde_json::Value) -> serde_json::Value {
+    let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+    spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    json!({"metadata": {"name": name}, "spec": spec})
+}
+
+fn address(service: &Service) -> Option<&str> {
+    let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+    balancer.ingress.as_ref()?.first()?.ip.as_deref()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_balancers_get_addresses_of_the_pool_and_give_them_back() {
+    let load_balancer_pool = "192.0.2.1-192.0.2.2".parse().unwrap();
+    let cluster = Cluster::with(Config { load_balancer_pool, ..Config::default() }).await;
+    cluster.create::<Service>(balanced("foreign", json!({"loadBalancerClass": "example.com/other"}))).await;
+    cluster.create::<Service>(balanced("chosen", json!({"loadBalancerIP": "192.0.2.2"}))).await;
+    let chosen = cluster.until_one::<Service>("chosen", "an address", |service| address(service).is_some()).await;
+    assert_eq!(address(&chosen), Some("192.0.2.2"));
+    let finalizers = chosen.metadata.finalizers.clone().unwrap_or_default();
+    assert_eq!(finalizers, ["service.kubernetes.io/load-balancer-cleanup"]);
+    cluster.create::<Service>(balanced("first", json!({}))).await;
+    let first = cluster.until_one::<Service>("first", "an address", |service| address(service).is_some()).await;
+    assert_eq!(address(&first), Some("192.0.2.1"));
+    // The pool is empty; an address that is given back is given on.
+    cluster.create::<Service>(balanced("waiting", json!({}))).await;
+    cluster.delete::<Service>("chosen", DeleteParams::default()).await;
+    let waiting = cluster.until_one::<Service>("waiting", "an address", |service| address(service).is_some()).await;
+    assert_eq!(address(&waiting), Some("192.0.2.2"));
+    let foreign = cluster.until_one::<Service>("foreign", "being there", |_| true).await;
+    assert!(address(&foreign).is_none() && foreign.metadata.finalizers.is_none());
 }

@@ -66,6 +66,7 @@ fn options(flags: &UpFlags) -> Options {
         secure_port: flags.secure_port,
         pod_network_cidr: flags.pod_network_cidr.clone(),
         service_cidr: flags.service_cidr.clone(),
+        load_balancer_pool: flags.load_balancer_pool.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
         network: flags.network.options(),
         etcd: etcd(&flags.etcd),
