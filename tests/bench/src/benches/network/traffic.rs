@@ -26,8 +26,11 @@ pub(super) fn measure() -> Result<Vec<Figure>> {
     pod.run(serve)?;
     node.block_on(|| async { write_rules().await })?;
     let mut figures = Vec::new();
-    let targets =
-        [("directly", format!("{ENDPOINT}:{PORT}")), ("by ClusterIP", "10.96.1.0:80".into()), ("by node port", "192.0.2.2:30000".into())];
+    let targets = [
+        ("directly", format!("{ENDPOINT}:{PORT}")),
+        ("by ClusterIP", "10.96.1.0:80".into()),
+        ("by node port", "192.0.2.2:30000".into()),
+    ];
     for (way, target) in targets {
         let address: SocketAddr = target.parse()?;
         let (latencies, rate) = node.run(move || Ok::<_, anyhow::Error>((connect(address)?, transfer(address)?)))?;
@@ -45,7 +48,9 @@ fn wire(node: &Namespace, pod: &Namespace) {
         sh("ip addr add 192.0.2.2/24 dev out0 && ip route add 10.96.0.0/12 dev pod0 src 10.244.0.1");
     });
     pod.run(|| {
-        sh(&format!("ip addr add {ENDPOINT}/24 dev eth0 && ip link set eth0 up && ip route add default via 10.244.0.1"));
+        sh(&format!(
+            "ip addr add {ENDPOINT}/24 dev eth0 && ip link set eth0 up && ip route add default via 10.244.0.1"
+        ));
     });
 }
 
