@@ -18,15 +18,33 @@ const NLM_F_REQUEST: u16 = 1;
 const HEADER: usize = 16;
 const FAMILY_HEADER: usize = 4;
 
+/// A way to ask again and again. Closing it waits until the kernel has freed what the latest transactions removed.
+#[derive(Debug)]
+pub struct RulesetGeneration {
+    socket: OwnedFd,
+}
+
+impl RulesetGeneration {
+    /// Opens it in the network namespace of this thread.
+    pub fn open() -> io::Result<Self> {
+        let socket: OwnedFd =
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(500))?;
+        Ok(Self { socket })
+    }
+
+    /// The current generation.
+    pub fn get(&self) -> io::Result<u32> {
+        sendto(self.socket.as_raw_fd(), &question(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let mut answer = [0_u8; 4096];
+        let length = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        parse(&answer[..length]).ok_or_else(|| io::Error::other("the kernel did not tell the generation of its rules"))
+    }
+}
+
 /// The current generation of the rules in the network namespace of this thread.
 pub fn ruleset_generation() -> io::Result<u32> {
-    let socket: OwnedFd =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-    setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::milliseconds(500))?;
-    sendto(socket.as_raw_fd(), &question(), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0_u8; 4096];
-    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    parse(&answer[..length]).ok_or_else(|| io::Error::other("the kernel did not tell the generation of its rules"))
+    RulesetGeneration::open()?.get()
 }
 
 fn question() -> Vec<u8> {

@@ -19,7 +19,7 @@ mod sysctl;
 
 pub use conntrack::{Conntrack, ConntrackError, StaleFlow, UdpFlow};
 pub use foreign::{DroppingChain, forward_drops};
-pub use generation::ruleset_generation;
+pub use generation::{RulesetGeneration, ruleset_generation};
 pub use keeper::{Applied, TableKeeper, Verified};
 pub use model::{Chain, Element, ElementKey, Family, Fragment, Hook, SetSpec, Skeleton};
 pub use names::hashed_name;

@@ -2,8 +2,9 @@
 //! the whole table takes and what it weighs, and what a connection pays for going through it.
 //!
 //! Works on the proxy's plans and the kernel alone, in a network namespace of its own: what the API server and watches add
-//! is measured by `api`. Invariant: a change counts when nft has returned, which is after the kernel's commit.
+//! is measured by `api`. Invariant: a change counts when the kernel's generation number has moved, which is its commit.
 
+mod commits;
 mod traffic;
 
 use std::fs;
@@ -18,6 +19,7 @@ use kedge_netns::Namespace;
 use kedge_proxy::{Config, NodeView, plan_node, plan_service, plan_skeleton};
 use serde_json::{Value, json};
 
+use self::commits::Commits;
 use crate::Arguments;
 use crate::figures::{Figure, Report};
 
@@ -94,7 +96,8 @@ fn rules(size: u32) -> Result<Vec<Figure>> {
         keeper.apply().await?;
         let loaded = began.elapsed();
         let kernel = kernel_memory()? - slab;
-        let (mut swapped, mut counted) = (Vec::new(), Vec::new());
+        let (mut swapped, mut counted, mut returned) = (Vec::new(), Vec::new(), Vec::new());
+        let commits = Commits::watch()?;
         for change in 0..CHANGES {
             let number = change * 7919 % size;
             // Another address in the place of one, then one address fewer, then all again.
@@ -106,13 +109,15 @@ fn rules(size: u32) -> Result<Vec<Figure>> {
                 let began = Instant::now();
                 put(&mut keeper, &node, number, &endpoints)?;
                 keeper.apply().await?;
-                let took = u32::try_from(began.elapsed().as_micros())?;
+                returned.push(u32::try_from(began.elapsed().as_micros())?);
+                let took = u32::try_from(commits.after(began)?.as_micros())?;
                 if replaced { swapped.push(took) } else { counted.push(took) }
             }
         }
         Ok(vec![
             latency(format!("an endpoint replaced, of {size} Services"), swapped),
             latency(format!("an endpoint more or fewer, of {size} Services"), counted),
+            latency(format!("until nft returned from each of these, {size}"), returned),
             figure(format!("the whole table written, {size} Services"), loaded.as_secs_f64(), "s", ""),
             figure(format!("kernel memory of the table, {size} Services"), megabytes(kernel), "MB", ""),
             figure(format!("plans in the process, {size} Services"), megabytes(planned - resident), "MB", ""),
