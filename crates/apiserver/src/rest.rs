@@ -17,6 +17,7 @@ mod binding;
 mod component_status;
 mod eviction;
 mod kubelet;
+mod links;
 mod logs;
 mod proxy;
 mod reviews;

@@ -1,20 +1,27 @@
 //! `proxy` of nodes, pods and services: a request handed on to what they serve.
 //!
-//! The path after `proxy`, the query, the method and the body go on; credentials do not. DIVERGES: links in HTML answers
-//! are not rewritten.
+//! The path after `proxy`, the query, the method and the body go on; credentials do not. Links in pages and redirects are
+//! made to lead back through the proxy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use bytes::BytesMut;
+use futures::StreamExt;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName,
+    HeaderValue, LOCATION, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use kedge_meta::{ApiStatus, GroupResource};
 use kedge_streaming::Target;
 use serde_json::Value;
 
 use super::kubelet::{self, Endpoint, Stream};
+use super::links::{self, Place};
 use super::unverified;
-use crate::body::Body;
+use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::core::Core;
 use crate::object;
@@ -216,13 +223,53 @@ async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, dial: D
     for name in [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive")] {
         response.headers_mut().remove(name);
     }
-    Ok(response)
+    let place = Place {
+        prefix: call.path.strip_suffix(&rest).unwrap_or(&call.path).trim_end_matches('/'),
+        backend: &authority,
+        asked: call.header("host"),
+    };
+    if call.method == Method::HEAD {
+        return Ok(response);
+    }
+    with_own_links(response, &place).await.map_err(|error| failed(&error))
+}
+
+fn is_readable_page(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media = text(CONTENT_TYPE).split(';').next().unwrap_or("");
+    media.trim() == "text/html" && text(CONTENT_ENCODING).is_empty()
+}
+
+/// An answer whose redirect, or whose page, leads back through the proxy.
+async fn with_own_links(mut response: Response<Body>, place: &Place<'_>) -> Result<Response<Body>, BoxError> {
+    if let Some(location) = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()) {
+        let location = HeaderValue::from_str(&place.url(location))?;
+        response.headers_mut().insert(LOCATION, location);
+        return Ok(response);
+    }
+    // What cannot be read is left as it is, as is what is too large.
+    if !is_readable_page(response.headers()) {
+        return Ok(response);
+    }
+    let (mut head, mut body) = response.into_parts();
+    let mut page = BytesMut::new();
+    while page.len() <= links::LIMIT {
+        let Some(frame) = body.frame().await else {
+            let page = place.page(&page);
+            head.headers.insert(CONTENT_LENGTH, page.len().into());
+            return Ok(Response::from_parts(head, Body::full(page)));
+        };
+        page.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    let read = futures::stream::iter([Ok(page.freeze())]);
+    Ok(Response::from_parts(head, Body::stream(read.chain(body.into_data_stream()))))
 }
 
 /// The headers that go on: not the connection's own, and no credentials.
 fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    for name in [AUTHORIZATION, CONNECTION, UPGRADE, TRANSFER_ENCODING, HOST] {
+    // Links in a page can be read only if it is not compressed; on the way to the client it may be.
+    for name in [AUTHORIZATION, CONNECTION, UPGRADE, TRANSFER_ENCODING, HOST, ACCEPT_ENCODING] {
         headers.remove(name);
     }
     let impersonating: Vec<HeaderName> =
