@@ -30,7 +30,7 @@ fn containers_run_as_they_are_told() {
         &context("privileged: true"),
         "",
     );
-    node.script("read-only", "touch /x || echo refused", &context("readOnlyRootFilesystem: true"), "");
+    node.script("read-only", "touch /x 2>&1 || echo refused", &context("readOnlyRootFilesystem: true"), "");
     node.script("writable", "touch /x && echo written", &context("readOnlyRootFilesystem: false"), "");
     node.script("root-refused", "true", &context("runAsNonRoot: true"), "");
     node.script("other-user-ns", "true", "", "  hostUsers: false\n");
