@@ -24,6 +24,8 @@ pub(crate) use conditions::Health;
 use lease::LONGEST_RETRY;
 pub(crate) use lease::renew_lease;
 
+/// By then the cache shows what was reported last.
+const CACHE_LAG: Duration = Duration::from_secs(2);
 const REPORT: &str = "report the status of the node";
 const REGISTER: &str = "register the node";
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -193,6 +195,12 @@ impl NodeReporter {
         Some(listed.collect())
     }
 
+    /// Whether somebody else has set a condition of ours: the control plane does so where it has not heard of the node.
+    fn is_overruled(&self, api: Option<&NodeStatus>) -> bool {
+        let (Some((reported, at)), Some(api)) = (&self.reported, api) else { return false };
+        at.elapsed() >= CACHE_LAG && object::is_overruled(reported, api)
+    }
+
     /// Reports what changed, or everything now and then. Whether the API server was asked, and so is there.
     async fn report(&mut self, health: &Health) -> Result<bool, kube::Error> {
         let mut asked = false;
@@ -206,12 +214,14 @@ impl NodeReporter {
             asked = true;
         }
         let api = known.as_ref().and_then(|node| node.status.clone());
-        let before = self.reported.as_ref().map(|(status, _)| status.clone()).or(api);
+        let overruled = self.is_overruled(api.as_ref());
+        let reported = self.reported.as_ref().filter(|_| !overruled).map(|(status, _)| status.clone());
+        let before = reported.or(api);
         let status = self.status(health, before.as_ref()).await;
         let changes = conditions::changes(before.as_ref().and_then(|status| status.conditions.as_deref()), &status);
         let due = self.reported.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT_AT_LEAST_EVERY);
         let same = self.reported.as_ref().is_some_and(|(known, _)| object::same_but_heartbeat(known, &status));
-        if same && !due {
+        if same && !due && !overruled {
             return Ok(asked);
         }
         let patch = status_patch(before.as_ref(), &status);

@@ -496,8 +496,10 @@ fn nothing_is_left_after_everything_was_killed(cluster: Cluster) {
     let gateway: Value = serde_json::from_slice(&gateway).expect("it is JSON");
     let killed = Command::new("kill").arg("-9").args(&inits).arg(gateway["pid"].to_string()).status();
     assert!(killed.is_ok_and(|status| status.success()), "{inits:?}");
-    let listed = cluster.kedge(&["list"]);
-    assert!(listed.stdout.contains(" off "), "{}", listed.all());
+    eventually("all nodes being off", PATIENCE, || {
+        let listed = cluster.kedge(&["list"]);
+        if listed.stdout.matches(" off ").count() == usize::from(NODES) { Ok(()) } else { Err(listed.all()) }
+    });
     let deleted = cluster.kedge(&["delete", &name]);
     assert!(deleted.ok, "{}", deleted.all());
     assert!(!cluster.clusters().join(&name).exists());

@@ -162,9 +162,36 @@ pub(super) fn same_but_heartbeat(a: &NodeStatus, b: &NodeStatus) -> bool {
     strip(a) == strip(b)
 }
 
+/// Whether the API shows a condition that was reported in another state, or not at all.
+pub(super) fn is_overruled(reported: &NodeStatus, api: &NodeStatus) -> bool {
+    let shown = |kind: &str| api.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    let is_other =
+        |condition: &NodeCondition| shown(&condition.type_).is_none_or(|shown| shown.status != condition.status);
+    reported.conditions.iter().flatten().any(is_other)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_that_others_set_are_noticed() {
+        let status = |list: &[(&str, &str)]| {
+            let condition = |&(kind, status): &(&str, &str)| NodeCondition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                ..NodeCondition::default()
+            };
+            NodeStatus { conditions: Some(list.iter().map(condition).collect()), ..NodeStatus::default() }
+        };
+        let reported = status(&[("MemoryPressure", "False"), ("Ready", "True")]);
+        let check =
+            |api: &[(&str, &str)], expected| assert_eq!(is_overruled(&reported, &status(api)), expected, "{api:?}");
+        check(&[("MemoryPressure", "False"), ("Ready", "True")], false);
+        check(&[("MemoryPressure", "False"), ("Ready", "True"), ("NetworkUnavailable", "False")], false);
+        check(&[("MemoryPressure", "False"), ("Ready", "Unknown")], true);
+        check(&[("Ready", "True")], true);
+    }
 
     #[test]
     fn a_node_has_upstreams_labels_and_amounts() {
