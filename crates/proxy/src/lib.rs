@@ -15,6 +15,7 @@ mod run;
 mod service;
 mod skeleton;
 mod stale;
+mod tracking;
 mod worker;
 
 pub use config::{Config, Deps, Error, NodePortAddresses};

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kedge_client::{Change, EventType, object_key, object_reference};
 use kedge_meta::ObjectKey;
-use kedge_netfilter::{Conntrack, ConntrackError, Fragment, Nft, NftError, StaleFlow, TableKeeper, Verified};
+use kedge_netfilter::{Conntrack, ConntrackError, Fragment, Nft, NftError, StaleFlow, Sysctls, TableKeeper, Verified};
 
 use crate::balance::HAIRPINS;
 use crate::config::{Config, Deps};
@@ -17,6 +17,7 @@ use crate::health::HealthServers;
 use crate::plan::{HealthCheck, NodeView, plan_node, plan_service};
 use crate::skeleton::{CLUSTER_IPS, plan_skeleton};
 use crate::stale::{UdpPort, plan_left_over_flows, plan_stale_flows};
+use crate::tracking::shortage;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -44,6 +45,8 @@ pub(crate) struct Worker {
     conntrack_missing: bool,
     took_over: bool,
     conflicts: BTreeSet<String>,
+    sysctls: Sysctls,
+    tracking_shortage: Option<String>,
 }
 
 impl Worker {
@@ -71,6 +74,8 @@ impl Worker {
             conntrack_missing: false,
             took_over: false,
             conflicts: BTreeSet::new(),
+            sysctls: Sysctls::new(config.state_dir.join("proxy-sysctls.json")),
+            tracking_shortage: None,
         }
     }
 
@@ -226,11 +231,25 @@ impl Worker {
             table.keeper.sweep().await?;
         }
         self.set_health_checks().await;
+        self.look_at_tracking();
         Ok(())
+    }
+
+    fn look_at_tracking(&mut self) {
+        let shortage = shortage(&self.sysctls);
+        match (&shortage, &self.tracking_shortage) {
+            (Some(shortage), None) => tracing::warn!(shortage, "the table of tracked connections is full"),
+            (None, Some(_)) => tracing::info!("the table of tracked connections has room again"),
+            _ => {}
+        }
+        self.tracking_shortage = shortage;
     }
 
     /// Why the rules work only in part, if so.
     pub(crate) fn shortcoming(&self) -> Option<(&'static str, String)> {
+        if let Some(shortage) = &self.tracking_shortage {
+            return Some(("ConntrackTableFull", shortage.clone()));
+        }
         self.conntrack_missing.then(|| ("ConntrackMissing", ConntrackError::Missing.to_string()))
     }
 }
