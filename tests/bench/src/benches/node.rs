@@ -34,8 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(150);
 const SINGLE: usize = 30;
 /// How many pods a full node has.
 const MANY: usize = 100;
-/// After this, a node with many new pods is idle: its statuses are written and its volumes were looked at again.
-const SETTLE_MANY: Duration = Duration::from_secs(30);
+/// After this, a node with many new pods is idle: its statuses are written, its volumes were looked at again, and what
+/// only the burst needed was given back.
+const SETTLE_MANY: Duration = Duration::from_secs(75);
 /// How long the processor time of an idle process is counted.
 const IDLE: Duration = Duration::from_secs(30);
 
