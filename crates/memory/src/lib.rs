@@ -4,6 +4,7 @@
 //! Invariant: nothing that the process can see changes; what is needed again is there again at the next touch.
 
 use std::ops::Range;
+use std::time::Duration;
 
 /// Unmaps the pages of this program's code. They stay in the page cache, and each comes back when it runs again.
 pub fn release_code() {
@@ -26,6 +27,14 @@ pub fn release_heap() {
     };
 }
 
+/// The processor time that this process has used since its start, user and system together.
+pub fn processor_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one `timespec` to the address given, which is this function's own.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
 /// The mappings of a program's code in the text of `/proc/self/maps`: private, executable, not writable. Read-only data
 /// is left alone, because the loader has written addresses into parts of it.
 fn code_ranges(maps: &str, program: &str) -> Vec<Range<usize>> {
@@ -44,6 +53,16 @@ fn code_ranges(maps: &str, program: &str) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_takes_processor_time() {
+        let before = processor_time();
+        let mut sum = 0_u64;
+        while processor_time() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(processor_time() > before);
+    }
 
     #[test]
     fn only_the_programs_own_code_counts() {

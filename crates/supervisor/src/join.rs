@@ -22,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::control_plane::Ended;
 use crate::error::Error;
 use crate::kubelet::chain;
+use crate::memory::give_memory_back;
 use crate::node::{self, Access, RuntimeChoice};
 use crate::options::{NetworkOptions, Options, Plan};
 use crate::progress::{Progress, step};
-use crate::start::{check_machine, give_memory_back, write_run_file};
+use crate::start::{check_machine, write_run_file};
 
 pub(crate) use reports::read_reports;
 

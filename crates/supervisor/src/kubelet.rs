@@ -19,8 +19,8 @@ use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
+use crate::memory::give_memory_back;
 use crate::node::RuntimeSettings;
-use crate::start::give_memory_back;
 
 const DEFAULT_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 

@@ -9,6 +9,7 @@ mod error;
 mod image;
 mod join;
 mod kubelet;
+mod memory;
 mod metrics_api;
 mod node;
 mod options;

@@ -13,14 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::{ControlPlane, Ended};
 use crate::error::Error;
+use crate::memory::give_memory_back;
 use crate::options::{CONTEXT, Options, Plan};
 use crate::progress::{Progress, step};
 use crate::{metrics_api, node};
 
 const COMPONENTS_PATIENCE: Duration = Duration::from_secs(5);
-/// By then informers are in sync and the start's code has run.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
-const TRIM_PERIOD: Duration = Duration::from_secs(60);
 
 /// What a started cluster says of itself.
 #[derive(Debug, Clone, Serialize)]
@@ -99,23 +97,6 @@ pub async fn start(
         took: began.elapsed(),
     };
     Ok(Running { summary, control_plane, components, shutdown, _lock: lock })
-}
-
-/// Keeps an idle process small: code that only the start needed goes once, free heap every minute.
-pub(crate) async fn give_memory_back(shutdown: CancellationToken) {
-    let mut pause = SETTLED_AFTER;
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        if pause == SETTLED_AFTER {
-            kedge_memory::release_code();
-        }
-        pause = TRIM_PERIOD;
-        // Trimming walks the heap, which may take milliseconds after a burst.
-        let _ = tokio::task::spawn_blocking(kedge_memory::release_heap).await;
-    }
 }
 
 pub(crate) fn check_machine(needs: &Needs, report: &(impl Fn(Progress) + Sync)) -> Result<(), Error> {
