@@ -1,0 +1,134 @@
+//! Kubernetes' `semver` type for CEL.
+
+use std::any::Any;
+use std::cmp::Ordering;
+
+use cel::common::types::{self, CelBool, CelInt, CelString, Type};
+use cel::common::value::{CowVal, StaticVal, Val};
+use cel::{DeclarationError, Env, ExecutionError};
+use semver::Version;
+
+static TYPE: Type = Type::new_unspecified_type("kubernetes.Semver");
+
+/// A semantic version as a value.
+#[derive(Debug, Clone)]
+pub(super) struct VersionVal(pub(super) Version);
+
+impl Val for VersionVal {
+    fn get_type(&self) -> &Type {
+        &TYPE
+    }
+
+    fn cel_type() -> &'static Type {
+        &TYPE
+    }
+
+    fn equals(&self, other: &dyn Val) -> bool {
+        other.downcast_ref::<Self>().is_some_and(|other| self.0.cmp_precedence(&other.0).is_eq())
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for VersionVal {}
+
+type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
+type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+
+fn failed(message: impl ToString) -> ExecutionError {
+    ExecutionError::FunctionError { function: "semver".to_owned(), message: message.to_string() }
+}
+
+fn version_at<'a>(args: &'a [CowVal<'_, '_>], index: usize) -> Result<&'a Version, ExecutionError> {
+    let found = args.get(index).and_then(|value| value.downcast_ref::<VersionVal>());
+    found.map(|value| &value.0).ok_or_else(|| failed("no such overload"))
+}
+
+/// Fills in what a loosely written version lacks: `v1.02` is `1.2.0`.
+fn normalized(text: &str) -> String {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let end = text.find(['-', '+']).unwrap_or(text.len());
+    let (numbers, rest) = text.split_at(end);
+    let trim = |number: &str| match number.trim_start_matches('0') {
+        "" if !number.is_empty() => "0".to_owned(),
+        trimmed => trimmed.to_owned(),
+    };
+    let mut parts: Vec<String> = numbers.split('.').map(trim).collect();
+    while parts.len() < 3 {
+        parts.push("0".to_owned());
+    }
+    format!("{}{rest}", parts.join("."))
+}
+
+fn parsed(args: &[CowVal<'_, '_>]) -> Result<Version, ExecutionError> {
+    let text = args.first().and_then(|value| value.downcast_ref::<CelString<'_>>());
+    let text = text.ok_or_else(|| failed("no such overload"))?;
+    let loosely = args.get(1).and_then(|value| value.downcast_ref::<CelBool>()).is_some_and(|loosely| *loosely.inner());
+    let text = if loosely { normalized(text.inner()) } else { text.inner().to_owned() };
+    Version::parse(&text).map_err(failed)
+}
+
+fn version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(VersionVal(parsed(&args)?)))
+}
+
+fn is_version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(CelBool::from(parsed(&args).is_ok())))
+}
+
+fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
+    Ok(version_at(args, 0)?.cmp_precedence(version_at(args, 1)?))
+}
+
+fn compare_to<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(CelInt::from(compared(&args)? as i64)))
+}
+
+fn is_greater_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_gt())))
+}
+
+fn is_less_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_lt())))
+}
+
+fn number<'b, 'v>(number: u64) -> Outcome<'b, 'v> {
+    Ok(CowVal::owned(CelInt::from(i64::try_from(number).map_err(failed)?)))
+}
+
+fn major<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    number(version_at(&args, 0)?.major)
+}
+
+fn minor<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    number(version_at(&args, 0)?.minor)
+}
+
+fn patch<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    number(version_at(&args, 0)?.patch)
+}
+
+pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
+    let text = || vec![types::STRING_TYPE];
+    let loose = || vec![types::STRING_TYPE, types::BOOL_TYPE];
+    env.add_type(TYPE.to_owned())?;
+    env.add_overload("semver", "string_to_semver", text(), version)?;
+    env.add_overload("semver", "string_bool_to_semver", loose(), version)?;
+    env.add_overload("isSemver", "is_semver_string", text(), is_version)?;
+    env.add_overload("isSemver", "is_semver_string_bool", loose(), is_version)?;
+    let mut member = |name: &str, id: &str, args: Vec<Type>, function| {
+        env.add_member_overload(name, id, TYPE.to_owned(), args, function)
+    };
+    member("compareTo", "semver_compare_to", vec![TYPE.to_owned()], compare_to)?;
+    member("isGreaterThan", "semver_is_greater_than", vec![TYPE.to_owned()], is_greater_than)?;
+    member("isLessThan", "semver_is_less_than", vec![TYPE.to_owned()], is_less_than)?;
+    member("major", "semver_major", Vec::new(), major)?;
+    member("minor", "semver_minor", Vec::new(), minor)?;
+    member("patch", "semver_patch", Vec::new(), patch)
+}
