@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::plugins::DeviceFacts;
 
 /// The best score that a plugin gives a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -58,6 +59,8 @@ pub(crate) struct Surroundings {
     pub(crate) capacities: Vec<Arc<CSIStorageCapacity>>,
     /// What nodes with limits say of them and hold, by node and driver.
     pub(crate) volume_limits: BTreeMap<String, BTreeMap<String, VolumeLimit>>,
+    /// What there is of devices, where the pod has claims.
+    pub(crate) devices: Option<DeviceFacts>,
     /// Label selectors (as maps) of the Services and owners that select the pod, for spreading without constraints.
     pub(crate) default_spread_selectors: Vec<BTreeMap<String, String>>,
 }

@@ -3,9 +3,11 @@
 //! Deciding is pure: plugins look at a snapshot of the nodes and a pod, and know no clock, no API and no runtime. The
 //! edges (watching, binding, events, preemption's deletions) are in `run` and `execute`.
 
+mod bind_claims;
 mod bind_volumes;
 mod cache;
 mod cycle;
+mod device_facts;
 mod execute;
 mod framework;
 mod node_info;

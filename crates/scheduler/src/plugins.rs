@@ -1,5 +1,6 @@
 //! The plugins, one file each, under upstream's names.
 
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -15,6 +16,10 @@ mod volume_binding;
 mod volume_restrictions;
 mod volume_zone;
 
+pub(crate) use dynamic_resources::{
+    Attached, ClaimName, ClaimPlan, DeviceFacts, KnownClaim, allocation, attached, claim_entries, claim_name,
+    claim_plans, is_reserved_for, not_ready, to_give_back,
+};
 pub(crate) use volume_binding::{PodVolumes, SELECTED_NODE, claim_names, is_fully_bound, volumes_for};
 
 use crate::framework::Plugin;
@@ -32,6 +37,7 @@ pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(node_volume_limits::NodeVolumeLimits),
         Box::new(volume_binding::VolumeBinding),
         Box::new(volume_zone::VolumeZone),
+        Box::new(dynamic_resources::DynamicResources),
         Box::new(pod_topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(node_resources_balanced::NodeResourcesBalancedAllocation),
@@ -86,9 +92,18 @@ pub(crate) mod test_world {
 
     /// The normalized scores of one plugin; empty where it has no opinion.
     pub(crate) fn score(plugin: &dyn Plugin, pod: &PodInfo, nodes: &[NodeInfo]) -> Vec<i64> {
+        score_in(plugin, pod, nodes, &Surroundings::default())
+    }
+
+    /// The normalized scores of one plugin in a larger world.
+    pub(crate) fn score_in(
+        plugin: &dyn Plugin,
+        pod: &PodInfo,
+        nodes: &[NodeInfo],
+        surroundings: &Surroundings,
+    ) -> Vec<i64> {
         let nodes: Vec<&NodeInfo> = nodes.iter().collect();
-        let surroundings = Surroundings::default();
-        let cycle = Cycle { pod, nodes: &nodes, surroundings: &surroundings };
+        let cycle = Cycle { pod, nodes: &nodes, surroundings };
         let Some(evaluation) = plugin.prepare(&cycle) else { return Vec::new() };
         let mut scores: Vec<i64> = nodes.iter().filter_map(|node| evaluation.score(node)).collect();
         evaluation.normalize(&mut scores);

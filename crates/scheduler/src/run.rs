@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodResourceClaimStatus, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kedge_client::{
     Change, Client, Informer, Informers, LeaderConfig, LeaderElector, LeaderError, Recorder, object_key,
 };
@@ -16,13 +17,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bind_claims::{ClaimBinder, Promised};
 use crate::bind_volumes::{Reserved, VolumeBinder};
 use crate::cache::Cache;
 use crate::cycle::{Failure, Outcome, decide};
+use crate::device_facts::DeviceCaches;
 use crate::execute::Executor;
 use crate::framework::{Cycle, Plugin, Surroundings};
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::plugins::{PodVolumes, default_plugins, volumes_for};
+use crate::plugins::{ClaimPlan, PodVolumes, claim_plans, default_plugins, not_ready, to_give_back, volumes_for};
 use crate::preemption;
 use crate::queue::{Queue, Taken, is_gated};
 use crate::storage_facts::StorageCaches;
@@ -101,6 +104,7 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
         services: informers.all(),
         pods: informers.all(),
         storage: StorageCaches::new(informers),
+        devices: DeviceCaches::new(informers),
         budgets: informers.all(),
     };
     let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
@@ -129,6 +133,7 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
         plugins: default_plugins(),
         nominated: HashMap::new(),
         reserved: Reserved::default(),
+        promised: Promised::default(),
         finished,
     };
     deps.status.running();
@@ -140,6 +145,7 @@ struct Caches {
     services: Informer<Service>,
     pods: Informer<Pod>,
     storage: StorageCaches,
+    devices: DeviceCaches,
     budgets: Informer<PodDisruptionBudget>,
 }
 
@@ -148,6 +154,7 @@ impl Caches {
         self.namespaces.synced().await;
         self.services.synced().await;
         self.storage.synced().await;
+        self.devices.synced().await;
         self.budgets.synced().await;
     }
 }
@@ -156,6 +163,8 @@ impl Caches {
 struct Binding {
     taken: Taken,
     volumes: PodVolumes,
+    claims: Vec<ClaimPlan>,
+    written: Vec<Arc<ResourceClaim>>,
     result: Result<(), String>,
 }
 
@@ -169,6 +178,7 @@ struct Scheduler {
     plugins: Vec<Box<dyn Plugin>>,
     nominated: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
     reserved: Reserved,
+    promised: Promised,
     finished: mpsc::Sender<Binding>,
 }
 
@@ -182,6 +192,7 @@ impl Scheduler {
     ) {
         let (mut pods, mut nodes) = (pods.subscribe(), nodes.subscribe());
         let mut storage = self.caches.storage.changes();
+        let mut devices = self.caches.devices.changes();
         loop {
             while let Some(change) = nodes.try_next() {
                 self.take_in_node(change);
@@ -203,6 +214,7 @@ impl Scheduler {
                 change = pods.next() => self.take_in_pod(change),
                 change = nodes.next() => self.take_in_node(change),
                 () = storage.next() => self.queue.cluster_changed(Instant::now()),
+                () = devices.next() => self.queue.cluster_changed(Instant::now()),
                 Some(binding) = bindings.recv() => self.take_in_binding(binding),
                 () = tokio::time::sleep_until(due) => {}
             }
@@ -247,7 +259,7 @@ impl Scheduler {
         if !ours || pod.metadata.deletion_timestamp.is_some() {
             return self.queue.remove(&key);
         }
-        let only_status = matches!(&change, Change::Updated { old, new } if old.spec == new.spec && old.metadata.labels == new.metadata.labels);
+        let only_status = matches!(&change, Change::Updated { old, new } if old.spec == new.spec && old.metadata.labels == new.metadata.labels && claim_statuses(old) == claim_statuses(new));
         if !only_status && !self.cache.is_assumed(&key) {
             self.enqueue(Arc::new(PodInfo::new(pod)));
         }
@@ -266,6 +278,7 @@ impl Scheduler {
 
     fn take_in_binding(&mut self, binding: Binding) {
         self.reserved.remove(&binding.volumes);
+        self.promised.settle(&binding.claims, &binding.written);
         let Err(why) = binding.result else { return };
         let pod = binding.taken.pod.clone();
         self.cache.forget(&pod.key);
@@ -283,6 +296,10 @@ impl Scheduler {
         let start = Instant::now();
         let pod = taken.pod.clone();
         let surroundings = self.surroundings(&pod);
+        if let Some(why) = surroundings.devices.as_ref().and_then(|facts| not_ready(&pod, facts)) {
+            tracing::debug!(pod = %pod.key, why, "a pod waits for its claims");
+            return self.queue.failed(taken, Instant::now());
+        }
         let promised: Vec<(String, Arc<PodInfo>)> = self.nominated.values().cloned().collect();
         let outcome = match promised.is_empty() {
             true => {
@@ -312,26 +329,44 @@ impl Scheduler {
     fn bind(&mut self, taken: Taken, node: String, surroundings: &Surroundings) {
         let info = self.cache.nodes().find(|info| info.name == node);
         let volumes = info.map(|info| volumes_for(&taken.pod, info, surroundings)).unwrap_or_default();
+        let devices = info.zip(surroundings.devices.as_ref());
+        let claims = devices.map(|(info, facts)| claim_plans(&taken.pod, info, facts)).unwrap_or_default();
         self.nominated.remove(&taken.pod.key);
         self.reserved.add(&volumes, &node);
+        self.promised.add(&claims);
         self.cache.assume(&node, taken.pod.clone());
         let (executor, finished) = (self.executor.clone(), self.finished.clone());
+        let claim_binder = self.claim_binder();
         let binder = VolumeBinder {
             client: executor.client.clone(),
             pods: self.caches.pods.clone(),
             claims: self.caches.storage.claims.clone(),
         };
         tokio::spawn(async move {
+            let mut written = Vec::new();
             let work = async {
+                claim_binder.bind(&taken.pod, &node, &claims, &mut written).await?;
                 if !volumes.is_empty() {
                     binder.bind(&taken.pod, &node, &volumes).await?;
                 }
                 executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string())
             };
             let result = work.await;
+            if result.is_err() {
+                claim_binder.unreserve(&taken.pod, &written).await;
+            }
             // The receiver only goes away with the scheduler itself.
-            let _ = finished.send(Binding { taken, volumes, result }).await;
+            let _ = finished.send(Binding { taken, volumes, claims, written, result }).await;
         });
+    }
+
+    fn claim_binder(&self) -> ClaimBinder {
+        ClaimBinder {
+            client: self.executor.client.clone(),
+            claims: self.caches.devices.claims.clone(),
+            recorder: self.executor.recorder.clone(),
+            clock: self.executor.clock.clone(),
+        }
     }
 
     async fn give_up(&mut self, taken: Taken, failure: &Failure, surroundings: &Surroundings) {
@@ -339,6 +374,11 @@ impl Scheduler {
         let nodes: Vec<&NodeInfo> = self.cache.nodes().collect();
         let budgets = self.caches.budgets.list();
         let found = preemption::find(&pod, &nodes, failure, surroundings, &self.plugins, &budgets);
+        let useless = surroundings.devices.as_ref().and_then(|facts| to_give_back(&pod, &nodes, facts));
+        if let Some(claim) = useless.filter(|_| failure.refused_by.contains("DynamicResources")) {
+            let binder = self.claim_binder();
+            tokio::spawn(async move { binder.give_back(&claim).await });
+        }
         let message = match &found {
             Some(_) => failure.message(),
             None => format!("{} {}", failure.message(), preemption::unhelpful_text(failure)),
@@ -355,12 +395,13 @@ impl Scheduler {
     }
 
     /// What the plugins may look at, gathered only as far as the pod needs it.
-    fn surroundings(&self, pod: &PodInfo) -> Surroundings {
+    fn surroundings(&mut self, pod: &PodInfo) -> Surroundings {
         let mut surroundings = Surroundings::default();
         if pod.pod.spec.is_none() {
             return surroundings;
         }
         self.caches.storage.add_to(&mut surroundings, pod, &self.cache, &self.reserved);
+        self.caches.devices.add_to(&mut surroundings, pod, &mut self.promised);
         let labels = |namespace: Arc<Namespace>| {
             (namespace.metadata.name.clone().unwrap_or_default(), namespace.metadata.labels.clone().unwrap_or_default())
         };
@@ -386,6 +427,11 @@ impl Scheduler {
         }
         (!merged.is_empty()).then_some(merged)
     }
+}
+
+/// The names of the claims that were made for a pod: it waits for them.
+fn claim_statuses(pod: &Pod) -> Option<&Vec<PodResourceClaimStatus>> {
+    pod.status.as_ref()?.resource_claim_statuses.as_ref()
 }
 
 fn is_terminal(pod: &Pod) -> bool {

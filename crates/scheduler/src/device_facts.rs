@@ -1,0 +1,95 @@
+//! What the DynamicResources plugin may know, gathered from the caches for one pod.
+//!
+//! Decides nothing. Invariant: what was promised to other pods counts as taken until the caches show it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use kedge_allocator::{Selectors, Taken};
+use kedge_client::{Informer, Informers, Subscription};
+use kedge_meta::ObjectKey;
+
+use crate::bind_claims::Promised;
+use crate::framework::Surroundings;
+use crate::node_info::PodInfo;
+use crate::plugins::{ClaimName, DeviceFacts, allocation, claim_entries, claim_name};
+
+/// The caches of everything about devices.
+pub(crate) struct DeviceCaches {
+    pub(crate) claims: Informer<ResourceClaim>,
+    slices: Informer<ResourceSlice>,
+    classes: Informer<DeviceClass>,
+    selectors: Arc<Selectors>,
+}
+
+impl DeviceCaches {
+    pub(crate) fn new(informers: &Informers) -> Self {
+        Self { claims: informers.all(), slices: informers.all(), classes: informers.all(), selectors: Arc::default() }
+    }
+
+    pub(crate) async fn synced(&self) {
+        self.claims.synced().await;
+        self.slices.synced().await;
+        self.classes.synced().await;
+    }
+
+    /// The changes that may let a pod run that could not before.
+    pub(crate) fn changes(&self) -> DeviceChanges {
+        DeviceChanges {
+            claims: self.claims.subscribe(),
+            slices: self.slices.subscribe(),
+            classes: self.classes.subscribe(),
+        }
+    }
+
+    /// Tells the plugin about devices, where the pod has claims.
+    pub(crate) fn add_to(&self, surroundings: &mut Surroundings, pod: &PodInfo, promised: &mut Promised) {
+        let entries = claim_entries(pod);
+        if entries.is_empty() {
+            return;
+        }
+        promised.forget_shown(&self.claims);
+        let mut facts = DeviceFacts {
+            slices: self.slices.list(),
+            classes: self.classes.list(),
+            selectors: self.selectors.clone(),
+            ..DeviceFacts::default()
+        };
+        for entry in entries {
+            let ClaimName::Is(name, _) = claim_name(pod, entry) else { continue };
+            let claim = self.claims.get(&ObjectKey::new(pod.namespace(), &name));
+            facts.claims.extend(claim.map(|claim| promised.show(claim)));
+        }
+        facts.taken = self.taken(promised);
+        surroundings.devices = Some(facts);
+    }
+
+    fn taken(&self, promised: &Promised) -> Taken {
+        let mut taken = Taken::default();
+        for claim in self.claims.list() {
+            if let Some(allocation) = allocation(&claim).filter(|_| !promised.knows(&claim)) {
+                taken.add(allocation);
+            }
+        }
+        promised.allocations().for_each(|allocation| taken.add(allocation));
+        taken
+    }
+}
+
+/// Changes of claims, slices and classes.
+pub(crate) struct DeviceChanges {
+    claims: Subscription<ResourceClaim>,
+    slices: Subscription<ResourceSlice>,
+    classes: Subscription<DeviceClass>,
+}
+
+impl DeviceChanges {
+    /// Waits for the next change. Cancel-safe.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.claims.next() => {}
+            _ = self.slices.next() => {}
+            _ = self.classes.next() => {}
+        }
+    }
+}
