@@ -19,7 +19,7 @@ use crate::error::{ReconcileError, is_namespace_terminating, is_not_found, messa
 use crate::expectations::Expectations;
 use crate::owners::controller_key;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
-use plan::{ClaimStep, claim_of_entry, new_claim, plan_claim, template_of};
+use plan::{ClaimStep, claim_of_entry, is_given_back, new_claim, plan_claim, template_of, unprotected};
 
 /// What is reconciled: a pod or a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -177,7 +177,14 @@ impl ResourceClaims {
         match plan_claim(&claim, &pods) {
             ClaimStep::Nothing => {}
             ClaimStep::Status(changed) => {
-                unless_gone(claims.replace_status(&key.name, &PostParams::default(), &changed).await)?;
+                let written = claims.replace_status(&key.name, &PostParams::default(), &changed).await;
+                if let Ok(written) = &written
+                    && is_given_back(written)
+                {
+                    let open = unprotected(written);
+                    unless_gone(claims.replace(&key.name, &PostParams::default(), &open).await)?;
+                }
+                unless_gone(written)?;
             }
             ClaimStep::Unprotect(changed) => {
                 unless_gone(claims.replace(&key.name, &PostParams::default(), &changed).await)?;

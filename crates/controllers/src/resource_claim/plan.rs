@@ -111,16 +111,27 @@ pub(super) fn plan_claim(claim: &ResourceClaim, pods: &[Arc<Pod>]) -> ClaimStep 
         status.reserved_for = (!valid.is_empty()).then_some(valid);
         return ClaimStep::Status(changed);
     }
-    if !is_allocated && is_protected && valid.is_empty() {
-        let mut changed = claim.clone();
-        changed.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
-        return ClaimStep::Unprotect(changed);
+    // The scheduler protects a claim right before it allocates it: only one that is going is let go here.
+    if !is_allocated && is_protected && valid.is_empty() && claim.metadata.deletion_timestamp.is_some() {
+        return ClaimStep::Unprotect(unprotected(claim));
     }
     let is_of_ended_pod = pods.iter().any(|pod| is_controlled_by(&claim.metadata, &pod.metadata) && is_terminal(pod));
     match is_of_ended_pod && claim.metadata.deletion_timestamp.is_none() {
         true => ClaimStep::Delete,
         false => ClaimStep::Nothing,
     }
+}
+
+/// The claim without its protection.
+pub(super) fn unprotected(claim: &ResourceClaim) -> ResourceClaim {
+    let mut changed = claim.clone();
+    changed.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
+    changed
+}
+
+/// Whether a claim's devices were given back, so that nothing need protect it.
+pub(super) fn is_given_back(claim: &ResourceClaim) -> bool {
+    claim.status.as_ref().is_none_or(|status| status.allocation.is_none()) && consumers(claim).is_empty()
 }
 
 /// Whether nobody will use an allocated claim again: it is being deleted, or its pod has ended.
@@ -195,7 +206,10 @@ mod tests {
         check(&claim(&[&uid(&web)], true, true), "Nothing");
         check(&claim(&[&uid(&web), &uid(&done)], true, true), "1 reserved, allocated: true");
         check(&claim(&[&uid(&done), "gone"], true, true), "0 reserved, allocated: false");
-        check(&claim(&[], true, false), "[]");
+        check(&claim(&[], true, false), "Nothing");
+        let mut going = claim(&[], true, false);
+        going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        check(&going, "[]");
         check(&claim(&[], true, true), "Nothing");
         let mut of_done = new_claim(&done, &entry(), &template());
         check(&of_done, "Delete");
