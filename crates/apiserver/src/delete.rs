@@ -105,7 +105,7 @@ impl DeleteOptions {
         check_dry_run(&self.dry_run.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn check_preconditions(&self, resource: &Resource, object: &Value) -> Result<(), ApiStatus> {
+    pub(crate) fn check_preconditions(&self, resource: &Resource, object: &Value) -> Result<(), ApiStatus> {
         let fields = [
             ("UID", &self.preconditions.uid, object::meta(object, "uid")),
             ("ResourceVersion", &self.preconditions.resource_version, object::meta(object, "resourceVersion")),

@@ -1,10 +1,14 @@
-//! `pods/eviction`: a deletion that a PodDisruptionBudget may refuse.
+//! `pods/eviction`: a deletion that a PodDisruptionBudget may refuse, and that the pod's status tells.
+//!
+//! Not here: budgets (`budget.rs`). Invariant: no pod goes by an eviction that does not say so in its conditions, by which
+//! controllers tell it from a failure of the pod's own.
+
+mod budget;
 
 use std::sync::Arc;
 
 use http::StatusCode;
-use kedge_meta::{ApiStatus, LabelSelector, StatusCause, StatusReason, format_time};
-use kedge_store::Record;
+use kedge_meta::{ApiStatus, StatusReason, format_time};
 use serde_json::{Value, json};
 
 use crate::admission::Effects;
@@ -12,16 +16,14 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::delete::{DeleteOptions, Deletion};
 use crate::registry::Resource;
-use crate::reply::{self, Reply, too_many_requests};
-use crate::select::Selection;
+use crate::reply::{self, Reply};
 use crate::write::{self, Expected, Refusal, WriteOptions};
-use crate::{encode, object, read};
+use crate::{encode, object};
 
-/// How often a budget is tried to be changed.
+use budget::Spent;
+
+/// How often an eviction starts over where somebody else changed the pod.
 const ATTEMPTS: usize = 20;
-
-/// How many evicted pods a budget may wait for.
-const MAX_DISRUPTED: usize = 2000;
 
 /// POST of an `Eviction`.
 pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
@@ -46,23 +48,134 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
     if options.dry_run {
         delete.dry_run = vec!["All".to_owned()];
     }
-    let record = core.record(resource, &target.namespace, &target.name).await?;
-    let pod = crate::core::decode(&record)?;
-    if needs_budget(&pod) {
-        spend(core, &pod, delete.is_dry_run()?, call.now).await?;
-    }
-    let deletion = Deletion {
+    let eviction = Eviction {
         core,
-        user: &call.user,
         resource,
-        namespace: &target.namespace,
-        name: &target.name,
         options: &delete,
-        now: call.now,
+        dry_run: delete.is_dry_run()?,
+        deletion: Deletion {
+            core,
+            user: &call.user,
+            resource,
+            namespace: &target.namespace,
+            name: &target.name,
+            options: &delete,
+            now: call.now,
+        },
     };
-    deletion.run().await?;
+    eviction.run().await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &success))
+}
+
+/// One eviction, as it was asked for.
+struct Eviction<'a> {
+    core: &'a Core,
+    resource: &'a Arc<Resource>,
+    options: &'a DeleteOptions,
+    dry_run: bool,
+    deletion: Deletion<'a>,
+}
+
+impl Eviction<'_> {
+    async fn run(&self) -> Result<(), ApiStatus> {
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let pod = self.pod().await?;
+            if needs_budget(&pod) {
+                return self.spend_and_delete(&pod).await;
+            }
+            // A pod that has not begun must not become ready in between.
+            match self.delete(Some(&pod).filter(|pod| !has_ended(pod))).await {
+                Err(status) if status.reason == StatusReason::Conflict && !self.names_a_version() => {
+                    last = Some(status)
+                }
+                done => return done,
+            }
+        }
+        Err(last.unwrap_or_else(|| ApiStatus::stale_update(&self.resource.group_resource, self.deletion.name)))
+    }
+
+    async fn pod(&self) -> Result<Value, ApiStatus> {
+        let Deletion { namespace, name, .. } = self.deletion;
+        crate::core::decode(&self.core.record(self.resource, namespace, name).await?)
+    }
+
+    fn names_a_version(&self) -> bool {
+        self.options.preconditions.resource_version.is_some()
+    }
+
+    async fn spend_and_delete(&self, pod: &Value) -> Result<(), ApiStatus> {
+        match budget::spend(self.core, pod, self.dry_run, self.deletion.now).await? {
+            Spent::Fully => self.delete(None).await,
+            Spent::Unready(name) => match self.delete(Some(pod)).await {
+                Err(status) if status.reason == StatusReason::Conflict && !self.names_a_version() => {
+                    Err(budget::not_counted_yet(&name))
+                }
+                done => done,
+            },
+        }
+    }
+
+    /// Says why in the pod's status, and deletes it; only as it is in `unchanged`, where that is given.
+    async fn delete(&self, unchanged: Option<&Value>) -> Result<(), ApiStatus> {
+        let mut options = self.options.clone();
+        if let (Some(pod), false) = (unchanged, self.names_a_version()) {
+            options.preconditions.resource_version = Some(object::meta(pod, "resourceVersion").to_owned());
+        }
+        if !self.dry_run {
+            let version = self.tell(&options).await?;
+            if let Some(wanted) = &mut options.preconditions.resource_version {
+                *wanted = version;
+            }
+        }
+        Deletion { options: &options, ..self.deletion }.run().await?;
+        Ok(())
+    }
+
+    /// Writes the condition, and gives the pod's version after that.
+    async fn tell(&self, options: &DeleteOptions) -> Result<String, ApiStatus> {
+        for _ in 0..ATTEMPTS {
+            let Deletion { namespace, name, now, .. } = self.deletion;
+            let record = self.core.record(self.resource, namespace, name).await?;
+            let mut pod = crate::core::decode(&record)?;
+            options.check_preconditions(self.resource, &pod)?;
+            if !set_condition(&mut pod, &format_time(now)) {
+                return Ok(object::meta(&pod, "resourceVersion").to_owned());
+            }
+            let (key, template) = (record.key.clone(), encode::template(&pod));
+            let put = write::put(self.core, self.resource, key, template, Some(&record), Effects::default()).await;
+            match put {
+                Ok(record) => return Ok(record.modified.to_string()),
+                Err(Refusal::Conflict) => {}
+                Err(Refusal::Status(status)) => return Err(status),
+            }
+        }
+        Err(ApiStatus::stale_update(&self.resource.group_resource, self.deletion.name))
+    }
+}
+
+/// Whether the condition was not there before.
+fn set_condition(pod: &mut Value, now: &str) -> bool {
+    const TYPE: &str = "DisruptionTarget";
+    let told = json!({
+        "type": TYPE, "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+        "lastProbeTime": null, "lastTransitionTime": now,
+    });
+    let status = object::child_mut(pod, "status");
+    let conditions = status.entry("conditions").or_insert_with(|| json!([]));
+    let Some(conditions) = conditions.as_array_mut() else { return false };
+    let Some(found) = conditions.iter_mut().find(|condition| condition["type"] == TYPE) else {
+        conditions.push(told);
+        return true;
+    };
+    let since = found["lastTransitionTime"].clone();
+    let (was, before) = (found["status"] == "True", found.clone());
+    for field in ["status", "reason", "message"] {
+        found[field] = told[field].clone();
+    }
+    found["lastTransitionTime"] = if was { since } else { told["lastTransitionTime"].clone() };
+    *found != before
 }
 
 /// Pods that serve nobody (any more) are evicted without asking.
@@ -71,142 +184,34 @@ fn needs_budget(pod: &Value) -> bool {
     !matches!(phase, "Succeeded" | "Failed" | "Pending" | "") && !object::is_deleting(pod)
 }
 
-/// Takes the pod off the budget that it is under, if there is one.
-async fn spend(core: &Core, pod: &Value, dry_run: bool, now: jiff::Timestamp) -> Result<(), ApiStatus> {
-    let resource = core.registry.load().storage("policy", "poddisruptionbudgets").cloned();
-    let Some(resource) = resource else { return Ok(()) };
-    for _ in 0..ATTEMPTS {
-        let Some((record, mut budget)) = budget_of(core, &resource, pod).await? else { return Ok(()) };
-        if !is_ready(pod) && may_go_unready(&budget) {
-            return Ok(());
-        }
-        check_budget(&budget)?;
-        take(&mut budget, object::name(pod), &format_time(now));
-        if dry_run {
-            return Ok(());
-        }
-        let template = encode::template(&budget);
-        match write::put(core, &resource, record.key.clone(), template, Some(&record), Effects::default()).await {
-            Ok(_) => return Ok(()),
-            Err(Refusal::Conflict) => {}
-            Err(Refusal::Status(status)) => return Err(status),
-        }
-    }
-    let name = object::name(pod);
-    Err(too_many_requests(&format!("couldn't update PodDisruptionBudget for pod {name} due to conflicts"), 10))
-}
-
-async fn budget_of(core: &Core, resource: &Arc<Resource>, pod: &Value) -> Result<Option<(Record, Value)>, ApiStatus> {
-    let all = Selection::new(Arc::clone(resource), LabelSelector::everything(), kedge_meta::FieldSelector::default())?;
-    let (records, _) = read::all(core, resource, object::namespace(pod), &all).await?;
-    let mut found = Vec::new();
-    for record in records {
-        let budget = crate::core::decode(&record)?;
-        if selects(&budget, pod) {
-            found.push((record, budget));
-        }
-    }
-    if found.len() > 1 {
-        let text = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-        return Err(ApiStatus::new(500, StatusReason::InternalError, text));
-    }
-    Ok(found.pop())
-}
-
-fn selects(budget: &Value, pod: &Value) -> bool {
-    let Some(selector) = object::at(budget, &["spec", "selector"]) else { return false };
-    let Ok(selector) = LabelSelector::parse(&kedge_kinds::scale_selector(selector)) else { return false };
-    selector.matches_with(|key| object::at(pod, &["metadata", "labels", key]).and_then(Value::as_str))
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = object::list(pod, &["status", "conditions"]);
-    conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-}
-
-/// Whether a pod that is not ready may be evicted without spending the budget.
-fn may_go_unready(budget: &Value) -> bool {
-    let number = |name: &str| object::at(budget, &["status", name]).and_then(Value::as_i64).unwrap_or(0);
-    match object::text(budget, &["spec", "unhealthyPodEvictionPolicy"]) {
-        "AlwaysAllow" => true,
-        _ => number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0,
-    }
-}
-
-fn check_budget(budget: &Value) -> Result<(), ApiStatus> {
-    let name = object::name(budget);
-    let number = |path: &[&str]| object::at(budget, path).and_then(Value::as_i64).unwrap_or(0);
-    let refuse = |seconds: u32, message: String| {
-        let mut status =
-            too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", seconds);
-        if let Some(details) = &mut status.details {
-            details.retry_after_seconds = Some(seconds).filter(|seconds| *seconds > 0);
-            let reason = "DisruptionBudget".to_owned();
-            details.causes.push(StatusCause { reason, message, field: String::new() });
-        }
-        Err(status)
-    };
-    if number(&["status", "observedGeneration"]) < number(&["metadata", "generation"]) {
-        return refuse(10, format!("The disruption budget {name} is still being processed by the server."));
-    }
-    let allowed = number(&["status", "disruptionsAllowed"]);
-    if allowed < 0 {
-        let resource =
-            kedge_meta::GroupResource { group: "policy".to_owned(), resource: "poddisruptionbudgets".to_owned() };
-        return Err(ApiStatus::forbidden(&resource, name, "pdb disruptions allowed is negative"));
-    }
-    let disrupted =
-        object::at(budget, &["status", "disruptedPods"]).and_then(Value::as_object).map_or(0, |pods| pods.len());
-    if disrupted > MAX_DISRUPTED {
-        let resource =
-            kedge_meta::GroupResource { group: "policy".to_owned(), resource: "poddisruptionbudgets".to_owned() };
-        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(ApiStatus::forbidden(&resource, name, why));
-    }
-    if allowed == 0 {
-        let (needs, has) = (number(&["status", "desiredHealthy"]), number(&["status", "currentHealthy"]));
-        return refuse(0, format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently"));
-    }
-    Ok(())
-}
-
-fn take(budget: &mut Value, pod: &str, time: &str) {
-    let status = object::child_mut(budget, "status");
-    let allowed = status.get("disruptionsAllowed").and_then(Value::as_i64).unwrap_or(0) - 1;
-    status.insert("disruptionsAllowed".to_owned(), allowed.into());
-    let disrupted = status.entry("disruptedPods").or_insert_with(|| json!({}));
-    if let Some(disrupted) = disrupted.as_object_mut() {
-        disrupted.insert(pod.to_owned(), time.into());
-    }
+fn has_ended(pod: &Value) -> bool {
+    matches!(object::text(pod, &["status", "phase"]), "Succeeded" | "Failed") || object::is_deleting(pod)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(status: Value, expected: Result<(), (u16, &str)>) {
-        let budget = json!({"metadata": {"name": "b", "generation": 1}, "status": status});
-        match (check_budget(&budget), expected) {
-            (Ok(()), Ok(())) => {}
-            (Err(status), Err((code, text))) => {
-                let json = status.to_json().to_string();
-                assert!(status.code == code && json.contains(text), "{json}");
-            }
-            (actual, expected) => panic!("{actual:?}, not {expected:?}"),
-        }
+    fn check(before: Value, changed: bool, reason: &str, since: &str) {
+        let mut pod = json!({"status": {"conditions": before}});
+        assert_eq!(set_condition(&mut pod, "now"), changed, "{pod}");
+        let conditions = object::list(&pod, &["status", "conditions"]);
+        let told: Vec<&Value> = conditions.iter().filter(|condition| condition["type"] == "DisruptionTarget").collect();
+        assert_eq!(told.len(), 1, "{pod}");
+        let told = (&told[0]["status"], &told[0]["reason"], &told[0]["lastTransitionTime"]);
+        assert_eq!(told, (&json!("True"), &json!(reason), &json!(since)));
     }
 
     #[test]
-    fn budgets_are_kept() {
-        check(json!({"observedGeneration": 1, "disruptionsAllowed": 1}), Ok(()));
-        check(
-            json!({"observedGeneration": 1, "desiredHealthy": 2, "currentHealthy": 2}),
-            Err((429, "The disruption budget b needs 2 healthy pods and has 2 currently")),
-        );
-        check(json!({"disruptionsAllowed": 1}), Err((429, "still being processed by the server")));
-        check(
-            json!({"observedGeneration": 1, "disruptionsAllowed": -1}),
-            Err((403, "pdb disruptions allowed is negative")),
-        );
+    fn the_condition_stands_once_and_keeps_its_time() {
+        let ours = "EvictionByEvictionAPI";
+        let told = |status: &str, reason: &str| {
+            json!([{"type": "Ready", "status": "True"}, {"type": "DisruptionTarget", "status": status, "reason": reason,
+                "message": "Eviction API: evicting", "lastTransitionTime": "before"}])
+        };
+        check(json!([]), true, ours, "now");
+        check(told("True", ours), false, ours, "before");
+        check(told("True", "PreemptionByScheduler"), true, ours, "before");
+        check(told("False", ours), true, ours, "now");
     }
 }

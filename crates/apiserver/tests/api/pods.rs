@@ -123,7 +123,13 @@ async fn evictions_respect_budgets() {
     );
     harness.patch(&format!("{budgets}/b/status"), status(1)).await.expect(200);
     harness.post(&evict, eviction).await.expect(201);
-    assert!(harness.get(&format!("{PODS}/a")).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+    let evicted = harness.get(&format!("{PODS}/a")).await.expect(200);
+    assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+    let told = &evicted["status"]["conditions"][1];
+    assert_eq!(
+        (&told["type"], &told["status"], &told["reason"], &told["message"]),
+        (&json!("DisruptionTarget"), &json!("True"), &json!("EvictionByEvictionAPI"), &json!("Eviction API: evicting"))
+    );
     let spent = harness.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(
         (&spent["status"]["disruptionsAllowed"], spent["status"]["disruptedPods"]["a"].is_string()),
