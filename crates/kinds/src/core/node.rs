@@ -127,7 +127,7 @@ impl Strategy for Node {
             Value::from(or_none(address(object, "InternalIP"))),
             Value::from(or_none(address(object, "ExternalIP"))),
             known("osImage"),
-            known("kernelVersion"),
+            kernel(info),
             known("containerRuntimeVersion"),
         ]
     }
@@ -170,6 +170,18 @@ fn amounts(node: &Value, errors: &mut Vec<FieldError>) {
             let amounts = status.child(list);
             quantity_errors(resource, amount, &amounts.child(resource), errors);
         }
+    }
+}
+
+/// The kernel's version, with the architecture where it is known.
+fn kernel(info: &Value) -> Value {
+    let version = match text(info, &["kernelVersion"]) {
+        "" => "<unknown>",
+        version => version,
+    };
+    match text(info, &["architecture"]) {
+        "" => Value::from(version),
+        architecture => Value::from(format!("{version} ({architecture})")),
     }
 }
 
@@ -220,7 +232,7 @@ mod tests {
             "spec": {"unschedulable": true},
             "status": {"conditions": [{"type": "Ready", "status": "True"}],
                 "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
-                "nodeInfo": {"kubeletVersion": "v1.36.0"}}});
+                "nodeInfo": {"kubeletVersion": "v1.36.0", "kernelVersion": "6.1", "architecture": "amd64"}}});
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
         let expected = json!([
             "n1",
@@ -231,7 +243,7 @@ mod tests {
             "10.0.0.1",
             "<none>",
             "<unknown>",
-            "<unknown>",
+            "6.1 (amd64)",
             "<unknown>"
         ]);
         assert_eq!(Value::from(Node.row(&node, now)), expected);
