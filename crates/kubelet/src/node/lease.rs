@@ -52,7 +52,8 @@ async fn renew(agent: &Agent, leases: &Api<Lease>, nodes: &Informer<Node>) -> Re
     } });
     match in_time(leases.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        result => return result.map(|_| ()),
+        Ok(lease) => return own(leases, &lease, owner(nodes, name)).await,
+        Err(error) => return Err(error),
     }
     let lease = Lease {
         metadata: ObjectMeta {
@@ -71,6 +72,18 @@ async fn renew(agent: &Agent, leases: &Api<Lease>, nodes: &Informer<Node>) -> Re
     in_time(leases.create(&PostParams::default(), &lease)).await.map(|_| ())
 }
 
+/// A lease that was made before its node was known gets its owner as soon as there is one.
+async fn own(leases: &Api<Lease>, lease: &Lease, owner: Option<Vec<OwnerReference>>) -> Result<(), kube::Error> {
+    let Some(owner) = missing_owner(lease, owner) else { return Ok(()) };
+    let name = lease.metadata.name.as_deref().unwrap_or_default();
+    let patch = serde_json::json!({ "metadata": { "ownerReferences": owner } });
+    in_time(leases.patch(name, &PatchParams::default(), &Patch::Merge(patch))).await.map(|_| ())
+}
+
+fn missing_owner(lease: &Lease, owner: Option<Vec<OwnerReference>>) -> Option<Vec<OwnerReference>> {
+    owner.filter(|_| lease.metadata.owner_references.as_ref().is_none_or(Vec::is_empty))
+}
+
 /// The lease goes with its node.
 fn owner(nodes: &Informer<Node>, name: &str) -> Option<Vec<OwnerReference>> {
     let node = nodes.get(&ObjectKey::new("", name))?;
@@ -81,4 +94,26 @@ fn owner(nodes: &Informer<Node>, name: &str) -> Option<Vec<OwnerReference>> {
         uid: node.metadata.uid.clone()?,
         ..OwnerReference::default()
     }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(has: Option<&str>, wants: Option<&str>, missing: Option<&str>) {
+        let list = |name: Option<&str>| {
+            name.map(|name| vec![OwnerReference { name: name.to_owned(), ..OwnerReference::default() }])
+        };
+        let metadata = ObjectMeta { owner_references: list(has), ..ObjectMeta::default() };
+        let lease = Lease { metadata, ..Lease::default() };
+        assert_eq!(missing_owner(&lease, list(wants)), list(missing), "{has:?} {wants:?}");
+    }
+
+    #[test]
+    fn a_lease_gets_its_node_once_it_is_known() {
+        check(None, None, None);
+        check(None, Some("n"), Some("n"));
+        check(Some("n"), Some("n"), None);
+        check(Some("n"), None, None);
+    }
 }

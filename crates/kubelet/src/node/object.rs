@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::machine::{Machine, architecture};
 
+/// What upstream's control planes of 1.36 allow on nodes that declare it only (KEP-5328), as far as this kubelet does it;
+/// sorted.
+const DECLARED_FEATURES: [&str; 1] = ["InPlacePodLevelResourcesVerticalScaling"];
+
 /// What `kubectl get nodes` shows as the version.
 pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0+kedge-", env!("CARGO_PKG_VERSION"));
 
@@ -103,6 +107,7 @@ pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) 
             swap: (machine.swap_bytes > 0).then(|| NodeSwapStatus { capacity: i64::try_from(machine.swap_bytes).ok() }),
             system_uuid: machine.system_uuid.clone(),
         }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).to_vec()),
         ..NodeStatus::default()
     }
 }
@@ -215,6 +220,8 @@ mod tests {
             status.allocatable.unwrap().iter().map(|(name, amount)| format!("{name}={}", amount.0)).collect();
         assert_eq!(text.join(" "), "cpu=1850m ephemeral-storage=966367640 hugepages-2Mi=0 memory=946176Ki pods=110");
         assert_eq!(reconcile(&node, &node), None);
+        assert!(DECLARED_FEATURES.is_sorted());
+        assert_eq!(node.status.as_ref().unwrap().declared_features.as_ref().unwrap(), &DECLARED_FEATURES);
         let able = v1::RuntimeHandlerFeatures { user_namespaces: true, ..Default::default() };
         let handlers = [v1::RuntimeHandler { name: "runc".to_owned(), features: Some(able) }];
         let shown = serde_json::to_value(runtime_handlers(&handlers)).unwrap();

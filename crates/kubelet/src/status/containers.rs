@@ -145,8 +145,6 @@ fn absent(input: &StatusInput<'_>, container: &Container, previous: Option<&Cont
         image: container.image.clone().unwrap_or_default(),
         state: Some(waiting(reason, None)),
         last_state: Some(ContainerState::default()),
-        allocated_resources: container.resources.as_ref().and_then(|resources| resources.requests.clone()),
-        resources: Some(container.resources.clone().unwrap_or_default()),
         volume_mounts: volume_mounts(input, container),
         ..ContainerStatus::default()
     };
@@ -157,7 +155,7 @@ fn absent(input: &StatusInput<'_>, container: &Container, previous: Option<&Cont
         // The record was collected: the container stays what it was known to be.
         let ended = former.terminated.as_ref().map_or(0, |terminated| terminated.exit_code);
         if !restart::restarts_after(input.pod, container, ended) || input.terminal {
-            return ContainerStatus { resources: status.resources, ..previous.clone() };
+            return previous.clone();
         }
         status.last_state = Some(former);
     } else if former.running.is_some() {
@@ -288,7 +286,8 @@ fn set_readiness(
     let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
     let verdicts = newest.map(|record| (input.verdicts)(&record.id)).unwrap_or_default();
     let started = running && (container.startup_probe.is_none() || verdicts.startup == Some(true));
-    status.started = Some(started);
+    // Nobody probes ephemeral containers, and their status does not say.
+    status.started = (kind != Kind::Ephemeral).then_some(started);
     status.ready = match kind {
         Kind::Ephemeral => false,
         Kind::Init if !spec::is_restartable_init(container) => {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, PodReadinessGate, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodReadinessGate, PodSpec, Probe};
 
 use super::*;
 use crate::runtime_state::ContainerPhase::{Created, Exited, Running};
@@ -145,6 +145,21 @@ fn a_container_in_back_off_waits_and_shows_its_last_end() {
     assert_eq!(own.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
     assert_eq!((own.restart_count, own.ready, own.started), (3, false, Some(false)));
     assert_eq!(status.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn what_upstream_leaves_out_is_left_out() {
+    let mut pod = pod("Always", &[], &["a"]);
+    let debugger = EphemeralContainer { name: "d".to_owned(), ..EphemeralContainer::default() };
+    pod.spec.as_mut().unwrap().ephemeral_containers = Some(vec![debugger]);
+    let runtime = runtime(vec![sandbox(0, true)], vec![container("d", Running, 0)]);
+    let status = generate(&input(&pod, &runtime, &PodStatus::default(), &HashMap::new(), &[]));
+    let waiting = &status.container_statuses.as_ref().unwrap()[0];
+    assert!(waiting.resources.is_none() && waiting.allocated_resources.is_none(), "{waiting:?}");
+    assert_eq!((waiting.ready, waiting.started), (false, Some(false)));
+    let debugger = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
+    assert!(debugger.state.as_ref().unwrap().running.is_some());
+    assert_eq!((debugger.ready, debugger.started), (false, None));
 }
 
 #[test]
