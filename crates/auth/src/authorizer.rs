@@ -140,6 +140,10 @@ mod tests {
             ("system:serviceaccount:kube-system:replicaset-controller", &[], "create core/pods default", true),
             ("system:serviceaccount:kube-system:replicaset-controller", &[], "create apps/replicasets default", false),
             ("system:kube-proxy", &[], "watch discovery.k8s.io/endpointslices", true),
+            // Asked by upstream's kubelet about the API server that comes to it.
+            ("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], "create core/nodes:proxy", true),
+            ("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], "get core/nodes:proxy", true),
+            ("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], "list core/pods default", false),
         ] {
             let user = UserInfo::authenticated(user, groups.iter().copied());
             assert_eq!(asks(&authorizer, &user, request), allowed, "{} {groups:?} {request}", user.username);
