@@ -133,6 +133,41 @@ async fn certificates_and_tokens_are_users() {
 }
 
 #[tokio::test]
+async fn a_bootstrap_token_is_a_user_until_it_ends() {
+    let served = serve().await;
+    let encoded = |text: &str| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": "bootstrap-token-abcdef"}, "data": {
+            "token-id": encoded("abcdef"), "token-secret": encoded("0123456789abcdef"),
+            "usage-bootstrap-authentication": encoded("true"), "expiration": encoded("2026-01-02T04:04:05Z"),
+            "auth-extra-groups": encoded("system:bootstrappers:kubeadm:default-node-token")}});
+    served.harness.post("/api/v1/namespaces/kube-system/secrets", secret).await.expect(201);
+    let ask = |token: &'static str| {
+        let bearer = format!("Bearer {token}");
+        let request = request(&served, "/api/v1/nodes", &[("authorization", &bearer)]);
+        let answer = call(&served, false, false, request);
+        async move { json_of(answer.await).await }
+    };
+    let (code, status) = ask("abcdef.0123456789abcdef").await;
+    assert_eq!(code, 403, "{status}");
+    assert!(status["message"].as_str().unwrap().contains("User \"system:bootstrap:abcdef\""), "{status}");
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "joiners"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io",
+            "name": "system:bootstrappers:kubeadm:default-node-token"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+    served.harness.post(bindings, binding).await.expect(201);
+    let role =
+        json!({"rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}], "aggregationRule": null});
+    served.harness.patch("/apis/rbac.authorization.k8s.io/v1/clusterroles/view", role).await.expect(200);
+    assert_eq!(ask("abcdef.0123456789abcdef").await.0, 200);
+    assert_eq!(ask("abcdef.0123456789abcdee").await.0, 401);
+    served.harness.clock.advance(std::time::Duration::from_secs(7200));
+    assert_eq!(ask("abcdef.0123456789abcdef").await.0, 401);
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_watches_and_then_the_server() {
     let served = serve().await;
     let watch = call(&served, true, true, request(&served, "/api/v1/namespaces?watch=true", &[])).await;

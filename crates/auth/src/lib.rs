@@ -8,6 +8,7 @@ mod attributes;
 mod authorizer;
 mod bootstrap;
 mod certificate;
+mod jws;
 mod node;
 mod rbac;
 mod rule;
@@ -17,6 +18,7 @@ pub use attributes::{Attributes, Decision, ResourceAttributes};
 pub use authorizer::Authorizer;
 pub use bootstrap::bootstrap_policy;
 pub use certificate::user_from_certificate;
+pub use jws::{detached_signature, is_detached_signature};
 pub use rule::PolicyRule;
 pub use token::{TokenClaims, TokenKeys, TokenSubject, service_account_claims};
 

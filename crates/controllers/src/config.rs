@@ -43,6 +43,8 @@ pub struct Config {
     pub large_cluster_size_threshold: usize,
     /// How many terminated pods may lie around before the oldest are deleted; 0 for no limit.
     pub terminated_pod_gc_threshold: usize,
+    /// The longest life of a certificate that is signed for a request.
+    pub cluster_signing_duration: Duration,
     /// Compete for a Lease before working; `None` where this is the only instance.
     pub leader: Option<LeaderConfig>,
 }
@@ -66,6 +68,7 @@ impl Default for Config {
             unhealthy_zone_threshold: 0.55,
             large_cluster_size_threshold: 50,
             terminated_pod_gc_threshold: 12_500,
+            cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             leader: None,
         }
     }
@@ -121,21 +124,63 @@ pub struct Deps {
     pub signer: Option<Arc<dyn CertificateSigner>>,
 }
 
+/// Older names that upstream still takes in `--controllers`.
+const ALIASES: [(&str, &str); 33] = [
+    ("attachdetach", "persistentvolume-attach-detach-controller"),
+    ("bootstrapsigner", "bootstrap-signer-controller"),
+    ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
+    ("cronjob", "cronjob-controller"),
+    ("csrapproving", "certificatesigningrequest-approving-controller"),
+    ("csrcleaner", "certificatesigningrequest-cleaner-controller"),
+    ("csrsigning", "certificatesigningrequest-signing-controller"),
+    ("daemonset", "daemonset-controller"),
+    ("deployment", "deployment-controller"),
+    ("disruption", "disruption-controller"),
+    ("endpoint", "endpoints-controller"),
+    ("endpointslice", "endpointslice-controller"),
+    ("endpointslicemirroring", "endpointslice-mirroring-controller"),
+    ("ephemeral-volume", "ephemeral-volume-controller"),
+    ("garbagecollector", "garbage-collector-controller"),
+    ("job", "job-controller"),
+    ("namespace", "namespace-controller"),
+    ("nodeipam", "node-ipam-controller"),
+    ("nodelifecycle", "node-lifecycle-controller"),
+    ("persistentvolume-binder", "persistentvolume-binder-controller"),
+    ("persistentvolume-expander", "persistentvolume-expander-controller"),
+    ("podgc", "pod-garbage-collector-controller"),
+    ("pv-protection", "persistentvolume-protection-controller"),
+    ("pvc-protection", "persistentvolumeclaim-protection-controller"),
+    ("replicaset", "replicaset-controller"),
+    ("replicationcontroller", "replicationcontroller-controller"),
+    ("resource-claim-controller", "resourceclaim-controller"),
+    ("resourcequota", "resourcequota-controller"),
+    ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
+    ("serviceaccount", "serviceaccount-controller"),
+    ("statefulset", "statefulset-controller"),
+    ("tokencleaner", "token-cleaner-controller"),
+    ("ttl-after-finished", "ttl-after-finished-controller"),
+];
+
+/// The name of a controller today.
+fn current_name(name: &str) -> &str {
+    ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new)
+}
+
 /// Which controllers of `known` (name, on by default) a `--controllers` list selects.
 pub(crate) fn select_controllers<'a>(list: &[String], known: &[(&'a str, bool)]) -> Result<Vec<&'a str>, Error> {
     let is_known = |name: &str| name == "*" || known.iter().any(|(known, _)| *known == name);
     for item in list {
-        let name = item.strip_prefix('-').unwrap_or(item);
+        let name = current_name(item.strip_prefix('-').unwrap_or(item));
         if !is_known(name) {
             return Err(Error::UnknownController { name: name.to_owned() });
         }
     }
     let selected = |name: &str, on_by_default: bool| {
         for item in list {
-            if item == name {
+            if current_name(item) == name {
                 return true;
             }
-            if item.strip_prefix('-') == Some(name) {
+            if item.strip_prefix('-').map(current_name) == Some(name) {
                 return false;
             }
         }
@@ -150,7 +195,7 @@ mod tests {
 
     #[test]
     fn controllers_are_selected_as_upstream_does() {
-        let known = [("a", true), ("b", true), ("c", false)];
+        let known = [("a", true), ("b", true), ("c", false), ("token-cleaner-controller", false)];
         let check = |list: &[&str], expected: Result<&[&str], &str>| {
             let list: Vec<String> = list.iter().map(|&item| item.to_owned()).collect();
             let actual = select_controllers(&list, &known);
@@ -162,6 +207,7 @@ mod tests {
         };
         check(&["*"], Ok(&["a", "b"]));
         check(&["*", "c", "-a"], Ok(&["b", "c"]));
+        check(&["*", "tokencleaner", "-b"], Ok(&["a", "token-cleaner-controller"]));
         check(&["b"], Ok(&["b"]));
         check(&[], Ok(&[]));
         check(&["-z"], Err("\"z\" is not in the list of known controllers"));

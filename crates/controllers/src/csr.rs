@@ -23,8 +23,7 @@ use crate::error::{ReconcileError, unless_gone};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use rules::{KUBELET_CLIENT, check, is_ours};
 
-/// The life time of certificates, and the least that may be asked for.
-const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The least life time that may be asked for.
 const SHORTEST: Duration = Duration::from_secs(600);
 const APPROVED_FOR: SignedDuration = SignedDuration::from_hours(1);
 const PENDING_FOR: SignedDuration = SignedDuration::from_hours(24);
@@ -195,15 +194,20 @@ impl Signing {
         let spec = &request.spec;
         let identity = self.signer.inspect(&spec.request.0)?;
         let usages = spec.usages.as_deref().unwrap_or_default();
-        check(&spec.signer_name, &identity, usages).map_err(str::to_owned)?;
-        self.signer.sign(&spec.signer_name, &spec.request.0, usages, lifetime(spec.expiration_seconds))
+        check(&spec.signer_name, &identity, usages)?;
+        self.signer.sign(
+            &spec.signer_name,
+            &spec.request.0,
+            usages,
+            lifetime(spec.expiration_seconds, self.context.config.cluster_signing_duration),
+        )
     }
 }
 
 /// What was asked for, within limits.
-fn lifetime(asked: Option<i32>) -> Duration {
-    let asked = asked.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-    asked.map_or(LIFETIME, |asked| asked.clamp(SHORTEST, LIFETIME))
+fn lifetime(asked: Option<i32>, longest: Duration) -> Duration {
+    let asked = asked.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or_default()));
+    asked.map_or(longest, |asked| asked.max(SHORTEST).min(longest))
 }
 
 struct Cleaner {
@@ -277,9 +281,12 @@ mod tests {
 
     #[test]
     fn life_times_have_limits() {
-        assert_eq!(lifetime(None), LIFETIME);
-        assert_eq!(lifetime(Some(1)), SHORTEST);
-        assert_eq!(lifetime(Some(3600)), Duration::from_secs(3600));
-        assert_eq!(lifetime(Some(i32::MAX)), LIFETIME);
+        let year = Duration::from_secs(365 * 24 * 3600);
+        assert_eq!(lifetime(None, year), year);
+        assert_eq!(lifetime(Some(1), year), SHORTEST);
+        assert_eq!(lifetime(Some(-1), year), SHORTEST);
+        assert_eq!(lifetime(Some(3600), year), Duration::from_secs(3600));
+        assert_eq!(lifetime(Some(i32::MAX), year), year);
+        assert_eq!(lifetime(Some(3600), Duration::from_secs(60)), Duration::from_secs(60));
     }
 }

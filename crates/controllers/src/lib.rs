@@ -5,6 +5,7 @@
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
 mod attach_detach;
+mod bootstrap_signer;
 mod cluster_role_aggregation;
 mod config;
 mod cron_job;

@@ -147,6 +147,10 @@ static CONTROLLERS: &[Entry] = &[
     entry("service-lb-controller", "service-controller", "service-controller", crate::load_balancer::start),
     Entry {
         is_on_by_default: false,
+        ..entry("bootstrap-signer-controller", "bootstrap-signer", "bootstrap-signer", crate::bootstrap_signer::start)
+    },
+    Entry {
+        is_on_by_default: false,
         ..entry("token-cleaner-controller", "token-cleaner", "token-cleaner", crate::token_cleaner::start)
     },
     entry("node-ipam-controller", "node-controller", "cidrAllocator", crate::node_ipam::start),

@@ -4,6 +4,7 @@
 
 mod cluster {
     mod batch;
+    mod certificates;
     mod garbage;
     mod harness;
     mod namespaces;

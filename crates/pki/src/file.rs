@@ -11,6 +11,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError> {
     write(path, content, 0o600)
 }
 
+/// Writes a file that everybody can read, through a temporary file beside it.
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+    write(path, content, 0o644)
+}
+
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
     let wrap = |action| move |source| PkiError::File { action, path: path.to_owned(), source };
     let parent = path.parent().unwrap_or(Path::new("."));

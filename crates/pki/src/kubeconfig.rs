@@ -55,15 +55,7 @@ pub fn merge_kubeconfig(path: &Path, entry: &KubeconfigEntry) -> Result<(), PkiE
 /// The URL of the API server of a file's current context.
 pub fn kubeconfig_server(path: &Path) -> Result<String, PkiError> {
     let document = load(path)?;
-    let entry = |list: &str, name: &Value| {
-        let items = document.get(list).and_then(Value::as_sequence);
-        items.into_iter().flatten().find(|item| item.get("name") == Some(name)).cloned()
-    };
-    let server = || {
-        let context = entry("contexts", document.get("current-context")?)?;
-        let cluster = entry("clusters", context.get("context")?.get("cluster")?)?;
-        cluster.get("cluster")?.get("server")?.as_str().map(str::to_owned)
-    };
+    let server = || current(&document, "cluster")?.get("server")?.as_str().map(str::to_owned);
     let why = || "it has no current context with a server".to_owned();
     server().ok_or_else(|| PkiError::Malformed { path: path.to_owned(), why: why() })
 }
@@ -83,6 +75,116 @@ pub fn remove_from_kubeconfig(path: &Path, name: &str) -> Result<(), PkiError> {
         document.insert("current-context".into(), Value::from(""));
     }
     store(path, &document)
+}
+
+/// A cluster in a kubeconfig.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KubeconfigCluster {
+    /// `https://host:port`.
+    pub server: String,
+    /// The authority to trust.
+    pub authority_pem: String,
+    /// The name that the server's certificate is checked for, where it is not the one in the URL.
+    pub tls_server_name: Option<String>,
+}
+
+/// A user in a kubeconfig.
+#[derive(Debug, Clone)]
+pub enum KubeconfigUser {
+    /// A certificate in the kubeconfig itself.
+    Embedded(Identity),
+    /// A certificate in files.
+    Files {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// A token.
+    Token(String),
+}
+
+impl KubeconfigCluster {
+    /// The cluster of a file's current context.
+    pub fn read(path: &Path) -> Result<Self, PkiError> {
+        let wrong = |why: &str| PkiError::Malformed { path: path.to_owned(), why: why.to_owned() };
+        let cluster = current(&load(path)?, "cluster").ok_or_else(|| wrong("it has no current context"))?;
+        let text = |key: &str| cluster.get(key).and_then(Value::as_str).map(str::to_owned);
+        let authority_pem = match (text("certificate-authority-data"), text("certificate-authority")) {
+            (Some(data), _) => decoded(&data).ok_or_else(|| wrong("its certificate authority is not in base64"))?,
+            (None, Some(file)) => {
+                read(&beside(path, &file))?.ok_or_else(|| wrong("its certificate authority is gone"))?
+            }
+            (None, None) => return Err(wrong("it names no certificate authority")),
+        };
+        let server = text("server").ok_or_else(|| wrong("its cluster has no server"))?;
+        Ok(Self { server, authority_pem, tls_server_name: text("tls-server-name") })
+    }
+}
+
+/// The client certificate of a file's current context; `None` where it has none.
+pub fn kubeconfig_certificate(path: &Path) -> Result<Option<String>, PkiError> {
+    let Some(user) = current(&load(path)?, "user") else { return Ok(None) };
+    let text = |key: &str| user.get(key).and_then(Value::as_str);
+    match (text("client-certificate-data"), text("client-certificate")) {
+        (Some(data), _) => Ok(decoded(data)),
+        (None, Some(file)) => read(&beside(path, file)),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Writes a kubeconfig with one context, `<user>@<cluster>`, in place of whatever is there.
+pub fn write_kubeconfig(
+    path: &Path,
+    cluster_name: &str,
+    user_name: &str,
+    cluster: &KubeconfigCluster,
+    user: &KubeconfigUser,
+) -> Result<(), PkiError> {
+    let mut fields = vec![
+        ("certificate-authority-data", encoded(&cluster.authority_pem)),
+        ("server", Value::from(cluster.server.clone())),
+    ];
+    fields.extend(cluster.tls_server_name.clone().map(|name| ("tls-server-name", Value::from(name))));
+    let cluster = mapping_of(fields);
+    let user = match user {
+        KubeconfigUser::Embedded(identity) => mapping([
+            ("client-certificate-data", encoded(&identity.certificate_pem)),
+            ("client-key-data", encoded(&identity.key_pem)),
+        ]),
+        KubeconfigUser::Files { certificate, key } => mapping([
+            ("client-certificate", Value::from(certificate.display().to_string())),
+            ("client-key", Value::from(key.display().to_string())),
+        ]),
+        KubeconfigUser::Token(token) => mapping([("token", Value::from(token.clone()))]),
+    };
+    let context_name = format!("{user_name}@{cluster_name}");
+    let context = mapping([("cluster", Value::from(cluster_name)), ("user", Value::from(user_name))]);
+    let mut document = empty();
+    put(&mut document, "clusters", cluster_name, "cluster", cluster, path)?;
+    put(&mut document, "contexts", &context_name, "context", context, path)?;
+    put(&mut document, "users", user_name, "user", user, path)?;
+    document.insert("current-context".into(), Value::from(context_name));
+    store(path, &document)
+}
+
+/// The cluster or user of the current context.
+fn current(document: &Mapping, what: &str) -> Option<Value> {
+    let named = |list: &str, name: &Value| {
+        let items = document.get(list).and_then(Value::as_sequence);
+        items.into_iter().flatten().find(|item| item.get("name") == Some(name)).cloned()
+    };
+    let context = named("contexts", document.get("current-context")?)?;
+    named(&format!("{what}s"), context.get("context")?.get(what)?)?.get(what).cloned()
+}
+
+/// Paths in a kubeconfig are relative to it.
+fn beside(path: &Path, file: &str) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(file)
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(STANDARD.decode(text).ok()?).ok()
 }
 
 fn load(path: &Path) -> Result<Mapping, PkiError> {
@@ -128,6 +230,10 @@ fn store(path: &Path, document: &Mapping) -> Result<(), PkiError> {
 }
 
 fn mapping<const N: usize>(fields: [(&str, Value); N]) -> Value {
+    mapping_of(fields.into())
+}
+
+fn mapping_of(fields: Vec<(&str, Value)>) -> Value {
     Value::Mapping(fields.into_iter().map(|(key, value)| (Value::from(key), value)).collect())
 }
 

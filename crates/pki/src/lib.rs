@@ -4,18 +4,27 @@
 //! anew when it is about to expire or lacks a name; files appear whole or not at all, private ones with mode 0600.
 
 mod authority;
+mod certificate;
 mod cluster;
+mod facts;
 mod file;
+mod key;
 mod kubeconfig;
+mod request;
 mod tls;
+mod usages;
 
 pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
+pub use certificate::AlternativeNames;
 pub use cluster::{ClusterNames, ClusterPki};
-pub use file::write_private;
+pub use facts::{CertificateFacts, public_key_pin};
+pub use file::{write_private, write_public};
 pub use kubeconfig::{
-    KubeconfigEntry, default_kubeconfig_path, kubeconfig_server, merge_kubeconfig, remove_from_kubeconfig,
+    KubeconfigCluster, KubeconfigEntry, KubeconfigUser, default_kubeconfig_path, kubeconfig_certificate,
+    kubeconfig_server, merge_kubeconfig, remove_from_kubeconfig, write_kubeconfig,
 };
-pub use tls::{client_config, server_config, server_config_without_client_certificates};
+pub use request::{CertificateRequest, PendingIdentity};
+pub use tls::{certificates_der, client_config, server_config, server_config_without_client_certificates};
 
 use std::path::PathBuf;
 
@@ -57,6 +66,14 @@ pub enum PkiError {
         name: String,
         /// Why.
         source: rcgen::Error,
+    },
+    /// The authority does not sign this.
+    #[error("no certificate for {name}: {why}")]
+    Refused {
+        /// Common name.
+        name: String,
+        /// Why.
+        why: String,
     },
     /// TLS refuses the material.
     #[error("the TLS material is not usable: {0}")]

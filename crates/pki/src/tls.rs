@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::PkiError;
@@ -53,6 +54,24 @@ pub fn client_config(identity: &Identity, authority_pem: &str) -> Result<ClientC
         .map_err(|error| PkiError::Tls(error.to_string()))
 }
 
+/// The certificates of a PEM text, as DER.
+pub fn certificates_der(pem: &str) -> Result<Vec<Vec<u8>>, PkiError> {
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).map(|found| found.map(|found| found.to_vec()));
+    certificates.collect::<Result<_, _>>().map_err(|error| PkiError::Tls(error.to_string()))
+}
+
+/// Certificate and key as TLS uses them; they belong together.
+pub(crate) fn certified_key(identity: &Identity) -> Result<CertifiedKey, PkiError> {
+    let (chain, key) = parse(identity)?;
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|error| PkiError::Tls(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(PkiError::Tls("there is no certificate".to_owned()));
+    }
+    let certified = CertifiedKey::new(chain, key);
+    certified.keys_match().map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(certified)
+}
+
 fn parse(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate_pem.as_bytes()).collect();
     let chain = chain.map_err(|error| PkiError::Tls(error.to_string()))?;
@@ -61,7 +80,7 @@ fn parse(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKe
     Ok((chain, key))
 }
 
-fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
+pub(crate) fn roots(pem: &str) -> Result<RootCertStore, PkiError> {
     let mut store = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         let certificate = certificate.map_err(|error| PkiError::Tls(error.to_string()))?;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::options::Plan;
+use crate::signer::AuthoritySigner;
 
 const STORE_REPORT_PERIOD: Duration = Duration::from_secs(5);
 
@@ -70,14 +71,22 @@ impl ControlPlane {
     }
 
     /// Starts controllers and scheduler.
-    pub(crate) fn start_controllers(&self, plan: &Plan, components: &mut JoinSet<Ended>, shutdown: &CancellationToken) {
+    pub(crate) fn start_controllers(
+        &self,
+        plan: &Plan,
+        components: &mut JoinSet<Ended>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Error> {
         let server = self.server.clone();
         let client_for = Arc::new(move |account: &str| {
             let name = format!("system:serviceaccount:kube-system:{account}");
             let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
             client_from_service(server.local_service(UserInfo::authenticated(&name, groups)))
         });
+        // What joining needs is off upstream unless asked for, and asked for by kubeadm.
+        let controllers = ["*", "bootstrap-signer-controller", "token-cleaner-controller"].map(str::to_owned);
         let config = kedge_controllers::Config {
+            controllers: controllers.into(),
             root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
             cluster_cidrs: vec![plan.pod_network.to_string()],
             leader: competitor(plan, "kube-controller-manager"),
@@ -90,7 +99,7 @@ impl ControlPlane {
             informers: self.informers.clone(),
             status: self.board.clone(),
             clock: self.clock.clone(),
-            signer: None,
+            signer: Some(signer(plan)?),
         };
         let token = shutdown.clone();
         components.spawn(async move {
@@ -110,6 +119,7 @@ impl ControlPlane {
             let result = kedge_scheduler::run(config, deps, token).await;
             ("kube-scheduler", result.map_err(|error| error.to_string()))
         });
+        Ok(())
     }
 }
 
@@ -118,6 +128,12 @@ fn competitor(plan: &Plan, lease: &str) -> Option<LeaderConfig> {
     let own = ProcessMark::own();
     let identity = format!("{}_{}-{}", plan.node_name, own.pid, own.start_ticks);
     plan.options.etcd.is_some().then(|| LeaderConfig::new(lease, &identity))
+}
+
+/// The cluster's own authority signs what is asked of the certificates API.
+fn signer(plan: &Plan) -> Result<Arc<dyn kedge_controllers::CertificateSigner>, Error> {
+    let pki = plan.layout.pki();
+    Ok(Arc::new(AuthoritySigner::from_files(&pki.join("ca.crt"), &pki.join("ca.key"))?))
 }
 
 fn names(plan: &Plan) -> ClusterNames {

@@ -14,6 +14,7 @@ mod metrics_api;
 mod node;
 mod options;
 mod progress;
+mod signer;
 mod start;
 mod status;
 
@@ -26,6 +27,7 @@ pub use kedge_kubelet::CgroupDriver;
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
 pub use options::{NetworkOptions, Options};
 pub use progress::Progress;
+pub use signer::AuthoritySigner;
 pub use start::{Running, Summary, start};
 pub use status::{Status, status};
 

@@ -130,7 +130,7 @@ async fn bring_up(
     let control_plane = step(report, "control plane", async {
         let control_plane = ControlPlane::start(plan, shutdown).await?;
         write_kubeconfigs(plan, &control_plane)?;
-        control_plane.start_controllers(plan, &mut components, shutdown);
+        control_plane.start_controllers(plan, &mut components, shutdown)?;
         Ok::<_, Error>(control_plane)
     });
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;

@@ -7,36 +7,53 @@ use crate::config::RequestedIdentity;
 pub(crate) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(crate) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(crate) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// What does not say for what it is; anything that was approved is signed.
+pub(crate) const LEGACY_UNKNOWN: &str = "kubernetes.io/legacy-unknown";
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 
 /// Whether a signer is one of ours.
 pub(crate) fn is_ours(signer_name: &str) -> bool {
-    matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING)
+    matches!(signer_name, CLIENT | KUBELET_CLIENT | KUBELET_SERVING | LEGACY_UNKNOWN)
 }
 
 /// Whether a request may be signed under its signer; an error says why not.
-pub(crate) fn check(signer_name: &str, identity: &RequestedIdentity, usages: &[String]) -> Result<(), &'static str> {
+pub(crate) fn check(signer_name: &str, identity: &RequestedIdentity, usages: &[String]) -> Result<(), String> {
     match signer_name {
-        CLIENT => check_usages(usages, "client auth"),
+        CLIENT => check_client_usages(usages),
+        LEGACY_UNKNOWN => Ok(()),
         KUBELET_CLIENT => {
-            check_node(identity)?;
-            if !identity.dns_names.is_empty() {
-                return Err("DNS subjectAltNames are not allowed");
-            }
-            if !identity.ip_addresses.is_empty() {
-                return Err("IP subjectAltNames are not allowed");
-            }
-            check_usages(usages, "client auth")
+            check_kubelet_client(identity)?;
+            Ok(check_usages(usages, "client auth")?)
         }
         KUBELET_SERVING => {
             check_node(identity)?;
             if identity.dns_names.is_empty() && identity.ip_addresses.is_empty() {
-                return Err("DNS or IP subjectAltName is required");
+                return Err("DNS or IP subjectAltName is required".to_owned());
             }
-            check_usages(usages, "server auth")
+            Ok(check_usages(usages, "server auth")?)
         }
-        _ => Err("the signer is not served here"),
+        _ => Err("the signer is not served here".to_owned()),
+    }
+}
+
+fn check_kubelet_client(identity: &RequestedIdentity) -> Result<(), &'static str> {
+    check_node(identity)?;
+    if !identity.dns_names.is_empty() {
+        return Err("DNS subjectAltNames are not allowed");
+    }
+    if !identity.ip_addresses.is_empty() {
+        return Err("IP subjectAltNames are not allowed");
+    }
+    Ok(())
+}
+
+fn check_client_usages(usages: &[String]) -> Result<(), String> {
+    let is_optional = |usage: &String| usage == "digital signature" || usage == "key encipherment";
+    match usages.iter().find(|usage| *usage != "client auth" && !is_optional(usage)) {
+        Some(other) => Err(format!("invalid usage for client certificate: {other}")),
+        None if usages.iter().any(|usage| usage == "client auth") => Ok(()),
+        None => Err("missing required usage for client certificate: client auth".to_owned()),
     }
 }
 
@@ -84,7 +101,7 @@ mod tests {
         };
         let test = |signer: &str, identity: RequestedIdentity, usages: &[&str], expected: Result<(), &str>| {
             let usages: Vec<String> = usages.iter().map(|&usage| usage.to_owned()).collect();
-            assert_eq!(check(signer, &identity, &usages), expected);
+            assert_eq!(check(signer, &identity, &usages), expected.map_err(str::to_owned));
         };
         let client = ["digital signature", "client auth"];
         let server = ["digital signature", "server auth"];
@@ -110,6 +127,11 @@ mod tests {
         test(KUBELET_SERVING, node(|_| {}), &server, Err("DNS or IP subjectAltName is required"));
         test(KUBELET_SERVING, node(|identity| identity.ip_addresses.push("10.0.0.1".to_owned())), &server, Ok(()));
         test(CLIENT, RequestedIdentity::default(), &client, Ok(()));
+        let wrong = Err("invalid usage for client certificate: server auth");
+        test(CLIENT, RequestedIdentity::default(), &server, wrong);
+        let missing = Err("missing required usage for client certificate: client auth");
+        test(CLIENT, RequestedIdentity::default(), &["key encipherment"], missing);
+        test(LEGACY_UNKNOWN, RequestedIdentity::default(), &["code signing"], Ok(()));
         test("example.com/x", RequestedIdentity::default(), &client, Err("the signer is not served here"));
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
 use kedge_auth::TokenKeys;
 use kedge_client::{Change, Client, Informer, Informers, client_from_service};
-use kedge_controllers::{Config, Deps, run};
+use kedge_controllers::{CertificateSigner, Config, Deps, run};
 use kedge_meta::{StatusBoard, SystemClock, UserInfo};
 use kedge_store::MemoryStore;
 use kube::Resource;
@@ -52,6 +52,10 @@ impl Cluster {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::signing(config, None).await
+    }
+
+    pub(crate) async fn signing(config: Config, signer: Option<Arc<dyn CertificateSigner>>) -> Self {
         let clock = Arc::new(SystemClock);
         let board = StatusBoard::new(clock.clone());
         let deps = ApiDeps {
@@ -79,7 +83,7 @@ impl Cluster {
             informers: Informers::new(manager, shutdown.clone()),
             status: board.clone(),
             clock,
-            signer: None,
+            signer,
         };
         let token = shutdown.clone();
         tokio::spawn(async move { run(config, deps, token).await.unwrap() });

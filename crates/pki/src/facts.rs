@@ -1,0 +1,75 @@
+//! What a certificate says of itself.
+//!
+//! Pure. Not a check: whether it is trusted is TLS's business.
+
+use jiff::Timestamp;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::pem::parse_x509_pem;
+
+use crate::certificate::AlternativeNames;
+use crate::request::add_names;
+
+/// How people pin an authority: `sha256:` and the digest of its public key (RFC 7469). The first certificate of a PEM text.
+pub fn public_key_pin(pem: &str) -> Result<String, String> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| format!("it is no PEM: {error}"))?;
+    let certificate = pem.parse_x509().map_err(|error| format!("it is no certificate: {error}"))?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
+    let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{digits}"))
+}
+
+/// The facts of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The subject's common name.
+    pub common_name: String,
+    /// The subject's organizations.
+    pub organizations: Vec<String>,
+    /// The issuer's common name.
+    pub issuer: String,
+    /// The subject's other names.
+    pub names: AlternativeNames,
+    /// From when on it is valid.
+    pub not_before: Timestamp,
+    /// Until when it is valid.
+    pub not_after: Timestamp,
+    /// Whether it is an authority's.
+    pub is_authority: bool,
+    /// Whether servers may show it.
+    pub is_for_servers: bool,
+    /// Whether clients may show it.
+    pub is_for_clients: bool,
+}
+
+impl CertificateFacts {
+    /// Reads the first certificate of a PEM text.
+    pub fn read(pem: &str) -> Result<Self, String> {
+        let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| format!("it is no PEM: {error}"))?;
+        let certificate = pem.parse_x509().map_err(|error| format!("it is no certificate: {error}"))?;
+        let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
+        let mut names = AlternativeNames::default();
+        for extension in certificate.extensions() {
+            if let ParsedExtension::SubjectAlternativeName(found) = extension.parsed_extension() {
+                add_names(&mut names, &found.general_names)?;
+            }
+        }
+        let usage = certificate.extended_key_usage().ok().flatten().map(|usage| usage.value);
+        let time = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).unwrap_or_default();
+        Ok(Self {
+            common_name: certificate.subject().iter_common_name().map(text).last().unwrap_or_default(),
+            organizations: certificate.subject().iter_organization().map(text).collect(),
+            issuer: certificate.issuer().iter_common_name().map(text).last().unwrap_or_default(),
+            names,
+            not_before: time(certificate.validity().not_before),
+            not_after: time(certificate.validity().not_after),
+            is_authority: certificate.is_ca(),
+            is_for_servers: usage.is_some_and(|usage| usage.server_auth || usage.any),
+            is_for_clients: usage.is_some_and(|usage| usage.client_auth || usage.any),
+        })
+    }
+
+    /// Whether it is past its end.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        now >= self.not_after
+    }
+}
