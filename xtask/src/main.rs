@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod codegen;
+mod deb;
 mod machine;
 mod packages;
 mod step;
@@ -19,6 +20,7 @@ cargo xtask COMMAND
   check                rustfmt, clippy, layers, generated code
   bench [NAME...]      measures start-up, memory and the API server
   build                builds the static release binary
+  deb                  builds the Debian package: the binary, units of systemd, completions, manual
   codegen [--check]    generates (or checks) the code made from upstream's machine-readable descriptions
 ";
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Some("check") => check::run(),
         Some("bench") => suite::bench(rest),
         Some("build") => build::release().map(|path| println!("{}", path.display())),
+        Some("deb") => deb::run().map(|path| println!("{}", path.display())),
         Some("codegen") => codegen::run(rest.iter().any(|flag| flag == "--check")),
         _ => {
             eprint!("{USAGE}");

@@ -37,6 +37,11 @@ pub(crate) enum Command {
     Image(ImageFlags),
     /// Serve the small web application of the demo.
     DemoApp(DemoAppFlags),
+    /// Print the script that completes kedge's commands and flags in a shell.
+    Completion(CompletionFlags),
+    /// Write a manual page for each command into a directory.
+    #[command(hide = true)]
+    Man(ManFlags),
     /// Print the version.
     Version,
 }
@@ -48,6 +53,20 @@ pub(crate) enum Output {
     Text,
     /// For machines.
     Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionFlags {
+    /// The shell that reads the script, as in `source <(kedge completion bash)`.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManFlags {
+    /// Directory of the pages; made where it is missing.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

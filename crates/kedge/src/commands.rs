@@ -1,10 +1,12 @@
 //! One file for each command.
 
 pub(crate) mod cluster;
+pub(crate) mod completion;
 pub(crate) mod demo_app;
 pub(crate) mod down;
 pub(crate) mod image;
 pub(crate) mod kubelet;
+pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod status;
 pub(crate) mod up;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod notify;
 mod output;
 mod pause;
 
@@ -74,6 +75,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,
         Command::Image(flags) => commands::image::run(flags).await,
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
+        Command::Completion(flags) => commands::completion::run(&flags),
+        Command::Man(flags) => commands::man::run(&flags),
         Command::Version => commands::version::run(),
     }
 }

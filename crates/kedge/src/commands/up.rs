@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{EtcdFlags, Output, UpFlags};
+use crate::notify;
 use crate::output::{Steps, seconds, start_logging};
 
 pub(crate) async fn run(flags: UpFlags) -> Result<()> {
@@ -28,7 +29,9 @@ pub(crate) async fn run(flags: UpFlags) -> Result<()> {
         true => println!("{}", serde_json::to_string(running.summary())?),
         false => print!("{}", panel(running.summary())),
     }
+    notify::ready();
     shutdown.cancelled().await;
+    notify::stopping();
     if !json {
         eprintln!("\nstopping; pods keep running (`kedge down` ends them)");
     }
