@@ -24,6 +24,7 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod service_allocation;
+mod service_families;
 mod service_ledger;
 mod storage;
 mod taint_nodes;

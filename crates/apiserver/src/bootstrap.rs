@@ -28,6 +28,7 @@ const ATTEMPTS: usize = 20;
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
     let all = objects::all(&core.config, client_ca, core.clock.now());
     commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
+    widen_service_cidr(core).await?;
     complete_ledger(core).await
 }
 
@@ -133,6 +134,33 @@ async fn plan_refresh(core: &Core, wanted: Value, transaction: &mut Transaction)
         transaction.writes.push(Write::Put { key, value, ttl: None });
     }
     Ok(())
+}
+
+/// Adds the second family to the default range of Services, where the configuration has got one since.
+async fn widen_service_cidr(core: &Core) -> Result<(), ApiStatus> {
+    let wanted: Vec<String> = core.config.service_cluster_ip_ranges.iter().map(ToString::to_string).collect();
+    let registry = core.registry.load();
+    let Some(resource) = registry.storage("networking.k8s.io", "servicecidrs") else { return Ok(()) };
+    for _ in 0..ATTEMPTS {
+        let key = resource.key("", objects::SERVICE_CIDR);
+        let Some(record) = core.store.get(&key).await.map_err(store_error)? else { return Ok(()) };
+        let mut object = decode(&record)?;
+        let known = object::list(&object, &["spec", "cidrs"]);
+        if wanted.len() != 2 || known.len() != 1 || known[0] != wanted[0] {
+            if known != wanted {
+                tracing::warn!(?known, ?wanted, "the default ServiceCIDR does not match the configured ranges");
+            }
+            return Ok(());
+        }
+        object::child_mut(&mut object, "spec").insert("cidrs".to_owned(), wanted.clone().into());
+        let mut transaction = Transaction::default();
+        transaction.conditions.push(Condition { key: key.clone(), expect: Expect::Modified(record.modified) });
+        transaction.writes.push(Write::Put { key, value: encode::template(&object), ttl: None });
+        if is_done(core, transaction).await? {
+            return Ok(());
+        }
+    }
+    Err(ApiStatus::internal("other servers keep changing the default ServiceCIDR"))
 }
 
 fn resource_of<'a>(

@@ -1,7 +1,7 @@
 //! What cluster DNS is told and given.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -38,36 +38,42 @@ pub struct Config {
 /// The Service of cluster DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publish {
-    /// The ClusterIP; by convention the tenth address of the range.
-    pub cluster_ip: IpAddr,
+    /// The ClusterIPs, at most one of each family, the primary first; by convention the tenth address of each range.
+    pub cluster_ips: Vec<IpAddr>,
     /// The node whose DNS this is.
     pub node_name: String,
-    /// Where the Service leads to: one of the addresses listened on. Neither loopback nor link-local.
-    pub endpoint: SocketAddr,
+    /// Where the Service leads to, for each family: addresses that are listened on. Neither loopback nor link-local.
+    pub endpoints: Vec<SocketAddr>,
 }
 
 impl Config {
-    /// DNS on a node's address with the usual port, domain and resolvers, for clients in the pods' ranges and on the
+    /// DNS on a node's addresses with the usual port, domain and resolvers, for clients in the pods' ranges and on the
     /// node itself.
     pub fn new(
         node_name: &str,
-        node_ip: IpAddr,
-        cluster_ip: IpAddr,
+        node_ips: &[IpAddr],
+        cluster_ips: &[IpAddr],
         cluster_cidrs: Vec<IpNet>,
         service_cidrs: Vec<IpNet>,
     ) -> Self {
-        let endpoint = SocketAddr::new(node_ip, DEFAULT_PORT);
+        let listen: Vec<SocketAddr> = node_ips.iter().map(|ip| SocketAddr::new(*ip, DEFAULT_PORT)).collect();
+        let is_served = |endpoint: &&SocketAddr| cluster_ips.iter().any(|ip| ip.is_ipv6() == endpoint.is_ipv6());
+        let endpoints = listen.iter().filter(is_served).copied().collect();
         let mut allowed_clients = cluster_cidrs.clone();
-        allowed_clients.extend([IpNet::from(node_ip), IpNet::from(IpAddr::from([127, 0, 0, 1]))]);
+        allowed_clients.extend(node_ips.iter().copied().map(IpNet::from));
+        allowed_clients.push(IpNet::from(IpAddr::from(Ipv4Addr::LOCALHOST)));
+        if node_ips.iter().any(IpAddr::is_ipv6) {
+            allowed_clients.push(IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)));
+        }
         Self {
-            listen: vec![endpoint],
+            listen,
             domain: "cluster.local".to_owned(),
             cluster_cidrs,
             service_cidrs,
             allowed_clients,
             resolv_conf: "/etc/resolv.conf".into(),
             upstreams: Vec::new(),
-            publish: Some(Publish { cluster_ip, node_name: node_name.to_owned(), endpoint }),
+            publish: Some(Publish { cluster_ips: cluster_ips.to_vec(), node_name: node_name.to_owned(), endpoints }),
         }
     }
 }

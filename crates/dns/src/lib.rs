@@ -18,7 +18,7 @@ mod zone;
 
 pub use catalog::Catalog;
 pub use config::{Config, DEFAULT_PORT, Deps, Error, Publish};
-pub use publish::{ensure_service, plan_endpoint_slice, plan_service};
+pub use publish::{ensure_service, plan_endpoint_slices, plan_service};
 pub use resolv_conf::{Upstreams, parse_resolv_conf};
 pub use run::run;
 pub use zone::{Outcome, Zone};

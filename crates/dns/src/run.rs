@@ -34,11 +34,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     if config.listen.iter().any(|address| address.ip().is_unspecified()) {
         return Err(Error::Config("it can't listen on the unspecified address".to_owned()));
     }
-    let cluster_ip = config.publish.as_ref().map(|publish| publish.cluster_ip);
-    let own = config.listen.iter().filter(|address| address.port() == 53).map(|address| address.ip()).chain(cluster_ip);
+    let cluster_ips = config.publish.as_ref().map(|publish| publish.cluster_ips.clone()).unwrap_or_default();
+    let own = config.listen.iter().filter(|address| address.port() == 53).map(|address| address.ip());
+    let own = own.chain(cluster_ips.iter().copied());
     let forwarder = Forwarder::new(config.upstreams.clone(), config.resolv_conf.clone(), own.collect());
     let reverse = config.cluster_cidrs.iter().chain(&config.service_cidrs).copied().collect();
-    let zone = Zone::new(&config.domain, reverse, cluster_ip.into_iter().collect())
+    let zone = Zone::new(&config.domain, reverse, cluster_ips)
         .ok_or_else(|| Error::Config(format!("\"{}\" is not a domain name", config.domain)))?;
     let resolver = Arc::new(Resolver {
         zone,

@@ -80,21 +80,24 @@ pub(crate) struct DataDir {
 pub(crate) struct UpFlags {
     #[command(flatten)]
     pub(crate) data_dir: DataDir,
-    /// Address of this node [default: that of the interface with the default route].
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// Address of this node, or one of each IP family with a comma between them [default: those of the interfaces with the
+    /// default routes].
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) node_ip: Vec<IpAddr>,
     /// Name of this node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub(crate) node_name: Option<String>,
     /// Port of the API server.
     #[arg(long, value_name = "PORT", default_value_t = 6443, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) secure_port: u16,
-    /// Range of pod addresses.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    /// Range of pod addresses, or one of each IP family with a comma between them; the first is the primary family.
+    #[arg(long, value_name = "CIDRS", default_value = "10.244.0.0/16")]
     pub(crate) pod_network_cidr: String,
-    /// Range of Service addresses.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    /// Range of Service addresses, or one of each IP family in the same order.
+    #[arg(long, value_name = "CIDRS", default_value = "10.96.0.0/12")]
     pub(crate) service_cidr: String,
+    #[command(flatten)]
+    pub(crate) node_cidr: NodeCidrFlags,
     /// Addresses for Services of type LoadBalancer: CIDRs and ranges FIRST-LAST, with commas between them [default: none].
     #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true)]
     pub(crate) load_balancer_pool: String,
@@ -126,6 +129,22 @@ pub(crate) struct UpFlags {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct NodeCidrFlags {
+    /// Length of the prefix that each node gets out of the IPv4 range of pods.
+    #[arg(long, value_name = "LENGTH", default_value_t = 24)]
+    pub(crate) node_cidr_mask_size_ipv4: u8,
+    /// Length of the prefix that each node gets out of the IPv6 range of pods.
+    #[arg(long, value_name = "LENGTH", default_value_t = 64)]
+    pub(crate) node_cidr_mask_size_ipv6: u8,
+}
+
+impl NodeCidrFlags {
+    pub(crate) fn masks(&self) -> (u8, u8) {
+        (self.node_cidr_mask_size_ipv4, self.node_cidr_mask_size_ipv6)
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct EtcdFlags {
     /// URLs of etcd's members, separated by commas; objects are kept there instead of in the data directory.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
@@ -154,18 +173,21 @@ pub(crate) struct NodeFlags {
     /// The same for the other components of the node [default: agent.conf in the data directory].
     #[arg(long, value_name = "FILE")]
     pub(crate) agent_kubeconfig: Option<PathBuf>,
-    /// Address of this node [default: that of the interface with the default route].
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// Address of this node, or one of each IP family with a comma between them [default: those of the interfaces with the
+    /// default routes].
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) node_ip: Vec<IpAddr>,
     /// Name of this node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub(crate) node_name: Option<String>,
-    /// Range of pod addresses of the cluster.
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    /// Range of pod addresses of the cluster, or one of each IP family with a comma between them; the first is the primary family.
+    #[arg(long, value_name = "CIDRS", default_value = "10.244.0.0/16")]
     pub(crate) pod_network_cidr: String,
-    /// Range of Service addresses of the cluster.
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/12")]
+    /// Range of Service addresses of the cluster, or one of each IP family in the same order.
+    #[arg(long, value_name = "CIDRS", default_value = "10.96.0.0/12")]
     pub(crate) service_cidr: String,
+    #[command(flatten)]
+    pub(crate) node_cidr: NodeCidrFlags,
     /// DNS domain of the cluster.
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub(crate) service_dns_domain: String,
@@ -243,9 +265,10 @@ pub(crate) struct KubeletFlags {
     /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Address of this node [default: that of the interface with the default route].
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) node_ip: Option<IpAddr>,
+    /// Address of this node, or one of each IP family with a comma between them [default: those of the interfaces with the
+    /// default routes].
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) node_ip: Vec<IpAddr>,
     /// Name of this node [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname_override: Option<String>,

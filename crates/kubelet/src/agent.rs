@@ -98,7 +98,7 @@ impl Agent {
     }
 
     pub(crate) fn host_ips(&self) -> Vec<String> {
-        vec![self.config.node_ip.to_string()]
+        self.config.node_ips().iter().map(ToString::to_string).collect()
     }
 
     /// What the downward API says about this node and a pod's addresses.

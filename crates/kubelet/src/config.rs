@@ -126,6 +126,8 @@ pub struct Config {
     pub node_name: String,
     /// The node's address, which is also where the kubelet server listens.
     pub node_ip: IpAddr,
+    /// The node's address of the other IP family, where it has one.
+    pub second_node_ip: Option<IpAddr>,
     /// Pods, volumes and checkpoints.
     pub root_dir: PathBuf,
     /// Logs of containers, in one directory for each pod.
@@ -198,6 +200,7 @@ impl Default for Config {
         Self {
             node_name: String::new(),
             node_ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            second_node_ip: None,
             root_dir: "/var/lib/kubelet".into(),
             pod_logs_dir: "/var/log/pods".into(),
             container_logs_dir: Some("/var/log/containers".into()),
@@ -235,6 +238,11 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The node's addresses, the primary first.
+    pub fn node_ips(&self) -> Vec<IpAddr> {
+        std::iter::once(self.node_ip).chain(self.second_node_ip).collect()
+    }
+
     /// Everything of one pod.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.root_dir.join("pods").join(uid)
@@ -269,6 +277,9 @@ impl Config {
     pub fn validate(&self) -> Result<(), String> {
         if self.node_name.is_empty() {
             return Err("nodeName must not be empty".to_owned());
+        }
+        if self.second_node_ip.is_some_and(|second| second.is_ipv6() == self.node_ip.is_ipv6()) {
+            return Err("nodeIP and secondNodeIP must be of different IP families".to_owned());
         }
         if !Path::new(&self.root_dir).is_absolute() || !self.pod_logs_dir.is_absolute() {
             return Err("rootDir and podLogsDir must be absolute paths".to_owned());

@@ -89,7 +89,7 @@ impl NodeReporter {
     /// The runtime may write its network configuration from the node's range of pod addresses.
     async fn pass_pod_cidr(&mut self) {
         let node = self.nodes.get(&ObjectKey::new("", &self.agent.config.node_name));
-        let assigned = node.and_then(|node| node.spec.as_ref()?.pod_cidr.clone());
+        let assigned = node.and_then(|node| pod_cidrs(&node));
         let Some(cidr) = assigned.or_else(|| self.agent.config.pod_cidr.clone()) else { return };
         if self.passed_cidr.as_ref() == Some(&cidr) {
             return;
@@ -235,6 +235,13 @@ impl NodeReporter {
     }
 }
 
+/// All ranges of a node in one text, as runtimes are told them.
+fn pod_cidrs(node: &Node) -> Option<String> {
+    let spec = node.spec.as_ref()?;
+    let listed = spec.pod_cidrs.as_ref().filter(|cidrs| !cidrs.is_empty()).map(|cidrs| cidrs.join(","));
+    listed.or_else(|| spec.pod_cidr.clone())
+}
+
 fn recently_listed(agent: &Agent) -> Result<(), String> {
     match agent.states.last_listed() {
         None => Err("PLEG is not healthy: pleg has yet to be successful".to_owned()),
@@ -246,12 +253,14 @@ fn recently_listed(agent: &Agent) -> Result<(), String> {
     }
 }
 
-/// A strategic merge joins conditions by type; everything else of the kubelet's is replaced.
+/// A strategic merge joins conditions by type; everything else of the kubelet's is replaced. Addresses too are joined by
+/// type, which mixes up two of one: they are replaced as a whole, or left out.
 fn status_patch(before: Option<&NodeStatus>, status: &NodeStatus) -> Value {
     let mut patch = serde_json::to_value(status).unwrap_or(Value::Null);
     let replaced = before.and_then(|before| before.addresses.as_ref()) != status.addresses.as_ref();
-    if let (true, Some(list)) = (replaced, patch.get_mut("addresses").and_then(Value::as_array_mut)) {
-        list.insert(0, json!({ "$patch": "replace" }));
+    match patch.get_mut("addresses").and_then(Value::as_array_mut) {
+        Some(list) if replaced => list.insert(0, json!({ "$patch": "replace" })),
+        _ => drop(patch.as_object_mut().and_then(|fields| fields.remove("addresses"))),
     }
     json!({ "status": patch })
 }

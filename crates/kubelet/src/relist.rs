@@ -26,14 +26,16 @@ struct Entry {
 /// The state of all pods.
 pub(crate) struct RuntimeCache {
     runtime: Runtime,
+    /// Whether the first of a pod's addresses is that of IPv6, as it is with the node's.
+    ipv6_first: bool,
     listings: AtomicU64,
     entries: Mutex<HashMap<String, Entry>>,
     listed: Mutex<Option<Instant>>,
 }
 
 impl RuntimeCache {
-    pub(crate) fn new(runtime: Runtime) -> Self {
-        Self { runtime, listings: AtomicU64::new(0), entries: Mutex::default(), listed: Mutex::default() }
+    pub(crate) fn new(runtime: Runtime, ipv6_first: bool) -> Self {
+        Self { runtime, ipv6_first, listings: AtomicU64::new(0), entries: Mutex::default(), listed: Mutex::default() }
     }
 
     /// The last known state of a pod.
@@ -166,7 +168,7 @@ impl RuntimeCache {
             return Ok(Some(cached.clone()));
         }
         match self.runtime.pod_sandbox_status(&sandbox.id, false).await {
-            Ok(response) => Ok(response.status.as_ref().map(sandbox_record)),
+            Ok(response) => Ok(response.status.as_ref().map(|status| sandbox_record(status, self.ipv6_first))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

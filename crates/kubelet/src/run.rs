@@ -174,7 +174,7 @@ fn new_agent(
         objects,
         volumes: Arc::new(volumes),
         services: deps.informers.all::<Service>(),
-        states: RuntimeCache::new(deps.runtime.clone()),
+        states: RuntimeCache::new(deps.runtime.clone(), config.node_ip.is_ipv6()),
         statuses: StatusWriter::start(deps.client, deps.informers.failures().clone(), shutdown),
         failures: deps.informers.failures().clone(),
         probes: ProbeResults::default(),

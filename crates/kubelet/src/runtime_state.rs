@@ -117,12 +117,13 @@ impl PodRuntime {
     }
 }
 
-/// A sandbox from its CRI status.
-pub(crate) fn sandbox_record(status: &v1::PodSandboxStatus) -> SandboxRecord {
+/// A sandbox from its CRI status. Runtimes have an order of addresses of their own; that of the node's is the pods'.
+pub(crate) fn sandbox_record(status: &v1::PodSandboxStatus, ipv6_first: bool) -> SandboxRecord {
     let network = status.network.as_ref();
     let mut ips: Vec<String> =
         network.map(|network| network.ip.clone()).into_iter().filter(|ip| !ip.is_empty()).collect();
     ips.extend(network.into_iter().flat_map(|network| network.additional_ips.iter().map(|ip| ip.ip.clone())));
+    let ips = order_by_family(ips, ipv6_first);
     let namespaces = status.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
     let options = namespaces.and_then(|namespaces| namespaces.options.as_ref());
     SandboxRecord {
@@ -133,6 +134,12 @@ pub(crate) fn sandbox_record(status: &v1::PodSandboxStatus) -> SandboxRecord {
         ips,
         host_network: options.is_some_and(|options| options.network == v1::NamespaceMode::Node as i32),
     }
+}
+
+/// At most one address of each family, in the order of the node's families.
+fn order_by_family(ips: Vec<String>, ipv6_first: bool) -> Vec<String> {
+    let of_family = |ipv6: bool| ips.iter().find(|ip| ip.contains(':') == ipv6).cloned();
+    [of_family(ipv6_first), of_family(!ipv6_first)].into_iter().flatten().collect()
 }
 
 /// A container from its CRI status; the termination message is read by the caller.
@@ -165,6 +172,24 @@ pub(crate) fn container_record(status: &v1::ContainerStatus, sandbox_id: &str) -
 fn container_name(labels: &HashMap<String, String>, metadata: Option<&v1::ContainerMetadata>) -> String {
     let labelled = labels.get(labels::CONTAINER_NAME).cloned();
     labelled.unwrap_or_else(|| metadata.map(|metadata| metadata.name.clone()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_come_in_the_nodes_order() {
+        let check = |ips: &[&str], ipv6_first: bool, expected: &[&str]| {
+            let ips = ips.iter().map(|&ip| ip.to_owned()).collect();
+            assert_eq!(order_by_family(ips, ipv6_first), expected);
+        };
+        check(&[], false, &[]);
+        check(&["10.244.0.2"], true, &["10.244.0.2"]);
+        check(&["10.244.0.2", "fd00::2"], false, &["10.244.0.2", "fd00::2"]);
+        check(&["10.244.0.2", "fd00::2"], true, &["fd00::2", "10.244.0.2"]);
+        check(&["fd00::2", "fd00::3", "10.244.0.2"], false, &["10.244.0.2", "fd00::2"]);
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod routes;
 mod stats;
 mod streams;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,39 +63,48 @@ pub(crate) async fn start(
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let ip = match agent.config.node_ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        ip => ip,
-    };
-    let address = SocketAddr::new(ip, agent.config.port);
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let mut listeners = Vec::new();
+    for ip in agent.config.node_ips() {
+        let address = SocketAddr::new(ip, agent.config.port);
+        listeners.push(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?);
+    }
     let authorizer = Authorizer::new(agent.objects.client().clone(), &agent.config);
     let server = Arc::new(Server { agent, pods, collector, authorizer });
     let acceptor = TlsAcceptor::from(tls);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    tokio::spawn(async move {
-        loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((stream, _)) = accepted else {
-                // Out of file descriptors: others have to end first.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let (server, acceptor, shutdown) = (server.clone(), acceptor.clone(), shutdown.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = connection(server, acceptor, stream) => {}
-                }
-                drop(permit);
-            });
-        }
-    });
+    for listener in listeners {
+        tokio::spawn(accept(listener, server.clone(), acceptor.clone(), room.clone(), shutdown.clone()));
+    }
     Ok(())
+}
+
+async fn accept(
+    listener: TcpListener,
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    room: Arc<Semaphore>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let Ok(permit) = room.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors: others have to end first.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (server, acceptor, shutdown) = (server.clone(), acceptor.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = connection(server, acceptor, stream) => {}
+            }
+            drop(permit);
+        });
+    }
 }
 
 async fn connection(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream) {

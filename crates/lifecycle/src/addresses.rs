@@ -1,6 +1,6 @@
 //! The node's name and address, where nobody named them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
@@ -9,8 +9,8 @@ use nix::net::if_::InterfaceFlags;
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
     /// No interface has a usable address.
-    #[error("this machine has no IPv4 address but loopback's; name one with --node-ip")]
-    None,
+    #[error("this machine has no {0} address but loopback's; name one with --node-ip")]
+    None(&'static str),
     /// The interfaces can't be listed.
     #[error("cannot list the network interfaces")]
     List(#[source] nix::Error),
@@ -21,16 +21,33 @@ pub enum AddressError {
     Hostname(String),
 }
 
-/// The address of the interface with the default route; without one, the first address that is not loopback's.
-pub fn find_node_ip() -> Result<IpAddr, AddressError> {
-    let addresses: Vec<(String, Ipv4Addr)> = getifaddrs()
+/// The address, of IPv4 or IPv6, of the interface with the default route of that family; without one, the first address
+/// that is not loopback's or link-local.
+pub fn find_node_ip(ipv6: bool) -> Result<IpAddr, AddressError> {
+    let addresses: Vec<(String, IpAddr)> = getifaddrs()
         .map_err(AddressError::List)?
         .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_UP))
         .filter(|interface| !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK))
-        .filter_map(|interface| Some((interface.interface_name, interface.address?.as_sockaddr_in()?.ip())))
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let ip = match ipv6 {
+                false => address.as_sockaddr_in()?.ip().into(),
+                true => address.as_sockaddr_in6().map(|address| address.ip()).filter(is_of_machine)?.into(),
+            };
+            Some((interface.interface_name, ip))
+        })
         .collect();
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    choose(&addresses, default_interface(&routes).as_deref()).map(IpAddr::V4).ok_or(AddressError::None)
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let default = match ipv6 {
+        false => default_interface(&read("/proc/net/route")),
+        true => default_interface_v6(&read("/proc/net/ipv6_route")),
+    };
+    choose(&addresses, default.as_deref()).ok_or(AddressError::None(if ipv6 { "IPv6" } else { "IPv4" }))
+}
+
+/// Other machines can't use a link-local address without knowing the link.
+fn is_of_machine(address: &Ipv6Addr) -> bool {
+    !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
 }
 
 /// The host's name in the form of a node name.
@@ -57,8 +74,19 @@ fn default_interface(routes: &str) -> Option<String> {
         .map(|fields| fields[0].to_owned())
 }
 
+/// The same in the text of `/proc/net/ipv6_route`, whose numbers are hexadecimal. Routes that refuse packets are loopback's.
+fn default_interface_v6(routes: &str) -> Option<String> {
+    routes
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.len() > 9 && fields[0].chars().all(|digit| digit == '0') && fields[1] == "00")
+        .filter(|fields| fields[9] != "lo")
+        .min_by_key(|fields| u32::from_str_radix(fields[5], 16).unwrap_or(u32::MAX))
+        .map(|fields| fields[9].to_owned())
+}
+
 /// Bridges and veths of containers come last: their addresses are not the machine's.
-fn choose(addresses: &[(String, Ipv4Addr)], default: Option<&str>) -> Option<Ipv4Addr> {
+fn choose(addresses: &[(String, IpAddr)], default: Option<&str>) -> Option<IpAddr> {
     let of_default = addresses.iter().find(|(name, _)| Some(name.as_str()) == default);
     let of_machine = || {
         addresses.iter().find(|(name, _)| !["cni", "docker", "veth", "virbr"].iter().any(|kind| name.starts_with(kind)))
@@ -79,7 +107,7 @@ mod tests {
     fn the_default_route_decides() {
         assert_eq!(default_interface(ROUTES).as_deref(), Some("eth0"));
         assert_eq!(default_interface("Iface\n"), None);
-        let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let found = [
             ("cni0".to_owned(), address("10.244.0.1")),
             ("eth1".to_owned(), address("192.0.2.3")),
@@ -88,5 +116,27 @@ mod tests {
         assert_eq!(choose(&found, Some("eth0")), Some(address("192.0.2.2")));
         assert_eq!(choose(&found, None), Some(address("192.0.2.3")));
         assert_eq!(choose(&found[..1], None), None);
+    }
+
+    #[test]
+    fn the_default_route_of_ipv6_decides() {
+        let zeros = "0".repeat(32);
+        let line = |destination: &str, length: &str, metric: &str, name: &str| {
+            format!("{destination} {length} {zeros} 00 {zeros} {metric} 00000001 00000000 00000003 {name:>8}\n")
+        };
+        let segment = "fd000000000000000000000000000000";
+        let routes = [
+            line(&zeros, "00", "ffffffff", "lo"),
+            line(&zeros, "00", "00000400", "eth1"),
+            line(&zeros, "00", "00000064", "eth0"),
+            line(segment, "40", "00000001", "eth2"),
+        ];
+        assert_eq!(default_interface_v6(&routes.concat()).as_deref(), Some("eth0"));
+        assert_eq!(default_interface_v6(&routes[0]), None);
+        let check = |text: &str, expected: bool| assert_eq!(is_of_machine(&text.parse().unwrap()), expected, "{text}");
+        check("fd00::1", true);
+        check("2001:db8::1", true);
+        check("fe80::1", false);
+        check("::1", false);
     }
 }

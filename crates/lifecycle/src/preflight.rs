@@ -38,8 +38,8 @@ pub struct Needs {
     pub private_runtime: bool,
     /// Pod and Service ranges as (network, prefix length).
     pub ranges: Vec<(&'static str, IpAddr, u8)>,
-    /// The node's address.
-    pub node_ip: IpAddr,
+    /// The node's addresses, the primary first.
+    pub node_ips: Vec<IpAddr>,
 }
 
 /// Looks at the machine and lists everything that is wrong.
@@ -75,7 +75,9 @@ fn check_node(findings: &mut Vec<Finding>, needs: &Needs) {
         );
     }
     findings.extend(missing_programs(&needed_programs(needs.private_runtime)));
-    check_port(findings, SocketAddr::new(needs.node_ip, needs.kubelet_port), "the kubelet's");
+    for node_ip in &needs.node_ips {
+        check_port(findings, SocketAddr::new(*node_ip, needs.kubelet_port), "the kubelet's");
+    }
     if read("/proc/swaps").lines().count() > 1 {
         findings.push(Finding {
             check: "Swap",
@@ -129,10 +131,9 @@ fn check_port(findings: &mut Vec<Finding>, address: SocketAddr, flag: &str) {
 fn check_ranges(findings: &mut Vec<Finding>, needs: &Needs, nameservers: &[IpAddr]) {
     let mut error = |text: String| findings.push(Finding { check: "Ranges", severity: Severity::Error, text });
     for (flag, network, length) in &needs.ranges {
-        if contains(*network, *length, needs.node_ip) {
+        for node_ip in needs.node_ips.iter().filter(|node_ip| contains(*network, *length, **node_ip)) {
             error(format!(
-                "{flag} {network}/{length} holds the node's address {}: choose a range that the network does not use",
-                needs.node_ip
+                "{flag} {network}/{length} holds the node's address {node_ip}: choose a range that the network does not use"
             ));
         }
         for server in nameservers.iter().filter(|server| contains(*network, *length, **server)) {
@@ -197,7 +198,7 @@ mod tests {
             kubelet_port: 0,
             private_runtime: false,
             ranges,
-            node_ip: "192.0.2.2".parse().unwrap(),
+            node_ips: vec!["192.0.2.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
         }
     }
 
@@ -216,7 +217,18 @@ mod tests {
                 "nameserver 10.96.0.53",
                 "holds the name server 10.96.0.53",
             ),
-            (vec![range("--pod-network-cidr", "192.0.2.0", 24)], "", "holds the node's address"),
+            (vec![range("--pod-network-cidr", "192.0.2.0", 24)], "", "holds the node's address 192.0.2.2"),
+            (vec![range("--pod-network-cidr", "2001:db8::", 56)], "", "holds the node's address 2001:db8::2"),
+            (
+                vec![range("--service-cidr", "fd00:10::", 32), range("--pod-network-cidr", "fd00:10:244::", 56)],
+                "",
+                "overlap",
+            ),
+            (
+                vec![range("--service-cidr", "fd00:10:96::", 112), range("--pod-network-cidr", "10.244.0.0", 16)],
+                "nameserver fd00:10:95::a",
+                "",
+            ),
         ] {
             let mut findings = Vec::new();
             check_ranges(&mut findings, &needs(ranges), &nameservers(servers));

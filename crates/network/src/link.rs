@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -49,6 +49,7 @@ pub(crate) struct Links {
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) index: u32,
+    pub(crate) name: String,
     pub(crate) is_bridge: bool,
     pub(crate) is_up: bool,
     pub(crate) is_loopback: bool,
@@ -188,8 +189,12 @@ impl Links {
     }
 
     pub(crate) async fn add_address(&self, index: u32, address: IpNet) -> Result<(), Error> {
-        let added = self.handle.address().add(index, address.addr(), address.prefix_len()).execute().await;
-        match added {
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
+        if address.addr().is_ipv6() {
+            // The range is this node's alone, and a bridge without ports would never finish looking for another owner.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        match request.execute().await {
             Err(error) if code(&error) != EEXIST => Err(refused(format!("add the address {address}"), error)),
             _ => Ok(()),
         }
@@ -271,8 +276,13 @@ fn read_link(message: &LinkMessage) -> Link {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     });
+    let name = message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
     Link {
         index: message.header.index,
+        name: name.unwrap_or_default(),
         is_bridge,
         is_up: message.header.flags.contains(LinkFlags::Up),
         is_loopback: message.header.flags.contains(LinkFlags::Loopback),

@@ -78,7 +78,7 @@ impl Setup {
         find_plugins(&self.config.cni_bin_dirs)?;
         let mut shortcomings: Vec<Shortcoming> =
             foreign.and_then(|foreign| self.broken_config(foreign)).into_iter().collect();
-        self.ensure_forwarding(pod_cidrs)?;
+        self.ensure_forwarding(pod_cidrs).await?;
         shortcomings.extend(self.ensure_bridge_netfilter(pod_cidrs).await?);
         let mtu = self.find_mtu().await?;
         let bridge = self.ensure_bridge(pod_cidrs, mtu).await?;
@@ -130,10 +130,24 @@ impl Setup {
         })
     }
 
-    fn ensure_forwarding(&self, pod_cidrs: &[IpNet]) -> Result<(), Error> {
+    async fn ensure_forwarding(&self, pod_cidrs: &[IpNet]) -> Result<(), Error> {
         self.sysctls.ensure("net.ipv4.ip_forward", "1")?;
         if has_ipv6(pod_cidrs) {
+            self.ensure_advertisements().await?;
             self.sysctls.ensure("net.ipv6.conf.all.forwarding", "1")?;
+        }
+        Ok(())
+    }
+
+    /// A machine that forwards no longer listens to routers, and so loses the default route and address that they gave it,
+    /// unless it is told to listen all the same. Where nobody listens now, nothing changes.
+    async fn ensure_advertisements(&self) -> Result<(), Error> {
+        for node_ip in self.config.node_ips.iter().filter(|ip| ip.is_ipv6()) {
+            let Some(link) = self.links.link_with(*node_ip).await? else { continue };
+            let switch = format!("net.ipv6.conf.{}.accept_ra", link.name.replace('.', "/"));
+            if self.sysctls.get(&switch).is_ok_and(|value| value.trim() == "1") {
+                self.sysctls.ensure(&switch, "2")?;
+            }
         }
         Ok(())
     }

@@ -37,8 +37,9 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         let (health, clock) = (health.clone(), clock.clone());
         Arc::new(move || health.borrow().is_healthy(clock.now()))
     };
-    let ipv6_only = config.node_ips.iter().all(std::net::IpAddr::is_ipv6);
-    let worker = Worker::new(&config, deps.clone(), HealthServers::new(ipv6_only, is_healthy));
+    // The unspecified address of IPv6 takes connections of IPv4 as well.
+    let ipv6 = config.node_ips.iter().any(std::net::IpAddr::is_ipv6);
+    let worker = Worker::new(&config, deps.clone(), HealthServers::new(ipv6, is_healthy));
     let switch_problem = set_switches(&config);
     Loop { config, deps, worker, health, switch_problem }.follow(shutdown).await;
     Ok(())

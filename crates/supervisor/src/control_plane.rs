@@ -1,8 +1,10 @@
 //! The control plane: store, API server, controllers, scheduler.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
 use kedge_auth::TokenKeys;
 use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
@@ -88,7 +90,9 @@ impl ControlPlane {
         let config = kedge_controllers::Config {
             controllers: controllers.into(),
             root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
-            cluster_cidrs: vec![plan.pod_network.to_string()],
+            cluster_cidrs: plan.pod_networks.iter().map(ToString::to_string).collect(),
+            node_cidr_mask_ipv4: plan.options.node_cidr_masks.0,
+            node_cidr_mask_ipv6: plan.options.node_cidr_masks.1,
             leader: competitor(plan, "kube-controller-manager"),
             load_balancer_pool: plan.load_balancer_pool.clone(),
             ..kedge_controllers::Config::default()
@@ -137,15 +141,20 @@ fn signer(plan: &Plan) -> Result<Arc<dyn kedge_controllers::CertificateSigner>, 
 }
 
 fn names(plan: &Plan) -> ClusterNames {
-    let loopback = "127.0.0.1".parse().expect("it is an address");
-    let mut api_addresses = vec![plan.api_service_ip, plan.node_ip, loopback];
-    api_addresses.dedup();
+    let mut loopbacks = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
+    if plan.has_ipv6() {
+        loopbacks.push(Ipv6Addr::LOCALHOST.into());
+    }
+    let mut node_addresses = plan.node_ips.clone();
+    node_addresses.extend(loopbacks.into_iter().filter(|loopback| !plan.node_ips.contains(loopback)));
+    let mut api_addresses = vec![plan.api_service_ip];
+    api_addresses.extend(&node_addresses);
     ClusterNames {
         node_name: plan.node_name.clone(),
         dns_domain: plan.options.service_dns_domain.clone(),
         api_addresses,
         api_names: Vec::new(),
-        node_addresses: vec![plan.node_ip, loopback],
+        node_addresses,
     }
 }
 
@@ -157,16 +166,18 @@ async fn api_server(
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<ApiServer>, Error> {
     let authority = pki.authority.certificate_pem();
-    let range = plan.service_network.to_string();
-    let range = range.parse().map_err(|error: kedge_apiserver::ParseCidrError| Error::Flag {
-        flag: "--service-cidr",
-        value: range.clone(),
-        why: error.to_string(),
-    })?;
+    let read = |range: &IpNet| {
+        range.to_string().parse().map_err(|error: kedge_apiserver::ParseCidrError| Error::Flag {
+            flag: "--service-cidr",
+            value: range.to_string(),
+            why: error.to_string(),
+        })
+    };
+    let service_cluster_ip_ranges = plan.service_networks.iter().map(read).collect::<Result<_, _>>()?;
     let config = ApiConfig {
         advertise_address: plan.node_ip,
         secure_port: plan.options.secure_port,
-        service_cluster_ip_ranges: vec![range],
+        service_cluster_ip_ranges,
         service_account_issuer: format!("https://kubernetes.default.svc.{}", plan.options.service_dns_domain),
         ..ApiConfig::default()
     };

@@ -41,14 +41,16 @@ pub struct JoinOptions {
     pub kubeconfig: Option<PathBuf>,
     /// That of the other components; `agent.conf` in the data directory where absent.
     pub agent_kubeconfig: Option<PathBuf>,
-    /// The node's address; found where absent.
-    pub node_ip: Option<IpAddr>,
+    /// The node's addresses, at most one of each IP family, the primary first; found where empty.
+    pub node_ips: Vec<IpAddr>,
     /// The node's name; the host's where absent.
     pub node_name: Option<String>,
-    /// Range of pod addresses of the cluster.
+    /// Range of pod addresses of the cluster, or one of each IP family with a comma between them.
     pub pod_network_cidr: String,
-    /// Range of Service addresses of the cluster.
+    /// Range of Service addresses of the cluster, or two.
     pub service_cidr: String,
+    /// The length of the prefixes that nodes get out of the pods' ranges, of IPv4 and IPv6.
+    pub node_cidr_masks: (u8, u8),
     /// DNS domain of the cluster.
     pub service_dns_domain: String,
     /// The pod network.
@@ -166,11 +168,12 @@ fn full_options(options: &JoinOptions) -> Options {
     let options = options.clone();
     Options {
         data_dir: options.data_dir,
-        node_ip: options.node_ip,
+        node_ips: options.node_ips,
         node_name: options.node_name,
         secure_port: 0,
         pod_network_cidr: options.pod_network_cidr,
         service_cidr: options.service_cidr,
+        node_cidr_masks: options.node_cidr_masks,
         load_balancer_pool: String::new(),
         service_dns_domain: options.service_dns_domain,
         etcd: None,

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::memory::give_memory_back;
 use crate::node::RuntimeSettings;
+use crate::options::node_addresses;
 
 const DEFAULT_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 
@@ -31,8 +32,8 @@ pub struct KubeletOptions {
     pub kubeconfig: PathBuf,
     /// A file with a `KubeletConfiguration`.
     pub config: Option<PathBuf>,
-    /// The node's address; found where absent.
-    pub node_ip: Option<IpAddr>,
+    /// The node's addresses, at most one of each IP family, the primary first; found where empty.
+    pub node_ips: Vec<IpAddr>,
     /// The node's name; the host's where absent.
     pub hostname_override: Option<String>,
     /// The container runtime's socket.
@@ -178,15 +179,13 @@ fn config(options: &KubeletOptions, file: &KubeletConfiguration) -> Result<Confi
         let why = "a node name has lower-case letters, digits, `-` and `.` only".to_owned();
         return Err(Error::Flag { flag: "--hostname-override", value: node_name, why });
     }
-    let node_ip = match options.node_ip {
-        Some(address) => address,
-        None => find_node_ip()?,
-    };
+    let node_ips = node_addresses(&options.node_ips, find_node_ip)?;
     let launch = file.launch().clone();
     let default = Config::default();
     let mut config = Config {
         node_name,
-        node_ip,
+        node_ip: node_ips[0],
+        second_node_ip: node_ips.get(1).copied(),
         root_dir: options.root_dir.clone(),
         container_logs_dir: container_logs(&launch).or(default.container_logs_dir),
         pod_logs_dir: launch.pod_logs_dir.unwrap_or(default.pod_logs_dir),
@@ -268,7 +267,7 @@ fn own_identity(cert_dir: &Path, config: &Config) -> Result<Identity, Error> {
     })?;
     let authority = CertificateAuthority::ensure(cert_dir, "kubelet-ca", &format!("{}-ca", config.node_name))?;
     let names = vec![config.node_name.clone()];
-    let request = LeafRequest::server(&config.node_name, names, vec![config.node_ip]);
+    let request = LeafRequest::server(&config.node_name, names, config.node_ips());
     Ok(authority.ensure_leaf(cert_dir, "kubelet", &request)?)
 }
 

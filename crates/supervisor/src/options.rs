@@ -1,8 +1,9 @@
 //! What was asked for, checked once, and what follows from it.
 
+mod addresses;
 mod network;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -12,6 +13,8 @@ use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
 use crate::backend::EtcdOptions;
 use crate::error::Error;
 use crate::kubelet::read_configuration;
+pub(crate) use addresses::node_addresses;
+use addresses::{AddressPlan, AskedAddresses, nth};
 pub use network::NetworkOptions;
 use network::NetworkPlan;
 
@@ -24,16 +27,18 @@ pub(crate) const KUBELET_PORT: u16 = 10250;
 pub struct Options {
     /// Where the cluster's state is.
     pub data_dir: PathBuf,
-    /// The node's address; found where absent.
-    pub node_ip: Option<IpAddr>,
+    /// The node's addresses, at most one of each IP family, the primary first; found where empty.
+    pub node_ips: Vec<IpAddr>,
     /// The node's name; the host's where absent.
     pub node_name: Option<String>,
     /// Port of the API server.
     pub secure_port: u16,
-    /// Range of pod addresses.
+    /// Range of pod addresses, or one of each IP family with a comma between them.
     pub pod_network_cidr: String,
-    /// Range of Service addresses.
+    /// Range of Service addresses, or two.
     pub service_cidr: String,
+    /// The length of the prefixes that nodes get out of the pods' ranges, of IPv4 and IPv6.
+    pub node_cidr_masks: (u8, u8),
     /// Addresses for Services of type LoadBalancer; empty where nobody gives them any.
     pub load_balancer_pool: String,
     /// DNS domain of the cluster.
@@ -59,14 +64,17 @@ pub struct Options {
 pub(crate) struct Plan {
     pub(crate) options: Options,
     pub(crate) layout: Layout,
+    /// The first of `node_ips`.
     pub(crate) node_ip: IpAddr,
+    /// At most one of each IP family, the primary first; the same order as the ranges have.
+    pub(crate) node_ips: Vec<IpAddr>,
     pub(crate) node_name: String,
-    pub(crate) pod_network: IpNet,
-    pub(crate) service_network: IpNet,
-    /// The first address of the Service range: the API server's.
+    pub(crate) pod_networks: Vec<IpNet>,
+    pub(crate) service_networks: Vec<IpNet>,
+    /// The first address of the first Service range: the API server's.
     pub(crate) api_service_ip: IpAddr,
-    /// The tenth address of the Service range: the cluster DNS's.
-    pub(crate) dns_service_ip: IpAddr,
+    /// The tenth address of each Service range: the cluster DNS's.
+    pub(crate) dns_service_ips: Vec<IpAddr>,
     /// The addresses for Services of type LoadBalancer.
     pub(crate) load_balancer_pool: kedge_controllers::AddressPool,
     /// What the kubelet's configuration file says.
@@ -77,23 +85,18 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
-        let pod_network = range("--pod-network-cidr", &options.pod_network_cidr, 24)?;
-        let service_network = range("--service-cidr", &options.service_cidr, 28)?;
-        let nth = |index| {
-            service_network.hosts().nth(index).ok_or_else(|| Error::Flag {
-                flag: "--service-cidr",
-                value: options.service_cidr.clone(),
-                why: "it has too few addresses".to_owned(),
-            })
+        let asked = AskedAddresses {
+            node_ips: &options.node_ips,
+            pods: &options.pod_network_cidr,
+            services: &options.service_cidr,
+            masks: options.node_cidr_masks,
+            control_plane_only: options.control_plane_only,
         };
-        let (api_service_ip, dns_service_ip) = (nth(0)?, nth(9)?);
+        let AddressPlan { node_ips, pods, services } = AddressPlan::new(&asked, find_node_ip)?;
+        let (node_ip, api_service_ip) = (node_ips[0], nth(&services[0], 1));
+        let dns_service_ips = services.iter().map(|range| nth(range, 10)).collect();
         check_domain(&options.service_dns_domain)?;
         let load_balancer_pool = load_balancer_pool(&options.load_balancer_pool)?;
-        let node_ip = match (options.node_ip, options.control_plane_only) {
-            (Some(address), _) => address,
-            (None, true) => find_node_ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            (None, false) => find_node_ip()?,
-        };
         let node_name = match &options.node_name {
             Some(name) if kedge_meta::is_dns1123_subdomain(name) => name.clone(),
             Some(name) => {
@@ -105,16 +108,17 @@ impl Plan {
         let layout = Layout::new(std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()));
         let kubelet = options.kubelet_config.as_deref();
         let kubelet = kubelet.map(|path| read_configuration("--kubelet-config", path, Starter::Up)).transpose()?;
-        let network = NetworkPlan::new(&options.network, node_ip)?;
+        let network = NetworkPlan::new(&options.network, &node_ips)?;
         Ok(Self {
             network,
             layout,
             node_ip,
+            node_ips,
             node_name,
-            pod_network,
-            service_network,
+            pod_networks: pods,
+            service_networks: services,
             api_service_ip,
-            dns_service_ip,
+            dns_service_ips,
             load_balancer_pool,
             kubelet,
             options,
@@ -123,14 +127,20 @@ impl Plan {
 
     /// Where the API server listens: every address, so that loopback, node and tests reach it.
     pub(crate) fn api_address(&self) -> SocketAddr {
-        let any: IpAddr = match self.node_ip {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        // That of IPv6 takes connections of IPv4 as well.
+        let any: IpAddr = match self.has_ipv6() {
+            false => Ipv4Addr::UNSPECIFIED.into(),
+            true => Ipv6Addr::UNSPECIFIED.into(),
         };
         match self.options.control_plane_only && self.node_ip.is_loopback() {
             true => SocketAddr::new(self.node_ip, self.options.secure_port),
             false => SocketAddr::new(any, self.options.secure_port),
         }
+    }
+
+    /// Whether the node has an address of IPv6 that the cluster uses.
+    pub(crate) fn has_ipv6(&self) -> bool {
+        self.node_ips.iter().any(IpAddr::is_ipv6)
     }
 
     /// The URL in kubeconfigs.
@@ -140,17 +150,17 @@ impl Plan {
 
     /// What the machine must have.
     pub(crate) fn needs(&self, private_runtime: bool) -> Needs {
-        let network = |flag, range: &IpNet| (flag, range.network(), range.prefix_len());
+        let all = |flag, ranges: &[IpNet]| -> Vec<_> {
+            ranges.iter().map(|range| (flag, range.network(), range.prefix_len())).collect()
+        };
         Needs {
             api_addresses: vec![self.api_address()],
             node: !self.options.control_plane_only,
             kubelet_port: KUBELET_PORT,
             private_runtime,
-            ranges: vec![
-                network("--pod-network-cidr", &self.pod_network),
-                network("--service-cidr", &self.service_network),
-            ],
-            node_ip: self.node_ip,
+            ranges: [all("--pod-network-cidr", &self.pod_networks), all("--service-cidr", &self.service_networks)]
+                .concat(),
+            node_ips: self.node_ips.clone(),
         }
     }
 }
@@ -162,20 +172,6 @@ fn load_balancer_pool(value: &str) -> Result<kedge_controllers::AddressPool, Err
         why: error.to_string(),
     };
     value.parse().map_err(wrong)
-}
-
-fn range(flag: &'static str, value: &str, longest: u8) -> Result<IpNet, Error> {
-    let wrong = |why: &str| Error::Flag { flag, value: value.to_owned(), why: why.to_owned() };
-    let range: IpNet = value.parse().map_err(|_| wrong("a range like 10.244.0.0/16 is expected"))?;
-    let range = range.trunc();
-    // The kubelet, the proxy and the CNI configuration of this release are IPv4's.
-    if range.addr().is_ipv6() {
-        return Err(wrong("IPv6 is not supported yet"));
-    }
-    if range.prefix_len() > longest {
-        return Err(wrong(&format!("the range is too small: at most /{longest} is possible")));
-    }
-    Ok(range)
 }
 
 fn check_domain(domain: &str) -> Result<(), Error> {
@@ -196,11 +192,12 @@ mod tests {
     fn options() -> Options {
         Options {
             data_dir: "/tmp/x".into(),
-            node_ip: Some("192.0.2.2".parse().unwrap()),
+            node_ips: vec!["192.0.2.2".parse().unwrap()],
             node_name: Some("n1".to_owned()),
             secure_port: 6443,
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
+            node_cidr_masks: (24, 64),
             load_balancer_pool: String::new(),
             service_dns_domain: "cluster.local".to_owned(),
             network: NetworkOptions::default(),
@@ -217,8 +214,19 @@ mod tests {
     fn addresses_follow_from_the_ranges() {
         let plan = Plan::new(options()).unwrap();
         assert_eq!(plan.api_service_ip.to_string(), "10.96.0.1");
-        assert_eq!(plan.dns_service_ip.to_string(), "10.96.0.10");
+        assert_eq!(plan.dns_service_ips, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
         assert_eq!(plan.server(), "https://192.0.2.2:6443");
+        assert_eq!(plan.api_address().to_string(), "0.0.0.0:6443");
+        let six = Options {
+            node_ips: vec!["2001:db8::2".parse().unwrap()],
+            pod_network_cidr: "fd00:10:244::/56".to_owned(),
+            service_cidr: "fd00:10:96::/112".to_owned(),
+            ..options()
+        };
+        let plan = Plan::new(six).unwrap();
+        assert_eq!(plan.api_service_ip.to_string(), "fd00:10:96::1");
+        assert_eq!(plan.server(), "https://[2001:db8::2]:6443");
+        assert_eq!(plan.api_address().to_string(), "[::]:6443");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The start, step by step, and the orderly end.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use kedge_lifecycle::{DEMO_NODE_PORT, InstanceLock, Needs, ProcessMark, RunFile, Severity, preflight};
 use kedge_pki::{KubeconfigEntry, merge_kubeconfig};
@@ -30,6 +31,9 @@ pub struct Summary {
     pub node_name: String,
     /// The node's address.
     pub node_ip: IpAddr,
+    /// All of its addresses, at most one of each IP family.
+    #[serde(rename = "nodeIPs")]
+    pub node_ips: Vec<IpAddr>,
     /// The data directory.
     pub data_dir: PathBuf,
     /// The administrator's kubeconfig in the data directory.
@@ -89,11 +93,12 @@ pub async fn start(
         server: plan.server(),
         node_name: plan.node_name.clone(),
         node_ip: plan.node_ip,
+        node_ips: plan.node_ips.clone(),
         data_dir: plan.layout.root().to_owned(),
         kubeconfig: plan.layout.kubeconfig(),
         merged_kubeconfig: plan.options.kubeconfig.clone(),
         context: CONTEXT.to_owned(),
-        demo_url: plan.options.demo.then(|| format!("http://{}:{DEMO_NODE_PORT}", plan.node_ip)),
+        demo_url: plan.options.demo.then(|| format!("http://{}", SocketAddr::new(plan.node_ip, DEMO_NODE_PORT))),
         took: began.elapsed(),
     };
     Ok(Running { summary, control_plane, components, shutdown, _lock: lock })
@@ -158,6 +163,10 @@ fn write_kubeconfigs(plan: &Plan, control_plane: &ControlPlane) -> Result<(), Er
     Ok(merge_kubeconfig(&plan.options.kubeconfig, &entry)?)
 }
 
+fn show(ranges: &[IpNet]) -> String {
+    ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// `joined`: the API server, where this node joined another's cluster.
 pub(crate) fn write_run_file(
     plan: &Plan,
@@ -173,8 +182,8 @@ pub(crate) fn write_run_file(
         node_name: plan.node_name.clone(),
         node_ip: plan.node_ip,
         secure_port: plan.options.secure_port,
-        pod_network_cidr: plan.pod_network.to_string(),
-        service_cidr: plan.service_network.to_string(),
+        pod_network_cidr: show(&plan.pod_networks),
+        service_cidr: show(&plan.service_networks),
         control_plane_only: plan.options.control_plane_only,
         joined: joined.map(str::to_owned),
         runtime_endpoint: runtime.map(|runtime| runtime.endpoint.clone()),

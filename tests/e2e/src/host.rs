@@ -30,6 +30,10 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 pub struct HostOptions {
     /// Only a control plane, without root and without a namespace.
     pub control_plane_only: bool,
+    /// Further addresses of the host, each with the length of its prefix.
+    pub addresses: Vec<String>,
+    /// Leave the host only those.
+    pub without_ipv4: bool,
     /// Further flags of `kedge up`.
     pub flags: Vec<String>,
     /// Fields of the kubelet's configuration file, as YAML; where absent, the node evicts only when nothing is left.
@@ -71,7 +75,8 @@ impl Host {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let namespace = (!options.control_plane_only).then(|| format!("kedge-e2e-{}-{number}", std::process::id()));
         if let Some(namespace) = &namespace {
-            make_namespace(namespace);
+            let first = (!options.without_ipv4).then(|| format!("{ADDRESS}/24"));
+            make_namespace(namespace, &first.into_iter().chain(options.addresses.clone()).collect::<Vec<_>>());
         }
         let dir = tempfile::Builder::new().prefix("kedge-e2e-").tempdir().expect("a directory can be made");
         let port = if options.control_plane_only { free_port() } else { 6443 };
@@ -222,7 +227,7 @@ impl Drop for Host {
 }
 
 /// A namespace with loopback and one more interface, whose network has no way out.
-fn make_namespace(name: &str) {
+fn make_namespace(name: &str, addresses: &[String]) {
     let ip = |arguments: &[&str]| {
         let output = run(
             {
@@ -237,7 +242,11 @@ fn make_namespace(name: &str) {
     ip(&["netns", "add", name]);
     ip(&["-n", name, "link", "set", "lo", "up"]);
     ip(&["-n", name, "link", "add", "uplink", "type", "bridge"]);
-    ip(&["-n", name, "address", "add", &format!("{ADDRESS}/24"), "dev", "uplink"]);
+    for address in addresses {
+        // Nobody else can have it, and a bridge without ports would look for others for ever.
+        let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+        ip(&[&["-n", name, "address", "add", address, "dev", "uplink"], nodad].concat());
+    }
     ip(&["-n", name, "link", "set", "uplink", "up"]);
 }
 

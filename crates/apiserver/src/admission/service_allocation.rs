@@ -11,6 +11,7 @@ use kedge_meta::{ApiStatus, FieldError, FieldPath, ObjectKey};
 use kedge_store::{Condition, Write};
 use serde_json::{Value, json};
 
+use super::service_families::plan_families;
 use super::service_ledger::{Ledger, LedgerError, is_usable, usable_ranges};
 use super::{Attributes, Effects, Operation, Plugin};
 use crate::cidr::Cidr;
@@ -73,7 +74,7 @@ impl Plugin for ServiceAllocation {
             ports: core.config.service_node_port_range,
             ledger: Ledger::of(core, ObjectKey::new(attributes.namespace, attributes.name))?,
         };
-        round.fill(object).await.map_err(|error| error.into_status(attributes.name))?;
+        round.fill(object, attributes.old).await.map_err(|error| error.into_status(attributes.name))?;
         let after = holdings(object);
         for address in before.addresses.difference(&after.addresses) {
             round.ledger.give_back_address(*address).await?;
@@ -113,6 +114,7 @@ impl Plugin for ServiceAllocation {
 /// Why nothing can be handed out.
 enum Refusal {
     Field(FieldError),
+    Fields(Vec<FieldError>),
     Full(&'static str),
     Status(ApiStatus),
 }
@@ -127,6 +129,7 @@ impl Refusal {
     fn into_status(self, name: &str) -> ApiStatus {
         match self {
             Self::Field(error) => ApiStatus::invalid("", "Service", name, &[error]),
+            Self::Fields(errors) => ApiStatus::invalid("", "Service", name, &errors),
             Self::Full(what) => ApiStatus::internal(format!("failed to allocate {what}: range is full")),
             Self::Status(status) => status,
         }
@@ -162,12 +165,12 @@ struct Round {
 }
 
 impl Round {
-    async fn fill(&mut self, service: &mut Value) -> Result<(), Refusal> {
+    async fn fill(&mut self, service: &mut Value, old: Option<&Value>) -> Result<(), Refusal> {
         let kind = type_of(service).to_owned();
         if kind == "ExternalName" {
             return Ok(());
         }
-        self.fill_addresses(service).await?;
+        self.fill_addresses(service, old).await?;
         let balanced = kind == "LoadBalancer";
         let wants_ports = kind == "NodePort"
             || (balanced && object::at(service, &["spec", "allocateLoadBalancerNodePorts"]) != Some(&json!(false)));
@@ -178,12 +181,12 @@ impl Round {
         Ok(())
     }
 
-    async fn fill_addresses(&mut self, service: &mut Value) -> Result<(), Refusal> {
+    async fn fill_addresses(&mut self, service: &mut Value, old: Option<&Value>) -> Result<(), Refusal> {
+        let families = plan_families(service, old, &self.families).map_err(Refusal::Fields)?;
         let given: Vec<String> = object::list(service, &["spec", "clusterIPs"])
             .iter()
             .filter_map(|ip| ip.as_str().map(str::to_owned))
             .collect();
-        let families = self.families(service, &given)?;
         let headless = given.first().is_some_and(|first| first == "None");
         let mut addresses = Vec::new();
         if !headless {
@@ -200,44 +203,7 @@ impl Round {
             spec.insert("clusterIP".to_owned(), first.as_str().into());
         }
         spec.insert("clusterIPs".to_owned(), addresses.into());
-        let name = |ipv6: &bool| if *ipv6 { "IPv6" } else { "IPv4" };
-        spec.insert("ipFamilies".to_owned(), families.iter().map(name).collect::<Vec<_>>().into());
-        let policy = if families.len() > 1 { "PreferDualStack" } else { "SingleStack" };
-        let unset = spec.get("ipFamilyPolicy").and_then(Value::as_str).unwrap_or("").is_empty();
-        if unset {
-            spec.insert("ipFamilyPolicy".to_owned(), policy.into());
-        }
         Ok(())
-    }
-
-    /// Whether each of the Service's families is IPv6, the primary one first.
-    fn families(&self, service: &Value, given: &[String]) -> Result<Vec<bool>, Refusal> {
-        let served = |ipv6: bool| self.families.contains(&ipv6);
-        let named: Vec<bool> =
-            object::list(service, &["spec", "ipFamilies"]).iter().map(|family| family == "IPv6").collect();
-        let of_given: Vec<bool> =
-            given.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(|address| address.is_ipv6()).collect();
-        let mut families = if named.is_empty() { of_given } else { named };
-        if families.is_empty() {
-            families.extend(self.families.first());
-        }
-        if let Some(index) = families.iter().position(|ipv6| !served(*ipv6)) {
-            let name = if families[index] { "IPv6" } else { "IPv4" };
-            let path = FieldPath::new("spec").child("ipFamilies").index(index);
-            let error = FieldError::invalid(&path, &json!(name), "not configured on this cluster");
-            return Err(Refusal::Field(error));
-        }
-        let policy = object::text(service, &["spec", "ipFamilyPolicy"]);
-        let wants_both = matches!(policy, "PreferDualStack" | "RequireDualStack");
-        if wants_both && families.len() == 1 && served(!families[0]) {
-            families.push(!families[0]);
-        }
-        if policy == "RequireDualStack" && families.len() < 2 {
-            let path = FieldPath::new("spec").child("ipFamilyPolicy");
-            let why = "this cluster is not configured for dual-stack services";
-            return Err(Refusal::Field(FieldError::invalid(&path, &json!(policy), why)));
-        }
-        Ok(families)
     }
 
     async fn take_address(&mut self, text: &str, given: &[String]) -> Result<String, Refusal> {
@@ -357,7 +323,7 @@ mod tests {
         let mut service = json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec});
         let (families, ranges, ports) = (cluster.families.clone(), cluster.ranges.clone(), cluster.ports);
         let mut round = Round { families, ranges, ports, ledger: ledger(cluster, name) };
-        match round.fill(&mut service).await {
+        match round.fill(&mut service, None).await {
             Ok(()) => {
                 assert!(commit(cluster, round.ledger).await);
                 Ok(service["spec"].take())

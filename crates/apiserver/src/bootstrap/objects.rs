@@ -11,6 +11,9 @@ use crate::config::Config;
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// The range that every cluster has.
+pub(super) const SERVICE_CIDR: &str = "kubernetes";
+
 /// Everything but the RBAC policy. Namespaces come first.
 pub(super) fn all(config: &Config, client_ca: Option<&str>, now: Timestamp) -> Vec<Value> {
     let mut objects = indispensable(config);
@@ -64,7 +67,7 @@ fn extension_authentication(client_ca: Option<&str>) -> Value {
 
 fn service_cidr(config: &Config, now: Timestamp) -> Value {
     let ranges: Vec<String> = config.service_cluster_ip_ranges.iter().map(ToString::to_string).collect();
-    json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": SERVICE_CIDR},
         "spec": {"cidrs": ranges},
         "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "",
             "message": "Kubernetes Service CIDR is ready", "lastTransitionTime": format_time(now)}]}})

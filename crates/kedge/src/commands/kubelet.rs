@@ -27,7 +27,7 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
     KubeletOptions {
         kubeconfig: flags.kubeconfig,
         config: flags.config,
-        node_ip: flags.node_ip,
+        node_ips: flags.node_ip,
         hostname_override: flags.hostname_override,
         container_runtime_endpoint: flags.container_runtime_endpoint,
         root_dir: flags.root_dir,

@@ -1,5 +1,6 @@
 //! `kedge up`: runs the cluster until SIGINT or SIGTERM.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -64,11 +65,12 @@ fn options(flags: &UpFlags) -> Options {
         flags.kubeconfig.clone().unwrap_or_else(|| kedge_pki::default_kubeconfig_path(variable.as_deref(), &home));
     Options {
         data_dir: flags.data_dir.data_dir.clone(),
-        node_ip: flags.node_ip,
+        node_ips: flags.node_ip.clone(),
         node_name: flags.node_name.clone(),
         secure_port: flags.secure_port,
         pod_network_cidr: flags.pod_network_cidr.clone(),
         service_cidr: flags.service_cidr.clone(),
+        node_cidr_masks: flags.node_cidr.masks(),
         load_balancer_pool: flags.load_balancer_pool.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
         network: flags.network.options(),
@@ -92,12 +94,16 @@ fn etcd(flags: &EtcdFlags) -> Option<EtcdOptions> {
     (!flags.etcd_servers.is_empty()).then(options)
 }
 
+fn addresses(node_ips: &[IpAddr]) -> String {
+    node_ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn panel(summary: &Summary) -> String {
     let mut lines = vec![
         format!("Kedge is up after {} (Kubernetes {})", seconds(summary.took), kedge_supervisor::KUBERNETES_VERSION),
         String::new(),
         format!("  API server   {}", summary.server),
-        format!("  node         {} ({})", summary.node_name, summary.node_ip),
+        format!("  node         {} ({})", summary.node_name, addresses(&summary.node_ips)),
         format!("  data         {}", summary.data_dir.display()),
     ];
     lines.extend(summary.demo_url.iter().map(|url| format!("  demo         {url}")));

@@ -190,6 +190,9 @@ pub(super) fn validate_change(new: &Value, old: &Value, errors: &mut Vec<FieldEr
     if external(new) || external(old) || (is_headless(new) && is_headless(old)) {
         return;
     }
+    if !is_headless(new) && !is_headless(old) {
+        validate_family_change(new, old, errors);
+    }
     let path = SPEC.child("clusterIPs");
     let after: Vec<&str> = texts(new, &["clusterIPs"]).collect();
     let before: Vec<&str> = texts(old, &["clusterIPs"]).collect();
@@ -208,10 +211,18 @@ pub(super) fn validate_change(new: &Value, old: &Value, errors: &mut Vec<FieldEr
     {
         path.index(0).invalid(errors, value(), "may not change once set");
     }
-    if before.len() > 1 && after.len() == 1 && text(new, &["ipFamilyPolicy"]) != "SingleStack" {
-        let policy = at(new, &["ipFamilyPolicy"]).cloned().unwrap_or(Value::Null);
-        let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
-        SPEC.child("ipFamilyPolicy").invalid(errors, policy, why);
+}
+
+/// The first family stays; the allocation says what may happen to the second.
+fn validate_family_change(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let (after, before): (Vec<&str>, Vec<&str>) =
+        (texts(new, &["ipFamilies"]).collect(), texts(old, &["ipFamilies"]).collect());
+    let changed = match before.len() == after.len() {
+        true => before != after,
+        false => before.first().zip(after.first()).is_some_and(|(before, after)| before != after),
+    };
+    if changed {
+        SPEC.child("ipFamilies").index(0).invalid(errors, Value::from(after), "may not change once set");
     }
 }
 

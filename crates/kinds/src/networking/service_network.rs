@@ -21,6 +21,8 @@ const CIDR_COLUMNS: &[Column] = &[NAME, column("CIDRs", "string", "Networks that
 
 const ADDRESS_COLUMNS: &[Column] = &[NAME, column("ParentRef", "string", "Object that has the address"), AGE];
 
+const IMMUTABLE: &str = "field is immutable";
+
 impl Strategy for ServiceCidr {
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
         let path = SPEC.child("cidrs");
@@ -34,7 +36,7 @@ impl Strategy for ServiceCidr {
         }
         let v6 = |cidr: &Value| cidr.as_str().is_some_and(|cidr| cidr.contains(':'));
         if cidrs.len() == 2 && v6(&cidrs[0]) == v6(&cidrs[1]) {
-            let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
+            let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
             path.invalid(errors, cidrs.to_vec(), why);
         }
         for (index, cidr) in texts(object, &["spec", "cidrs"]).enumerate() {
@@ -43,7 +45,20 @@ impl Strategy for ServiceCidr {
     }
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
-        SPEC.child("cidrs").immutable(errors, at(new, &["spec", "cidrs"]), at(old, &["spec", "cidrs"]));
+        let path = SPEC.child("cidrs");
+        let before: Vec<&str> = texts(old, &["spec", "cidrs"]).collect();
+        let after: Vec<&str> = texts(new, &["spec", "cidrs"]).collect();
+        if before.len() != after.len() && (before.len(), after.len()) != (1, 2) {
+            return path.invalid(errors, after, IMMUTABLE);
+        }
+        for (index, cidr) in before.iter().zip(&after).enumerate().filter_map(|(i, (a, b))| (a != b).then_some((i, b)))
+        {
+            path.index(index).invalid(errors, *cidr, IMMUTABLE);
+        }
+        // One family may become two.
+        if before.len() != after.len() {
+            self.validate_create(new, errors);
+        }
     }
 
     fn columns(&self) -> &[Column] {
@@ -110,6 +125,31 @@ impl Strategy for IpAddress {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn one_family_may_become_two() {
+        let check = |before: &[&str], after: &[&str], expected: &[&str]| {
+            let range = |cidrs: &[&str]| json!({"spec": {"cidrs": cidrs}});
+            let mut errors = Vec::new();
+            ServiceCidr.validate_update(&range(after), &range(before), &mut errors);
+            let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, expected, "{before:?} {after:?}");
+        };
+        let (four, six) = ("10.96.0.0/12", "fd00::/112");
+        check(&[four], &[four], &[]);
+        check(&[four], &[four, six], &[]);
+        check(
+            &[four],
+            &[four, "10.0.0.0/24"],
+            &[
+                "spec.cidrs: Invalid value: [\"10.96.0.0/12\",\"10.0.0.0/24\"]: may specify no more than one IP for each IP \
+               family, i.e 192.168.0.0/24 and 2001:db8::/64",
+            ],
+        );
+        check(&[four], &[six, four], &["spec.cidrs[0]: Invalid value: \"fd00::/112\": field is immutable"]);
+        check(&[four], &[six], &["spec.cidrs[0]: Invalid value: \"fd00::/112\": field is immutable"]);
+        check(&[four, six], &[four], &["spec.cidrs: Invalid value: [\"10.96.0.0/12\"]: field is immutable"]);
+    }
 
     #[test]
     fn addresses_are_named_after_themselves() {

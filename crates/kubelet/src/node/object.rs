@@ -84,11 +84,11 @@ pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) 
         self::kibibytes(machine.allocatable_memory(config)),
         machine.allocatable_storage(config).to_string(),
     );
+    let mut addresses: Vec<NodeAddress> =
+        config.node_ips().iter().map(|ip| address("InternalIP", ip.to_string())).collect();
+    addresses.push(address("Hostname", config.node_name.clone()));
     NodeStatus {
-        addresses: Some(vec![
-            address("InternalIP", config.node_ip.to_string()),
-            address("Hostname", config.node_name.clone()),
-        ]),
+        addresses: Some(addresses),
         capacity: Some(amounts(config, machine, &capacity)),
         allocatable: Some(amounts(config, machine, &allocatable)),
         daemon_endpoints: Some(NodeDaemonEndpoints {

@@ -3,6 +3,7 @@
 //!
 //! Invariant: the kubelet is always `system:node:<name>` and has informers of its own; the others share theirs.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use kedge_client::{Client, Informers};
@@ -41,7 +42,7 @@ impl Access {
         Ok(Self {
             kubelet: control_plane.client(&format!("system:node:{}", plan.node_name), &["system:nodes"]),
             // The server is in this process; it has no other name than the one that others reach it by.
-            api_host: format!("{}:{}", plan.node_ip, plan.options.secure_port),
+            api_host: SocketAddr::new(plan.node_ip, plan.options.secure_port).to_string(),
             provisioner: control_plane.client(account, &groups),
             informers: control_plane.informers.clone(),
             board: control_plane.board.clone(),

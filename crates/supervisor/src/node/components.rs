@@ -57,9 +57,9 @@ impl Node<'_> {
     fn network(&mut self, agreement: &kedge_network::Agreement) {
         let (plan, informers) = (self.plan, &self.access.informers);
         let state = plan.layout.root().join("network");
-        let mut config = kedge_network::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
-        config.cluster_cidrs = vec![plan.pod_network];
-        config.service_cidrs = vec![plan.service_network];
+        let mut config = kedge_network::Config::new(plan.node_name.clone(), plan.node_ips.clone(), state);
+        config.cluster_cidrs.clone_from(&plan.pod_networks);
+        config.service_cidrs.clone_from(&plan.service_networks);
         config.cni_config_dir.clone_from(&self.prepared.cni_config_dir);
         config.ipam_dir = plan.layout.cni_state();
         plan.network.apply_to_node(&mut config);
@@ -74,7 +74,7 @@ impl Node<'_> {
         let (plan, informers) = (self.plan, &self.access.informers);
         // Routes of IPv6 are not exchanged yet.
         let IpAddr::V4(node_ip) = plan.node_ip else { return };
-        let mut config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, vec![plan.pod_network]);
+        let mut config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, plan.pod_networks.clone());
         config.state_dir = Some(plan.layout.root().join("network"));
         plan.network.apply_to_mesh(&mut config);
         let mut deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));
@@ -86,7 +86,7 @@ impl Node<'_> {
     /// Returns where the kubelet asks before a pod starts.
     fn policy(&mut self) -> PodGate {
         let (plan, informers) = (self.plan, &self.access.informers);
-        let config = kedge_policy::Config::new(plan.node_name.clone(), &[plan.pod_network]);
+        let config = kedge_policy::Config::new(plan.node_name.clone(), &plan.pod_networks);
         let mut deps = kedge_policy::Deps::new(informers, self.status("kedge-policy"));
         let (gate, keeper) = kedge_policy::Gate::new();
         deps.gate = Some(keeper);
@@ -100,9 +100,9 @@ impl Node<'_> {
     fn proxy(&mut self) {
         let (plan, access) = (self.plan, self.access);
         let state = plan.layout.root().join("proxy");
-        let mut config = kedge_proxy::Config::new(plan.node_name.clone(), vec![plan.node_ip], state);
-        config.cluster_cidrs = vec![plan.pod_network];
-        config.service_cidrs = vec![plan.service_network];
+        let mut config = kedge_proxy::Config::new(plan.node_name.clone(), plan.node_ips.clone(), state);
+        config.cluster_cidrs.clone_from(&plan.pod_networks);
+        config.service_cidrs.clone_from(&plan.service_networks);
         let (status, clock) = (self.status("kube-proxy"), access.clock.clone());
         let deps = kedge_proxy::Deps::new(&access.informers, &plan.node_name, status, clock);
         self.spawn("kube-proxy", kedge_proxy::run(config, deps, self.shutdown.clone()));
@@ -137,11 +137,13 @@ impl Node<'_> {
         kedge_kubelet::Config {
             node_name: plan.node_name.clone(),
             node_ip: plan.node_ip,
+            second_node_ip: plan.node_ips.get(1).copied(),
             root_dir: plan.layout.kubelet(),
             pod_logs_dir: plan.layout.pod_logs(),
             container_logs_dir: Some(plan.layout.container_logs()),
             static_pod_path: Some(plan.layout.manifests()),
-            cluster_dns: vec![plan.dns_service_ip],
+            // The first alone, as kubeadm does it: a resolver that asks all would ask the same server twice.
+            cluster_dns: plan.dns_service_ips.first().copied().into_iter().collect(),
             cluster_domain: plan.options.service_dns_domain.clone(),
             port: KUBELET_PORT,
             cgroup_driver: self.prepared.cgroup_driver,
@@ -158,8 +160,9 @@ impl Node<'_> {
 
     fn dns(&mut self) {
         let plan = self.plan;
-        let (clusters, services) = (vec![plan.pod_network], vec![plan.service_network]);
-        let mut config = kedge_dns::Config::new(&plan.node_name, plan.node_ip, plan.dns_service_ip, clusters, services);
+        let (clusters, services) = (plan.pod_networks.clone(), plan.service_networks.clone());
+        let (node_ips, cluster_ips) = (&plan.node_ips, &plan.dns_service_ips);
+        let mut config = kedge_dns::Config::new(&plan.node_name, node_ips, cluster_ips, clusters, services);
         config.domain.clone_from(&plan.options.service_dns_domain);
         let deps = kedge_dns::Deps::new(&self.access.informers, self.status("kedge-dns"));
         self.spawn("kedge-dns", kedge_dns::run(config, deps, self.shutdown.clone()));

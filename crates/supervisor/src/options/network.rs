@@ -63,12 +63,12 @@ pub(crate) struct NetworkPlan {
 }
 
 impl NetworkPlan {
-    pub(crate) fn new(options: &NetworkOptions, node_ip: IpAddr) -> Result<Self, Error> {
+    pub(crate) fn new(options: &NetworkOptions, node_ips: &[IpAddr]) -> Result<Self, Error> {
         let mode = options.mode.parse().map_err(|why| wrong("--network-mode", &options.mode, why))?;
         check(options)?;
         let mut peers: Vec<PeerConfig> = Vec::new();
         for text in &options.bgp_peers {
-            let peer = peer(text, node_ip).map_err(|why| wrong("--bgp-peer", text, why))?;
+            let peer = peer(text, node_ips).map_err(|why| wrong("--bgp-peer", text, why))?;
             if peers.iter().any(|known| known.address == peer.address) {
                 return Err(wrong("--bgp-peer", text, format!("{} is named twice", peer.address)));
             }
@@ -131,7 +131,7 @@ fn check_asn(asn: u32) -> Result<(), String> {
 }
 
 /// Reads `ADDRESS[:PORT]=ASN`.
-fn peer(text: &str, node_ip: IpAddr) -> Result<PeerConfig, String> {
+fn peer(text: &str, node_ips: &[IpAddr]) -> Result<PeerConfig, String> {
     let expected = "ADDRESS[:PORT]=ASN with an IPv4 address is expected, like 192.0.2.1=64512";
     let (place, asn) = text.split_once('=').ok_or(expected)?;
     let asn: u32 = asn.parse().map_err(|_| expected)?;
@@ -146,7 +146,7 @@ fn peer(text: &str, node_ip: IpAddr) -> Result<PeerConfig, String> {
     if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
         return Err(format!("{address} is no address of another machine"));
     }
-    if IpAddr::V4(address) == node_ip {
+    if node_ips.contains(&IpAddr::V4(address)) {
         return Err(format!("{address} is this node's own address"));
     }
     Ok(PeerConfig { address, asn, port })
@@ -159,7 +159,7 @@ mod tests {
     fn plan(change: impl FnOnce(&mut NetworkOptions)) -> Result<NetworkPlan, String> {
         let mut options = NetworkOptions::default();
         change(&mut options);
-        NetworkPlan::new(&options, "192.0.2.2".parse().unwrap()).map_err(|error| error.to_string())
+        NetworkPlan::new(&options, &["192.0.2.2".parse().unwrap()]).map_err(|error| error.to_string())
     }
 
     #[test]
