@@ -9,6 +9,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::{BoxError, Service};
 
+use crate::reload::reloading;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch brings a bookmark every minute or so; one that is silent for longer than two has lost its server.
 const READ_TIMEOUT: Duration = Duration::from_secs(130);
@@ -29,8 +31,14 @@ pub enum ConnectError {
     Client(#[source] kube::Error),
 }
 
-/// A client that speaks HTTPS to the server of a kubeconfig's current context.
+/// A client that speaks HTTPS to the server of a kubeconfig's current context, and goes on with what the file and those that
+/// it names say later.
 pub async fn client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
+    reloading(path).await
+}
+
+/// A client with what the file says now.
+pub(crate) async fn connect(path: &Path) -> Result<Client, ConnectError> {
     let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;

@@ -12,6 +12,7 @@ mod informer;
 mod leader;
 mod observe;
 mod queue;
+mod reload;
 mod selector;
 
 pub use backoff::Backoff;

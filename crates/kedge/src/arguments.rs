@@ -1,5 +1,6 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
+mod bootstrap;
 mod cluster;
 mod network;
 
@@ -8,6 +9,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use bootstrap::{
+    CertDirs, CertsCommand, CertsFlags, CreateTokenFlags, KubeconfigCommand, KubeconfigFlags, KubeconfigUserFlags,
+    TokenCommand, TokenFlags,
+};
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, NodeCommand};
 pub(crate) use network::NetworkFlags;
 
@@ -31,6 +36,12 @@ pub(crate) enum Command {
     Down(DownFlags),
     /// Show what every component does.
     Status(StatusFlags),
+    /// Manage bootstrap tokens.
+    Token(TokenFlags),
+    /// Look after the certificates of a control plane.
+    Certs(CertsFlags),
+    /// Kubeconfig file utilities.
+    Kubeconfig(KubeconfigFlags),
     /// Run the node agent alone, against any API server; also under the name `kubelet`.
     Kubelet(Box<KubeletFlags>),
     /// Work with the images of the cluster's container runtime.
@@ -262,6 +273,9 @@ pub(crate) struct KubeletFlags {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: PathBuf,
+    /// With whose token a client certificate is asked for, where the kubeconfig is not there yet.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
     /// File with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1).
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -278,7 +292,7 @@ pub(crate) struct KubeletFlags {
     /// Directory of pods, volumes and checkpoints.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub(crate) root_dir: PathBuf,
-    /// Directory in which a serving certificate is made where none is named.
+    /// Directory of the certificates that are asked for, or made where none is named.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet/pki")]
     pub(crate) cert_dir: PathBuf,
     /// Directory of static pods.
@@ -326,6 +340,12 @@ pub(crate) struct KubeletFlags {
     /// Authority of the client certificates of those who ask.
     #[arg(long, value_name = "FILE")]
     pub(crate) client_ca_file: Option<PathBuf>,
+    /// Whether the client certificate is renewed by the cluster.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rotate_certificates: Option<bool>,
+    /// Whether the cluster is asked for the serving certificate.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) rotate_server_certificates: Option<bool>,
     /// How much is logged: 2 and more is information, 4 and more is for finding faults. `KEDGE_LOG` wins.
     #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
     pub(crate) v: u8,

@@ -133,6 +133,38 @@ pub fn kubeconfig_certificate(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
+/// Certificate and key of a file's current context, from wherever it has them; `None` where it has none.
+pub fn kubeconfig_identity(path: &Path) -> Result<Option<Identity>, PkiError> {
+    let Some(certificate_pem) = kubeconfig_certificate(path)? else { return Ok(None) };
+    let Some(user) = current(&load(path)?, "user") else { return Ok(None) };
+    let text = |key: &str| user.get(key).and_then(Value::as_str);
+    let key_pem = match (text("client-key-data"), text("client-key")) {
+        (Some(data), _) => decoded(data),
+        (None, Some(file)) => read(&beside(path, file))?,
+        (None, None) => None,
+    };
+    Ok(key_pem.map(|key_pem| Identity { certificate_pem, key_pem }))
+}
+
+/// Puts another certificate and key into the user of a file's current context; all else stays.
+pub(crate) fn replace_kubeconfig_identity(path: &Path, identity: &Identity) -> Result<(), PkiError> {
+    let wrong =
+        || PkiError::Malformed { path: path.to_owned(), why: "it has no current context with a user".to_owned() };
+    let mut document = load(path)?;
+    let context = document.get("current-context").cloned().ok_or_else(wrong)?;
+    let contexts = document.get("contexts").and_then(Value::as_sequence).cloned().unwrap_or_default();
+    let context = contexts.into_iter().find(|item| item.get("name") == Some(&context)).ok_or_else(wrong)?;
+    let name = context.get("context").and_then(|context| context.get("user")).cloned().ok_or_else(wrong)?;
+    let users = document.get_mut("users").and_then(Value::as_sequence_mut).ok_or_else(wrong)?;
+    let user = users.iter_mut().find(|item| item.get("name") == Some(&name)).ok_or_else(wrong)?;
+    let fields = user.get_mut("user").and_then(Value::as_mapping_mut).ok_or_else(wrong)?;
+    fields.remove("client-certificate");
+    fields.remove("client-key");
+    fields.insert("client-certificate-data".into(), encoded(&identity.certificate_pem));
+    fields.insert("client-key-data".into(), encoded(&identity.key_pem));
+    store(path, &document)
+}
+
 /// Writes a kubeconfig with one context, `<user>@<cluster>`, in place of whatever is there.
 pub fn write_kubeconfig(
     path: &Path,
@@ -141,6 +173,17 @@ pub fn write_kubeconfig(
     cluster: &KubeconfigCluster,
     user: &KubeconfigUser,
 ) -> Result<(), PkiError> {
+    write_private(path, kubeconfig_text(cluster_name, user_name, cluster, user)?.as_bytes())
+}
+
+/// The text of a kubeconfig with one context, `<user>@<cluster>`.
+pub fn kubeconfig_text(
+    cluster_name: &str,
+    user_name: &str,
+    cluster: &KubeconfigCluster,
+    user: &KubeconfigUser,
+) -> Result<String, PkiError> {
+    let path = Path::new("the new kubeconfig");
     let mut fields = vec![
         ("certificate-authority-data", encoded(&cluster.authority_pem)),
         ("server", Value::from(cluster.server.clone())),
@@ -165,7 +208,8 @@ pub fn write_kubeconfig(
     put(&mut document, "contexts", &context_name, "context", context, path)?;
     put(&mut document, "users", user_name, "user", user, path)?;
     document.insert("current-context".into(), Value::from(context_name));
-    store(path, &document)
+    serde_yaml::to_string(&document)
+        .map_err(|error| PkiError::Malformed { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The cluster or user of the current context.
@@ -286,6 +330,33 @@ mod tests {
         let error = merge_kubeconfig(&path, &entry("https://one")).unwrap_err().to_string();
         assert!(error.contains("it is no kubeconfig"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "- a list\n");
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_form_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubelet.conf");
+        let cluster = KubeconfigCluster {
+            server: "https://10.0.0.1:6443".to_owned(),
+            authority_pem: "authority".to_owned(),
+            tls_server_name: Some("kubernetes".to_owned()),
+        };
+        let identity = Identity { certificate_pem: "certificate".to_owned(), key_pem: "key".to_owned() };
+        std::fs::write(dir.path().join("both.pem"), "from a file").unwrap();
+        let files = KubeconfigUser::Files { certificate: "both.pem".into(), key: dir.path().join("both.pem") };
+        for (user, expected) in [
+            (KubeconfigUser::Embedded(identity), Some(("certificate", "key"))),
+            (files, Some(("from a file", "from a file"))),
+            (KubeconfigUser::Token("t".to_owned()), None),
+        ] {
+            write_kubeconfig(&path, "kubernetes", "a", &cluster, &user).unwrap();
+            assert_eq!(KubeconfigCluster::read(&path).unwrap(), cluster);
+            let found = kubeconfig_identity(&path).unwrap();
+            let found = found.as_ref().map(|found| (found.certificate_pem.as_str(), found.key_pem.as_str()));
+            assert_eq!(found, expected);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains("current-context: a@kubernetes"), "{text}");
+        }
     }
 
     #[test]

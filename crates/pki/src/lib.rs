@@ -10,6 +10,8 @@ mod facts;
 mod file;
 mod key;
 mod kubeconfig;
+mod reload;
+mod renewal;
 mod request;
 mod tls;
 mod usages;
@@ -21,8 +23,11 @@ pub use facts::{CertificateFacts, public_key_pin};
 pub use file::{write_private, write_public};
 pub use kubeconfig::{
     KubeconfigCluster, KubeconfigEntry, KubeconfigUser, default_kubeconfig_path, kubeconfig_certificate,
-    kubeconfig_server, merge_kubeconfig, remove_from_kubeconfig, write_kubeconfig,
+    kubeconfig_identity, kubeconfig_server, kubeconfig_text, merge_kubeconfig, remove_from_kubeconfig,
+    write_kubeconfig,
 };
+pub use reload::{ServerFiles, following_client_config};
+pub use renewal::{CertificateDirs, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownAuthority, KnownCertificate, Renewed};
 pub use request::{CertificateRequest, PendingIdentity};
 pub use tls::{certificates_der, client_config, server_config, server_config_without_client_certificates};
 

@@ -68,6 +68,16 @@ pub struct CertificateRequest {
 }
 
 impl CertificateRequest {
+    /// The same key under another name: for whoever holds the authority and need not go by what was asked.
+    pub fn with_subject(self, subject: &LeafRequest) -> Self {
+        Self {
+            subject: crate::certificate::subject(&subject.common_name, &subject.organizations),
+            common_name: subject.common_name.clone(),
+            organizations: subject.organizations.clone(),
+            ..self
+        }
+    }
+
     /// Reads a PEM request and checks its signature.
     pub fn read(pem: &[u8]) -> Result<Self, String> {
         let (_, pem) = parse_x509_pem(pem).map_err(|error| format!("the request is no PEM: {error}"))?;

@@ -10,7 +10,7 @@ use kedge_auth::TokenKeys;
 use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
 use kedge_lifecycle::ProcessMark;
 use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
-use kedge_pki::{ClusterNames, ClusterPki};
+use kedge_pki::{ClusterNames, ClusterPki, ServerFiles};
 use kedge_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -22,6 +22,9 @@ use crate::options::Plan;
 use crate::signer::AuthoritySigner;
 
 const STORE_REPORT_PERIOD: Duration = Duration::from_secs(5);
+
+/// Certificates are looked at this often; they are renewed weeks before their end.
+const RENEWAL_PERIOD: Duration = Duration::from_secs(6 * 3600);
 
 /// A component's end: its name, and why it ended if not because it was told to.
 pub(crate) type Ended = (&'static str, Result<(), String>);
@@ -52,7 +55,13 @@ impl ControlPlane {
         let address = plan.api_address();
         let listen = |source| Error::Listen { address: address.to_string(), source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let tls = Arc::new(kedge_pki::server_config(&pki.apiserver, pki.authority.certificate_pem())?);
+        let dir = plan.layout.pki();
+        let files = ServerFiles {
+            certificate: dir.join("apiserver.crt"),
+            key: dir.join("apiserver.key"),
+            client_authority: Some(dir.join("ca.crt")),
+        };
+        let tls = Arc::new(files.server_config()?);
         let server_shutdown = CancellationToken::new();
         let mut serving = JoinSet::new();
         let (serving_server, token) = (server.clone(), server_shutdown.clone());
@@ -60,6 +69,7 @@ impl ControlPlane {
             let result = serving_server.serve(listener, tls, token).await;
             ("kube-apiserver", result.map_err(|error| error.to_string()))
         });
+        serving.spawn(keep_renewed(plan.clone(), server_shutdown.clone()));
         serving.spawn(report_store(backend, board.clone(), server_shutdown.clone()));
         let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
         let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
@@ -188,9 +198,23 @@ async fn api_server(
         board: board.clone(),
         token_keys: TokenKeys::from_private_pem(&pki.service_account_key_pem)?,
         client_ca: Some(authority.to_owned()),
-        kubelet_tls: Some(Arc::new(kedge_pki::client_config(&pki.apiserver_kubelet_client, authority)?)),
+        kubelet_tls: Some(Arc::new(kedge_pki::following_client_config(
+            &pki.dir.join("apiserver-kubelet-client.crt"),
+            &pki.dir.join("apiserver-kubelet-client.key"),
+            authority,
+        )?)),
     };
     Ok(ApiServer::new(config, deps).await?)
+}
+
+/// Renews leaf certificates that are about to end; whoever shows them looks at their files.
+async fn keep_renewed(plan: Plan, shutdown: CancellationToken) -> Ended {
+    while shutdown.run_until_cancelled(tokio::time::sleep(RENEWAL_PERIOD)).await.is_some() {
+        if let Err(error) = ClusterPki::ensure(&plan.layout.pki(), &names(&plan)) {
+            tracing::warn!(%error, "certificates cannot be renewed");
+        }
+    }
+    ("certificates", Ok(()))
 }
 
 /// Keeps the store's line on the status board.

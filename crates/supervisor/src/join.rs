@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use kedge_client::{Client, Informers, client_from_kubeconfig};
 use kedge_lifecycle::{InstanceLock, Layout, Needs};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
-use kedge_pki::Identity;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -191,8 +190,7 @@ struct Credentials {
     server: String,
     kubelet: Client,
     agents: Client,
-    serving: Identity,
-    authority_pem: String,
+    pki: PathBuf,
 }
 
 impl Credentials {
@@ -200,16 +198,15 @@ impl Credentials {
         let kubeconfig = options.kubeconfig.clone().unwrap_or_else(|| layout.kubelet_kubeconfig());
         let agents = options.agent_kubeconfig.clone().unwrap_or_else(|| layout.agent_kubeconfig());
         let pki = layout.pki();
+        for needed in ["kubelet.crt", "kubelet.key", "ca.crt"] {
+            readable(&pki.join(needed))?;
+        }
         let kubelet = client("--kubeconfig", &kubeconfig).await?;
         Ok(Self {
             server: kedge_pki::kubeconfig_server(&kubeconfig)?,
             kubelet,
             agents: client("--agent-kubeconfig", &agents).await?,
-            serving: Identity {
-                certificate_pem: read(&pki.join("kubelet.crt"))?,
-                key_pem: read(&pki.join("kubelet.key"))?,
-            },
-            authority_pem: read(&pki.join("ca.crt"))?,
+            pki,
         })
     }
 
@@ -223,7 +220,7 @@ impl Credentials {
             informers: Informers::new(self.agents, shutdown.clone()),
             board: StatusBoard::new(clock.clone()),
             clock,
-            kubelet_tls: node::kubelet_tls(&self.serving, &self.authority_pem)?,
+            kubelet_tls: node::kubelet_tls(&self.pki)?,
         })
     }
 }
@@ -236,8 +233,8 @@ async fn client(flag: &'static str, kubeconfig: &Path) -> Result<Client, Error> 
     })
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|error| Error::Flag {
+fn readable(path: &Path) -> Result<(), Error> {
+    std::fs::File::open(path).map(|_| ()).map_err(|error| Error::Flag {
         flag: "--data-dir",
         value: path.display().to_string(),
         why: format!("a node that joins needs this file: {error}"),

@@ -3,6 +3,7 @@
 //! The node agent is the same as in `kedge up`. Invariants: flags win over the file, the file over defaults; it waits for
 //! the runtime and for the API server, whatever comes first.
 
+mod credentials;
 mod flags;
 
 use std::net::IpAddr;
@@ -15,7 +16,6 @@ use kedge_cri::Runtime;
 use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, RequestMetrics, Starter};
 use kedge_lifecycle::{InstanceLock, find_node_ip, hostname};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
-use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -30,6 +30,8 @@ const DEFAULT_ENDPOINT: &str = "unix:///run/containerd/containerd.sock";
 pub struct KubeletOptions {
     /// How to reach the API server, and as whom.
     pub kubeconfig: PathBuf,
+    /// With whose token the first certificate is asked for, where the kubeconfig is not there yet.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// A file with a `KubeletConfiguration`.
     pub config: Option<PathBuf>,
     /// The node's addresses, at most one of each IP family, the primary first; found where empty.
@@ -40,7 +42,7 @@ pub struct KubeletOptions {
     pub container_runtime_endpoint: Option<String>,
     /// Pods, volumes and checkpoints.
     pub root_dir: PathBuf,
-    /// Where a serving certificate is made, where none is named.
+    /// Certificates that the kubelet asks for, or makes where none is named.
     pub cert_dir: PathBuf,
     /// Static pods.
     pub pod_manifest_path: Option<PathBuf>,
@@ -79,6 +81,10 @@ pub struct KubeletOverrides {
     pub tls_private_key_file: Option<PathBuf>,
     /// Who signs the certificates of those who ask.
     pub client_ca_file: Option<PathBuf>,
+    /// Whether the client certificate is renewed.
+    pub rotate_certificates: Option<bool>,
+    /// Whether the cluster is asked for the serving certificate.
+    pub rotate_server_certificates: Option<bool>,
 }
 
 /// Runs the kubelet until `shutdown`. Containers go on after its end.
@@ -88,9 +94,14 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
     let lock_file = options.root_dir.join("kubelet.lock");
     let _lock = InstanceLock::take(&options.root_dir, &lock_file)?;
     let mut config = config(&options, &file)?;
-    let tls = server_tls(&options, file.launch(), &config)?;
+    let credentials = credentials::Credentials::new(&options, file.launch(), &config);
+    let tls = credentials.server_tls()?;
+    if !credentials.ensure(&shutdown).await? {
+        return Ok(());
+    }
     let requests = Arc::<RequestMetrics>::default();
     let client = requests.counting(client(&options.kubeconfig).await?, &server_host(&options.kubeconfig));
+    credentials.spawn_rotation(&client, &shutdown);
     let endpoint = options.container_runtime_endpoint.clone().or(file.launch().container_runtime_endpoint.clone());
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let runtime = Runtime::connect_lazy(&endpoint)?;
@@ -226,55 +237,4 @@ fn override_fields(config: &mut Config, options: &KubeletOptions) -> Result<(), 
 // DIVERGES: upstream's links are always in /var/log/containers.
 fn container_logs(launch: &LaunchSettings) -> Option<PathBuf> {
     Some(launch.pod_logs_dir.as_ref()?.parent()?.join("containers"))
-}
-
-/// The server's certificate: the named one, else one that the kubelet signs itself, as upstream does.
-fn server_tls(
-    options: &KubeletOptions,
-    launch: &LaunchSettings,
-    config: &Config,
-) -> Result<rustls::ServerConfig, Error> {
-    let flags = &options.overrides;
-    let certificate = flags.tls_cert_file.clone().or_else(|| launch.tls_cert_file.clone());
-    let key = flags.tls_private_key_file.clone().or_else(|| launch.tls_private_key_file.clone());
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Identity {
-            certificate_pem: read("--tls-cert-file", &certificate)?,
-            key_pem: read("--tls-private-key-file", &key)?,
-        },
-        (None, None) => own_identity(&options.cert_dir, config)?,
-        (certificate, _) => {
-            let why = "--tls-cert-file and --tls-private-key-file belong together".to_owned();
-            let value = certificate.map(|path| path.display().to_string()).unwrap_or_default();
-            return Err(Error::Flag { flag: "--tls-cert-file", value, why });
-        }
-    };
-    let authority = flags.client_ca_file.clone().or_else(|| launch.client_ca_file.clone());
-    let mut tls = match authority {
-        Some(path) => kedge_pki::server_config(&identity, &read("--client-ca-file", &path)?)?,
-        None => kedge_pki::server_config_without_client_certificates(&identity)?,
-    };
-    // Exec and port-forward upgrade HTTP/1.1 connections.
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(tls)
-}
-
-fn own_identity(cert_dir: &Path, config: &Config) -> Result<Identity, Error> {
-    std::fs::create_dir_all(cert_dir).map_err(|error| Error::Flag {
-        flag: "--cert-dir",
-        value: cert_dir.display().to_string(),
-        why: error.to_string(),
-    })?;
-    let authority = CertificateAuthority::ensure(cert_dir, "kubelet-ca", &format!("{}-ca", config.node_name))?;
-    let names = vec![config.node_name.clone()];
-    let request = LeafRequest::server(&config.node_name, names, config.node_ips());
-    Ok(authority.ensure_leaf(cert_dir, "kubelet", &request)?)
-}
-
-fn read(flag: &'static str, path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|error| Error::Flag {
-        flag,
-        value: path.display().to_string(),
-        why: error.to_string(),
-    })
 }

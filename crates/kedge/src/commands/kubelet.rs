@@ -26,6 +26,7 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
     };
     KubeletOptions {
         kubeconfig: flags.kubeconfig,
+        bootstrap_kubeconfig: flags.bootstrap_kubeconfig,
         config: flags.config,
         node_ips: flags.node_ip,
         hostname_override: flags.hostname_override,
@@ -48,6 +49,8 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
             tls_cert_file: flags.tls_cert_file,
             tls_private_key_file: flags.tls_private_key_file,
             client_ca_file: flags.client_ca_file,
+            rotate_certificates: flags.rotate_certificates,
+            rotate_server_certificates: flags.rotate_server_certificates,
         },
     }
 }

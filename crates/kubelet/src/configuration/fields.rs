@@ -58,18 +58,20 @@ const TUNING: [&str; 35] = [
     "volumeStatsAggPeriod",
 ];
 /// They are for who starts the kubelet: `kedge up` decides them itself, the kubelet as a process reads them.
-const OF_THE_STARTER: [&str; 8] = [
+const OF_THE_STARTER: [&str; 10] = [
     "authentication",
     "cgroupDriver",
     "containerRuntimeEndpoint",
     "podCIDR",
     "podLogsDir",
     "port",
+    "rotateCertificates",
+    "serverTLSBootstrap",
     "tlsCertFile",
     "tlsPrivateKeyFile",
 ];
 /// They are fixed.
-const FIXED: [&str; 12] = [
+const FIXED: [&str; 10] = [
     "address",
     "authorization",
     "enableDebuggingHandlers",
@@ -77,8 +79,6 @@ const FIXED: [&str; 12] = [
     "hairpinMode",
     "imageServiceEndpoint",
     "readOnlyPort",
-    "rotateCertificates",
-    "serverTLSBootstrap",
     "tlsCipherSuites",
     "tlsCurvePreferences",
     "tlsMinVersion",

@@ -27,6 +27,10 @@ pub struct LaunchSettings {
     pub pod_logs_dir: Option<PathBuf>,
     /// The port of the kubelet's server.
     pub port: Option<u16>,
+    /// Whether the client certificate is renewed.
+    pub rotate_certificates: bool,
+    /// Whether the cluster is asked for the serving certificate.
+    pub server_tls_bootstrap: bool,
     /// The serving certificate.
     pub tls_cert_file: Option<PathBuf>,
     /// Its key.
@@ -43,6 +47,9 @@ struct Fields {
     pod_cidr: String,
     pod_logs_dir: String,
     port: u16,
+    rotate_certificates: bool,
+    #[serde(rename = "serverTLSBootstrap")]
+    server_tls_bootstrap: bool,
     tls_cert_file: String,
     tls_private_key_file: String,
 }
@@ -86,6 +93,8 @@ impl LaunchSettings {
             pod_cidr: text(fields.pod_cidr),
             pod_logs_dir: path(fields.pod_logs_dir),
             port: Some(fields.port).filter(|port| *port > 0),
+            rotate_certificates: fields.rotate_certificates,
+            server_tls_bootstrap: fields.server_tls_bootstrap,
             tls_cert_file: path(fields.tls_cert_file),
             tls_private_key_file: path(fields.tls_private_key_file),
         })

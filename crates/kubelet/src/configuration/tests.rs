@@ -114,11 +114,12 @@ fn a_file_of_kubeadm_is_taken() {
         anonymous_auth: Some(false),
         cgroup_driver: Some(crate::config::CgroupDriver::Systemd),
         client_ca_file: Some("/etc/kubernetes/pki/ca.crt".into()),
+        rotate_certificates: true,
         ..LaunchSettings::default()
     };
     assert_eq!(alone.launch(), &expected);
     let unused: Vec<&str> = alone.warnings().iter().filter_map(|warning| warning.split(' ').next()).collect();
-    assert_eq!(unused, ["authorization", "rotateCertificates"]);
+    assert_eq!(unused, ["authorization"]);
 }
 
 #[test]

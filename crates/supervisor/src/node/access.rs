@@ -4,11 +4,12 @@
 //! Invariant: the kubelet is always `system:node:<name>` and has informers of its own; the others share theirs.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use kedge_client::{Client, Informers};
 use kedge_meta::{Clock, StatusBoard};
-use kedge_pki::Identity;
+use kedge_pki::ServerFiles;
 use rustls::ServerConfig;
 
 use crate::control_plane::ControlPlane;
@@ -47,14 +48,19 @@ impl Access {
             informers: control_plane.informers.clone(),
             board: control_plane.board.clone(),
             clock: control_plane.clock.clone(),
-            kubelet_tls: kubelet_tls(&pki.kubelet_server, pki.authority.certificate_pem())?,
+            kubelet_tls: kubelet_tls(&pki.dir)?,
         })
     }
 }
 
-/// TLS of the kubelet's server.
-pub(crate) fn kubelet_tls(identity: &Identity, authority_pem: &str) -> Result<Arc<ServerConfig>, Error> {
-    let mut tls = kedge_pki::server_config(identity, authority_pem)?;
+/// TLS of the kubelet's server, with the certificate in the directory at the time.
+pub(crate) fn kubelet_tls(dir: &Path) -> Result<Arc<ServerConfig>, Error> {
+    let files = ServerFiles {
+        certificate: dir.join("kubelet.crt"),
+        key: dir.join("kubelet.key"),
+        client_authority: Some(dir.join("ca.crt")),
+    };
+    let mut tls = files.server_config()?;
     // Exec and port-forward upgrade HTTP/1.1 connections.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(tls))

@@ -1,0 +1,166 @@
+//! A client that follows its kubeconfig: where the file, or a certificate, key or authority that it names, has changed, the
+//! next request goes out over a new connection with what is there now.
+//!
+//! Requests that run, watches among them, end on the connection they began on. Invariant: what cannot be used is said, and
+//! what worked last goes on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::Client;
+use kube::client::Body;
+use kube::config::Kubeconfig;
+use parking_lot::Mutex;
+use tower::Service;
+
+use crate::connect::{ConnectError, connect};
+
+/// The files are looked at again after so long.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A client for a kubeconfig, as the file is at each time.
+pub(crate) async fn reloading(path: &Path) -> Result<Client, ConnectError> {
+    let marks = marks(path);
+    let client = connect(path).await?;
+    let namespace = client.default_namespace().to_owned();
+    let state = State { client, marks, looked: Instant::now() };
+    Ok(Client::new(Reloading { path: Arc::from(path), state: Arc::new(Mutex::new(state)) }, namespace))
+}
+
+/// A file, and what changes when it is written.
+type Mark = (PathBuf, Option<(SystemTime, u64)>);
+
+struct State {
+    client: Client,
+    marks: Vec<Mark>,
+    looked: Instant,
+}
+
+#[derive(Clone)]
+struct Reloading {
+    path: Arc<Path>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Reloading {
+    async fn current(&self) -> Client {
+        {
+            let mut state = self.state.lock();
+            if state.looked.elapsed() < LOOK_EVERY {
+                return state.client.clone();
+            }
+            state.looked = Instant::now();
+            if marks(&self.path) == state.marks {
+                return state.client.clone();
+            }
+        }
+        let marks = marks(&self.path);
+        match connect(&self.path).await {
+            Ok(client) => {
+                tracing::info!(kubeconfig = %self.path.display(), "credentials have changed; new connections use them");
+                let mut state = self.state.lock();
+                state.client = client.clone();
+                state.marks = marks;
+                client
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, "credentials have changed and cannot be used; those before go on");
+                self.state.lock().client.clone()
+            }
+        }
+    }
+}
+
+/// The kubeconfig and all files that it names.
+fn marks(path: &Path) -> Vec<Mark> {
+    let mut files = vec![path.to_owned()];
+    if let Ok(kubeconfig) = Kubeconfig::read_from(path) {
+        let clusters = kubeconfig.clusters.into_iter().filter_map(|named| named.cluster?.certificate_authority);
+        let users = kubeconfig.auth_infos.into_iter().filter_map(|named| named.auth_info);
+        let users = users.flat_map(|user| [user.client_certificate, user.client_key]).flatten();
+        files.extend(clusters.chain(users).map(PathBuf::from));
+    }
+    files.into_iter().map(|file| (file.clone(), mark(&file))).collect()
+}
+
+fn mark(file: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+impl Service<http::Request<Body>> for Reloading {
+    type Response = http::Response<Body>;
+    type Error = kube::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // The client inside waits itself until it is ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let reloading = self.clone();
+        async move { reloading.current().await.send(request).await }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubeconfig(dir: &Path, port: u16) {
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster:\n    server: http://127.0.0.1:{port}\n\
+             contexts:\n- name: c\n  context:\n    cluster: c\n    user: u\nusers:\n- name: u\n  user:\n    token: t{port}\n"
+        );
+        std::fs::write(dir.join("config"), text).unwrap();
+    }
+
+    /// Answers each request with the given text.
+    async fn serve(answer: &'static str) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+                let _ = stream.write_all(format!("{head}{answer}").as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_counts_and_a_broken_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (serve("first").await, serve("second").await);
+        kubeconfig(dir.path(), first);
+        let path = dir.path().join("config");
+        let reloading = Reloading {
+            path: Arc::from(path.as_path()),
+            state: Arc::new(Mutex::new(State {
+                client: connect(&path).await.unwrap(),
+                marks: marks(&path),
+                looked: Instant::now(),
+            })),
+        };
+        let client = Client::new(reloading.clone(), "default");
+        let ask = async || client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.unwrap();
+        let look_again = || reloading.state.lock().looked = Instant::now() - LOOK_EVERY;
+        assert_eq!(ask().await, "first");
+        kubeconfig(dir.path(), second);
+        std::fs::write(&path, std::fs::read_to_string(&path).unwrap() + "# longer\n").unwrap();
+        look_again();
+        assert_eq!(ask().await, "second");
+        std::fs::write(&path, "nonsense: [").unwrap();
+        look_again();
+        assert_eq!(ask().await, "second");
+    }
+}
