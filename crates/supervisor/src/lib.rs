@@ -8,6 +8,7 @@ mod down;
 mod error;
 mod image;
 mod join;
+mod joining;
 mod kubelet;
 mod memory;
 mod metrics_api;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control_plane::{ControlPlane, Ended};
 use crate::error::Error;
+use crate::joining::allow_joining;
 use crate::memory::give_memory_back;
 use crate::options::{CONTEXT, Options, Plan};
 use crate::progress::{Progress, step};
@@ -136,6 +137,9 @@ async fn bring_up(
         let control_plane = ControlPlane::start(plan, shutdown).await?;
         write_kubeconfigs(plan, &control_plane)?;
         control_plane.start_controllers(plan, &mut components, shutdown)?;
+        let admin = control_plane.client("kubernetes-admin", &["system:masters"]);
+        let authority = control_plane.pki.authority.certificate_pem().to_owned();
+        tokio::spawn(allow_joining(admin, plan.server(), authority, shutdown.clone()));
         Ok::<_, Error>(control_plane)
     });
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
