@@ -17,14 +17,15 @@ use crate::error::CsiError;
 
 /// Calls of the services behind one socket; cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Channel {
+pub struct Channel {
     path: PathBuf,
     channel: tonic::transport::Channel,
     deadline: Duration,
 }
 
 impl Channel {
-    pub(crate) fn new(path: &Path, deadline: Duration) -> Self {
+    /// Dials at the first call.
+    pub fn new(path: &Path, deadline: Duration) -> Self {
         let socket = path.to_owned();
         // The authority is never dialled: the connector ignores it.
         let channel =
@@ -36,7 +37,7 @@ impl Channel {
     }
 
     /// Sends one message to a method such as `/csi.v1.Node/NodeGetInfo`.
-    pub(crate) async fn call<M, T>(&self, method: &'static str, message: M) -> Result<T, CsiError>
+    pub async fn call<M, T>(&self, method: &'static str, message: M) -> Result<T, CsiError>
     where
         M: prost::Message + 'static,
         T: prost::Message + Default + 'static,
@@ -47,6 +48,25 @@ impl Channel {
         let answer = async {
             client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
             client.unary(request, PathAndQuery::from_static(method), ProstCodec::<M, T>::default()).await
+        };
+        match tokio::time::timeout(self.deadline, answer).await {
+            Err(_) => Err(CsiError::deadline()),
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(CsiError::from_status(&self.path.to_string_lossy(), &status)),
+        }
+    }
+
+    /// Sends one message to a method that answers with many. The deadline is for the beginning of the stream only.
+    pub async fn stream<M, T>(&self, method: &'static str, message: M) -> Result<tonic::Streaming<T>, CsiError>
+    where
+        M: prost::Message + 'static,
+        T: prost::Message + Default + 'static,
+    {
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        let answer = async {
+            client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
+            let codec = ProstCodec::<M, T>::default();
+            client.server_streaming(Request::new(message), PathAndQuery::from_static(method), codec).await
         };
         match tokio::time::timeout(self.deadline, answer).await {
             Err(_) => Err(CsiError::deadline()),

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kedge_client::{FailureLog, Informer};
 use kedge_cri::{Runtime, v1};
+use kedge_devices::Devices;
 use kedge_meta::Clock;
 use kedge_volumes::{Objects, Volumes};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::allocation::Allocations;
@@ -43,6 +44,9 @@ pub(crate) struct Agent {
     pub(crate) events: Events,
     pub(crate) objects: Arc<Objects>,
     pub(crate) volumes: Arc<Volumes>,
+    pub(crate) devices: Arc<Devices>,
+    /// Whether the runtime applies CDI specs itself; asked once.
+    pub(crate) knows_cdi: OnceCell<bool>,
     pub(crate) services: Informer<Service>,
     pub(crate) states: RuntimeCache,
     pub(crate) statuses: StatusWriter,

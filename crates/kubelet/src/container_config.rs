@@ -17,6 +17,7 @@ use kedge_volumes::{
 };
 
 use crate::agent::Agent;
+use crate::device_work;
 use crate::env::{self, EnvInput, PodObjects};
 use crate::env_checkpoint;
 use crate::env_file;
@@ -72,6 +73,8 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         expand: &|text| expand_strict(text, &lookup),
     })?;
     let mut mounts = bind(input, planned).await?;
+    let mut edits = device_work::edits(agent, pod, container).await?;
+    mounts.append(&mut edits.mounts);
     mounts.extend(hosts_mount(agent, input, &mounts)?);
     mounts.extend(termination_mount(agent, input)?);
     let seccomp_root = agent.config.root_dir.join("seccomp");
@@ -87,7 +90,7 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         options.pid = v1::NamespaceMode::Target as i32;
         options.target_id.clone_from(target);
     }
-    Ok(v1::ContainerConfig {
+    let mut config = v1::ContainerConfig {
         metadata: Some(v1::ContainerMetadata { name: container.name.clone(), attempt: input.restart_count }),
         image: Some(v1::ImageSpec {
             image: input.image.reference.clone(),
@@ -116,7 +119,9 @@ pub(crate) async fn container_config(agent: &Agent, input: &ContainerInput<'_>) 
         }),
         stop_signal: stop_signal::of(container).map_or(0, StopSignal::cri),
         ..Default::default()
-    })
+    };
+    device_work::apply(edits, &mut config);
+    Ok(config)
 }
 
 /// Binds sub-paths beside the threads that others need: a volume's server may be gone.

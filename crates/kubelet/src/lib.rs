@@ -14,6 +14,7 @@ mod config;
 mod configuration;
 mod container_config;
 mod container_gc;
+mod device_work;
 mod env;
 mod env_checkpoint;
 mod env_file;

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::device_work;
 use crate::eviction::Pressure;
 pub(crate) use conditions::Health;
 use lease::LONGEST_RETRY;
@@ -82,6 +83,7 @@ impl NodeReporter {
             tokio::select! {
                 () = self.pause(pause) => {}
                 () = self.agent.pressures.changed() => {}
+                () = self.agent.devices.changed() => {}
             }
         }
     }
@@ -175,6 +177,9 @@ impl NodeReporter {
         let now = self.agent.now();
         let known = before.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         let mut status = object::status(&self.agent.config, &self.agent.machine, &self.runtime_version);
+        let (capacity, allocatable) =
+            (status.capacity.get_or_insert_default(), status.allocatable.get_or_insert_default());
+        device_work::add_amounts(&self.agent, capacity, allocatable);
         status.conditions = Some(conditions::conditions(health, known, now));
         status.runtime_handlers = object::runtime_handlers(&self.agent.handlers.lock());
         status.features = object::features(self.agent.features.lock().as_ref());

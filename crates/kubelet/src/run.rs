@@ -2,16 +2,19 @@
 //!
 //! Invariant: it never ends because the API server or the runtime is away, and its end stops no container.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use kedge_client::{InformerOptions, Informers, Recorder};
 use kedge_cri::Runtime;
+use kedge_csi::PluginHandler;
+use kedge_devices::Devices;
 use kedge_meta::{Clock, ComponentState, StatusBoard};
 use kedge_volumes::{Objects, VolumeDirs, Volumes};
 use kube::Client;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -42,6 +45,8 @@ use crate::volume_use::VolumeUse;
 
 /// Orders to end pods that wait for the manager.
 const MAX_TERMINATIONS: usize = 16;
+/// Where the CDI specification has vendors describe their devices.
+const CDI_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// What the node agent works with.
 pub struct Deps {
@@ -139,6 +144,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             logs::rotate_all(agent.clone()),
             server::healthz::run(agent.clone()),
             agent.volumes.clone().run(),
+            agent.devices.clone().run(),
             Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, ordered, shutdown.clone()),
         );
     };
@@ -161,18 +167,29 @@ fn new_agent(
     deps.runtime = deps.runtime.with_observer(move |call, took, failed| counted.runtime_call(call, took, failed));
     let recorder = Recorder::start(deps.client.clone(), "kubelet", &config.node_name, shutdown.clone());
     let objects = Arc::new(Objects::new(deps.client.clone()));
+    let devices = kedge_devices::Deps {
+        client: deps.client.clone(),
+        node_name: config.node_name.clone(),
+        root_dir: config.root_dir.clone(),
+        cdi_directories: CDI_DIRECTORIES.map(PathBuf::from).into(),
+    };
+    let devices = Arc::new(Devices::new(devices, shutdown.clone()));
+    let handler: Arc<dyn PluginHandler> = devices.clone();
     let volumes = kedge_volumes::Deps {
         client: deps.client.clone(),
         objects: objects.clone(),
         clock: deps.clock.clone(),
         dirs: VolumeDirs::new(&config.root_dir),
         node_name: config.node_name.clone(),
+        plugin_handlers: vec![handler],
     };
     let volumes = Volumes::new(volumes, shutdown.clone());
     Agent {
         events: Events::new(recorder, &config.node_name),
         objects,
         volumes: Arc::new(volumes),
+        devices,
+        knows_cdi: OnceCell::new(),
         services: deps.informers.all::<Service>(),
         states: RuntimeCache::new(deps.runtime.clone(), config.node_ip.is_ipv6()),
         statuses: StatusWriter::start(deps.client, deps.informers.failures().clone(), shutdown),

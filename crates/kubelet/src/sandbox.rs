@@ -23,9 +23,6 @@ pub(crate) fn sandbox_config(
 ) -> Result<v1::PodSandboxConfig, String> {
     let config = &agent.config;
     let users = agent.users_of(pod, handler)?;
-    if spec::pod_spec(pod).resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
-        return Err("dynamic resource allocation is not supported by this node".to_owned());
-    }
     let host = match &config.resolv_conf {
         Some(path) => {
             std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))?

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::container_config::SubPaths;
+use crate::device_work::{self, DeviceProblem};
 use crate::field_ref::Fields;
 use crate::kill;
 use crate::outside::Outside;
@@ -97,6 +98,7 @@ pub(crate) fn spawn_worker(
         volumes_wanted: Instant::now(),
         sub_paths: SubPaths::default(),
         gated: None,
+        has_devices: false,
     };
     let shutdown = worker.agent.shutdown.clone();
     tokio::spawn(async move {
@@ -129,6 +131,8 @@ struct Worker {
     sub_paths: SubPaths,
     /// The sandbox whose containers may start.
     gated: Option<String>,
+    /// The pod has the devices that it asks for.
+    has_devices: bool,
 }
 
 impl Worker {
@@ -271,6 +275,9 @@ impl Worker {
             [Action::KillPod] => AFTER_KILL,
             _ => Duration::ZERO,
         };
+        if let Some(wait) = self.get_devices(&actions).await {
+            return wait;
+        }
         let changes = !actions.is_empty();
         let retry = self.execute(actions).await;
         if changes {
@@ -280,6 +287,25 @@ impl Worker {
         match retry {
             None => next.min(again),
             Some(retry) => next.min(retry),
+        }
+    }
+
+    /// A pod whose containers are to start gets its devices first. How long to wait where it has not got them.
+    async fn get_devices(&mut self, actions: &[Action]) -> Option<Duration> {
+        let starts = |action: &Action| !matches!(action, Action::KillPod | Action::Kill(_) | Action::Resize);
+        if self.has_devices || !actions.iter().any(starts) {
+            return None;
+        }
+        match device_work::get(&self.agent, &self.pod).await {
+            Ok(()) => {
+                self.has_devices = true;
+                None
+            }
+            Err(DeviceProblem::Wait(wait)) => Some(wait),
+            Err(DeviceProblem::Refuse(stop)) => {
+                self.stop = Some(stop);
+                Some(Duration::ZERO)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, ResourceFieldSelector, Volume};
+use kedge_csi::PluginHandler;
 use kedge_meta::Clock;
 use kube::Client;
 use parking_lot::Mutex;
@@ -85,6 +86,8 @@ pub struct Deps {
     pub dirs: VolumeDirs,
     /// The name of the Node object.
     pub node_name: String,
+    /// Who takes in plug-ins that are no storage drivers.
+    pub plugin_handlers: Vec<Arc<dyn PluginHandler>>,
 }
 
 /// The volumes of all pods of this node.

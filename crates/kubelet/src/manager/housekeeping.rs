@@ -42,6 +42,8 @@ impl Manager {
                 tokio::spawn(end_orphan(agent.clone(), state.clone(), self.orphans.clone()));
             }
         }
+        let (devices, with_worker) = (agent.devices.clone(), known.clone());
+        tokio::spawn(async move { devices.retain(&with_worker).await });
         let mut alive = known;
         alive.extend(states.iter().map(|state| state.uid.clone()));
         // Looked up here, as no pod can come before this function is left.

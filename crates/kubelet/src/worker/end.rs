@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kedge_client::EventType;
 
 use super::{Desired, Worker};
+use crate::device_work;
 use crate::image_volumes;
 use crate::kill;
 use crate::outside;
@@ -25,6 +26,7 @@ impl Worker {
         self.publish(false);
         self.stop_everything().await;
         self.probes.stop();
+        device_work::give_back(&self.agent, &self.pod).await;
         self.publish(true);
         self.tear_down_volumes().await;
         self.agent.cgroups.remove(&self.pod);

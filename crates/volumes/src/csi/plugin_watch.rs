@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_csi::Registration;
+use kedge_csi::{PluginHandler, Registration};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio_util::sync::CancellationToken;
 
@@ -89,13 +89,13 @@ fn scan_into(directory: &Path, deeper: usize, found: &mut HashMap<PathBuf, Ident
 /// The life of one plug-in's socket: registered until it is gone.
 async fn attend(volumes: Arc<Volumes>, socket: PathBuf, gone: CancellationToken) {
     let mut pause = FIRST_PAUSE;
-    let driver = loop {
+    let plugin = loop {
         let attempt = tokio::select! {
             () = gone.cancelled() => return,
             attempt = register(&volumes, &socket) => attempt,
         };
         match attempt {
-            Ok(driver) => break driver,
+            Ok(plugin) => break plugin,
             Err(error) => {
                 tracing::warn!(socket = %socket.display(), error, "failed to register a plug-in; trying again");
             }
@@ -108,9 +108,15 @@ async fn attend(volumes: Arc<Volumes>, socket: PathBuf, gone: CancellationToken)
     };
     gone.cancelled().await;
     // The end of this process is no word about the driver.
-    if volumes.shutdown.is_cancelled() || socket.exists() {
+    if volumes.shutdown.is_cancelled() {
         return;
     }
+    let driver = match plugin {
+        // Its next registration replaces this one.
+        Plugin::Storage(_) if socket.exists() => return,
+        Plugin::Storage(driver) => driver,
+        Plugin::Other { handler, name, endpoint } => return handler.gone(&name, &endpoint).await,
+    };
     volumes.csi.drivers.remove(&driver);
     tracing::info!(driver, "a CSI driver is gone");
     if let Err(error) = volumes.csi.node_info.uninstall(&driver).await {
@@ -118,21 +124,37 @@ async fn attend(volumes: Arc<Volumes>, socket: PathBuf, gone: CancellationToken)
     }
 }
 
-/// Asks a plug-in who it is, takes it in, and tells it the outcome. Its name.
-async fn register(volumes: &Volumes, socket: &Path) -> Result<String, String> {
+/// A plug-in that was taken in.
+enum Plugin {
+    Storage(String),
+    Other { handler: Arc<dyn PluginHandler>, name: String, endpoint: PathBuf },
+}
+
+/// Asks a plug-in who it is, takes it in, and tells it the outcome.
+async fn register(volumes: &Volumes, socket: &Path) -> Result<Plugin, String> {
     let registration = Registration::new(socket, REGISTRATION_DEADLINE);
     let info = registration.get_info().await.map_err(|error| format!("failed to get plugin info: {error}"))?;
     let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) };
-    let taken = match check(&info.r#type, &info.name, &info.supported_versions) {
-        Ok(()) => take_in(volumes, &info.name, &endpoint).await,
-        Err(error) => Err(error),
+    let handler = volumes.deps.plugin_handlers.iter().find(|handler| handler.kind() == info.r#type).cloned();
+    let taken = match (&handler, check(&info.r#type, &info.name, &info.supported_versions)) {
+        (Some(handler), _) => handler.take_in(&info.name, &endpoint, &info.supported_versions).await,
+        (None, Ok(())) => take_in(volumes, &info.name, &endpoint).await,
+        (None, Err(error)) => Err(error),
     };
     let told = registration.notify(taken.clone()).await;
     if let Err(error) = taken {
         return Err(format!("plugin registration of {:?} failed: {error}", info.name));
     }
-    told.map_err(|error| format!("failed to tell the plug-in {:?} that it is registered: {error}", info.name))?;
-    Ok(info.name)
+    if let Err(error) = told {
+        if let Some(handler) = handler {
+            handler.gone(&info.name, &endpoint).await;
+        }
+        return Err(format!("failed to tell the plug-in {:?} that it is registered: {error}", info.name));
+    }
+    Ok(match handler {
+        Some(handler) => Plugin::Other { handler, name: info.name, endpoint },
+        None => Plugin::Storage(info.name),
+    })
 }
 
 /// Upstream's words for plug-ins that are not taken.

@@ -1,0 +1,164 @@
+//! What is known of one claim, and how pods name theirs.
+//!
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use serde::{Deserialize, Serialize};
+
+use crate::v1::{Claim, PreparedDevice};
+
+/// A claim that pods of this node use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ClaimState {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    /// The uids of its pods.
+    pub(crate) pods: BTreeSet<String>,
+    /// What each driver prepared.
+    pub(crate) drivers: BTreeMap<String, Vec<Device>>,
+    /// Not kept: after a restart, drivers are asked again.
+    #[serde(skip)]
+    pub(crate) is_prepared: bool,
+}
+
+/// A device that was prepared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Device {
+    pub(crate) pool: String,
+    pub(crate) device: String,
+    pub(crate) share_id: Option<String>,
+    pub(crate) requests: Vec<String>,
+    pub(crate) cdi_ids: Vec<String>,
+}
+
+impl From<PreparedDevice> for Device {
+    fn from(device: PreparedDevice) -> Self {
+        Self {
+            pool: device.pool_name,
+            device: device.device_name,
+            share_id: device.share_id,
+            requests: device.request_names,
+            cdi_ids: device.cdi_device_ids,
+        }
+    }
+}
+
+impl ClaimState {
+    /// Of a claim that is allocated.
+    pub(crate) fn of(claim: &ResourceClaim) -> Result<Self, String> {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
+        let allocation = allocation.ok_or_else(|| format!("ResourceClaim {name}: not allocated"))?;
+        let results = allocation.devices.iter().flat_map(|devices| devices.results.iter().flatten());
+        Ok(Self {
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            namespace: claim.metadata.namespace.clone().unwrap_or_default(),
+            pods: BTreeSet::new(),
+            drivers: results.map(|result| (result.driver.clone(), Vec::new())).collect(),
+            is_prepared: false,
+            name,
+        })
+    }
+
+    /// As drivers are told of it.
+    pub(crate) fn claim(&self) -> Claim {
+        Claim { namespace: self.namespace.clone(), uid: self.uid.clone(), name: self.name.clone() }
+    }
+}
+
+/// The name of the claim of a pod's entry, and whether it was made for the pod; `None` where none is needed.
+pub(crate) fn claim_name(pod: &Pod, entry: &PodResourceClaim) -> Result<Option<(String, bool)>, String> {
+    if let Some(name) = entry.resource_claim_name.as_ref().filter(|name| !name.is_empty()) {
+        return Ok(Some((name.clone(), false)));
+    }
+    let mut statuses = pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
+    match statuses.find(|status| status.name == entry.name) {
+        Some(status) => Ok(status.resource_claim_name.clone().map(|name| (name, true))),
+        None => {
+            let of = |field: &Option<String>| field.clone().unwrap_or_default();
+            let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
+            Err(format!("pod \"{namespace}/{name}\": ResourceClaim not created yet"))
+        }
+    }
+}
+
+pub(crate) fn is_reserved_for(claim: &ResourceClaim, pod: &str) -> bool {
+    let mut consumers = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
+    consumers.any(|consumer| consumer.uid == pod)
+}
+
+/// Whether a device serves a request of a container; no request means all of the claim's.
+pub(crate) fn is_same_request(device: &Device, wanted: Option<&str>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    // Devices of an alternative serve the request that has it.
+    let base = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+    device.requests.is_empty() || device.requests.iter().any(|name| name == wanted || base(name) == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_name_their_claims() {
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "d"},
+            "spec": {"containers": []}, "status": {"resourceClaimStatuses": [
+                {"name": "made", "resourceClaimName": "made-x"}, {"name": "none"}]}}))
+        .unwrap();
+        let check = |entry: serde_json::Value, expected: Result<Option<(&str, bool)>, &str>| {
+            let entry: PodResourceClaim = serde_json::from_value(entry).unwrap();
+            let expected = expected.map(|name| name.map(|(name, made)| (name.to_owned(), made)));
+            assert_eq!(claim_name(&pod, &entry), expected.map_err(str::to_owned));
+        };
+        check(json!({"name": "own", "resourceClaimName": "c"}), Ok(Some(("c", false))));
+        check(json!({"name": "made", "resourceClaimTemplateName": "t"}), Ok(Some(("made-x", true))));
+        check(json!({"name": "none", "resourceClaimTemplateName": "t"}), Ok(None));
+        let text = "pod \"d/p\": ResourceClaim not created yet";
+        check(json!({"name": "late", "resourceClaimTemplateName": "t"}), Err(text));
+    }
+
+    #[test]
+    fn requests_select_devices() {
+        let device = |requests: &[&str]| Device {
+            pool: String::new(),
+            device: String::new(),
+            share_id: None,
+            requests: requests.iter().map(|name| (*name).to_owned()).collect(),
+            cdi_ids: Vec::new(),
+        };
+        for (requests, wanted, expected) in [
+            (&["a"][..], None, true),
+            (&["a"], Some("a"), true),
+            (&["a"], Some("b"), false),
+            (&["a/x"], Some("a"), true),
+            (&["a/x"], Some("a/x"), true),
+            (&[], Some("a"), true),
+        ] {
+            assert_eq!(is_same_request(&device(requests), wanted), expected, "{requests:?} {wanted:?}");
+        }
+    }
+
+    #[test]
+    fn only_allocated_claims_are_prepared() {
+        let claim = |status: serde_json::Value| -> ResourceClaim {
+            serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "d", "uid": "u"}, "spec": {},
+                "status": status}))
+            .unwrap()
+        };
+        assert_eq!(ClaimState::of(&claim(json!({}))), Err("ResourceClaim c: not allocated".to_owned()));
+        let result =
+            |driver: &str, device: &str| json!({"request": "r", "driver": driver, "pool": "p", "device": device});
+        let results = [result("a", "0"), result("b", "0"), result("a", "1")];
+        let state = ClaimState::of(&claim(json!({"allocation": {"devices": {"results": results}}}))).unwrap();
+        assert_eq!(state.drivers.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let reserved = claim(json!({"reservedFor": [{"resource": "pods", "name": "p", "uid": "1"}]}));
+        assert!(is_reserved_for(&reserved, "1") && !is_reserved_for(&reserved, "2"));
+    }
+}
