@@ -43,6 +43,7 @@ pub const TEST: &[Need] = &[
     // Another clock for a whole process.
     Need { package: "faketime", satisfied: || has_program("faketime") },
     Need { package: "iputils-ping", satisfied: || has_program("ping") },
+    Need { package: "openssl", satisfied: || has_program("openssl") },
     Need { package: "util-linux", satisfied: || has_program("nsenter") },
 ];
 

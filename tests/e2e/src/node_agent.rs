@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use kedge_cri::{CriError, ImageImport, PrivateContainerd, PrivateContainerdConfig, Runtime, v1};
 use kedge_oci::ImageBuilder;
-use kedge_pki::{CertificateAuthority, KubeconfigEntry, LeafRequest, merge_kubeconfig};
+use kedge_pki::{
+    CertificateAuthority, KubeconfigCluster, KubeconfigEntry, KubeconfigUser, LeafRequest, merge_kubeconfig,
+    write_kubeconfig,
+};
 use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
@@ -47,11 +50,22 @@ pub struct NodeAgent {
     pki: PathBuf,
     containerd: u32,
     kubelet: Option<Child>,
+    /// With which it gets its certificates, where they are not given to it.
+    token: Option<String>,
 }
 
 impl NodeAgent {
     /// Starts containerd with an image under the name `image`, and the kubelet, as node `node-1` of the host's cluster.
     pub fn start(host: &Host, image: &str) -> Self {
+        Self::start_as(host, image, None)
+    }
+
+    /// The same for a node that has nothing but a bootstrap token.
+    pub fn bootstrap(host: &Host, image: &str, token: &str) -> Self {
+        Self::start_as(host, image, Some(token.to_owned()))
+    }
+
+    fn start_as(host: &Host, image: &str, token: Option<String>) -> Self {
         let dir = host.file("node");
         for part in ["cni", "manifests"] {
             std::fs::create_dir_all(dir.join(part)).expect("a directory can be made");
@@ -65,6 +79,7 @@ impl NodeAgent {
             pki: host.data_dir().join("pki"),
             containerd: 0,
             kubelet: None,
+            token,
             dir,
         };
         agent.write_kubeconfig(host);
@@ -80,10 +95,12 @@ impl NodeAgent {
         let pki = |name: &str| self.pki.join(name).display().to_string();
         let configuration = format!(
             "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: {}\npodLogsDir: {}\n\
-             authentication: {{x509: {{clientCAFile: {}}}}}\nmaxPods: 110\n{CALM}",
+             authentication: {{x509: {{clientCAFile: {}}}}}\nmaxPods: 110\n\
+             rotateCertificates: {asks}\nserverTLSBootstrap: {asks}\n{CALM}",
             path("manifests"),
             path("logs/pods"),
             pki("ca.crt"),
+            asks = self.token.is_some(),
         );
         std::fs::write(self.dir.join("config.yaml"), configuration).expect("a file can be written");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be written");
@@ -93,13 +110,31 @@ impl NodeAgent {
             .arg(format!("--config={}", path("config.yaml")))
             .arg(format!("--container-runtime-endpoint={}", self.endpoint()))
             .arg(format!("--root-dir={}", path("kubelet")))
-            .arg(format!("--tls-cert-file={}", pki("kubelet.crt")))
-            .arg(format!("--tls-private-key-file={}", pki("kubelet.key")))
+            .args(self.certificate_flags())
             .args(["--hostname-override=node-1", "-v=2", &format!("--node-ip={}", self.address)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
         self.kubelet = Some(command.spawn().expect("the kubelet can be started"));
+    }
+
+    fn certificate_flags(&self) -> [String; 2] {
+        let pki = |name: &str| self.pki.join(name).display().to_string();
+        match &self.token {
+            None => [
+                format!("--tls-cert-file={}", pki("kubelet.crt")),
+                format!("--tls-private-key-file={}", pki("kubelet.key")),
+            ],
+            Some(_) => [
+                format!("--bootstrap-kubeconfig={}", self.file("bootstrap-kubelet.conf").display()),
+                format!("--cert-dir={}", self.file("pki").display()),
+            ],
+        }
+    }
+
+    /// A path below the node's directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Ends the kubelet with SIGKILL.
@@ -225,6 +260,17 @@ impl NodeAgent {
 
     fn write_kubeconfig(&self, host: &Host) {
         let authority = CertificateAuthority::ensure(&self.pki, "ca", "kubernetes").expect("the authority is there");
+        if let Some(token) = &self.token {
+            let cluster = KubeconfigCluster {
+                server: format!("https://{}:{}", host.address(), host.port()),
+                authority_pem: authority.certificate_pem().to_owned(),
+                tls_server_name: None,
+            };
+            let (path, user) = (self.file("bootstrap-kubelet.conf"), KubeconfigUser::Token(token.clone()));
+            write_kubeconfig(&path, "kubernetes", "tls-bootstrap-token-user", &cluster, &user)
+                .expect("the kubeconfig can be written");
+            return;
+        }
         let identity = authority.issue(&LeafRequest::client("system:node:node-1", &["system:nodes"]));
         let entry = KubeconfigEntry {
             name: "node".to_owned(),
