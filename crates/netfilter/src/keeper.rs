@@ -17,6 +17,9 @@ const STALE_FOR: Duration = Duration::from_secs(1);
 /// How many stale chains one transaction deletes.
 const SWEEP_AT_ONCE: usize = 500;
 
+/// Counting elements may take a hundredth of the time.
+const COUNT_SHARE: u32 = 100;
+
 /// What [`TableKeeper::apply`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
@@ -47,13 +50,15 @@ pub struct TableKeeper {
     in_kernel: bool,
     stale_since: BTreeMap<String, Instant>,
     generation: Option<u32>,
+    /// Before that, elements are not counted again.
+    count_after: Option<Instant>,
 }
 
 impl TableKeeper {
     /// A keeper that has not touched the kernel yet.
     pub fn new(nft: Nft, skeleton: Skeleton) -> Self {
         let state = TableState::new(skeleton);
-        Self { nft, state, in_kernel: false, stale_since: BTreeMap::new(), generation: None }
+        Self { nft, state, in_kernel: false, stale_since: BTreeMap::new(), generation: None, count_after: None }
     }
 
     /// The state, to ask for owners and conflicts.
@@ -183,11 +188,26 @@ impl TableKeeper {
         let skeleton = self.state.skeleton();
         let existing = self.nft.snapshot(skeleton.family, &skeleton.name).await?;
         if existing.is_some_and(|existing| self.state.matches(&existing)) {
-            self.generation = now;
-            return Ok(Verified::Intact);
+            // Others change tables of their own all the time; elements are counted as often as that is cheap. Until then
+            // the number stays the old one, so that the next round looks again.
+            if self.count_after.is_some_and(|after| Instant::now() < after) {
+                return Ok(Verified::Intact);
+            }
+            if self.has_all_elements().await? {
+                self.generation = now;
+                return Ok(Verified::Intact);
+            }
         }
         tracing::warn!(table = self.state.skeleton().name, "somebody else has changed the table; writing it again");
         self.adopt().await?;
         Ok(Verified::Restored)
+    }
+
+    async fn has_all_elements(&mut self) -> Result<bool, NftError> {
+        let began = Instant::now();
+        let skeleton = self.state.skeleton();
+        let counted = self.nft.count_elements(skeleton.family, &skeleton.name).await?;
+        self.count_after = Some(Instant::now() + began.elapsed() * COUNT_SHARE);
+        Ok(self.state.has_as_many(&counted))
     }
 }

@@ -8,6 +8,7 @@ mod conntrack;
 mod foreign;
 mod generation;
 mod keeper;
+mod listing;
 mod model;
 mod names;
 mod nft;

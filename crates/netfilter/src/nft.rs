@@ -3,14 +3,16 @@
 //! Invariant: a transaction is applied as a whole or not at all (the kernel sees to that), and a call ends within
 //! [`TIMEOUT`].
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
+use crate::listing::ElementCounter;
 use crate::model::Family;
 use crate::snapshot::{ParseSnapshotError, Snapshot};
 
@@ -91,6 +93,24 @@ impl Nft {
             return Ok(Some(Snapshot::parse(&String::from_utf8_lossy(&output.stdout))?));
         }
         if is_not_found(&output) { Ok(None) } else { Err(refusal(&output)) }
+    }
+
+    /// Counts the elements of each set and map of a table; nothing where there is no such table.
+    pub async fn count_elements(&self, family: Family, table: &str) -> Result<BTreeMap<String, usize>, NftError> {
+        let mut command = Command::new(&self.program);
+        command.args(["list", "table", family.as_str(), table]).env("LC_ALL", "C").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let work = async {
+            let mut counter = ElementCounter::default();
+            while let Some(line) = lines.next_line().await? {
+                counter.line(&line);
+            }
+            child.wait().await?;
+            Ok::<_, NftError>(counter.finish())
+        };
+        tokio::time::timeout(TIMEOUT, work).await.map_err(|_| NftError::Timeout)?
     }
 
     /// Removes a table, where it exists; says whether it did.

@@ -352,6 +352,19 @@ impl TableState {
             && self.kernel.sets.keys().all(|name| existing.sets.contains(name))
     }
 
+    /// Whether the sets and maps of the skeleton have as many elements as we left in them. Those with flags are left out:
+    /// packets put elements into some, and the kernel joins those of others.
+    pub fn has_as_many(&self, counted: &BTreeMap<String, usize>) -> bool {
+        let mut held: HashMap<&str, usize> = HashMap::new();
+        for (key, _) in self.elements.iter().filter(|(_, claims)| claims.held.is_some()) {
+            *held.entry(key.container.as_ref()).or_default() += 1;
+        }
+        let plain = self.skeleton.containers.iter().filter(|(_, spec)| spec.flags.is_none());
+        plain
+            .map(|(name, _)| name.as_str())
+            .all(|name| counted.get(name).copied().unwrap_or_default() == held.get(name).copied().unwrap_or_default())
+    }
+
     fn script(&self) -> Script {
         Script::new(self.skeleton.family, &self.skeleton.name)
     }

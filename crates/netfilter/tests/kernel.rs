@@ -90,6 +90,10 @@ fn differences_adoption_and_repair() {
         nft("flush ruleset").await;
         assert_eq!(second.verify().await.unwrap(), Verified::Restored);
         assert!(nft("list table ip kedge-test").await.contains("goto endpoint-a/10.0.0.3"));
+        nft("delete element ip kedge-test service-ips { 10.96.0.1 . tcp . 80 }").await;
+        assert_eq!(second.verify().await.unwrap(), Verified::Restored, "one element is missed");
+        assert!(nft("list table ip kedge-test").await.contains("10.96.0.1 . tcp . 80"));
+        assert_eq!(second.verify().await.unwrap(), Verified::Intact);
 
         assert!(Nft::default().delete_table(Family::Ip, "kedge-test").await.unwrap());
         assert!(!Nft::default().delete_table(Family::Ip, "kedge-test").await.unwrap());
