@@ -1,12 +1,14 @@
-//! What the two halves of the pod network, the node's own part and the routes to other nodes, tell each other.
+//! What the parts of the network tell each other: the node's own, the routes to other nodes, the announced addresses.
 //!
 //! Invariant: nothing is assumed that was not said yet.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// One for a node; both halves have a copy.
+/// One for a node; all parts have a copy.
 #[derive(Debug, Clone)]
 pub struct Agreement {
     said: Arc<watch::Sender<Said>>,
@@ -21,6 +23,10 @@ pub(crate) struct Said {
     pub(crate) foreign: Option<String>,
     /// The MTU of pods.
     pub(crate) mtu: Option<u32>,
+    /// The nodes that neither answer nor have a session.
+    pub(crate) unreachable: BTreeSet<String>,
+    /// The addresses of Services to which this node is a way.
+    pub(crate) routes: BTreeSet<Ipv4Addr>,
 }
 
 impl Default for Agreement {

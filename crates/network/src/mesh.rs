@@ -29,8 +29,9 @@ use crate::publish::{NodePublisher, write_reachability};
 use crate::reach::{Reachability, keep_times};
 
 use kernel::Kernel;
-use plan::own_ranges;
+pub(crate) use plan::internal_ip;
 pub use plan::{NodePeer, plan_mesh_routes, plan_node_peers, plan_peers};
+use plan::{own_ranges, plan_announced, plan_unreachable};
 use report::{Problem, plan_problems, plan_reachability};
 
 /// The number that private networks use for themselves (RFC 6996).
@@ -180,7 +181,7 @@ impl Run {
         };
         let own = own_ranges(&self.config, &self.deps.nodes);
         mesh.speaker.set_peers(peers.iter().cloned());
-        mesh.speaker.announce(own.iter().copied());
+        mesh.speaker.announce(plan_announced(&self.config, &own, &self.deps.agreement.get().routes));
         let node_peers = plan_node_peers(&self.config, &nodes);
         let ensured = mesh.ensure(&self.config, &self.deps.agreement, &own, &node_peers).await;
         self.publish(&node_peers)?;
@@ -197,6 +198,7 @@ impl Run {
             mesh.kernel.clear(&self.config.vxlan).await?;
         }
         self.known = Reachability { node: self.config.node_name.clone(), peers: Vec::new() };
+        self.deps.agreement.say(|said| said.unreachable.clear());
         if let Some(publisher) = &self.publisher {
             publisher.annotate(&self.known);
         }
@@ -218,6 +220,8 @@ impl Run {
             self.deps.clock.now(),
         );
         keep_times(&mut new, &self.known);
+        let unreachable = plan_unreachable(&new);
+        self.deps.agreement.say(|said| said.unreachable = unreachable);
         let is_news = new != self.known;
         self.known = new;
         if let Some(state_dir) = self.config.state_dir.as_ref().filter(|_| is_news) {

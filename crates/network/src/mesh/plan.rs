@@ -10,6 +10,7 @@ use kedge_client::Informer;
 
 use super::MeshConfig;
 use crate::mode::Way;
+use crate::reach::{PodPath, Reachability};
 use crate::routes::{RouteKind, RouteSpec, gateway};
 
 const MESH_METRIC: u32 = 32;
@@ -80,6 +81,20 @@ pub(super) fn own_ranges(config: &MeshConfig, nodes: &Informer<Node>) -> Vec<Ipv
     node.map(|node| ranges(&node).into_iter().collect()).unwrap_or_default()
 }
 
+/// What peers get: the pods of this node, and where some peer is outside of the cluster, the addresses of Services.
+pub(super) fn plan_announced(config: &MeshConfig, own: &[Ipv4Net], addresses: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4Net> {
+    let addresses = addresses.iter().filter(|_| !config.peers.is_empty());
+    own.iter().copied().chain(addresses.map(|address| Ipv4Net::from(*address))).collect()
+}
+
+/// The nodes that are gone as far as this one can tell: no packet arrives, and there is no session.
+pub(super) fn plan_unreachable(known: &Reachability) -> BTreeSet<String> {
+    let gone = known.peers.iter().filter(|peer| {
+        peer.pods == PodPath::Silent && peer.session.as_deref() != Some(kedge_bgp::SessionState::Established.as_str())
+    });
+    gone.filter_map(|peer| peer.node.clone()).collect()
+}
+
 /// The gateway of the first range.
 pub(super) fn gateway_of(ranges: &[Ipv4Net]) -> Option<Ipv4Addr> {
     match gateway(&IpNet::V4(*ranges.first()?)) {
@@ -93,7 +108,7 @@ fn ranges(node: &Node) -> BTreeSet<Ipv4Net> {
     spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).filter_map(|range| range.parse().ok()).collect()
 }
 
-pub(super) fn internal_ip(node: &Node) -> Option<Ipv4Addr> {
+pub(crate) fn internal_ip(node: &Node) -> Option<Ipv4Addr> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
     internal.filter_map(|address| address.address.parse().ok()).find_map(|address| match address {

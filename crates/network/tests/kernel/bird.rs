@@ -8,6 +8,7 @@ use kedge_client::Informer;
 use kedge_netns::Namespace;
 use kedge_network::{MeshConfig, PeerConfig};
 
+use crate::announce;
 use crate::machine::{Machine, connect};
 use crate::{add_pod, can_run};
 
@@ -114,4 +115,40 @@ fn a_router_outside_learns_where_pods_are() {
         }
         assert_eq!(switch.ask(&format!("10.244.{number}.2:8080")), "saw 192.0.2.254", "as it comes");
     }
+}
+
+#[test]
+fn a_router_outside_learns_addresses_of_services() {
+    let folder = tempfile::tempdir().unwrap();
+    if !Path::new(BIRD).exists() {
+        kedge_skip::skip("a_router_outside_learns_addresses_of_services", "there is no BIRD (Debian's package bird2)");
+        return;
+    }
+    let Some((switch, mut machines)) = announce::lab("a_router_outside_learns_addresses_of_services", folder.path())
+    else {
+        return;
+    };
+    let _bird = Bird::start(&switch, folder.path(), 64999, "graceful restart on;");
+    let nodes = [announce::ready(machines[0].node()), announce::ready(machines[1].node())];
+    for machine in &mut machines {
+        machine.start_mesh(Informer::fixed(nodes.clone()), |config| {
+            config.peers = vec![PeerConfig { address: ADDRESS, asn: 64999, port: None }];
+        });
+    }
+    machines.iter().for_each(|machine| machine.wait_well("all are peers"));
+    let wait = |what: &str, is_there: &dyn Fn(&str) -> bool| {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !is_there(&switch.sh("ip route")) {
+            assert!(std::time::Instant::now() < deadline, "{what}: {}", switch.sh("ip route"));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    };
+    wait("from some node", &|routes| routes.contains("192.0.2.40 via 192.0.2."));
+    wait("only from the node with the endpoint", &|routes| routes.contains("192.0.2.42 via 192.0.2.2 "));
+    assert_eq!(switch.ask("192.0.2.42:80"), "node-2 saw 192.0.2.254");
+    // The nodes themselves take no such route.
+    assert!(!machines[0].namespace.sh("ip route").contains("192.0.2.42"));
+    machines[1].stop();
+    switch.sh("ip link set p2 down");
+    wait("who is left", &|routes| routes.contains("192.0.2.40 via 192.0.2.1 "));
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kedge_client::Informer;
 use kedge_meta::{ComponentState, StatusBoard, SystemClock};
 use kedge_netns::Namespace;
-use kedge_network::{Agreement, Config, Deps, MeshConfig, MeshDeps, Reachability, run_mesh};
+use kedge_network::{
+    Agreement, AnnounceConfig, AnnounceDeps, Config, Deps, MeshConfig, MeshDeps, Reachability, run_announce, run_mesh,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +83,20 @@ impl Machine {
         let deps = MeshDeps { nodes, status, agreement, client: None, clock: Arc::new(SystemClock) };
         let stop = self.stop.clone();
         self.spawn(async move { run_mesh(config, deps, stop).await.unwrap() });
+    }
+
+    /// Announces addresses of Services until the machine is dropped or stopped.
+    pub(crate) fn start_announcing(
+        &mut self,
+        services: Informer<Service>,
+        endpoint_slices: Informer<EndpointSlice>,
+        nodes: Informer<Node>,
+    ) {
+        let config = AnnounceConfig { node_name: self.name(), node_ip: self.address.parse().unwrap() };
+        let (status, agreement) = (self.board.component("kedge-announce"), self.agreement.clone());
+        let deps = AnnounceDeps { services, endpoint_slices, nodes, status, agreement };
+        let stop = self.stop.clone();
+        self.spawn(async move { run_announce(config, deps, stop).await.unwrap() });
     }
 
     fn spawn(&mut self, run: impl Future<Output = ()> + Send + 'static) {

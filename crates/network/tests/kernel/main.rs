@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod announce;
 mod bird;
 mod faults;
 mod foreign;

@@ -28,6 +28,7 @@ pub(crate) fn start(
     let agreement = kedge_network::Agreement::default();
     node.network(&agreement);
     node.mesh(&agreement);
+    node.announce(&agreement);
     let gate = node.policy();
     node.proxy();
     node.kubelet(gate)?;
@@ -81,6 +82,16 @@ impl Node<'_> {
         deps.agreement = agreement.clone();
         deps.client = Some(self.access.kubelet.clone());
         self.spawn("kedge-bgp", kedge_network::run_mesh(config, deps, self.shutdown.clone()));
+    }
+
+    /// Addresses of Services on the nodes' segment; IPv4 only.
+    fn announce(&mut self, agreement: &kedge_network::Agreement) {
+        let ipv4 = |ip: &IpAddr| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None };
+        let Some(node_ip) = self.plan.node_ips.iter().find_map(ipv4) else { return };
+        let config = kedge_network::AnnounceConfig { node_name: self.plan.node_name.clone(), node_ip };
+        let status = self.status("kedge-announce");
+        let deps = kedge_network::AnnounceDeps::new(&self.access.informers, status, agreement.clone());
+        self.spawn("kedge-announce", kedge_network::run_announce(config, deps, self.shutdown.clone()));
     }
 
     /// Returns where the kubelet asks before a pod starts.
