@@ -20,10 +20,16 @@ use serde_json::{Value, json};
 pub use pool::{AddressPool, ParsePoolError};
 
 use crate::error::{ReconcileError, unless_gone};
-use crate::load_balancer::pool::{Wish, choose};
+use crate::load_balancer::pool::{Owner, Owners, Sharing, Wish, choose};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
+/// Says that the address came out of the pool. Nodes announce no others.
+const POOL_ANNOTATION: &str = "kedge.dev/load-balancer-pool";
+/// Wished addresses, with commas between them; `spec.loadBalancerIP` can hold one only.
+const WISH_ANNOTATION: &str = "kedge.dev/load-balancer-ips";
+/// Services with the same value may share an address.
+const SHARING_ANNOTATION: &str = "kedge.dev/load-balancer-sharing-key";
 
 /// Starts the controller, unless there is no pool.
 pub(crate) fn start(mut starter: Starter<'_>) {
@@ -51,7 +57,7 @@ struct LoadBalancers {
     context: Context,
     services: Informer<Service>,
     /// What was given away, and may not be in the cache yet.
-    given: Mutex<HashMap<IpAddr, ObjectKey>>,
+    given: Mutex<HashMap<ObjectKey, Vec<IpAddr>>>,
 }
 
 impl Controller for LoadBalancers {
@@ -69,7 +75,11 @@ impl Controller for LoadBalancers {
 impl LoadBalancers {
     async fn ensure(&self, key: &ObjectKey, service: &Service) -> Outcome {
         let about = object_reference(service);
-        let chosen = choose(&self.context.config.load_balancer_pool, &wish(service), key, &self.owners());
+        let wished = wish(service);
+        let chosen = wished
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|wish| choose(&self.context.config.load_balancer_pool, wish, key, &self.owners()));
         let addresses = match chosen {
             Ok(addresses) => addresses,
             Err(why) => {
@@ -79,7 +89,7 @@ impl LoadBalancers {
             }
         };
         self.forget(key, &addresses);
-        if addresses == ingress(service) && has_finalizer(service) {
+        if addresses == ingress(service) && has_finalizer(service) && is_marked(service) {
             return Ok(Next::Done);
         }
         self.context.normal(&about, "EnsuringLoadBalancer", "Ensuring load balancer");
@@ -88,7 +98,7 @@ impl LoadBalancers {
         if !has_finalizer(service) {
             finalizers.push(FINALIZER.to_owned());
         }
-        self.patch(key, service, &finalizers, json!(listed)).await?;
+        self.patch(key, service, &finalizers, json!("true"), json!(listed)).await?;
         self.context.normal(&about, "EnsuredLoadBalancer", "Ensured load balancer");
         Ok(Next::Done)
     }
@@ -102,7 +112,7 @@ impl LoadBalancers {
         self.context.normal(&about, "DeletingLoadBalancer", "Deleting load balancer");
         let mut finalizers = service.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
-        self.patch(key, service, &finalizers, Value::Null).await?;
+        self.patch(key, service, &finalizers, Value::Null, Value::Null).await?;
         self.forget(key, &[]);
         self.context.normal(&about, "DeletedLoadBalancer", "Deleted load balancer");
         Ok(Next::Done)
@@ -114,21 +124,33 @@ impl LoadBalancers {
         key: &ObjectKey,
         service: &Service,
         finalizers: &[String],
+        mark: Value,
         ingress: Value,
     ) -> Result<(), ReconcileError> {
         let services = Api::<Service>::namespaced(self.context.client.clone(), &key.namespace);
-        let metadata = json!({"finalizers": finalizers, "resourceVersion": service.metadata.resource_version});
+        let metadata = json!({
+            "finalizers": finalizers,
+            "annotations": {POOL_ANNOTATION: mark},
+            "resourceVersion": service.metadata.resource_version,
+        });
         let patch = json!({"metadata": metadata, "status": {"loadBalancer": {"ingress": ingress}}});
         unless_gone(services.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
         Ok(())
     }
 
     /// Who has which address, by what the cache shows and what was given since.
-    fn owners(&self) -> HashMap<IpAddr, ObjectKey> {
-        let mut owners = self.given.lock().clone();
+    fn owners(&self) -> Owners {
+        let given = self.given.lock();
+        let mut owners = Owners::new();
         for service in self.services.list() {
-            for address in ingress(&service) {
-                owners.entry(address).or_insert_with(|| object_key(&*service));
+            let key = object_key(&*service);
+            let mut addresses = ingress(&service);
+            addresses.extend(given.get(&key).into_iter().flatten());
+            addresses.sort_unstable();
+            addresses.dedup();
+            for address in addresses {
+                let owner = Owner { service: key.clone(), sharing: sharing(&service) };
+                owners.entry(address).or_default().push(owner);
             }
         }
         owners
@@ -137,8 +159,11 @@ impl LoadBalancers {
     /// Notes that a Service has these addresses and no others.
     fn forget(&self, key: &ObjectKey, but: &[IpAddr]) {
         let mut given = self.given.lock();
-        given.retain(|_, owner| owner != key);
-        given.extend(but.iter().map(|address| (*address, key.clone())));
+        if but.is_empty() {
+            given.remove(key);
+        } else {
+            given.insert(key.clone(), but.to_vec());
+        }
     }
 }
 
@@ -162,13 +187,43 @@ fn ingress(service: &Service) -> Vec<IpAddr> {
     listed.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn wish(service: &Service) -> Wish {
-    let Some(spec) = &service.spec else { return Wish::default() };
+fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
+    service.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn is_marked(service: &Service) -> bool {
+    annotation(service, POOL_ANNOTATION).is_some()
+}
+
+/// What a Service asks for; or why that can't be read.
+fn wish(service: &Service) -> Result<Wish, String> {
+    let Some(spec) = &service.spec else { return Ok(Wish::default()) };
     let families = spec.ip_families.iter().flatten().map(|family| family == "IPv6").collect();
-    Wish {
+    let addresses = match annotation(service, WISH_ANNOTATION) {
+        Some(listed) => {
+            let parse = |text: &str| {
+                text.parse().map_err(|_| format!("{text:?} in the annotation {WISH_ANNOTATION} is no IP address"))
+            };
+            listed.split(',').map(str::trim).filter(|text| !text.is_empty()).map(parse).collect::<Result<_, _>>()?
+        }
+        None => spec.load_balancer_ip.as_ref().and_then(|ip| ip.parse().ok()).into_iter().collect(),
+    };
+    Ok(Wish {
         families,
         needs_all: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
-        address: spec.load_balancer_ip.as_ref().and_then(|ip| ip.parse().ok()),
+        addresses,
+        sharing: sharing(service),
         has: ingress(service),
+    })
+}
+
+fn sharing(service: &Service) -> Sharing {
+    let Some(spec) = &service.spec else { return Sharing::default() };
+    let ports = spec.ports.iter().flatten();
+    Sharing {
+        key: annotation(service, SHARING_ANNOTATION).filter(|key| !key.is_empty()).map(str::to_owned),
+        ports: ports.map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.port)).collect(),
+        local_to: (spec.external_traffic_policy.as_deref() == Some("Local"))
+            .then(|| spec.selector.clone().unwrap_or_default()),
     }
 }

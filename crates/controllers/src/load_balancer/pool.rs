@@ -2,7 +2,7 @@
 //!
 //! Invariant: an address is chosen only from the pool, and never one that another Service has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -91,6 +91,37 @@ fn address(number: u128, ipv6: bool) -> IpAddr {
     }
 }
 
+/// With whom a Service would share an address: whoever has the same key, where packets can be told apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    /// `kedge.dev/load-balancer-sharing-key`; without one it shares with nobody.
+    pub(crate) key: Option<String>,
+    /// Protocols and ports.
+    pub(crate) ports: BTreeSet<(String, i32)>,
+    /// The selector, where the external traffic policy is Local: the address is announced only from nodes with endpoints,
+    /// which must be the same for all.
+    pub(crate) local_to: Option<BTreeMap<String, String>>,
+}
+
+impl Sharing {
+    fn fits(&self, other: &Self) -> bool {
+        self.key.is_some()
+            && self.key == other.key
+            && self.ports.is_disjoint(&other.ports)
+            && self.local_to == other.local_to
+    }
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) service: ObjectKey,
+    pub(crate) sharing: Sharing,
+}
+
+/// All addresses that are given, with their owners.
+pub(crate) type Owners = HashMap<IpAddr, Vec<Owner>>;
+
 /// What a Service asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Wish {
@@ -98,33 +129,44 @@ pub(crate) struct Wish {
     pub(crate) families: Vec<bool>,
     /// Whether it can't do without one of them.
     pub(crate) needs_all: bool,
-    /// `spec.loadBalancerIP`.
-    pub(crate) address: Option<IpAddr>,
+    /// `kedge.dev/load-balancer-ips`, or else `spec.loadBalancerIP`.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// With whom it would share.
+    pub(crate) sharing: Sharing,
     /// What it has now.
     pub(crate) has: Vec<IpAddr>,
 }
 
 /// The addresses for a Service, one of each family; or why it gets none.
+///
+/// Of those that nobody asks for by number, what it has comes first, then one that it may share, then the first free one.
 pub(crate) fn choose(
     pool: &AddressPool,
     wish: &Wish,
     owner: &ObjectKey,
-    owners: &HashMap<IpAddr, ObjectKey>,
+    owners: &Owners,
 ) -> Result<Vec<IpAddr>, String> {
-    let is_free = |address: IpAddr| owners.get(&address).is_none_or(|other| other == owner);
+    let in_the_way = |address: &IpAddr| {
+        let others = owners.get(address).into_iter().flatten();
+        others.filter(|other| other.service != *owner).find(|other| !wish.sharing.fits(&other.sharing))
+    };
+    let is_free = |address: IpAddr| in_the_way(&address).is_none();
     let mut chosen = Vec::new();
     for ipv6 in &wish.families {
-        let wanted = wish.address.filter(|address| address.is_ipv6() == *ipv6);
+        let wanted = wish.addresses.iter().copied().find(|address| address.is_ipv6() == *ipv6);
         if let Some(address) = wanted {
             if !pool.contains(address) {
                 return Err(format!("{address} is not in the address pool"));
             }
-            if let Some(other) = owners.get(&address).filter(|other| *other != owner) {
-                return Err(format!("{address} is in use by {other}"));
+            if let Some(other) = in_the_way(&address) {
+                return Err(format!("{address} is in use by {}", other.service));
             }
         }
-        let kept = wish.has.iter().copied().find(|it| it.is_ipv6() == *ipv6 && pool.contains(*it) && is_free(*it));
-        match wanted.or(kept).or_else(|| pool.first(*ipv6, is_free)) {
+        let is_usable = |it: &IpAddr| it.is_ipv6() == *ipv6 && pool.contains(*it) && is_free(*it);
+        let kept = wish.has.iter().copied().find(is_usable);
+        // Only what is shared may be free although somebody has it.
+        let shared = || owners.keys().copied().filter(|it| !owners[it].is_empty() && is_usable(it)).min();
+        match wanted.or(kept).or_else(shared).or_else(|| pool.first(*ipv6, is_free)) {
             Some(address) => chosen.push(address),
             None if wish.needs_all || wish.families.len() == 1 => {
                 let family = if *ipv6 { "IPv6" } else { "IPv4" };
@@ -162,30 +204,58 @@ mod tests {
         assert!("::/0".parse::<AddressPool>().unwrap().contains("fd00::1".parse().unwrap()));
     }
 
+    fn owner(name: &str, sharing: Sharing) -> Vec<Owner> {
+        vec![Owner { service: ObjectKey::new("d", name), sharing }]
+    }
+
     #[test]
     fn addresses_are_kept_wished_for_or_the_first_that_is_free() {
         let pool: AddressPool = "10.0.0.1-10.0.0.3,fd00::1".parse().unwrap();
-        let other = ObjectKey::new("d", "other");
         let owners = HashMap::from([
-            ("10.0.0.1".parse().unwrap(), other),
-            ("fd00::1".parse().unwrap(), ObjectKey::new("d", "six")),
+            ("10.0.0.1".parse().unwrap(), owner("other", Sharing::default())),
+            ("fd00::1".parse().unwrap(), owner("six", Sharing::default())),
         ]);
-        let check = |families: &[bool], needs_all, wanted: Option<&str>, has: &[&str], expected: &str| {
+        let check = |families: &[bool], needs_all, wanted: &[&str], has: &[&str], expected: &str| {
             let has = has.iter().map(|it| it.parse().unwrap()).collect();
-            let address = wanted.map(|it| it.parse().unwrap());
-            let wish = Wish { families: families.to_vec(), needs_all, address, has };
+            let addresses = wanted.iter().map(|it| it.parse().unwrap()).collect();
+            let wish = Wish { families: families.to_vec(), needs_all, addresses, has, sharing: Sharing::default() };
             let chosen = choose(&pool, &wish, &ObjectKey::new("d", "me"), &owners);
             let shown = chosen.map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
             assert_eq!(shown.unwrap_or_else(|why| why), expected, "{wish:?}");
         };
-        check(&[false], false, None, &[], "10.0.0.2");
-        check(&[false], false, None, &["10.0.0.3"], "10.0.0.3");
-        check(&[false], false, Some("10.0.0.3"), &["10.0.0.2"], "10.0.0.3");
-        check(&[false], false, None, &["9.9.9.9"], "10.0.0.2");
-        check(&[false], false, Some("10.0.0.1"), &[], "10.0.0.1 is in use by d/other");
-        check(&[false], false, Some("9.9.9.9"), &[], "9.9.9.9 is not in the address pool");
-        check(&[true], false, None, &[], "no IPv6 address is free in the address pool");
-        check(&[false, true], false, None, &[], "10.0.0.2");
-        check(&[false, true], true, None, &[], "no IPv6 address is free in the address pool");
+        check(&[false], false, &[], &[], "10.0.0.2");
+        check(&[false], false, &[], &["10.0.0.3"], "10.0.0.3");
+        check(&[false], false, &["10.0.0.3"], &["10.0.0.2"], "10.0.0.3");
+        check(&[false], false, &["fd00::1", "10.0.0.3"], &[], "10.0.0.3");
+        check(&[false], false, &[], &["9.9.9.9"], "10.0.0.2");
+        check(&[false], false, &["10.0.0.1"], &[], "10.0.0.1 is in use by d/other");
+        check(&[false], false, &["9.9.9.9"], &[], "9.9.9.9 is not in the address pool");
+        check(&[true], false, &[], &[], "no IPv6 address is free in the address pool");
+        check(&[false, true], false, &[], &[], "10.0.0.2");
+        check(&[false, true], true, &[], &[], "no IPv6 address is free in the address pool");
+    }
+
+    #[test]
+    fn services_with_the_same_key_share_an_address_where_ports_differ() {
+        let pool: AddressPool = "10.0.0.1-10.0.0.3".parse().unwrap();
+        let sharing = |key: &str, ports: &[(&str, i32)], local: Option<&str>| Sharing {
+            key: Some(key.to_owned()).filter(|key| !key.is_empty()),
+            ports: ports.iter().map(|(protocol, port)| ((*protocol).to_owned(), *port)).collect(),
+            local_to: local.map(|app| BTreeMap::from([("app".to_owned(), app.to_owned())])),
+        };
+        let owners = HashMap::from([("10.0.0.2".parse().unwrap(), owner("other", sharing("k", &[("TCP", 53)], None)))]);
+        let check = |mine: Sharing, wanted: &[&str], expected: &str| {
+            let addresses = wanted.iter().map(|it| it.parse().unwrap()).collect();
+            let wish = Wish { families: vec![false], addresses, sharing: mine, ..Wish::default() };
+            let chosen = choose(&pool, &wish, &ObjectKey::new("d", "me"), &owners);
+            assert_eq!(chosen.map_or_else(|why| why, |all| all[0].to_string()), expected, "{wish:?}");
+        };
+        check(sharing("k", &[("UDP", 53)], None), &[], "10.0.0.2");
+        check(sharing("k", &[("TCP", 53)], None), &[], "10.0.0.1");
+        check(sharing("other", &[("UDP", 53)], None), &[], "10.0.0.1");
+        check(sharing("", &[("UDP", 53)], None), &[], "10.0.0.1");
+        check(sharing("k", &[("UDP", 53)], Some("a")), &[], "10.0.0.1");
+        check(sharing("k", &[("UDP", 53)], None), &["10.0.0.2"], "10.0.0.2");
+        check(sharing("k", &[("TCP", 53)], None), &["10.0.0.2"], "10.0.0.2 is in use by d/other");
     }
 }
