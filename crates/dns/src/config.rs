@@ -5,13 +5,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kedge_client::{Client, Informer, Informers};
+use kedge_client::{Client, Informer, InformerOptions, Informers};
 use kedge_meta::ComponentStatus;
+
+use crate::follow::{NAME, NAMESPACE};
 
 /// The port on the node; 53 may be taken there. Pods reach it through the Service's port 53.
 pub const DEFAULT_PORT: u16 = 10053;
+
+/// The port for metrics and health, beside it; other servers have 9153, 8080 and 8181 in their pods.
+pub const INTROSPECTION_PORT: u16 = 10054;
 
 /// How cluster DNS works.
 #[derive(Debug, Clone)]
@@ -31,6 +36,8 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Resolvers to ask instead of those in `resolv_conf`, if any.
     pub upstreams: Vec<SocketAddr>,
+    /// Where `/metrics`, `/health` and `/ready` are served.
+    pub introspection: Vec<SocketAddr>,
     /// The Service through which pods reach it, if this process is to keep it in the API.
     pub publish: Option<Publish>,
 }
@@ -44,6 +51,8 @@ pub struct Publish {
     pub node_name: String,
     /// Where the Service leads to, for each family: addresses that are listened on. Neither loopback nor link-local.
     pub endpoints: Vec<SocketAddr>,
+    /// The port of metrics at the same addresses, which the Service has as 9153.
+    pub metrics_port: Option<u16>,
 }
 
 impl Config {
@@ -58,6 +67,7 @@ impl Config {
     ) -> Self {
         let listen: Vec<SocketAddr> = node_ips.iter().map(|ip| SocketAddr::new(*ip, DEFAULT_PORT)).collect();
         let is_served = |endpoint: &&SocketAddr| cluster_ips.iter().any(|ip| ip.is_ipv6() == endpoint.is_ipv6());
+        let introspection = node_ips.iter().map(|ip| SocketAddr::new(*ip, INTROSPECTION_PORT)).collect();
         let endpoints = listen.iter().filter(is_served).copied().collect();
         let mut allowed_clients = cluster_cidrs.clone();
         allowed_clients.extend(node_ips.iter().copied().map(IpNet::from));
@@ -73,7 +83,13 @@ impl Config {
             allowed_clients,
             resolv_conf: "/etc/resolv.conf".into(),
             upstreams: Vec::new(),
-            publish: Some(Publish { cluster_ips: cluster_ips.to_vec(), node_name: node_name.to_owned(), endpoints }),
+            introspection,
+            publish: Some(Publish {
+                cluster_ips: cluster_ips.to_vec(),
+                node_name: node_name.to_owned(),
+                endpoints,
+                metrics_port: Some(INTROSPECTION_PORT),
+            }),
         }
     }
 }
@@ -87,6 +103,8 @@ pub struct Deps {
     pub endpoint_slices: Informer<EndpointSlice>,
     /// All Namespaces.
     pub namespaces: Informer<Namespace>,
+    /// At least `kube-system/coredns`, whose Corefile is followed where it is there.
+    pub config_maps: Option<Informer<ConfigMap>>,
     /// To keep the Service; not needed where nothing is published.
     pub client: Option<Client>,
     /// Where the state is reported.
@@ -96,7 +114,13 @@ pub struct Deps {
 impl Deps {
     /// Takes what cluster DNS needs from the shared informers.
     pub fn new(informers: &Informers, status: ComponentStatus) -> Self {
+        let corefile = InformerOptions {
+            namespace: Some(NAMESPACE.to_owned()),
+            field_selector: Some(format!("metadata.name={NAME}")),
+            ..InformerOptions::default()
+        };
         Self {
+            config_maps: Some(informers.select(corefile)),
             services: informers.all(),
             endpoint_slices: informers.all(),
             namespaces: informers.all(),

@@ -24,11 +24,20 @@ pub fn plan_service(publish: &Publish) -> Service {
     let families: Vec<&str> = publish.cluster_ips.iter().map(|ip| family(ip.is_ipv6())).collect();
     let policy = if families.len() > 1 { "PreferDualStack" } else { "SingleStack" };
     let port = publish.endpoints.first().map_or(DEFAULT_PORT, SocketAddr::port);
+    let mut ports = vec![
+        json!({"name": "dns", "port": 53, "protocol": "UDP", "targetPort": port}),
+        json!({"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": port}),
+    ];
+    let metrics = publish
+        .metrics_port
+        .map(|port| json!({"name": "metrics", "port": 9153, "protocol": "TCP", "targetPort": port}));
+    ports.extend(metrics);
     serde_json::from_value(json!({
         "metadata": {
             "namespace": NAMESPACE,
             "name": SERVICE,
             "labels": {"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"},
+            "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"},
         },
         "spec": {
             "type": "ClusterIP",
@@ -36,10 +45,7 @@ pub fn plan_service(publish: &Publish) -> Service {
             "clusterIPs": publish.cluster_ips,
             "ipFamilies": families,
             "ipFamilyPolicy": policy,
-            "ports": [
-                {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": port},
-                {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": port},
-            ],
+            "ports": ports,
         },
     }))
     .expect("it has the shape of a Service")
@@ -59,6 +65,11 @@ fn endpoint_slice(publish: &Publish, endpoint: SocketAddr, primary: bool) -> End
         true => "-ipv6",
         false => "-ipv4",
     };
+    let mut ports = vec![
+        json!({"name": "dns", "port": port, "protocol": "UDP"}),
+        json!({"name": "dns-tcp", "port": port, "protocol": "TCP"}),
+    ];
+    ports.extend(publish.metrics_port.map(|port| json!({"name": "metrics", "port": port, "protocol": "TCP"})));
     serde_json::from_value(json!({
         "metadata": {
             "namespace": NAMESPACE,
@@ -72,10 +83,7 @@ fn endpoint_slice(publish: &Publish, endpoint: SocketAddr, primary: bool) -> End
             "nodeName": publish.node_name,
             "hints": {"forNodes": [{"name": publish.node_name}]},
         }],
-        "ports": [
-            {"name": "dns", "port": port, "protocol": "UDP"},
-            {"name": "dns-tcp", "port": port, "protocol": "TCP"},
-        ],
+        "ports": ports,
     }))
     .expect("it has the shape of an EndpointSlice")
 }
@@ -182,6 +190,7 @@ mod tests {
             cluster_ips: cluster_ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             node_name: "node-1".to_owned(),
             endpoints: endpoints.iter().map(|endpoint| endpoint.parse().unwrap()).collect(),
+            metrics_port: Some(10054),
         }
     }
 
@@ -198,7 +207,7 @@ mod tests {
         let names = |ports: Vec<Option<String>>| ports.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let of_service = names(service.ports.unwrap().into_iter().map(|port| port.name).collect());
         let of_slice = names(slice.ports.clone().unwrap().into_iter().map(|port| port.name).collect());
-        assert_eq!(of_service, "dns dns-tcp");
+        assert_eq!(of_service, "dns dns-tcp metrics");
         assert_eq!(of_service, of_slice, "the proxy joins them by name");
     }
 

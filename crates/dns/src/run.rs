@@ -6,18 +6,23 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_client::Backoff;
+use kedge_client::{Backoff, Recorder};
 use kedge_meta::ComponentStatus;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Catalog;
 use crate::config::{Config, Deps, Error, Publish};
-use crate::forward::Forwarder;
+use crate::follow::Follow;
+use crate::forward::usual_plan;
+use crate::introspection;
+use crate::metrics::Metrics;
 use crate::publish::ensure_service;
-use crate::server::{Resolver, serve_tcp, serve_udp};
+use crate::resolver::Resolver;
+use crate::routing::{Makings, Routing};
+use crate::server::{serve_tcp, serve_udp};
 use crate::zone::Zone;
 
 /// How often the machine's resolvers, and the Service in the API, are looked at.
@@ -37,15 +42,18 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let cluster_ips = config.publish.as_ref().map(|publish| publish.cluster_ips.clone()).unwrap_or_default();
     let own = config.listen.iter().filter(|address| address.port() == 53).map(|address| address.ip());
     let own = own.chain(cluster_ips.iter().copied());
-    let forwarder = Forwarder::new(config.upstreams.clone(), config.resolv_conf.clone(), own.collect());
+    let metrics = Arc::<Metrics>::default();
+    let usual = usual_plan(&config.upstreams, config.resolv_conf.clone());
+    let makings = Makings { usual, own: own.collect(), metrics: metrics.clone() };
     let reverse = config.cluster_cidrs.iter().chain(&config.service_cidrs).copied().collect();
     let zone = Zone::new(&config.domain, reverse, cluster_ips)
         .ok_or_else(|| Error::Config(format!("\"{}\" is not a domain name", config.domain)))?;
     let resolver = Arc::new(Resolver {
         zone,
         catalog: RwLock::new(None),
-        forwarder: forwarder.clone(),
+        routing: RwLock::new(Arc::new(Routing::new(Vec::new(), &makings, None))),
         allowed: config.allowed_clients.clone(),
+        metrics,
     });
     let tasks = TaskTracker::new();
     for address in &config.listen {
@@ -55,9 +63,18 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         tasks.spawn(serve_udp(udp, resolver.clone(), shutdown.clone()));
         tasks.spawn(serve_tcp(tcp, resolver.clone(), shutdown.clone()));
     }
-    let published = follow_publish(config.publish, &deps, &forwarder, &shutdown);
-    let loops = follow_loops(&forwarder, &shutdown);
-    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), published, loops);
+    for address in &config.introspection {
+        match TcpListener::bind(address).await {
+            Ok(listener) => drop(tasks.spawn(introspection::serve(listener, resolver.clone(), shutdown.clone()))),
+            // Names are worth more than figures about them.
+            Err(error) => tracing::warn!(%address, %error, "metrics and health of cluster DNS are not served"),
+        }
+    }
+    let problem = Arc::<Mutex<Option<String>>>::default();
+    let corefile = follow_corefile(&config, &deps, makings, &resolver, problem.clone(), &shutdown);
+    let published = follow_publish(config.publish.clone(), &deps, &resolver, &problem, &shutdown);
+    let loops = follow_loops(&resolver, &shutdown);
+    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), corefile, published, loops);
     tasks.close();
     tasks.wait().await;
     Ok(())
@@ -99,11 +116,32 @@ fn edit(resolver: &Resolver, change: impl FnOnce(&mut Catalog)) {
     }
 }
 
+/// Follows the Corefile, if there is anywhere to find one.
+async fn follow_corefile(
+    config: &Config,
+    deps: &Deps,
+    makings: Makings,
+    resolver: &Resolver,
+    problem: Arc<Mutex<Option<String>>>,
+    shutdown: &CancellationToken,
+) {
+    let (Some(config_maps), Some(domain)) = (deps.config_maps.clone(), crate::corefile::plan::name(&config.domain))
+    else {
+        return;
+    };
+    let host = config.publish.as_ref().map_or("", |publish| publish.node_name.as_str());
+    let start = |client| Recorder::start(client, "kedge-dns", host, shutdown.clone());
+    let recorder = deps.client.clone().map(start);
+    Follow { config_maps, recorder, makings, domain, problem }.run(resolver, shutdown).await;
+}
+
 /// Looks for resolvers that lead back here.
-async fn follow_loops(forwarder: &Forwarder, shutdown: &CancellationToken) {
+async fn follow_loops(resolver: &Resolver, shutdown: &CancellationToken) {
     loop {
         let round = async {
-            forwarder.probe().await;
+            for forwarder in resolver.routing().forwarders() {
+                forwarder.probe().await;
+            }
             tokio::time::sleep(LOOP_ROUND).await;
         };
         tokio::select! {
@@ -114,7 +152,13 @@ async fn follow_loops(forwarder: &Forwarder, shutdown: &CancellationToken) {
 }
 
 /// Keeps the Service in the API and the resolvers fresh, and reports both.
-async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwarder, shutdown: &CancellationToken) {
+async fn follow_publish(
+    publish: Option<Publish>,
+    deps: &Deps,
+    resolver: &Resolver,
+    corefile: &Mutex<Option<String>>,
+    shutdown: &CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(100), ROUND);
     let mut told = String::new();
     loop {
@@ -135,8 +179,17 @@ async fn follow_publish(publish: Option<Publish>, deps: &Deps, forwarder: &Forwa
             ROUND
         };
         let was_synced = is_synced(deps);
-        let is_alone = forwarder.refresh().servers.is_empty();
-        report(&deps.status, problem.as_ref(), was_synced, is_alone, &forwarder.looping());
+        let routing = resolver.routing();
+        routing.forwarders().for_each(|forwarder| drop(forwarder.refresh()));
+        let shortcomings = Shortcomings {
+            publishing: problem.as_ref(),
+            is_synced: was_synced,
+            // Whoever has a Corefile without resolvers wants none.
+            is_alone: routing.default_forwarder().is_some_and(|forwarder| forwarder.refresh().servers.is_empty()),
+            looping: routing.forwarders().flat_map(|forwarder| forwarder.looping()).collect(),
+            corefile: corefile.lock().clone(),
+        };
+        report(&deps.status, &shortcomings);
         tokio::select! {
             () = shutdown.cancelled() => return,
             // Until everything is known for the first time, that is what to wait for.
@@ -164,19 +217,30 @@ async fn synced(deps: &Deps) {
     deps.namespaces.synced().await;
 }
 
-fn report(status: &ComponentStatus, problem: Option<&Error>, is_synced: bool, is_alone: bool, looping: &[SocketAddr]) {
-    if let Some(error) = problem {
+/// What may be wrong.
+struct Shortcomings<'a> {
+    publishing: Option<&'a Error>,
+    is_synced: bool,
+    is_alone: bool,
+    looping: Vec<SocketAddr>,
+    corefile: Option<String>,
+}
+
+fn report(status: &ComponentStatus, known: &Shortcomings<'_>) {
+    if let Some(error) = known.publishing {
         status
             .degraded("ServiceNotPublished", format!("pods can't reach cluster DNS by its Service: {}", chain(error)));
-    } else if !is_synced {
+    } else if !known.is_synced {
         status.degraded("NotSynced", "Services are not known yet; names of the cluster can't be answered");
-    } else if !looping.is_empty() {
-        let servers: Vec<String> = looping.iter().map(ToString::to_string).collect();
+    } else if !known.looping.is_empty() {
+        let servers: Vec<String> = known.looping.iter().map(ToString::to_string).collect();
         status.degraded(
             "ForwardingLoop",
             format!("{} asked this server what it was asked, and is left out (see resolv.conf)", servers.join(", ")),
         );
-    } else if is_alone {
+    } else if let Some(problem) = &known.corefile {
+        status.degraded("CorefileInvalid", problem.clone());
+    } else if known.is_alone {
         status.degraded(
             "NoUpstreamResolver",
             "there is no resolver to ask for names outside of the cluster (see resolv.conf)",

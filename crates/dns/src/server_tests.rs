@@ -1,15 +1,25 @@
 //! The server over loopback, with a resolver of the test's own behind it.
 
 use super::*;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hickory_proto::op::{Edns, MessageType};
+use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kedge_client::Change;
+use parking_lot::RwLock;
 use serde_json::json;
+
+use crate::catalog::Catalog;
+use crate::corefile::{parse, plan};
+use crate::forward::{Forwarder, usual_plan};
+use crate::message::{encode, question, response, udp_limit};
+use crate::metrics::Metrics;
+use crate::routing::{Makings, Routing};
+use crate::zone::Zone;
 
 /// A resolver that knows `www.example.`, has much to say about `big.example.`, and nothing good about others.
 struct Upstream {
@@ -98,11 +108,23 @@ struct Server {
 
 impl Server {
     async fn start(upstreams: Vec<SocketAddr>) -> Self {
+        Self::start_with(upstreams, "").await
+    }
+
+    /// With a Corefile.
+    async fn start_with(upstreams: Vec<SocketAddr>, corefile: &str) -> Self {
+        let metrics = Arc::<Metrics>::default();
+        let usual = usual_plan(&upstreams, "/nonexistent/resolv.conf".into());
+        let makings = Makings { usual, own: Vec::new(), metrics: metrics.clone() };
+        let domain = plan::name("cluster.local").unwrap();
+        let (plans, unsupported) = plan::plan(&parse(corefile).unwrap(), &domain);
+        assert_eq!(unsupported, [""; 0]);
         let resolver = Arc::new(Resolver {
             zone: Zone::new("cluster.local", Vec::new(), Vec::new()).unwrap(),
             catalog: RwLock::new(Some(catalog())),
-            forwarder: Forwarder::new(upstreams, "/nonexistent/resolv.conf".into(), Vec::new()),
+            routing: RwLock::new(Arc::new(Routing::new(plans, &makings, None))),
             allowed: vec!["10.244.0.0/16".parse().unwrap()],
+            metrics,
         });
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -114,6 +136,10 @@ impl Server {
         tokio::spawn(serve_udp(udp, resolver.clone(), stop.clone()));
         tokio::spawn(serve_tcp(tcp, resolver.clone(), stop.clone()));
         Self { address, resolver, _stop: stop.drop_guard() }
+    }
+
+    fn forwarder(&self) -> Forwarder {
+        self.resolver.routing().default_forwarder().unwrap().clone()
     }
 
     async fn udp(&self, name: &str) -> String {
@@ -246,8 +272,8 @@ async fn a_resolver_that_leads_back_is_found_and_left_out() {
             });
         }
     });
-    server.resolver.forwarder.probe().await;
-    assert_eq!(server.resolver.forwarder.looping(), [address]);
+    server.forwarder().probe().await;
+    assert_eq!(server.forwarder().looping(), [address]);
     let before = relayed.load(Ordering::Relaxed);
     assert!(server.udp("www.example.").await.contains("ServFail"));
     assert_eq!(relayed.load(Ordering::Relaxed), before, "nothing goes round");
@@ -271,10 +297,103 @@ async fn what_was_known_is_said_while_nobody_answers() {
     assert!(fresh.contains("192.0.2.0"), "{fresh}");
     once.await.unwrap();
     let query = Query::query(Name::from_ascii("www.example.").unwrap(), RecordType::A);
-    while server.resolver.forwarder.cached(&query, false).is_some() {
+    while server.forwarder().cached(&query, false).is_some() {
         tokio::task::yield_now().await;
     }
     let stale = server.udp("www.example.").await;
     assert!(stale.contains("192.0.2.0"), "{stale}");
     assert!(server.udp("unknown.example.").await.contains("ServFail"), "only what was known");
+}
+
+#[tokio::test]
+async fn a_corefile_sends_names_elsewhere() {
+    let (usual, stub) = (Upstream::start().await, Upstream::start().await);
+    let corefile = format!(
+        "example.:53 {{\n forward . {} {{\n except none.example\n }}\n}}\n\
+         . {{\n rewrite name www.old web.ns.svc.cluster.local\n rewrite name suffix .gone .example answer auto\n\
+         hosts {{\n 10.0.0.9 fixed.test\n fallthrough\n }}\n forward . {}\n}}\n",
+        stub.address, usual.address
+    );
+    let server = Server::start_with(Vec::new(), &corefile).await;
+    for _ in 0..2 {
+        assert_eq!(server.udp("www.example.").await, "NoError [www.example. 192.0.2.0] 0");
+    }
+    assert_eq!(stub.asked.load(Ordering::Relaxed), 2, "without cache in the block nothing is kept");
+    assert_eq!(server.udp("none.example.").await, "Refused [] 0", "nobody is to be asked");
+    assert_eq!(server.udp("other.").await, "NXDomain [] 0");
+    assert_eq!(usual.asked.load(Ordering::Relaxed), 1);
+    assert_eq!(server.udp("fixed.test.").await, "NoError aa [fixed.test. 10.0.0.9] 0");
+    // What is asked instead shows in nothing that is answered.
+    assert_eq!(server.udp("www.old.").await, "NoError aa [www.old. 10.96.0.5] 0");
+    // A rewritten name stays in its block, as in CoreDNS.
+    assert_eq!(server.udp("www.gone.").await, "NoError [www.gone. 192.0.2.0] 0");
+    assert_eq!(usual.asked.load(Ordering::Relaxed), 2);
+    // An alias of the cluster leads to the block of its target.
+    assert!(server.udp("alias.ns.svc.cluster.local.").await.ends_with("www.example. 192.0.2.0] 0"));
+    assert_eq!(stub.asked.load(Ordering::Relaxed), 3);
+    let text = server.resolver.metrics.render(&server.resolver.routing().cache_sizes(), 0);
+    for expected in
+        ["zone=\"example.\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 3\n", "rcode=\"REFUSED\",plugin=\"\"} 1\n"]
+    {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn resolvers_are_asked_over_tls() {
+    let certified = rcgen::generate_simple_self_signed(vec!["dns.example".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, certified.cert.pem()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut packet = vec![0; usize::from(stream.read_u16().await.unwrap())];
+            stream.read_exact(&mut packet).await.unwrap();
+            let bytes = upstream_answer(&Message::from_vec(&packet).unwrap()).to_vec().unwrap();
+            stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+    });
+    let check = async |name: &str, expected: &str| {
+        let file = file.display();
+        let corefile =
+            format!(". {{\n forward . tls://{address} {{\n tls {file}\n tls_servername {name}\n }}\n cache\n}}\n");
+        let server = Server::start_with(Vec::new(), &corefile).await;
+        assert_eq!(server.udp("www.example.").await, expected, "{name}");
+    };
+    check("dns.example", "NoError [www.example. 192.0.2.0] 0").await;
+    check("other.example", "ServFail [] 0").await;
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_served() {
+    let server = Server::start(Vec::new()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(crate::introspection::serve(listener, server.resolver.clone(), stop.clone()));
+    let get = async |path: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    server.udp("web.ns.svc.cluster.local.").await;
+    assert!(get("/metrics").await.contains("rcode=\"NOERROR\",plugin=\"kubernetes\"} 1\n"));
+    assert!(get("/health").await.ends_with("\r\n\r\nOK"));
+    assert!(get("/ready").await.starts_with("HTTP/1.1 200"));
+    *server.resolver.catalog.write() = None;
+    assert!(get("/ready").await.starts_with("HTTP/1.1 503"));
+    assert!(get("/other").await.starts_with("HTTP/1.1 404"));
+    stop.cancel();
 }
