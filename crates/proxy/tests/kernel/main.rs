@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod endings;
 mod lab;
 
 use std::collections::BTreeSet;
@@ -54,6 +55,11 @@ fn plan(extra: Value, pods: &[&str]) -> ServicePlan {
 /// Writes the rules of one Service over whatever is there; as a restarted process would.
 fn write(lab: &Lab, extra: Value, pods: &[&str]) -> ServicePlan {
     let plan = plan(extra, pods);
+    write_plan(lab, &plan);
+    plan
+}
+
+fn write_plan(lab: &Lab, plan: &ServicePlan) {
     let fragment = plan.fragment.clone();
     lab.node.block_on(|| async move {
         let mut keeper = TableKeeper::new(Nft::default(), plan_skeleton(&config(), false));
@@ -61,7 +67,6 @@ fn write(lab: &Lab, extra: Value, pods: &[&str]) -> ServicePlan {
         keeper.put("default/web", fragment);
         keeper.apply().await.unwrap();
     });
-    plan
 }
 
 #[test]
