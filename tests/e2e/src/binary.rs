@@ -1,16 +1,19 @@
 //! The binary under test, and an image to run in pods.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kedge_oci::ImageBuilder;
 
 // Without `wget`: a static one cannot resolve names (glibc loads its resolver at run time), so curl is in the image.
-const APPLETS: [&str; 28] = [
+const APPLETS: [&str; 29] = [
     "cat", "cp", "cut", "dd", "echo", "env", "false", "grep", "head", "hostname", "httpd", "id", "kill", "ls", "mkdir",
-    "nc", "ps", "rm", "seq", "sh", "sleep", "stat", "tail", "tar", "test", "touch", "true", "wc",
+    "nc", "nslookup", "ps", "rm", "seq", "sh", "sleep", "stat", "tail", "tar", "test", "touch", "true", "wc",
 ];
 const CURL: &str = "/usr/bin/curl";
+/// Every Debian has it; what it speaks UDP with needs no modules.
+const PERL: &str = "/usr/bin/perl";
 
 /// The static release binary: `KEDGE_BINARY`, or the one that `cargo xtask build` left.
 pub fn kedge_binary() -> Option<PathBuf> {
@@ -34,14 +37,14 @@ pub fn dynamic_kedge_binary() -> Option<PathBuf> {
     built.exists().then_some(built)
 }
 
-/// Writes the archive of an image with busybox and curl under `name`.
+/// Writes the archive of an image with busybox, curl and perl under `name`.
 pub fn busybox_image(name: &str, archive: &Path) {
     let mut image = ImageBuilder::new(name).expect("the name is one").file("/bin/busybox", "/bin/busybox", 0o755);
     for applet in APPLETS {
         image = image.symlink(format!("/bin/{applet}"), "/bin/busybox");
     }
-    image = image.file("/bin/curl", CURL, 0o755);
-    for library in libraries(CURL) {
+    image = image.file("/bin/curl", CURL, 0o755).file("/bin/perl", PERL, 0o755);
+    for library in libraries(CURL).into_iter().chain(libraries(PERL)).collect::<BTreeSet<_>>() {
         let source = std::fs::canonicalize(&library).expect("a library that is listed is there");
         image = image.file(&library, source, 0o755);
     }

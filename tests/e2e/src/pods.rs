@@ -11,7 +11,7 @@ use crate::host::{Host, HostOptions};
 use crate::kubectl::Kubectl;
 use crate::wait::eventually;
 
-/// The image that [`Node`] has loaded: busybox and curl.
+/// The image that [`Node`] has loaded: busybox, curl and perl.
 pub const BUSYBOX: &str = "localhost/busybox:test";
 
 const PATIENCE: Duration = Duration::from_secs(90);

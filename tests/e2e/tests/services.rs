@@ -7,10 +7,16 @@
 mod addresses;
 #[path = "services/choices.rs"]
 mod choices;
+#[path = "services/endpoints.rs"]
+mod endpoints;
 #[path = "services/faults.rs"]
 mod faults;
+#[path = "services/names.rs"]
+mod names;
 #[path = "services/objects.rs"]
 mod objects;
+#[path = "services/protocols.rs"]
+mod protocols;
 
 use std::time::Duration;
 
@@ -134,6 +140,17 @@ fn services_carry_packets_in_every_form() {
     addresses::host_ports(&lab);
     objects::addresses_and_their_ranges(&lab);
     objects::statuses_and_collections(&lab);
+    names::services_and_pods_have_names(&lab);
+    names::aliases_follow_their_service(&lab);
+    names::pods_choose_their_resolvers(&lab);
+    names::a_corefile_is_followed(&lab);
+    protocols::pods_and_the_node_talk(&lab);
+    protocols::one_port_has_two_protocols(&lab);
+    protocols::host_ports_of_two_protocols(&lab);
+    protocols::the_api_server_is_a_proxy(&lab);
+    endpoints::endpoints_follow_pods(&lab);
+    endpoints::endpoints_by_hand(&lab);
+    endpoints::endpoints_are_soon_there(&lab);
     faults::rules_that_are_removed_come_back(&lab);
     faults::rules_outlive_a_kill(lab);
 }

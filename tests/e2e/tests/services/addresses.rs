@@ -41,6 +41,20 @@ pub(super) fn types_change_into_one_another(lab: &Lab) {
     let service = lab.patch("typed", to_name);
     assert!(service["spec"]["clusterIP"].is_null(), "{service}");
     lab.refuses("the address of what is ExternalName now", &cluster_ip, "");
+    // From the name to a node port at once, and back.
+    let to_node_port =
+        json!({"spec": {"type": "NodePort", "externalName": null, "selector": {"app": "web"}, "ports": web(80)}});
+    let service = lab.patch("typed", to_node_port);
+    let port = node_port(&service, 0);
+    lab.reaches_all("from ExternalName to NodePort", &at(&service, 80), &["one", "two"]);
+    lab.reaches_all("its node port", &format!("{}:{port}", lab.node.host.address()), &["one", "two"]);
+    lab.answers_pod("lone", "typed", |answer| answer == "one" || answer == "two");
+    let to_name = json!({"spec": {"type": "ExternalName", "externalName": "lone.default.svc.cluster.local",
+        "clusterIP": null, "clusterIPs": null, "ports": [{"port": 8080}]}});
+    let service = lab.patch("typed", to_name);
+    assert!(service["spec"]["clusterIP"].is_null() && service["spec"]["ports"][0]["nodePort"].is_null(), "{service}");
+    lab.refuses("the node port of what is ExternalName again", &format!("127.0.0.1:{port}"), "");
+    lab.answers_pod("lone", "typed", |answer| answer == "lone");
     lab.delete(&["typed"]);
 }
 
@@ -76,14 +90,37 @@ pub(super) fn external_and_load_balancer_addresses(lab: &Lab) {
 
 pub(super) fn a_pool_gives_load_balancers_addresses(lab: &Lab) {
     lab.service("pooled", json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": web(80)}));
+    let status = |name: &str| lab.node.get("service", name)["status"]["loadBalancer"]["ingress"].clone();
     let target = "198.51.100.80:80";
     lab.reaches_all("an address of the pool", target, &["one", "two"]);
     lab.node.event("pooled", "EnsuredLoadBalancer Ensured load balancer");
+    assert_eq!(status("pooled"), json!([{"ip": "198.51.100.80", "ipMode": "VIP"}]));
+    wishes_and_shared_addresses(lab);
     let service = lab.patch("pooled", json!({"spec": {"type": "ClusterIP"}}));
     lab.refuses("an address that was given back", target, "");
     lab.answers("what is a ClusterIP again", &at(&service, 80), |answer| !answer.is_empty());
     lab.node.event("pooled", "DeletedLoadBalancer Deleted load balancer");
     lab.delete(&["pooled"]);
+}
+
+/// A wished address by annotation, and two Services at one address, each with its own port. The node announces both.
+fn wishes_and_shared_addresses(lab: &Lab) {
+    for (name, port) in [("wished", 80), ("sharing", 81)] {
+        let annotations = json!({"kedge.dev/load-balancer-ips": "198.51.100.81",
+            "kedge.dev/load-balancer-sharing-key": "test"});
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": annotations},
+            "spec": {"type": "LoadBalancer", "selector": {"app": "web"}, "ports": web(port)}});
+        lab.node.kubectl.apply(&service.to_string());
+    }
+    lab.reaches_all("a wished address", "198.51.100.81:80", &["one", "two"]);
+    lab.reaches_all("the same for another Service", "198.51.100.81:81", &["one", "two"]);
+    eventually("the node announces addresses of the pool", PATIENCE, || {
+        let log = lab.node.host.log();
+        let told = |address: &str| log.lines().any(|line| line.contains("announces") && line.contains(address));
+        if told("198.51.100.80") && told("198.51.100.81") { Ok(()) } else { Err(log) }
+    });
+    lab.delete(&["wished", "sharing"]);
+    lab.refuses("an address that nobody shares any more", "198.51.100.81:81", "");
 }
 
 pub(super) fn health_checks_answer_load_balancers(lab: &Lab) {

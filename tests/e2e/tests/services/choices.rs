@@ -52,11 +52,14 @@ pub(super) fn affinity_and_policies(lab: &Lab) {
     assert_eq!(by_port.len(), 1, "one client stays with one endpoint of a node port");
     lab.patch("sticky", json!({"spec": {"sessionAffinity": "None"}}));
     lab.reaches_all("affinity switched off", &target, &["one", "two"]);
+    lab.reaches_all("affinity switched off, node port", &node_port, &["one", "two"]);
     lab.patch("sticky", json!({"spec": {"sessionAffinity": "ClientIP"}}));
     kedge_e2e::eventually("affinity switched on again", super::PATIENCE, || match answers().len() {
         1 => Ok(()),
         more => Err(format!("{more} endpoints answered")),
     });
+    let by_port: BTreeSet<String> = (0..12).map(|_| lab.ask(&node_port).stdout.trim().to_owned()).collect();
+    assert_eq!(by_port.len(), 1, "the node port's affinity is on again too");
     // The only node has every endpoint, so that Local changes nothing but the way through the table.
     lab.patch(
         "sticky",
