@@ -1,10 +1,13 @@
 //! The service proxy's rules in the kernel: how long a change of endpoints takes at 10, 1,000 and 10,000 Services, how long
-//! the whole table takes and what it weighs, and what a connection pays for going through it.
+//! the whole table takes and what it weighs, and what a connection pays for going through it; how many
+//! names the cluster's DNS answers; how soon a node that is cut off is reported, and found again.
 //!
 //! Works on the proxy's plans and the kernel alone, in a network namespace of its own: what the API server and watches add
 //! is measured by `api`. Invariant: a change counts when the kernel's generation number has moved, which is its commit.
 
 mod commits;
+mod names;
+mod peers;
 mod traffic;
 
 use std::fs;
@@ -38,8 +41,14 @@ pub(crate) async fn run(_arguments: &Arguments, report: &mut Report) -> Result<(
         let figures = tokio::task::spawn_blocking(move || rules(size)).await??;
         figures.into_iter().for_each(|figure| report.add(figure));
     }
-    let figures = tokio::task::spawn_blocking(traffic::measure).await??;
-    figures.into_iter().for_each(|figure| report.add(figure));
+    for measure in [traffic::measure, names::measure] {
+        let figures = tokio::task::spawn_blocking(measure).await??;
+        figures.into_iter().for_each(|figure| report.add(figure));
+    }
+    match tokio::task::spawn_blocking(peers::measure).await?? {
+        Ok(figures) => figures.into_iter().for_each(|figure| report.add(figure)),
+        Err(why) => report.skip(format!("network, peers: {why}")),
+    }
     Ok(())
 }
 
