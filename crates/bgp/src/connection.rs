@@ -4,7 +4,7 @@
 //! in words.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
@@ -35,6 +35,45 @@ pub(crate) struct Introduction {
     pub(crate) hold_time: u16,
     /// The system that the peer must be of.
     pub(crate) peer_asn: u32,
+    /// What we exchange.
+    pub(crate) families: Families,
+}
+
+/// The families whose routes are exchanged (RFC 4760).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Families {
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+}
+
+impl Families {
+    pub(crate) fn has(self, ipv6: bool) -> bool {
+        if ipv6 { self.ipv6 } else { self.ipv4 }
+    }
+
+    /// Those that a peer speaks: IPv4 where it says nothing.
+    fn of(open: &BgpOpenMessage) -> Self {
+        let said: Vec<AddressType> = open
+            .capabilities()
+            .into_iter()
+            .filter_map(|capability| match capability {
+                BgpCapability::MultiProtocolExtensions(family) => Some(family.address_type()),
+                _ => None,
+            })
+            .collect();
+        Self {
+            ipv4: said.is_empty() || said.contains(&AddressType::Ipv4Unicast),
+            ipv6: said.contains(&AddressType::Ipv6Unicast),
+        }
+    }
+}
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// After how much silence the session is over; never, where one of both wants it so.
+    pub(crate) hold: Option<Duration>,
+    pub(crate) families: Families,
 }
 
 /// How a connection ended.
@@ -62,9 +101,8 @@ impl Connection {
         Self { framed: Framed::new(stream, BgpCodec::default()) }
     }
 
-    /// Says who we are and hears who the peer is; returns after how much silence the session is over (never, where one
-    /// of both wants it so).
-    pub(crate) async fn introduce(&mut self, own: Introduction) -> Result<Option<Duration>, End> {
+    /// Says who we are and hears who the peer is; returns what both agreed on.
+    pub(crate) async fn introduce(&mut self, own: Introduction) -> Result<Agreed, End> {
         self.send(BgpMessage::Open(open_message(own))).await?;
         let theirs = match timeout(PATIENCE, self.receive()).await {
             Err(_) => return Err(End::of("the peer did not introduce itself in time")),
@@ -86,7 +124,9 @@ impl Connection {
             },
         }
         let seconds = own.hold_time.min(theirs.hold_time());
-        Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+        let theirs = Families::of(&theirs);
+        let families = Families { ipv4: own.families.ipv4 && theirs.ipv4, ipv6: own.families.ipv6 && theirs.ipv6 };
+        Ok(Agreed { hold: (seconds > 0).then(|| Duration::from_secs(seconds.into())), families })
     }
 
     /// The next message but notifications, which are the end.
@@ -127,11 +167,12 @@ impl Connection {
 }
 
 fn open_message(own: Introduction) -> BgpOpenMessage {
-    let capabilities = vec![
-        BgpCapability::MultiProtocolExtensions(MultiProtocolExtensionsCapability::new(AddressType::Ipv4Unicast)),
-        BgpCapability::RouteRefresh,
-        BgpCapability::FourOctetAs(FourOctetAsCapability::new(own.asn)),
-    ];
+    let families = [(own.families.ipv4, AddressType::Ipv4Unicast), (own.families.ipv6, AddressType::Ipv6Unicast)];
+    let spoken = families.into_iter().filter(|(is_spoken, _)| *is_spoken);
+    let mut capabilities: Vec<BgpCapability> = spoken
+        .map(|(_, family)| BgpCapability::MultiProtocolExtensions(MultiProtocolExtensionsCapability::new(family)))
+        .collect();
+    capabilities.extend([BgpCapability::RouteRefresh, BgpCapability::FourOctetAs(FourOctetAsCapability::new(own.asn))]);
     let parameters = vec![BgpOpenMessageParameter::Capabilities(capabilities.into_boxed_slice())];
     let short = u16::try_from(own.asn).unwrap_or(AS_TRANS);
     BgpOpenMessage::new(short, own.hold_time, own.router_id, parameters)
@@ -181,9 +222,12 @@ fn end_of(notification: &BgpNotificationMessage) -> End {
 }
 
 /// Connects from our own address.
-pub(crate) async fn connect(from: Ipv4Addr, to: std::net::SocketAddr, patience: Duration) -> Result<TcpStream, String> {
+pub(crate) async fn connect(from: IpAddr, to: std::net::SocketAddr, patience: Duration) -> Result<TcpStream, String> {
     let connected: Result<io::Result<TcpStream>, _> = timeout(patience, async {
-        let socket = tokio::net::TcpSocket::new_v4()?;
+        let socket = match from.is_ipv6() {
+            false => tokio::net::TcpSocket::new_v4()?,
+            true => tokio::net::TcpSocket::new_v6()?,
+        };
         socket.bind((from, 0).into())?;
         socket.connect(to).await
     })

@@ -1,4 +1,4 @@
-//! A BGP speaker (RFC 4271, IPv4 unicast): announces this node's routes to its peers, learns theirs, and keeps a record of
+//! A BGP speaker (RFC 4271, and RFC 4760 for unicast of IPv6): announces this node's routes to its peers, learns theirs, and keeps a record of
 //! which peers are established and why the others are not.
 //!
 //! Not here: who the peers are, and putting routes into the kernel; that is the pod network's. It carries nobody else's

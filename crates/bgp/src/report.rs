@@ -1,6 +1,6 @@
 //! What is known of a peer, for people and for the doctor.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Instant;
 
 /// How far a session with a peer is (RFC 4271, section 8.2.2).
@@ -39,7 +39,7 @@ impl SessionState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerReport {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its autonomous system.
     pub asn: u32,
     /// How far the session is.

@@ -4,34 +4,34 @@
 //! stale: a peer that restarts forwards packets all the while, as its kernel keeps the routes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 /// Where a prefix is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LearnedRoute {
     /// The next hop.
-    pub next_hop: Ipv4Addr,
+    pub next_hop: IpAddr,
     /// The peer that said so.
-    pub peer: Ipv4Addr,
+    pub peer: IpAddr,
     /// Whether its session is down.
     pub is_stale: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 struct PeerRoutes {
-    next_hops: BTreeMap<Ipv4Net, Ipv4Addr>,
+    next_hops: BTreeMap<IpNet, IpAddr>,
     /// Those of before the session broke, and when.
-    stale: BTreeMap<Ipv4Net, Ipv4Addr>,
+    stale: BTreeMap<IpNet, IpAddr>,
     broken_since: Option<Instant>,
 }
 
 /// All routes by peer.
 #[derive(Debug, Clone)]
 pub struct Rib {
-    peers: BTreeMap<Ipv4Addr, PeerRoutes>,
+    peers: BTreeMap<IpAddr, PeerRoutes>,
     stale_for: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Rib {
     }
 
     /// A peer announces prefixes.
-    pub fn announce(&mut self, peer: Ipv4Addr, prefixes: impl IntoIterator<Item = Ipv4Net>, next_hop: Ipv4Addr) {
+    pub fn announce(&mut self, peer: IpAddr, prefixes: impl IntoIterator<Item = IpNet>, next_hop: IpAddr) {
         let routes = self.peers.entry(peer).or_default();
         for prefix in prefixes {
             routes.stale.remove(&prefix);
@@ -51,7 +51,7 @@ impl Rib {
     }
 
     /// A peer takes prefixes back.
-    pub fn withdraw(&mut self, peer: Ipv4Addr, prefixes: impl IntoIterator<Item = Ipv4Net>) {
+    pub fn withdraw(&mut self, peer: IpAddr, prefixes: impl IntoIterator<Item = IpNet>) {
         let routes = self.peers.entry(peer).or_default();
         for prefix in prefixes {
             routes.stale.remove(&prefix);
@@ -59,16 +59,19 @@ impl Rib {
         }
     }
 
-    /// A peer has said all that it has: what it did not repeat after a break is gone.
-    pub fn end_of_routes(&mut self, peer: Ipv4Addr) {
+    /// A peer has said all that it has of a family, given as whether it is IPv6: what it did not repeat after a break is
+    /// gone.
+    pub fn end_of_routes(&mut self, peer: IpAddr, ipv6: bool) {
         if let Some(routes) = self.peers.get_mut(&peer) {
-            routes.stale.clear();
-            routes.broken_since = None;
+            routes.stale.retain(|prefix, _| prefix.addr().is_ipv6() != ipv6);
+            if routes.stale.is_empty() {
+                routes.broken_since = None;
+            }
         }
     }
 
     /// The session broke; its routes stay for a while.
-    pub fn broke(&mut self, peer: Ipv4Addr, now: Instant) {
+    pub fn broke(&mut self, peer: IpAddr, now: Instant) {
         if let Some(routes) = self.peers.get_mut(&peer) {
             let fresh = std::mem::take(&mut routes.next_hops);
             if !fresh.is_empty() {
@@ -79,7 +82,7 @@ impl Rib {
     }
 
     /// The peer said goodbye, or is none any more.
-    pub fn forget(&mut self, peer: Ipv4Addr) {
+    pub fn forget(&mut self, peer: IpAddr) {
         self.peers.remove(&peer);
     }
 
@@ -99,12 +102,12 @@ impl Rib {
     }
 
     /// How many routes a peer announces.
-    pub fn count(&self, peer: Ipv4Addr) -> usize {
+    pub fn count(&self, peer: IpAddr) -> usize {
         self.peers.get(&peer).map_or(0, |routes| routes.next_hops.len())
     }
 
     /// The route of each prefix: a fresh one before a stale one, the peer with the lowest address among equals.
-    pub fn best(&self) -> BTreeMap<Ipv4Net, LearnedRoute> {
+    pub fn best(&self) -> BTreeMap<IpNet, LearnedRoute> {
         let mut best = BTreeMap::new();
         for is_stale in [false, true] {
             for (peer, routes) in &self.peers {
@@ -123,15 +126,15 @@ impl Rib {
 mod tests {
     use super::*;
 
-    const A: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-    const B: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     fn shown(rib: &Rib) -> Vec<String> {
-        let show = |(prefix, route): (Ipv4Net, LearnedRoute)| {
+        let show = |(prefix, route): (IpNet, LearnedRoute)| {
             format!("{prefix} via {}{}", route.next_hop, if route.is_stale { " stale" } else { "" })
         };
         rib.best().into_iter().map(show).collect()
@@ -173,7 +176,9 @@ mod tests {
         rib.broke(A, start + Duration::from_secs(30));
         rib.announce(A, [net("10.244.2.0/24")], A);
         assert_eq!(shown(&rib), ["10.244.1.0/24 via 192.0.2.1 stale", "10.244.2.0/24 via 192.0.2.1"]);
-        rib.end_of_routes(A);
+        rib.end_of_routes(A, true);
+        assert_eq!(shown(&rib).len(), 2, "that was another family");
+        rib.end_of_routes(A, false);
         assert_eq!(shown(&rib), ["10.244.2.0/24 via 192.0.2.1"]);
         assert_eq!(rib.expire(start + Duration::from_secs(600)), None);
     }

@@ -4,12 +4,12 @@
 //! established, and what the peer announces is taken as it comes.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netgauze_bgp_pkt::BgpMessage;
 use netgauze_bgp_pkt::notification::{BgpNotificationMessage, CeaseError, HoldTimerExpiredError};
 use netgauze_bgp_pkt::update::BgpUpdateMessage;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{Connection, End, Introduction, connect};
+use crate::connection::{Agreed, Connection, End, Families, Introduction, connect};
 use crate::message::{Announcer, announcements, end_of_routes, read, withdrawals};
 use crate::report::SessionState;
 use crate::speaker::{PeerConfig, Shared};
@@ -47,7 +47,7 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     /// What the peer was told.
-    told: BTreeSet<Ipv4Net>,
+    told: BTreeSet<IpNet>,
 }
 
 impl Session {
@@ -90,7 +90,11 @@ impl Session {
         self.enter(SessionState::Connect, None);
         let config = &self.shared.config;
         let patience = Duration::from_secs(u64::from(config.retry_after) + 1);
-        let mut attempt = pin!(connect(config.address, self.address(), patience));
+        let Some(own) = config.address(self.peer.address.is_ipv6()) else {
+            self.enter(SessionState::Active, Some("this machine has no address of the peer's family".to_owned()));
+            return Next::Retry;
+        };
+        let mut attempt = pin!(connect(own, self.address(), patience));
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -129,14 +133,14 @@ impl Session {
         self.enter(SessionState::OpenSent, None);
         let is_theirs = stream.local_addr().is_ok_and(|address| address.port() == self.shared.config.port);
         let mut connection = Connection::new(stream);
-        let hold = match self.introduce(&mut connection, is_theirs).await {
-            Ok(hold) => hold,
+        let agreed = match self.introduce(&mut connection, is_theirs).await {
+            Ok(agreed) => agreed,
             Err(next) => return next,
         };
         tracing::info!(peer = %self.peer.address, "the BGP session is established");
         self.enter(SessionState::Established, None);
         self.told.clear();
-        let end = self.exchange(&mut connection, hold).await;
+        let end = self.exchange(&mut connection, agreed).await;
         let Some(end) = end else {
             self.shared.routes(|rib| rib.forget(self.peer.address));
             let goodbye = CeaseError::AdministrativeShutdown { value: Box::default() };
@@ -152,15 +156,16 @@ impl Session {
     }
 
     /// Introduces us. Where both have connected at the same time, the connection of the higher address stays.
-    async fn introduce(&mut self, connection: &mut Connection, is_theirs: bool) -> Result<Option<Duration>, Next> {
+    async fn introduce(&mut self, connection: &mut Connection, is_theirs: bool) -> Result<Agreed, Next> {
         let config = &self.shared.config;
         let own = Introduction {
             asn: config.asn,
-            router_id: config.address,
+            router_id: config.router_id(),
             hold_time: config.hold_time,
             peer_asn: self.peer.asn,
+            families: config.families(),
         };
-        let theirs_stays = self.peer.address > config.address;
+        let theirs_stays = Some(self.peer.address) > config.address(self.peer.address.is_ipv6());
         let mut introduction = pin!(connection.introduce(own));
         loop {
             tokio::select! {
@@ -179,12 +184,15 @@ impl Session {
     }
 
     /// Exchanges routes until the connection ends; `None` where nobody wants the session any more.
-    async fn exchange(&mut self, connection: &mut Connection, hold: Option<Duration>) -> Option<End> {
-        if let Err(end) = self.announce(connection).await {
+    async fn exchange(&mut self, connection: &mut Connection, agreed: Agreed) -> Option<End> {
+        let Agreed { hold, families } = agreed;
+        if let Err(end) = self.announce(connection, families).await {
             return Some(end);
         }
-        if let Err(end) = connection.send(end_of_routes()).await {
-            return Some(end);
+        for ipv6 in [false, true].into_iter().filter(|ipv6| families.has(*ipv6)) {
+            if let Err(end) = connection.send(end_of_routes(ipv6)).await {
+                return Some(end);
+            }
         }
         let never = Duration::from_secs(u64::from(u32::MAX));
         let (silence, beat) = (hold.unwrap_or(never), hold.map_or(never, |hold| hold / 3));
@@ -194,7 +202,7 @@ impl Session {
             let done = tokio::select! {
                 command = self.commands.recv() => match command {
                     None => return None,
-                    Some(Command::Announce) => self.announce(connection).await,
+                    Some(Command::Announce) => self.announce(connection, families).await,
                     // An established session stays (RFC 4271, 6.8); a peer that lost it is noticed by its silence.
                     Some(Command::Accept(_)) => Ok(()),
                 },
@@ -211,7 +219,7 @@ impl Session {
                     Err(end) => Err(end),
                     Ok((message, ignored)) => {
                         over = Instant::now() + silence;
-                        self.take(connection, message, &ignored).await
+                        self.take(connection, message, &ignored, families).await
                     }
                 },
             };
@@ -226,6 +234,7 @@ impl Session {
         connection: &mut Connection,
         message: BgpMessage,
         ignored: &BgpParsingIgnoredErrors,
+        families: Families,
     ) -> Result<(), End> {
         match message {
             BgpMessage::KeepAlive => Ok(()),
@@ -235,7 +244,7 @@ impl Session {
             }
             BgpMessage::RouteRefresh(_) => {
                 self.told.clear();
-                self.announce(connection).await
+                self.announce(connection, families).await
             }
             other => Err(connection.out_of_turn(&other).await),
         }
@@ -246,31 +255,40 @@ impl Session {
         let (update, config, peer) = (read(update), &self.shared.config, self.peer.address);
         // What went through us already, or leads to us, would go in a circle.
         let is_external = self.peer.asn != config.asn;
-        let is_circle = (is_external && update.path.contains(&config.asn)) || update.next_hop == Some(config.address);
+        let own = config.next_hops();
+        let is_ours = |ipv6: bool| {
+            let next_hop = update.next_hops.of_family(ipv6);
+            next_hop.is_some() && next_hop == own.of_family(ipv6)
+        };
+        let is_circle = (is_external && update.path.contains(&config.asn)) || is_ours(false) || is_ours(true);
         let is_broken = !ignored.path_attr_errors().is_empty();
         if is_broken {
             tracing::warn!(%peer, "an update with broken attributes counts as a withdrawal");
         }
         self.shared.routes(|rib| {
             rib.withdraw(peer, update.withdrawn);
-            match update.next_hop.filter(|next_hop| is_usable(*next_hop)) {
-                Some(next_hop) if !is_circle && !is_broken => rib.announce(peer, update.announced, next_hop),
-                _ => rib.withdraw(peer, update.announced),
+            for ipv6 in [false, true] {
+                let announced = update.announced.iter().filter(|prefix| prefix.addr().is_ipv6() == ipv6).copied();
+                match update.next_hops.of_family(ipv6).filter(|next_hop| is_usable(*next_hop)) {
+                    Some(next_hop) if !is_circle && !is_broken => rib.announce(peer, announced, next_hop),
+                    _ => rib.withdraw(peer, announced),
+                }
             }
-            if update.is_end {
-                rib.end_of_routes(peer);
+            if let Some(ipv6) = update.end_of {
+                rib.end_of_routes(peer, ipv6);
             }
         });
     }
 
     /// Tells the peer what it does not know yet.
-    async fn announce(&mut self, connection: &mut Connection) -> Result<(), End> {
+    async fn announce(&mut self, connection: &mut Connection, families: Families) -> Result<(), End> {
         let config = &self.shared.config;
         let is_internal = self.peer.asn == config.asn;
-        let announcer = Announcer { asn: config.asn, next_hop: config.address, is_internal };
-        let wanted = self.shared.announced();
-        let gone: Vec<Ipv4Net> = self.told.difference(&wanted).copied().collect();
-        let new: Vec<Ipv4Net> = wanted.difference(&self.told).copied().collect();
+        let announcer = Announcer { asn: config.asn, next_hops: config.next_hops(), is_internal };
+        let mut wanted = self.shared.announced();
+        wanted.retain(|prefix| families.has(prefix.addr().is_ipv6()));
+        let gone: Vec<IpNet> = self.told.difference(&wanted).copied().collect();
+        let new: Vec<IpNet> = wanted.difference(&self.told).copied().collect();
         for message in withdrawals(&gone).into_iter().chain(announcements(announcer, &new)) {
             connection.send(message).await?;
         }
@@ -279,6 +297,7 @@ impl Session {
     }
 }
 
-fn is_usable(next_hop: Ipv4Addr) -> bool {
-    !next_hop.is_unspecified() && !next_hop.is_loopback() && !next_hop.is_multicast() && !next_hop.is_broadcast()
+fn is_usable(next_hop: IpAddr) -> bool {
+    let is_broadcast = matches!(next_hop, IpAddr::V4(address) if address.is_broadcast());
+    !next_hop.is_unspecified() && !next_hop.is_loopback() && !next_hop.is_multicast() && !is_broadcast
 }

@@ -5,13 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::connection::Families;
+use crate::message::NextHops;
 use crate::report::{PeerReport, SessionState};
 use crate::rib::{LearnedRoute, Rib};
 use crate::session::{Command, Session};
@@ -25,8 +27,9 @@ const COMMANDS_MAX: usize = 64;
 pub struct Config {
     /// Our autonomous system.
     pub asn: u32,
-    /// Our address: where we listen, from where we connect, and the next hop of what we announce.
-    pub address: Ipv4Addr,
+    /// Our addresses, at most one of each family, the primary first: where we listen, from where we connect, and the next
+    /// hops of what we announce.
+    pub addresses: Vec<IpAddr>,
     /// The port, of the listener and of peers that have none of their own.
     pub port: u16,
     /// After how many seconds of silence a session is over.
@@ -39,8 +42,45 @@ pub struct Config {
 
 impl Config {
     /// The usual times: silence is noticed after nine seconds, routes outlive a restart of two minutes.
-    pub fn new(asn: u32, address: Ipv4Addr) -> Self {
-        Self { asn, address, port: PORT, hold_time: 9, retry_after: 2, stale_for: Duration::from_secs(120) }
+    pub fn new(asn: u32, addresses: Vec<IpAddr>) -> Self {
+        Self { asn, addresses, port: PORT, hold_time: 9, retry_after: 2, stale_for: Duration::from_secs(120) }
+    }
+}
+
+impl Config {
+    /// Our address of a family.
+    pub(crate) fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        self.addresses.iter().find(|address| address.is_ipv6() == ipv6).copied()
+    }
+
+    pub(crate) fn next_hops(&self) -> NextHops {
+        let mut next_hops = NextHops::default();
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(address) => next_hops.ipv4 = Some(*address),
+                IpAddr::V6(address) => next_hops.ipv6 = Some(*address),
+            }
+        }
+        next_hops
+    }
+
+    pub(crate) fn families(&self) -> Families {
+        Families { ipv4: self.address(false).is_some(), ipv6: self.address(true).is_some() }
+    }
+
+    /// An identifier has four bytes, also where nobody has an address of four: then they are made from the other one.
+    pub(crate) fn router_id(&self) -> Ipv4Addr {
+        match (self.address(false), self.address(true)) {
+            (Some(IpAddr::V4(address)), _) => address,
+            (_, Some(IpAddr::V6(address))) => {
+                let mixed = address
+                    .octets()
+                    .iter()
+                    .fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+                Ipv4Addr::from_bits(mixed.max(1))
+            }
+            _ => Ipv4Addr::UNSPECIFIED,
+        }
     }
 }
 
@@ -48,7 +88,7 @@ impl Config {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PeerConfig {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its autonomous system.
     pub asn: u32,
     /// Its port, where that is not ours.
@@ -77,8 +117,8 @@ pub(crate) struct Shared {
 
 struct State {
     rib: Rib,
-    reports: BTreeMap<Ipv4Addr, PeerReport>,
-    announced: BTreeSet<Ipv4Net>,
+    reports: BTreeMap<IpAddr, PeerReport>,
+    announced: BTreeSet<IpNet>,
 }
 
 impl Shared {
@@ -89,12 +129,12 @@ impl Shared {
         result
     }
 
-    pub(crate) fn announced(&self) -> BTreeSet<Ipv4Net> {
+    pub(crate) fn announced(&self) -> BTreeSet<IpNet> {
         self.state.lock().announced.clone()
     }
 
     /// Takes note of the state of a session, if it is another than before.
-    pub(crate) fn report(&self, address: Ipv4Addr, session: SessionState, error: Option<String>) {
+    pub(crate) fn report(&self, address: IpAddr, session: SessionState, error: Option<String>) {
         let mut state = self.state.lock();
         let Some(report) = state.reports.get_mut(&address) else { return };
         let is_news = report.state != session || (error.is_some() && error != report.last_error);
@@ -123,7 +163,7 @@ struct Running {
 /// ones, unless [`leave`](Self::leave) says goodbye.
 pub struct Speaker {
     shared: Arc<Shared>,
-    running: Arc<Mutex<BTreeMap<Ipv4Addr, Running>>>,
+    running: Arc<Mutex<BTreeMap<IpAddr, Running>>>,
     runtime: Handle,
     stop: CancellationToken,
 }
@@ -131,22 +171,27 @@ pub struct Speaker {
 impl Speaker {
     /// Listens; there are no peers and nothing to announce yet.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let address = SocketAddr::from((config.address, config.port));
-        let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        let mut listeners = Vec::new();
+        for address in &config.addresses {
+            let address = SocketAddr::new(*address, config.port);
+            listeners.push(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?);
+        }
         let state = State { rib: Rib::new(config.stale_for), reports: BTreeMap::new(), announced: BTreeSet::new() };
         let shared = Arc::new(Shared { config, state: Mutex::new(state), changed: watch::Sender::new(0) });
         let running = Arc::new(Mutex::new(BTreeMap::new()));
         let stop = CancellationToken::new();
-        tokio::spawn(accept(listener, running.clone(), stop.clone()));
+        for listener in listeners {
+            tokio::spawn(accept(listener, running.clone(), stop.clone()));
+        }
         tokio::spawn(expire(shared.clone(), stop.clone()));
         Ok(Self { shared, running, runtime: Handle::current(), stop })
     }
 
     /// These are the peers from now on. Sessions with those that stay are not touched; the others get a goodbye.
     pub fn set_peers(&self, peers: impl IntoIterator<Item = PeerConfig>) {
-        let wanted: BTreeMap<Ipv4Addr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
+        let wanted: BTreeMap<IpAddr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
         let mut running = self.running.lock();
-        let gone: Vec<Ipv4Addr> = running
+        let gone: Vec<IpAddr> = running
             .iter()
             .filter(|(address, peer)| wanted.get(*address) != Some(&peer.config))
             .map(|(address, _)| *address)
@@ -186,8 +231,8 @@ impl Speaker {
     }
 
     /// These prefixes are reached through us from now on.
-    pub fn announce(&self, prefixes: impl IntoIterator<Item = Ipv4Net>) {
-        let prefixes: BTreeSet<Ipv4Net> = prefixes.into_iter().collect();
+    pub fn announce(&self, prefixes: impl IntoIterator<Item = IpNet>) {
+        let prefixes: BTreeSet<IpNet> = prefixes.into_iter().collect();
         let mut state = self.shared.state.lock();
         if state.announced == prefixes {
             return;
@@ -208,7 +253,7 @@ impl Speaker {
     }
 
     /// Where each learned prefix is reached.
-    pub fn routes(&self) -> BTreeMap<Ipv4Net, LearnedRoute> {
+    pub fn routes(&self) -> BTreeMap<IpNet, LearnedRoute> {
         self.shared.state.lock().rib.best()
     }
 
@@ -230,7 +275,7 @@ impl Drop for Speaker {
 }
 
 /// Hands connections to the sessions of those who connect; strangers are turned away.
-async fn accept(listener: TcpListener, running: Arc<Mutex<BTreeMap<Ipv4Addr, Running>>>, stop: CancellationToken) {
+async fn accept(listener: TcpListener, running: Arc<Mutex<BTreeMap<IpAddr, Running>>>, stop: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -246,8 +291,8 @@ async fn accept(listener: TcpListener, running: Arc<Mutex<BTreeMap<Ipv4Addr, Run
     }
 }
 
-fn hand_over(running: &Mutex<BTreeMap<Ipv4Addr, Running>>, stream: TcpStream, from: SocketAddr) {
-    let IpAddr::V4(address) = from.ip().to_canonical() else { return };
+fn hand_over(running: &Mutex<BTreeMap<IpAddr, Running>>, stream: TcpStream, from: SocketAddr) {
+    let address = from.ip().to_canonical();
     let commands = running.lock().get(&address).map(|peer| peer.commands.clone());
     match commands {
         // A peer that connects faster than we look is turned away.

@@ -11,7 +11,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use kedge_bgp::{Config, PeerConfig, Speaker};
 use kedge_netns::Namespace;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ impl Node {
         let (token, prefix) = (stop.clone(), net(prefix));
         let thread = std::thread::spawn(move || {
             namespace.block_on(move || async move {
-                let mut config = Config::new(asn, address);
+                let mut config = Config::new(asn, vec![address.into()]);
                 (config.hold_time, config.retry_after) = (3, 1);
                 let speaker = Arc::new(Speaker::start(config).await.unwrap());
                 speaker.announce([prefix]);
@@ -51,7 +51,7 @@ impl Node {
     }
 
     fn peer_with(&self, address: Ipv4Addr, asn: u32) {
-        self.speaker().set_peers([PeerConfig { address, asn, port: None }]);
+        self.speaker().set_peers([PeerConfig { address: address.into(), asn, port: None }]);
     }
 
     /// State and last error of the only peer, then the routes.
@@ -75,7 +75,7 @@ impl Drop for Node {
     }
 }
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 

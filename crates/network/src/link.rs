@@ -63,7 +63,7 @@ pub(crate) struct Link {
 pub(crate) struct TunnelEnd {
     pub(crate) vni: u32,
     pub(crate) port: u16,
-    pub(crate) local: Option<Ipv4Addr>,
+    pub(crate) local: Option<IpAddr>,
     pub(crate) hardware_address: Vec<u8>,
 }
 
@@ -116,9 +116,11 @@ impl Links {
 
     pub(crate) async fn add_tunnel(&self, name: &str, end: &TunnelEnd, mtu: u32) -> Result<(), Error> {
         let mut device = LinkVxlan::new(name, end.vni).port(end.port).learning(false);
-        if let Some(local) = end.local {
-            device = device.local(local);
-        }
+        device = match end.local {
+            Some(IpAddr::V4(local)) => device.local(local),
+            Some(IpAddr::V6(local)) => device.local6(local),
+            None => device,
+        };
         let device = device.address(end.hardware_address.clone()).mtu(mtu).up();
         let added = self.handle.link().add(device.build()).execute().await;
         added.map_err(|source| refused(format!("add the VXLAN device {name}"), source))
@@ -144,8 +146,9 @@ impl Links {
     }
 
     /// How the kernel would reach an address; `None` where it knows no way.
-    pub(crate) async fn hop_to(&self, address: Ipv4Addr) -> Option<Hop> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+    pub(crate) async fn hop_to(&self, address: IpAddr) -> Option<Hop> {
+        let length = if address.is_ipv6() { 128 } else { 32 };
+        let message = RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, length).ok()?.build();
         let mut found = std::pin::pin!(self.handle.route().get(message).execute());
         // The kernel answers a question without a way with an error.
         let route = found.try_next().await.ok()??;
@@ -153,7 +156,8 @@ impl Links {
             return None;
         }
         let router = route.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(router)) => Some(*router),
+            RouteAttribute::Gateway(RouteAddress::Inet(router)) => Some(IpAddr::V4(*router)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(router)) => Some(IpAddr::V6(*router)),
             _ => None,
         });
         Some(router.map_or(Hop::Segment, Hop::Behind))
@@ -305,7 +309,8 @@ fn read_tunnel(message: &LinkMessage, info: &[LinkInfo]) -> Option<TunnelEnd> {
         match part {
             InfoVxlan::Id(vni) => end.vni = *vni,
             InfoVxlan::Port(port) => end.port = *port,
-            InfoVxlan::Local(local) => end.local = Some(*local),
+            InfoVxlan::Local(local) => end.local = Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => end.local = Some(IpAddr::V6(*local)),
             _ => {}
         }
     }

@@ -8,12 +8,12 @@ mod kernel;
 mod plan;
 mod report;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kedge_bgp::{PeerConfig, Speaker};
 use kedge_client::{Backoff, Informer, Informers};
@@ -44,7 +44,9 @@ pub struct MeshConfig {
     /// The name of this node.
     pub node_name: String,
     /// Its address.
-    pub node_ip: Ipv4Addr,
+    pub node_ip: IpAddr,
+    /// Its address of the other family, if it has one.
+    pub second_node_ip: Option<IpAddr>,
     /// The autonomous system of the cluster.
     pub asn: u32,
     /// Whether all nodes are peers of each other; without that, only the configured ones are.
@@ -67,11 +69,12 @@ pub struct MeshConfig {
 
 impl MeshConfig {
     /// A full mesh with the usual numbers.
-    pub fn new(node_name: impl Into<String>, node_ip: Ipv4Addr, cluster_cidrs: Vec<IpNet>) -> Self {
-        let usual = kedge_bgp::Config::new(DEFAULT_ASN, node_ip);
+    pub fn new(node_name: impl Into<String>, node_ip: IpAddr, cluster_cidrs: Vec<IpNet>) -> Self {
+        let usual = kedge_bgp::Config::new(DEFAULT_ASN, vec![node_ip]);
         Self {
             node_name: node_name.into(),
             node_ip,
+            second_node_ip: None,
             asn: usual.asn,
             full_mesh: true,
             peers: Vec::new(),
@@ -82,6 +85,13 @@ impl MeshConfig {
             vxlan: VxlanConfig::default(),
             state_dir: None,
         }
+    }
+}
+
+impl MeshConfig {
+    /// The node's addresses, the primary first.
+    pub(crate) fn node_ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        std::iter::once(self.node_ip).chain(self.second_node_ip)
     }
 }
 
@@ -262,7 +272,7 @@ impl Run {
 
 impl Mesh {
     async fn start(config: &MeshConfig) -> Result<Self, Error> {
-        let mut speaker = kedge_bgp::Config::new(config.asn, config.node_ip);
+        let mut speaker = kedge_bgp::Config::new(config.asn, config.node_ips().collect());
         (speaker.stale_for, speaker.hold_time) = (config.stale_for, config.hold_time);
         let speaker = Speaker::start(speaker).await.map_err(Error::Bgp)?;
         Ok(Self { speaker, kernel: Kernel::connect()?, prober: Prober::start() })
@@ -273,7 +283,7 @@ impl Mesh {
         &mut self,
         config: &MeshConfig,
         agreement: &Agreement,
-        own: &[Ipv4Net],
+        own: &[IpNet],
         node_peers: &[NodePeer],
     ) -> Result<(), Error> {
         let learned = self.speaker.routes();
@@ -283,8 +293,8 @@ impl Mesh {
         }
         let ensured = self.kernel.ensure_routes(config, own, &learned).await;
         let targets = Targets {
-            from: plan::gateway_of(own),
-            to: node_peers.iter().filter_map(|peer| peer.gateway).collect(),
+            from: config.node_ips().filter_map(|ip| plan::gateway_of(own, ip.is_ipv6())).collect(),
+            to: node_peers.iter().flat_map(|peer| peer.gateways.iter().copied()).collect(),
             mtu: agreement.get().mtu,
         };
         self.prober.set_targets(targets);

@@ -1,11 +1,18 @@
 //! How packets get from node to node, as the configuration says it. Pure.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 /// What VXLAN puts around a packet over IPv4: an Ethernet header, its own, UDP's and IP's.
 pub const VXLAN_OVERHEAD: u32 = 50;
+/// The same over IPv6, whose header is longer.
+const VXLAN_OVERHEAD_IPV6: u32 = 70;
+
+/// What tunnels between nodes of this primary family take of every packet.
+pub(crate) fn vxlan_overhead(ipv6: bool) -> u32 {
+    if ipv6 { VXLAN_OVERHEAD_IPV6 } else { VXLAN_OVERHEAD }
+}
 
 /// How packets get from node to node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,20 +77,20 @@ pub enum Hop {
     /// It is on a segment that we share.
     Segment,
     /// It is behind this router.
-    Behind(Ipv4Addr),
+    Behind(IpAddr),
 }
 
 /// How packets to a node's pods leave this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// As they are, to this machine on our segment.
-    Via(Ipv4Addr),
+    Via(IpAddr),
     /// In a tunnel to this node.
-    Tunnel(Ipv4Addr),
+    Tunnel(IpAddr),
 }
 
 /// The way to a next hop; `None` while the kernel knows none.
-pub fn plan_way(mode: NetworkMode, next_hop: Ipv4Addr, is_node: bool, hop: Option<Hop>) -> Option<Way> {
+pub fn plan_way(mode: NetworkMode, next_hop: IpAddr, is_node: bool, hop: Option<Hop>) -> Option<Way> {
     match (mode, hop) {
         (_, None) => None,
         (NetworkMode::Vxlan, Some(_)) if is_node => Some(Way::Tunnel(next_hop)),
@@ -95,19 +102,37 @@ pub fn plan_way(mode: NetworkMode, next_hop: Ipv4Addr, is_node: bool, hop: Optio
 }
 
 /// The MTU of pods: what the nodes' segment carries, without what a tunnel puts around it where there is one.
-pub fn plan_mtu(mode: NetworkMode, underlay: u32, has_tunnels: bool) -> u32 {
+///
+/// `ipv6`: whether tunnels go over IPv6.
+pub fn plan_mtu(mode: NetworkMode, underlay: u32, has_tunnels: bool, ipv6: bool) -> u32 {
     match mode {
         NetworkMode::Native => underlay,
         NetworkMode::Auto if !has_tunnels => underlay,
-        _ => underlay.saturating_sub(VXLAN_OVERHEAD),
+        _ => underlay.saturating_sub(vxlan_overhead(ipv6)),
     }
 }
 
 /// The hardware address of a node's end of the tunnels: every node can work out that of every other.
-pub(crate) fn tunnel_address(node_ip: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = node_ip.octets();
+pub(crate) fn tunnel_address(node_ip: IpAddr) -> [u8; 6] {
+    let [a, b, c, d] = match node_ip {
+        IpAddr::V4(address) => address.octets(),
+        // A hash (FNV-1a): of two addresses of a segment, more than the last bytes may differ.
+        IpAddr::V6(address) => {
+            let mix = |sum: u32, byte: &u8| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+            address.octets().iter().fold(0x811c_9dc5, mix).to_be_bytes()
+        }
+    };
     // Locally administered.
     [0x0a, 0x6b, a, b, c, d]
+}
+
+/// What routes of IPv6 into a tunnel lead to: the kernel takes no gateway for them that it knows on another device, which
+/// the address of a node on our segment is.
+pub(crate) fn tunnel_gateway(node_ip: IpAddr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = tunnel_address(node_ip);
+    // EUI-64 (RFC 4291): the bit that says that an address is not locally administered is the other way round.
+    let pair = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
 }
 
 #[cfg(test)]
@@ -116,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_way_depends_on_mode_and_segment() {
-        let (node, router) = (Ipv4Addr::new(192, 0, 2, 7), Ipv4Addr::new(192, 0, 2, 254));
+        let (node, router): (IpAddr, IpAddr) = ("192.0.2.7".parse().unwrap(), "192.0.2.254".parse().unwrap());
         let behind = Some(Hop::Behind(router));
         let check = |mode: &str, is_node: bool, hop: Option<Hop>, expected: Option<Way>| {
             assert_eq!(plan_way(mode.parse().unwrap(), node, is_node, hop), expected, "{mode} {is_node} {hop:?}");
@@ -136,10 +161,22 @@ mod tests {
 
     #[test]
     fn tunnels_take_their_part_of_every_packet() {
-        let check = |mode, has_tunnels, expected| assert_eq!(plan_mtu(mode, 1500, has_tunnels), expected);
+        let check = |mode, has_tunnels, expected| assert_eq!(plan_mtu(mode, 1500, has_tunnels, false), expected);
         check(NetworkMode::Auto, false, 1500);
         check(NetworkMode::Auto, true, 1450);
         check(NetworkMode::Native, true, 1500);
         check(NetworkMode::Vxlan, false, 1450);
+        assert_eq!(plan_mtu(NetworkMode::Vxlan, 1500, true, true), 1430);
+    }
+
+    #[test]
+    fn every_node_has_a_hardware_address() {
+        let check = |address: &str, expected: [u8; 6]| assert_eq!(tunnel_address(address.parse().unwrap()), expected);
+        check("192.0.2.7", [0x0a, 0x6b, 192, 0, 2, 7]);
+        assert_eq!(tunnel_gateway("192.0.2.7".parse().unwrap()).to_string(), "fe80::86b:c0ff:fe00:207");
+        let six = |text: &str| tunnel_address(text.parse().unwrap());
+        assert_eq!(six("fd00::1")[..2], [0x0a, 0x6b]);
+        assert_ne!(six("fd00::1"), six("fd00::2"));
+        assert_ne!(six("fd00::1"), six("fd01::1"));
     }
 }

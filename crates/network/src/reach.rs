@@ -2,7 +2,7 @@
 //! The doctor reads it: as a file of the node, and as an annotation of its Node. Pure.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct PeerReachability {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its autonomous system.
     pub asn: u32,
     /// The state of the BGP session (RFC 4271); absent where none is wanted.
@@ -55,12 +55,12 @@ pub enum RouteState {
     /// As they are.
     Native {
         /// To this machine.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
     },
     /// In VXLAN packets.
     Vxlan {
         /// To this node.
-        node: Ipv4Addr,
+        node: IpAddr,
     },
 }
 
@@ -96,6 +96,14 @@ pub enum PodPath {
 }
 
 impl PodPath {
+    /// That of a node with several paths, one for each family: what is wrong with any of them, and good where all are.
+    pub(crate) fn of_all(paths: impl IntoIterator<Item = PodPath>) -> PodPath {
+        let paths: Vec<PodPath> = paths.into_iter().collect();
+        let broken = paths.iter().find(|path| path.is_broken()).copied();
+        let is_reached = !paths.is_empty() && paths.iter().all(|path| *path == PodPath::Reachable);
+        broken.unwrap_or(if is_reached { PodPath::Reachable } else { PodPath::Unknown })
+    }
+
     /// Whether this is a reason to worry.
     pub fn is_broken(self) -> bool {
         !matches!(self, PodPath::Unknown | PodPath::Reachable)
@@ -143,15 +151,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_is_reached_when_all_of_its_families_are() {
+        use PodPath::{OneWay, Reachable, Silent, Unknown};
+        let check = |paths: &[PodPath], expected| assert_eq!(PodPath::of_all(paths.iter().copied()), expected);
+        check(&[], Unknown);
+        check(&[Reachable], Reachable);
+        check(&[Reachable, Unknown], Unknown);
+        check(&[Reachable, Silent], Silent);
+        check(&[OneWay, Unknown], OneWay);
+    }
+
+    #[test]
     fn what_is_written_is_read_and_times_stay_with_what_stays() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let peer = |since, pods| PeerReachability {
             node: Some("b".to_owned()),
-            address: Ipv4Addr::new(192, 0, 2, 2),
+            address: "192.0.2.2".parse().unwrap(),
             asn: 64512,
             session: Some("Established".to_owned()),
             session_error: None,
-            route: Some(Way::Tunnel(Ipv4Addr::new(192, 0, 2, 2)).into()),
+            route: Some(Way::Tunnel("192.0.2.2".parse().unwrap()).into()),
             pods,
             since: at(since),
         };

@@ -123,10 +123,11 @@ impl Setup {
             underlay = underlay.into_iter().chain(found).min();
         }
         let known = Record::load(&self.config.state_dir)?.mtu;
+        let ipv6 = self.config.node_ips.first().is_some_and(std::net::IpAddr::is_ipv6);
         let Some(underlay) = underlay else { return Ok(known) };
         Ok(match self.agreement.get().has_tunnels {
-            Some(has_tunnels) => Some(plan_mtu(self.config.mode, underlay, has_tunnels)),
-            None => Some(known.map_or(plan_mtu(self.config.mode, underlay, false), |known| known.min(underlay))),
+            Some(has_tunnels) => Some(plan_mtu(self.config.mode, underlay, has_tunnels, ipv6)),
+            None => Some(known.map_or(plan_mtu(self.config.mode, underlay, false, ipv6), |known| known.min(underlay))),
         })
     }
 

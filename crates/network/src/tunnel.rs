@@ -2,25 +2,25 @@
 //!
 //! Invariant: a device that is as it should be is taken over as it is, so that packets go on during a restart.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::config::Error;
 use crate::link::{Link, Links, TunnelEnd};
-use crate::mode::{VXLAN_OVERHEAD, VxlanConfig, tunnel_address};
+use crate::mode::{VxlanConfig, tunnel_address, vxlan_overhead};
 use crate::routes::gateway;
 
 /// The device, made or adopted; `underlay` is the MTU of the nodes' network.
 pub(crate) async fn ensure_tunnel(
     links: &Links,
     config: &VxlanConfig,
-    node_ip: Ipv4Addr,
-    own: &[Ipv4Net],
+    node_ip: IpAddr,
+    own: &[IpNet],
     underlay: u32,
 ) -> Result<u32, Error> {
     let name = &config.device;
-    let mtu = underlay.saturating_sub(VXLAN_OVERHEAD);
+    let mtu = underlay.saturating_sub(vxlan_overhead(node_ip.is_ipv6()));
     let wanted = TunnelEnd {
         vni: config.vni,
         port: config.port,
@@ -47,19 +47,23 @@ pub(crate) async fn ensure_tunnel(
     if !link.is_up {
         links.set_up(link.index).await?;
     }
-    ensure_address(links, &link, own).await?;
+    ensure_addresses(links, &link, own).await?;
     Ok(link.index)
 }
 
 /// What the node itself sends to pods of others comes from its pods' gateway, so that answers take the same way back.
-async fn ensure_address(links: &Links, link: &Link, own: &[Ipv4Net]) -> Result<(), Error> {
-    let Some(range) = own.first() else { return Ok(()) };
-    let address = IpNet::from(gateway(&IpNet::V4(*range)));
+async fn ensure_addresses(links: &Links, link: &Link, own: &[IpNet]) -> Result<(), Error> {
+    if own.is_empty() {
+        return Ok(());
+    }
+    let of_family = |ipv6: bool| own.iter().find(|range| range.addr().is_ipv6() == ipv6);
+    let wanted: Vec<IpNet> =
+        [false, true].into_iter().filter_map(of_family).map(|range| IpNet::from(gateway(range))).collect();
     let found = links.addresses(link.index).await?;
-    for other in found.iter().filter(|other| **other != address) {
+    for other in found.iter().filter(|other| !wanted.contains(other)) {
         links.remove_address(link.index, *other).await?;
     }
-    if !found.contains(&address) {
+    for address in wanted.into_iter().filter(|address| !found.contains(address)) {
         links.add_address(link.index, address).await?;
     }
     Ok(())
@@ -75,10 +79,7 @@ async fn remove_stale(links: &Links, name: &str, link: &Link) -> Result<(), Erro
 }
 
 fn is_ours(link: &Link) -> bool {
-    link.tunnel.as_ref().is_some_and(|end| {
-        let local = end.local.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        end.hardware_address == tunnel_address(local)
-    })
+    link.tunnel.as_ref().is_some_and(|end| end.local.is_some_and(|local| end.hardware_address == tunnel_address(local)))
 }
 
 /// Removes the device, if it is ours.

@@ -4,7 +4,7 @@
 //! objects and hears the same nodes chooses the same announcer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -31,7 +31,10 @@ pub(super) fn plan_nodes(nodes: &[impl AsRef<Node>]) -> Vec<Candidate> {
     let mut candidates: Vec<Candidate> = eligible
         .map(|node| Candidate {
             name: node.metadata.name.clone().unwrap_or_default(),
-            address: crate::mesh::internal_ip(node),
+            address: crate::mesh::internal_ip(node, false).and_then(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
         })
         .collect();
     candidates.sort_by(|a, b| a.name.cmp(&b.name));

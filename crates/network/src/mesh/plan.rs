@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use kedge_bgp::{LearnedRoute, PeerConfig};
 use kedge_client::Informer;
@@ -20,31 +20,37 @@ const MESH_METRIC: u32 = 32;
 pub struct NodePeer {
     /// Its name.
     pub name: String,
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// Its gateway of pods, once it has a range.
-    pub gateway: Option<Ipv4Addr>,
+    /// Its address of our primary family, by which it is known.
+    pub address: IpAddr,
+    /// All its addresses of the families that we have.
+    pub addresses: Vec<IpAddr>,
+    /// Its gateways of pods, one for each family, once it has ranges.
+    pub gateways: Vec<IpAddr>,
 }
 
-/// The other nodes that have an IPv4 address of their own, by name.
+/// The other nodes that have an address of our primary family of their own, by name.
 pub fn plan_node_peers(config: &MeshConfig, nodes: &[impl AsRef<Node>]) -> Vec<NodePeer> {
-    let mut peers: BTreeMap<Ipv4Addr, NodePeer> = BTreeMap::new();
+    let mut peers: BTreeMap<IpAddr, NodePeer> = BTreeMap::new();
     let mut nodes: Vec<&Node> = nodes.iter().map(AsRef::as_ref).collect();
     nodes.sort_by_key(|node| node.metadata.name.as_deref());
+    let families: Vec<bool> = config.node_ips().map(|ip| ip.is_ipv6()).collect();
     for node in nodes {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let Some(address) = internal_ip(node).filter(|ip| name != config.node_name && *ip != config.node_ip) else {
+        let primary = internal_ip(node, config.node_ip.is_ipv6());
+        let Some(address) = primary.filter(|ip| name != config.node_name && *ip != config.node_ip) else {
             continue;
         };
-        let gateway = gateway_of(&ranges(node).into_iter().collect::<Vec<_>>());
-        peers.entry(address).or_insert_with(|| NodePeer { name: name.to_owned(), address, gateway });
+        let addresses = families.iter().filter_map(|ipv6| internal_ip(node, *ipv6)).collect();
+        let ranges: Vec<IpNet> = ranges(node).into_iter().collect();
+        let gateways = families.iter().filter_map(|ipv6| gateway_of(&ranges, *ipv6)).collect();
+        peers.entry(address).or_insert_with(|| NodePeer { name: name.to_owned(), address, addresses, gateways });
     }
     peers.into_values().collect()
 }
 
 /// The peers of BGP: every other node, where there is a full mesh, and the configured ones.
 pub fn plan_peers(config: &MeshConfig, nodes: &[impl AsRef<Node>]) -> Vec<PeerConfig> {
-    let mut peers: BTreeMap<Ipv4Addr, PeerConfig> = BTreeMap::new();
+    let mut peers: BTreeMap<IpAddr, PeerConfig> = BTreeMap::new();
     if config.full_mesh {
         let others = plan_node_peers(config, nodes).into_iter();
         peers.extend(
@@ -58,33 +64,33 @@ pub fn plan_peers(config: &MeshConfig, nodes: &[impl AsRef<Node>]) -> Vec<PeerCo
 /// The kernel routes for what peers announced: what lies in the cluster's ranges, is not ours, and can be reached.
 pub fn plan_mesh_routes(
     config: &MeshConfig,
-    own: &[Ipv4Net],
-    learned: &BTreeMap<Ipv4Net, LearnedRoute>,
-    ways: &BTreeMap<Ipv4Addr, Way>,
+    own: &[IpNet],
+    learned: &BTreeMap<IpNet, LearnedRoute>,
+    ways: &BTreeMap<IpAddr, Way>,
 ) -> BTreeSet<RouteSpec> {
-    let is_of_cluster = |prefix: &Ipv4Net| config.cluster_cidrs.iter().any(|range| range.contains(&IpNet::V4(*prefix)));
-    let is_ours = |prefix: &Ipv4Net| own.iter().any(|own| own.contains(prefix) || prefix.contains(own));
+    let is_of_cluster = |prefix: &IpNet| config.cluster_cidrs.iter().any(|range| range.contains(prefix));
+    let is_ours = |prefix: &IpNet| own.iter().any(|own| own.contains(prefix) || prefix.contains(own));
     let foreign = learned.iter().filter(|(prefix, _)| is_of_cluster(prefix) && !is_ours(prefix));
-    let route = |(prefix, route): (&Ipv4Net, &LearnedRoute)| {
+    let route = |(prefix, route): (&IpNet, &LearnedRoute)| {
         let kind = match *ways.get(&route.next_hop)? {
-            Way::Via(gateway) => RouteKind::Via { gateway: gateway.into() },
-            Way::Tunnel(node) => RouteKind::Tunnel { node: node.into() },
+            Way::Via(gateway) => RouteKind::Via { gateway },
+            Way::Tunnel(node) => RouteKind::Tunnel { node },
         };
-        Some(RouteSpec { destination: IpNet::V4(prefix.trunc()), kind, metric: MESH_METRIC })
+        Some(RouteSpec { destination: prefix.trunc(), kind, metric: MESH_METRIC })
     };
     foreign.filter_map(route).collect()
 }
 
 /// The pod ranges of this node, as its Node says.
-pub(super) fn own_ranges(config: &MeshConfig, nodes: &Informer<Node>) -> Vec<Ipv4Net> {
+pub(super) fn own_ranges(config: &MeshConfig, nodes: &Informer<Node>) -> Vec<IpNet> {
     let node = nodes.get(&kedge_meta::ObjectKey::cluster(config.node_name.as_str()));
     node.map(|node| ranges(&node).into_iter().collect()).unwrap_or_default()
 }
 
 /// What peers get: the pods of this node, and where some peer is outside of the cluster, the addresses of Services.
-pub(super) fn plan_announced(config: &MeshConfig, own: &[Ipv4Net], addresses: &BTreeSet<Ipv4Addr>) -> Vec<Ipv4Net> {
+pub(super) fn plan_announced(config: &MeshConfig, own: &[IpNet], addresses: &BTreeSet<Ipv4Addr>) -> Vec<IpNet> {
     let addresses = addresses.iter().filter(|_| !config.peers.is_empty());
-    own.iter().copied().chain(addresses.map(|address| Ipv4Net::from(*address))).collect()
+    own.iter().copied().chain(addresses.map(|address| IpNet::from(IpAddr::V4(*address)))).collect()
 }
 
 /// The nodes that are gone as far as this one can tell: no packet arrives, and there is no session.
@@ -95,26 +101,20 @@ pub(super) fn plan_unreachable(known: &Reachability) -> BTreeSet<String> {
     gone.filter_map(|peer| peer.node.clone()).collect()
 }
 
-/// The gateway of the first range.
-pub(super) fn gateway_of(ranges: &[Ipv4Net]) -> Option<Ipv4Addr> {
-    match gateway(&IpNet::V4(*ranges.first()?)) {
-        IpAddr::V4(gateway) => Some(gateway),
-        IpAddr::V6(_) => None,
-    }
+/// The gateway of the first range of a family.
+pub(super) fn gateway_of(ranges: &[IpNet], ipv6: bool) -> Option<IpAddr> {
+    ranges.iter().find(|range| range.addr().is_ipv6() == ipv6).map(gateway)
 }
 
-fn ranges(node: &Node) -> BTreeSet<Ipv4Net> {
+fn ranges(node: &Node) -> BTreeSet<IpNet> {
     let Some(spec) = node.spec.as_ref() else { return BTreeSet::new() };
     spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr).filter_map(|range| range.parse().ok()).collect()
 }
 
-pub(crate) fn internal_ip(node: &Node) -> Option<Ipv4Addr> {
+pub(crate) fn internal_ip(node: &Node, ipv6: bool) -> Option<IpAddr> {
     let addresses = node.status.as_ref()?.addresses.as_ref()?;
     let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-    internal.filter_map(|address| address.address.parse().ok()).find_map(|address| match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    })
+    internal.filter_map(|address| address.address.parse::<IpAddr>().ok()).find(|address| address.is_ipv6() == ipv6)
 }
 
 #[cfg(test)]
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn config() -> MeshConfig {
-        MeshConfig::new("a", Ipv4Addr::new(192, 0, 2, 1), vec!["10.244.0.0/16".parse().unwrap()])
+        MeshConfig::new("a", "192.0.2.1".parse().unwrap(), vec!["10.244.0.0/16".parse().unwrap()])
     }
 
     fn node(name: &str, address: &str) -> Arc<Node> {
@@ -147,7 +147,7 @@ mod tests {
         };
         let mut config = config();
         assert_eq!(shown(&config), ["192.0.2.2 64512", "192.0.2.4 64512"]);
-        config.peers = vec![PeerConfig { address: Ipv4Addr::new(192, 0, 2, 4), asn: 64999, port: None }];
+        config.peers = vec![PeerConfig { address: "192.0.2.4".parse().unwrap(), asn: 64999, port: None }];
         assert_eq!(shown(&config), ["192.0.2.2 64512", "192.0.2.4 64999"]);
         config.full_mesh = false;
         assert_eq!(shown(&config), ["192.0.2.4 64999"]);
@@ -156,8 +156,30 @@ mod tests {
     }
 
     #[test]
+    fn nodes_have_an_address_and_a_gateway_of_each_family() {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "b"},
+            "spec": {"podCIDRs": ["10.244.2.0/24", "fd00:10:244:2::/64"]},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "192.0.2.2"}, {"type": "InternalIP", "address": "fd00::2"},
+            ]},
+        }))
+        .unwrap();
+        let shown = |config: &MeshConfig| {
+            let peers = plan_node_peers(config, &[Arc::new(node.clone())]);
+            format!("{} {:?} {:?}", peers[0].address, peers[0].addresses, peers[0].gateways)
+        };
+        let mut config = config();
+        assert_eq!(shown(&config), "192.0.2.2 [192.0.2.2] [10.244.2.1]");
+        config.second_node_ip = Some("fd00::1".parse().unwrap());
+        assert_eq!(shown(&config), "192.0.2.2 [192.0.2.2, fd00::2] [10.244.2.1, fd00:10:244:2::1]");
+        (config.node_ip, config.second_node_ip) = ("fd00::1".parse().unwrap(), None);
+        assert_eq!(shown(&config), "fd00::2 [fd00::2] [fd00:10:244:2::1]");
+    }
+
+    #[test]
     fn only_routes_to_pods_of_others_are_taken() {
-        let peer = Ipv4Addr::new(192, 0, 2, 2);
+        let peer: IpAddr = "192.0.2.2".parse().unwrap();
         let check = |prefix: &str, way: Option<Way>, expected: Option<RouteKind>| {
             let own = ["10.244.1.0/24".parse().unwrap()];
             let learned = LearnedRoute { next_hop: peer, peer, is_stale: false };
@@ -166,11 +188,11 @@ mod tests {
             let routes = plan_mesh_routes(&config(), &own, &learned, &ways);
             assert_eq!(routes.into_iter().map(|route| route.kind).next(), expected, "{prefix}");
         };
-        let via = || Some(RouteKind::Via { gateway: peer.into() });
+        let via = || Some(RouteKind::Via { gateway: peer });
         let way = Some(Way::Via(peer));
         check("10.244.2.0/24", way, via());
         check("10.244.2.7/32", way, via());
-        check("10.244.2.0/24", Some(Way::Tunnel(peer)), Some(RouteKind::Tunnel { node: peer.into() }));
+        check("10.244.2.0/24", Some(Way::Tunnel(peer)), Some(RouteKind::Tunnel { node: peer }));
         check("10.244.2.0/24", None, None);
         check("10.244.1.0/24", way, None);
         check("10.244.1.128/25", way, None);

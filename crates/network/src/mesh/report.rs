@@ -1,7 +1,7 @@
 //! What is to be said of peers, nodes and paths. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -43,10 +43,12 @@ pub(super) fn plan_problems(
 
 /// Names and addresses that two machines have.
 fn plan_conflicts(config: &MeshConfig, nodes: &[impl AsRef<Node>]) -> Vec<Problem> {
-    let mut names_by_address: BTreeMap<Ipv4Addr, Vec<&str>> = BTreeMap::new();
+    let mut names_by_address: BTreeMap<IpAddr, Vec<&str>> = BTreeMap::new();
     let mut problems = Vec::new();
     for node in nodes.iter().map(AsRef::as_ref) {
-        let (name, Some(address)) = (node.metadata.name.as_deref().unwrap_or_default(), internal_ip(node)) else {
+        let (name, Some(address)) =
+            (node.metadata.name.as_deref().unwrap_or_default(), internal_ip(node, config.node_ip.is_ipv6()))
+        else {
             continue;
         };
         if name == config.node_name && address != config.node_ip {
@@ -92,11 +94,11 @@ pub(super) fn plan_reachability(
     node_name: &str,
     node_peers: &[NodePeer],
     reports: &[PeerReport],
-    ways: &BTreeMap<Ipv4Addr, Way>,
-    paths: &BTreeMap<Ipv4Addr, PodPath>,
+    ways: &BTreeMap<IpAddr, Way>,
+    paths: &BTreeMap<IpAddr, PodPath>,
     now: Timestamp,
 ) -> Reachability {
-    let blank = |address: Ipv4Addr, asn: u32| PeerReachability {
+    let blank = |address: IpAddr, asn: u32| PeerReachability {
         node: None,
         address,
         asn,
@@ -106,7 +108,7 @@ pub(super) fn plan_reachability(
         pods: PodPath::Unknown,
         since: now,
     };
-    let mut peers: BTreeMap<Ipv4Addr, PeerReachability> = BTreeMap::new();
+    let mut peers: BTreeMap<IpAddr, PeerReachability> = BTreeMap::new();
     for report in reports {
         let mut peer = blank(report.address, report.asn);
         // The states between are short, and change with every attempt.
@@ -122,7 +124,8 @@ pub(super) fn plan_reachability(
     for node in node_peers {
         let peer = peers.entry(node.address).or_insert_with(|| blank(node.address, 0));
         peer.node = Some(node.name.clone());
-        peer.pods = node.gateway.and_then(|gateway| paths.get(&gateway)).copied().unwrap_or_default();
+        let paths = node.gateways.iter().map(|gateway| paths.get(gateway).copied().unwrap_or_default());
+        peer.pods = PodPath::of_all(paths);
     }
     Reachability { node: node_name.to_owned(), peers: peers.into_values().collect() }
 }
@@ -135,8 +138,12 @@ mod tests {
 
     use super::*;
 
+    fn ip(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
+    }
+
     fn report(last: u8, state: SessionState, last_error: Option<&str>, since: Instant) -> PeerReport {
-        let (address, last_error) = (Ipv4Addr::new(192, 0, 2, last), last_error.map(str::to_owned));
+        let (address, last_error) = (ip(last), last_error.map(str::to_owned));
         PeerReport { address, asn: 64512, state, since, last_error, routes: 0 }
     }
 
@@ -163,7 +170,7 @@ mod tests {
             let node = json!({"metadata": {"name": name}, "status": {"addresses": addresses}});
             Arc::new(serde_json::from_value(node).unwrap())
         };
-        let config = MeshConfig::new("a", Ipv4Addr::new(192, 0, 2, 1), Vec::new());
+        let config = MeshConfig::new("a", ip(1), Vec::new());
         let check = |nodes: &[Arc<Node>], expected: &[&str]| {
             let found = plan_conflicts(&config, nodes);
             let shown: Vec<String> = found.iter().map(|one| format!("{} {}", one.reason, one.text)).collect();
@@ -190,9 +197,9 @@ mod tests {
     #[test]
     fn sessions_and_paths_stand_together() {
         let now = Instant::now();
-        let (b, router) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 254));
-        let gateway = Ipv4Addr::new(10, 244, 2, 1);
-        let nodes = [NodePeer { name: "b".to_owned(), address: b, gateway: Some(gateway) }];
+        let (b, router) = (ip(2), ip(254));
+        let gateway: IpAddr = [10, 244, 2, 1].into();
+        let nodes = [NodePeer { name: "b".to_owned(), address: b, addresses: vec![b], gateways: vec![gateway] }];
         let reports = [
             report(2, SessionState::Idle, Some("the peer closed the connection"), now),
             report(254, SessionState::OpenSent, None, now),
@@ -207,7 +214,7 @@ mod tests {
         let expected =
             [format!("Some(\"b\") {b} Some(\"Active\") OneWay"), format!("None {router} Some(\"Connect\") Unknown")];
         assert_eq!(shown, expected);
-        let config = MeshConfig::new("a", Ipv4Addr::new(192, 0, 2, 1), Vec::new());
+        let config = MeshConfig::new("a", ip(1), Vec::new());
         let none: [Arc<Node>; 0] = [];
         let problems = plan_problems(&config, &none, &reports, &known, now);
         let reasons: Vec<&str> = problems.iter().map(|problem| problem.reason).collect();

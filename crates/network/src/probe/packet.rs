@@ -6,11 +6,11 @@ const IP_HEADER: usize = 20;
 const ICMP_HEADER: usize = 8;
 const DONT_FRAGMENT: u8 = 0x40;
 const ICMP: u8 = 1;
-const TTL: u8 = 64;
+pub(super) const TTL: u8 = 64;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 /// Tells our questions from those of ping.
-const IDENTIFIER: u16 = 0x6b67;
+pub(super) const IDENTIFIER: u16 = 0x6b67;
 
 /// The smallest question.
 pub(super) const SMALLEST: u32 = 64;
@@ -74,7 +74,7 @@ pub(super) fn read_echo(packet: &[u8]) -> Option<Echo> {
 }
 
 /// The Internet checksum (RFC 1071).
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)])));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {

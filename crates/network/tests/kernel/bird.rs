@@ -76,7 +76,7 @@ fn a_route_reflector_takes_the_place_of_the_mesh() {
     let folder = tempfile::tempdir().unwrap();
     let lab = lab("a_route_reflector_takes_the_place_of_the_mesh", folder.path(), |config| {
         config.full_mesh = false;
-        config.peers = vec![PeerConfig { address: ADDRESS, asn: 64512, port: None }];
+        config.peers = vec![PeerConfig { address: ADDRESS.into(), asn: 64512, port: None }];
     });
     let Some((switch, machines, pods)) = lab else { return };
     machines[0].wait_complaint("who is missing", "0 of 1 BGP peers are established; 192.0.2.254 (AS 64512)");
@@ -99,7 +99,7 @@ fn a_route_reflector_takes_the_place_of_the_mesh() {
 fn a_router_outside_learns_where_pods_are() {
     let folder = tempfile::tempdir().unwrap();
     let lab = lab("a_router_outside_learns_where_pods_are", folder.path(), |config| {
-        config.peers = vec![PeerConfig { address: ADDRESS, asn: 64999, port: None }];
+        config.peers = vec![PeerConfig { address: ADDRESS.into(), asn: 64999, port: None }];
     });
     let Some((switch, machines, pods)) = lab else { return };
     let _bird = Bird::start(&switch, folder.path(), 64999, "graceful restart on;");
@@ -132,7 +132,7 @@ fn a_router_outside_learns_addresses_of_services() {
     let nodes = [announce::ready(machines[0].node()), announce::ready(machines[1].node())];
     for machine in &mut machines {
         machine.start_mesh(Informer::fixed(nodes.clone()), |config| {
-            config.peers = vec![PeerConfig { address: ADDRESS, asn: 64999, port: None }];
+            config.peers = vec![PeerConfig { address: ADDRESS.into(), asn: 64999, port: None }];
         });
     }
     machines.iter().for_each(|machine| machine.wait_well("all are peers"));

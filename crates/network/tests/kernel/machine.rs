@@ -1,10 +1,12 @@
 //! A machine of a test: a namespace with an address, pods and both halves of the pod network, each on a thread of its own.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kedge_client::Informer;
@@ -18,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One machine: its number is the third part of its pods' range.
+/// One machine: its number is the third part of its pods' range, and the fourth of that of IPv6.
 pub(crate) struct Machine {
     pub(crate) namespace: Arc<Namespace>,
     pub(crate) number: u8,
+    /// Or two, of both families, with a comma between them.
     pub(crate) address: String,
     board: StatusBoard,
     stop: CancellationToken,
@@ -45,9 +48,10 @@ impl Machine {
     }
 
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config::new(self.name(), vec![self.address.parse().unwrap()], self.folder.join("state"));
-        config.pod_cidrs = vec![format!("10.244.{}.0/24", self.number).parse().unwrap()];
-        config.cluster_cidrs = vec!["10.244.0.0/16".parse().unwrap()];
+        let mut config = Config::new(self.name(), addresses(&self.address), self.folder.join("state"));
+        let ranges = pod_cidrs(self.number, &self.address);
+        config.pod_cidrs = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        config.cluster_cidrs = cluster_cidrs(&self.address);
         config.cni_config_dir = self.folder.join("net.d");
         config.ipam_dir = self.folder.join("ipam");
         config.sync_period = Duration::from_millis(500);
@@ -74,8 +78,9 @@ impl Machine {
 
     /// Runs the routes to others until the machine is dropped or stopped.
     pub(crate) fn start_mesh(&mut self, nodes: Informer<Node>, change: impl FnOnce(&mut MeshConfig)) {
-        let address = self.address.parse().unwrap();
-        let mut config = MeshConfig::new(self.name(), address, vec!["10.244.0.0/16".parse().unwrap()]);
+        let addresses = addresses(&self.address);
+        let mut config = MeshConfig::new(self.name(), addresses[0], cluster_cidrs(&self.address));
+        config.second_node_ip = addresses.get(1).copied();
         config.hold_time = 3;
         config.state_dir = Some(self.folder.join("state"));
         change(&mut config);
@@ -167,12 +172,32 @@ impl Drop for Machine {
 }
 
 pub(crate) fn node(number: u8, address: &str) -> Node {
+    let ranges = pod_cidrs(number, address);
+    let internal: Vec<_> = addresses(address).iter().map(|ip| json!({"type": "InternalIP", "address": ip})).collect();
     let node = json!({
         "metadata": {"name": format!("node-{number}")},
-        "spec": {"podCIDR": format!("10.244.{number}.0/24")},
-        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+        "spec": {"podCIDR": ranges[0], "podCIDRs": ranges},
+        "status": {"addresses": internal},
     });
     serde_json::from_value(node).unwrap()
+}
+
+fn addresses(list: &str) -> Vec<IpAddr> {
+    list.split(',').map(|address| address.parse().unwrap()).collect()
+}
+
+/// The ranges of a machine's pods, in the order of its addresses.
+fn pod_cidrs(number: u8, list: &str) -> Vec<String> {
+    let range = |address: IpAddr| match address.is_ipv6() {
+        false => format!("10.244.{number}.0/24"),
+        true => format!("fd00:10:244:{number}::/64"),
+    };
+    addresses(list).into_iter().map(range).collect()
+}
+
+fn cluster_cidrs(list: &str) -> Vec<IpNet> {
+    let range = |address: IpAddr| if address.is_ipv6() { "fd00:10:244::/56" } else { "10.244.0.0/16" };
+    addresses(list).into_iter().map(|address| range(address).parse().unwrap()).collect()
 }
 
 /// A switch with machines on its ports; its ports are called after the machines' numbers.
@@ -183,6 +208,10 @@ pub(crate) fn connect(switch: &Namespace, machines: &[&Machine]) {
         switch.sh(&format!(
             "ip link add p{number} type veth peer name eth0 netns {tid} && ip link set p{number} master br0 up"
         ));
-        machine.namespace.sh(&format!("ip addr add {}/24 dev eth0 && ip link set eth0 up", machine.address));
+        for address in addresses(&machine.address) {
+            let rest = if address.is_ipv6() { "/64 dev eth0 nodad" } else { "/24 dev eth0" };
+            machine.namespace.sh(&format!("ip addr add {address}{rest}"));
+        }
+        machine.namespace.sh("ip link set eth0 up");
     }
 }

@@ -5,6 +5,7 @@
 
 mod announce;
 mod bird;
+mod dual;
 mod faults;
 mod foreign;
 mod machine;

@@ -73,9 +73,11 @@ impl Node<'_> {
 
     fn mesh(&mut self, agreement: &kedge_network::Agreement) {
         let (plan, informers) = (self.plan, &self.access.informers);
-        // Routes of IPv6 are not exchanged yet.
-        let IpAddr::V4(node_ip) = plan.node_ip else { return };
-        let mut config = kedge_network::MeshConfig::new(plan.node_name.clone(), node_ip, plan.pod_networks.clone());
+        let (name, cidrs) = (plan.node_name.clone(), plan.pod_networks.clone());
+        let mut config = kedge_network::MeshConfig::new(name, plan.node_ip, cidrs);
+        // A family that pods have not needs no routes.
+        let has_pods = |ip: &IpAddr| plan.pod_networks.iter().any(|range| range.addr().is_ipv6() == ip.is_ipv6());
+        config.second_node_ip = plan.node_ips.get(1).copied().filter(has_pods);
         config.state_dir = Some(plan.layout.root().join("network"));
         plan.network.apply_to_mesh(&mut config);
         let mut deps = kedge_network::MeshDeps::new(informers, self.status("kedge-bgp"));

@@ -1,6 +1,6 @@
 //! What was asked for about packets between nodes, checked once. Pure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use kedge_network::{DEFAULT_ASN, MeshConfig, NetworkMode, PeerConfig, VxlanConfig};
 
@@ -130,24 +130,28 @@ fn check_asn(asn: u32) -> Result<(), String> {
     }
 }
 
-/// Reads `ADDRESS[:PORT]=ASN`.
+/// Reads `ADDRESS[:PORT]=ASN`; an address of IPv6 stands in brackets before a port.
 fn peer(text: &str, node_ips: &[IpAddr]) -> Result<PeerConfig, String> {
-    let expected = "ADDRESS[:PORT]=ASN with an IPv4 address is expected, like 192.0.2.1=64512";
+    let expected = "ADDRESS[:PORT]=ASN is expected, like 192.0.2.1=64512 or [fd00::1]:179=64512";
     let (place, asn) = text.split_once('=').ok_or(expected)?;
     let asn: u32 = asn.parse().map_err(|_| expected)?;
     check_asn(asn)?;
-    let (address, port) = match place.parse::<SocketAddrV4>() {
-        Ok(place) => (*place.ip(), Some(place.port())),
-        Err(_) => (place.parse::<Ipv4Addr>().map_err(|_| expected)?, None),
+    let (address, port) = match place.parse::<SocketAddr>() {
+        Ok(place) => (place.ip(), Some(place.port())),
+        Err(_) => (place.parse::<IpAddr>().map_err(|_| expected)?, None),
     };
     if port == Some(0) {
         return Err("a port has a number from 1 to 65535".to_owned());
     }
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
+    let is_broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast {
         return Err(format!("{address} is no address of another machine"));
     }
-    if node_ips.contains(&IpAddr::V4(address)) {
+    if node_ips.contains(&address) {
         return Err(format!("{address} is this node's own address"));
+    }
+    if !node_ips.iter().any(|own| own.is_ipv6() == address.is_ipv6()) {
+        return Err(format!("this node has no address of the family of {address}"));
     }
     Ok(PeerConfig { address, asn, port })
 }
@@ -176,9 +180,10 @@ mod tests {
         check(&|o| o.bgp_hold_time = 2, "below 3 s");
         check(&|o| o.bgp_node_mesh = false, "name a route reflector with --bgp-peer");
         let peer = |text: &str, expected: &str| check(&|o| o.bgp_peers = vec![text.to_owned()], expected);
-        peer("192.0.2.9", "ADDRESS[:PORT]=ASN with an IPv4 address is expected");
+        peer("192.0.2.9", "ADDRESS[:PORT]=ASN is expected");
         peer("192.0.2.9=x", "ADDRESS[:PORT]=ASN");
-        peer("fd00::1=64512", "ADDRESS[:PORT]=ASN");
+        peer("fd00::1=64512", "no address of the family of fd00::1");
+        peer("fd00::1:x=64512", "ADDRESS[:PORT]=ASN");
         peer("192.0.2.9=0", "0 is no number of an autonomous system");
         peer("192.0.2.9:0=64512", "a port has a number");
         peer("192.0.2.2=64512", "this node's own address");
@@ -197,7 +202,7 @@ mod tests {
         let mut node = kedge_network::Config::new("n", Vec::new(), "/x");
         plan.apply_to_node(&mut node);
         assert_eq!((node.mode, node.mtu), (NetworkMode::Vxlan, Some(1400)));
-        let mut mesh = MeshConfig::new("n", Ipv4Addr::new(192, 0, 2, 2), Vec::new());
+        let mut mesh = MeshConfig::new("n", "192.0.2.2".parse().unwrap(), Vec::new());
         plan.apply_to_mesh(&mut mesh);
         let peers: Vec<String> =
             mesh.peers.iter().map(|peer| format!("{} {:?} {}", peer.address, peer.port, peer.asn)).collect();
