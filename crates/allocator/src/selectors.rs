@@ -9,7 +9,7 @@ mod quantity;
 mod version;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cel::common::ast::{EntryExpr, Expr};
 use cel::parser::Expression;
@@ -33,20 +33,20 @@ const MOST_KEPT: usize = 256;
 pub struct CompileError(String);
 
 /// Compiles selectors once and evaluates them.
+#[derive(Default)]
 pub struct Selectors {
-    environment: Arc<Env>,
+    /// Made at the first expression: most clusters have none.
+    environment: OnceLock<Arc<Env>>,
     kept: Mutex<HashMap<String, Result<Arc<Program>, CompileError>>>,
 }
 
-impl Default for Selectors {
-    fn default() -> Self {
-        let mut environment = Env::stdlib();
-        extensions::strings(&mut environment).expect("the string functions are declared once");
-        binding::declare(&mut environment).expect("cel.bind is declared once");
-        quantity::declare(&mut environment).expect("the quantity functions are declared once");
-        version::declare(&mut environment).expect("the version functions are declared once");
-        Self { environment: Arc::new(environment), kept: Mutex::default() }
-    }
+fn environment() -> Arc<Env> {
+    let mut environment = Env::stdlib();
+    extensions::strings(&mut environment).expect("the string functions are declared once");
+    binding::declare(&mut environment).expect("cel.bind is declared once");
+    quantity::declare(&mut environment).expect("the quantity functions are declared once");
+    version::declare(&mut environment).expect("the version functions are declared once");
+    Arc::new(environment)
 }
 
 impl std::fmt::Debug for Selectors {
@@ -78,7 +78,7 @@ impl Selectors {
         if expression.len() > LONGEST {
             return Err(CompileError(format!("too long: must have at most {LONGEST} bytes")));
         }
-        let program = self.environment.compile(expression);
+        let program = self.environment.get_or_init(environment).compile(expression);
         let program = program.map_err(|error| CompileError(format!("compilation failed: {error}")))?;
         if loop_depth(program.expression()) > DEEPEST {
             return Err(CompileError("too complex, exceeds cost limit".to_owned()));
@@ -108,7 +108,7 @@ impl Selectors {
     }
 
     fn evaluate(&self, program: &Program, driver: &str, device: &Device) -> Result<bool, String> {
-        let mut context = Context::with_env(self.environment.clone());
+        let mut context = Context::with_env(self.environment.get_or_init(environment).clone());
         context.add_variable_as_val("device", Box::new(device::device(driver, device)?));
         match program.execute(&context) {
             Ok(Value::Bool(matches)) => Ok(matches),

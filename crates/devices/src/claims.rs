@@ -7,15 +7,18 @@ mod drivers;
 mod slices;
 mod state;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceClaim as ResourceClaimRequest};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::checkpoint::Checkpoint;
-use crate::v1::{Claim, NodePrepareResourcesResponse, NodeUnprepareResourcesResponse};
+use crate::v1::{Claim, DynamicResource, NodePrepareResourcesResponse, NodeUnprepareResourcesResponse};
 pub(crate) use drivers::Drivers;
 pub(crate) use slices::wipe;
 use state::{ClaimState, Device, claim_name, is_reserved_for, is_same_request};
@@ -25,8 +28,10 @@ pub(crate) struct Claims {
     client: kube::Client,
     pub(crate) drivers: Drivers,
     checkpoint: Checkpoint,
-    /// By namespace and name. Held across calls of drivers: preparing and giving back exclude each other.
-    known: tokio::sync::Mutex<BTreeMap<String, ClaimState>>,
+    /// By namespace and name.
+    known: Mutex<BTreeMap<String, ClaimState>>,
+    /// Preparing and giving back a claim exclude each other; a slow driver holds up only its own claims.
+    busy: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 fn key(namespace: &str, name: &str) -> String {
@@ -44,8 +49,23 @@ fn uid(pod: &Pod) -> &str {
 impl Claims {
     pub(crate) fn new(client: kube::Client, root: &Path) -> Self {
         let checkpoint = Checkpoint::new(root.join("dra_manager_state"));
-        let known = tokio::sync::Mutex::new(checkpoint.load());
-        Self { client, drivers: Drivers::default(), checkpoint, known }
+        let known = Mutex::new(checkpoint.load());
+        Self { client, drivers: Drivers::default(), checkpoint, known, busy: Mutex::default() }
+    }
+
+    /// Waits until nobody else works on these claims.
+    async fn lock(&self, keys: BTreeSet<String>) -> Vec<OwnedMutexGuard<()>> {
+        let locks: Vec<Arc<tokio::sync::Mutex<()>>> = {
+            let mut busy = self.busy.lock();
+            busy.retain(|_, lock| Arc::strong_count(lock) > 1);
+            keys.into_iter().map(|key| busy.entry(key).or_default().clone()).collect()
+        };
+        let mut guards = Vec::new();
+        // Always in the order of their names, so that no two wait for each other.
+        for lock in locks {
+            guards.push(lock.lock_owned().await);
+        }
+        guards
     }
 
     /// Has the claims of a pod prepared. Safe to repeat.
@@ -59,13 +79,14 @@ impl Claims {
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut known = self.known.lock().await;
-        let batches = self.note(&mut known, uid(pod), &wanted)?;
+        let _busy = self.lock(wanted.iter().map(state_key).collect()).await;
+        let batches = self.note(uid(pod), &wanted)?;
         for (driver, claims) in batches {
             let answer = self.drivers.get(&driver)?.prepare(claims.clone()).await;
             let answer = answer.map_err(|error| format!("NodePrepareResources: {error}"))?;
-            take_prepared(&mut known, &driver, &claims, answer)?;
+            take_prepared(&mut self.known.lock(), &driver, &claims, answer)?;
         }
+        let mut known = self.known.lock();
         for claim in &wanted {
             if let Some(state) = known.get_mut(&state_key(claim)) {
                 state.is_prepared = true;
@@ -100,12 +121,8 @@ impl Claims {
     }
 
     /// Notes that a pod uses claims; what each driver is still to prepare.
-    fn note(
-        &self,
-        known: &mut BTreeMap<String, ClaimState>,
-        pod: &str,
-        wanted: &[ResourceClaim],
-    ) -> Result<BTreeMap<String, Vec<Claim>>, String> {
+    fn note(&self, pod: &str, wanted: &[ResourceClaim]) -> Result<BTreeMap<String, Vec<Claim>>, String> {
+        let mut known = self.known.lock();
         let mut batches: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
         for claim in wanted {
             let new = ClaimState::of(claim)?;
@@ -126,12 +143,26 @@ impl Claims {
                 }
             }
         }
-        self.checkpoint.save(known).map_err(|error| format!("checkpoint ResourceClaim cache: {error}"))?;
+        self.checkpoint.save(&*known).map_err(|error| format!("checkpoint ResourceClaim cache: {error}"))?;
         Ok(batches)
     }
 
+    /// What a container has of its claims, as the pod resources API shows it.
+    pub(crate) fn resources(&self, pod: &Pod, container: &Container) -> Vec<DynamicResource> {
+        let asked = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
+        let entries = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
+        let entries: HashMap<&str, _> = entries.map(|entry| (entry.name.as_str(), entry)).collect();
+        let known = self.known.lock();
+        let of_request = |request: &ResourceClaimRequest| {
+            let (name, _) = claim_name(pod, entries.get(request.name.as_str())?).ok().flatten()?;
+            let state = known.get(&key(namespace(pod), &name))?;
+            Some(state.resource(request.request.as_deref().filter(|wanted| !wanted.is_empty())))
+        };
+        asked.filter_map(of_request).collect()
+    }
+
     /// The CDI names of what a container asks for.
-    pub(crate) async fn cdi_names(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, String> {
+    pub(crate) fn cdi_names(&self, pod: &Pod, container: &Container) -> Result<Vec<String>, String> {
         let asked = container.resources.iter().flat_map(|resources| resources.claims.iter().flatten());
         let entries = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
         let entries: HashMap<&str, _> = entries.map(|entry| (entry.name.as_str(), entry)).collect();
@@ -139,7 +170,7 @@ impl Claims {
         for request in asked {
             let Some(entry) = entries.get(request.name.as_str()) else { continue };
             let Some((name, _)) = claim_name(pod, entry)? else { continue };
-            let known = self.known.lock().await;
+            let known = self.known.lock();
             let state = known.get(&key(namespace(pod), &name)).ok_or_else(|| {
                 let namespace = namespace(pod);
                 format!("internal error: unable to get claim info for ResourceClaim {name} in namespace {namespace}")
@@ -154,10 +185,32 @@ impl Claims {
 
     /// Has the claims given back that only this pod uses. Safe to repeat.
     pub(crate) async fn unprepare(&self, pod: &str) -> Result<(), String> {
-        let mut known = self.known.lock().await;
+        let used = self.used_by(pod);
+        if used.is_empty() {
+            return Ok(());
+        }
+        let _busy = self.lock(used).await;
+        let (batches, last) = self.forget(pod);
+        for (driver, claims) in batches {
+            let answer = self.drivers.get(&driver)?.unprepare(claims.clone()).await;
+            let answer = answer.map_err(|error| format!("NodeUnprepareResources: {error}"))?;
+            check_unprepared(&claims, &answer)?;
+        }
+        let mut known = self.known.lock();
+        last.iter().for_each(|key| drop(known.remove(key)));
+        self.checkpoint.save(&*known).map_err(|error| format!("checkpoint ResourceClaim state: {error}"))
+    }
+
+    fn used_by(&self, pod: &str) -> BTreeSet<String> {
+        let known = self.known.lock();
+        known.iter().filter(|(_, state)| state.pods.contains(pod)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Takes a pod out of claims that others use as well; what drivers are to undo of the rest, and its keys.
+    fn forget(&self, pod: &str) -> (BTreeMap<String, Vec<Claim>>, Vec<String>) {
         let mut batches: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
         let mut last = Vec::new();
-        for (key, state) in known.iter_mut().filter(|(_, state)| state.pods.contains(pod)) {
+        for (key, state) in self.known.lock().iter_mut().filter(|(_, state)| state.pods.contains(pod)) {
             if state.pods.len() > 1 {
                 state.pods.remove(pod);
                 continue;
@@ -169,19 +222,13 @@ impl Claims {
             }
             last.push(key.clone());
         }
-        for (driver, claims) in batches {
-            let answer = self.drivers.get(&driver)?.unprepare(claims.clone()).await;
-            let answer = answer.map_err(|error| format!("NodeUnprepareResources: {error}"))?;
-            check_unprepared(&claims, &answer)?;
-        }
-        last.iter().for_each(|key| drop(known.remove(key)));
-        self.checkpoint.save(&*known).map_err(|error| format!("checkpoint ResourceClaim state: {error}"))
+        (batches, last)
     }
 
     /// Gives back what pods had that no source knows any more.
     pub(crate) async fn retain(&self, active: &HashSet<String>) {
         let gone: HashSet<String> = {
-            let known = self.known.lock().await;
+            let known = self.known.lock();
             known.values().flat_map(|state| state.pods.iter().filter(|pod| !active.contains(*pod)).cloned()).collect()
         };
         for pod in gone {

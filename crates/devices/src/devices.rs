@@ -16,6 +16,7 @@ use crate::cdi;
 use crate::claims::{Claims, wipe};
 use crate::edits::Edits;
 use crate::plugins::{DevicePlugins, serve};
+use crate::pod_resources::{self, Pods};
 
 /// How long a driver may be gone before its slices are taken away.
 const WIPING_DELAY: Duration = Duration::from_secs(30);
@@ -36,6 +37,7 @@ pub struct Deps {
 pub struct Devices {
     client: kube::Client,
     node_name: String,
+    root_dir: PathBuf,
     cdi_directories: Vec<PathBuf>,
     claims: Claims,
     plugins: Arc<DevicePlugins>,
@@ -54,6 +56,7 @@ impl Devices {
             plugins: Arc::new(DevicePlugins::new(&deps.root_dir, changed.clone())),
             client: deps.client,
             node_name: deps.node_name,
+            root_dir: deps.root_dir,
             cdi_directories: deps.cdi_directories,
             changed,
             wiping: Mutex::default(),
@@ -61,8 +64,8 @@ impl Devices {
         }
     }
 
-    /// Takes plug-ins in until the end. Drivers come by [`PluginHandler`].
-    pub async fn run(self: Arc<Self>) {
+    /// Takes plug-ins in and tells who has what until the end. Drivers come by [`PluginHandler`].
+    pub async fn run(self: Arc<Self>, pods: Pods) {
         // Slices of drivers that were removed while the node agent did not run.
         let cleaning = async {
             tokio::select! {
@@ -72,7 +75,20 @@ impl Devices {
             let is_gone = |driver: &str| !self.claims.drivers.has(driver);
             wipe(self.client.clone(), &self.node_name, None, is_gone, &self.shutdown).await;
         };
-        tokio::join!(serve(self.plugins.clone(), self.shutdown.clone()), cleaning);
+        let telling = pod_resources::serve(self.clone(), &self.root_dir, pods);
+        tokio::join!(serve(self.plugins.clone(), self.shutdown.clone()), cleaning, telling);
+    }
+
+    pub(crate) fn shutdown(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    pub(crate) fn plugins(&self) -> &DevicePlugins {
+        &self.plugins
+    }
+
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// Returns after the node's amounts of devices changed.
@@ -99,7 +115,7 @@ impl Devices {
     pub async fn container(&self, pod: &Pod, container: &Container, knows_cdi: bool) -> Result<Edits, String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let mut edits = self.plugins.container(uid, &container.name).await?;
-        let of_claims = self.claims.cdi_names(pod, container).await?;
+        let of_claims = self.claims.cdi_names(pod, container)?;
         edits.merge(Edits { cdi_devices: of_claims, ..Edits::default() });
         if !knows_cdi {
             let names = std::mem::take(&mut edits.cdi_devices);

@@ -9,9 +9,12 @@ mod checkpoint;
 mod claims;
 mod devices;
 mod edits;
+mod grpc;
 mod plugins;
+mod pod_resources;
 
 pub mod v1;
 
 pub use devices::{Deps, Devices};
 pub use edits::Edits;
+pub use pod_resources::Pods;

@@ -145,6 +145,25 @@ impl DevicePlugins {
         (count(|known| known.devices.len()), count(healthy))
     }
 
+    /// The healthy devices of each resource.
+    pub(crate) fn healthy(&self) -> impl Iterator<Item = (String, Vec<String>)> {
+        let state = self.state.lock();
+        let ids = |known: &Resource| {
+            known.devices.iter().filter(|(_, healthy)| **healthy).map(|(id, _)| id.clone()).collect()
+        };
+        let all: Vec<(String, Vec<String>)> =
+            state.resources.iter().map(|(name, known)| (name.clone(), ids(known))).collect();
+        all.into_iter().filter(|(_, ids)| !ids.is_empty())
+    }
+
+    /// What a container was given, by resource.
+    pub(crate) fn given(&self, pod: &str, container: &str) -> Vec<(String, Vec<String>)> {
+        let state = self.state.lock();
+        let given = state.given.get(pod).and_then(|given| given.get(container));
+        let of_resource = |(name, given): (&String, &Given)| (name.clone(), given.ids.iter().cloned().collect());
+        given.into_iter().flatten().map(of_resource).collect()
+    }
+
     fn keep(&self) {
         let kept = {
             let state = self.state.lock();

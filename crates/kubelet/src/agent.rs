@@ -31,6 +31,7 @@ use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
 use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
+use crate::spec;
 use crate::status_writer::StatusWriter;
 use crate::termination::Termination;
 use crate::user_namespaces::UserNamespaces;
@@ -94,6 +95,16 @@ impl Agent {
             handler.features.as_ref().is_some_and(|features| features.recursive_read_only_mounts)
         };
         !handlers.is_empty() && handlers.iter().all(can)
+    }
+
+    /// Those of some pods that are not over.
+    pub(crate) fn active_pods<'a>(&self, pods: impl Iterator<Item = &'a Arc<Pod>>) -> Vec<Arc<Pod>> {
+        let is_over = |pod: &Pod| {
+            let status = self.statuses.get(spec::uid(pod));
+            let phase = status.as_ref().unwrap_or_else(|| spec::pod_status(pod)).phase.as_deref();
+            spec::is_terminal_phase(phase)
+        };
+        pods.filter(|pod| !is_over(pod)).cloned().collect()
     }
 
     /// What the runtime is told of a pod's users.

@@ -133,6 +133,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         runtime_version: String::new(),
         passed_cidr: None,
     };
+    let (known, statuses) = (table.clone(), agent.clone());
+    let active: kedge_devices::Pods = Arc::new(move || statuses.active_pods(known.read().values()));
     let work = async {
         tokio::join!(
             reporter.run(),
@@ -144,7 +146,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
             logs::rotate_all(agent.clone()),
             server::healthz::run(agent.clone()),
             agent.volumes.clone().run(),
-            agent.devices.clone().run(),
+            agent.devices.clone().run(active),
             Manager::run(agent.clone(), client.clone(), pods, nodes.clone(), table, ordered, shutdown.clone()),
         );
     };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kedge_device_driver::{TestDriver, TestPlugin};
+use kedge_device_driver::{TestDriver, TestPlugin, pod_resources};
 use kedge_e2e::{BUSYBOX, HostOptions, Node, eventually};
 use serde_json::Value;
 
@@ -99,6 +99,13 @@ impl World {
         })
     }
 
+    fn has_devices(&self, line: &str) {
+        eventually(&format!("the pod resources {line:?}"), PATIENCE, || {
+            let seen = pod_resources(&self.root)?;
+            if seen.iter().any(|seen| seen == line) { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    }
+
     fn widgets(&self, capacity: &str, allocatable: &str) {
         eventually(&format!("{capacity} widgets, {allocatable} healthy"), PATIENCE, || {
             let status = &self.node.get("node", "node-1")["status"];
@@ -146,6 +153,7 @@ fn claims_are_allocated_and_prepared(world: &mut World, driver: &TestDriver) {
     world.node.pod("second", &with_claim("resourceClaimName: small"));
     world.node.ready("second");
     assert_eq!(device(&world.node.get("resourceclaim", "small")), "small");
+    world.has_devices("second/c: small=device");
     world.node.pod("third", &with_claim("resourceClaimTemplateName: big"));
     world.node.event("third", "0/1 nodes are available: 1 cannot allocate all claims.");
 
@@ -173,6 +181,7 @@ fn plug_ins_give_devices(world: &World) {
         if seen == "w2\n/dev/kedge-plugin\n" { Ok(()) } else { Err(seen) }
     });
     assert_eq!(plugin.calls(), ["allocate w2", "start w2"], "the plug-in prefers its last device");
+    world.has_devices(&format!("one/c: {RESOURCE}=w2"));
     world.node.pod("three", &with_widgets(3, ""));
     world.node.event("three", &format!("Insufficient {RESOURCE}"));
     // Nobody asks the scheduler about this pod.

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde::{Deserialize, Serialize};
 
-use crate::v1::{Claim, PreparedDevice};
+use crate::v1::{CdiDevice, Claim, ClaimResource, DynamicResource, PreparedDevice};
 
 /// A claim that pods of this node use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,23 @@ impl ClaimState {
             is_prepared: false,
             name,
         })
+    }
+
+    /// As the pod resources API shows it, for one request or all.
+    pub(crate) fn resource(&self, wanted: Option<&str>) -> DynamicResource {
+        let mut claim_resources = Vec::new();
+        for (driver, devices) in &self.drivers {
+            claim_resources.extend(devices.iter().filter(|device| is_same_request(device, wanted)).map(|device| {
+                ClaimResource {
+                    cdi_devices: device.cdi_ids.iter().map(|name| CdiDevice { name: name.clone() }).collect(),
+                    driver_name: driver.clone(),
+                    pool_name: device.pool.clone(),
+                    device_name: device.device.clone(),
+                    share_id: device.share_id.clone(),
+                }
+            }));
+        }
+        DynamicResource { claim_name: self.name.clone(), claim_namespace: self.namespace.clone(), claim_resources }
     }
 
     /// As drivers are told of it.

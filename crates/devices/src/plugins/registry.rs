@@ -2,58 +2,48 @@
 //!
 //! Invariant: the socket is made anew with each start, which plug-ins watch for to register again.
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
+use tonic::Status;
 
 use super::choose::is_extended;
 use super::{DevicePlugins, attend};
+use crate::grpc;
 use crate::v1::{Empty, RegisterRequest};
 
 const VERSION: &str = "v1beta1";
 
 /// Takes plug-ins in until `shutdown`.
 pub(crate) async fn serve(plugins: Arc<DevicePlugins>, shutdown: CancellationToken) {
-    let listener = match bind(plugins.directory()) {
+    let listener = sweep(plugins.directory()).and_then(|()| grpc::bind(&plugins.directory().join("kubelet.sock")));
+    let listener = match listener {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(%error, "device plug-ins can't register: their socket could not be made");
             return shutdown.cancelled().await;
         }
     };
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let (plugins, ended) = (plugins.clone(), shutdown.clone());
-        let service = hyper::service::service_fn(move |request| {
-            let (plugins, ended) = (plugins.clone(), ended.clone());
-            async move { Ok::<_, Infallible>(route(plugins, ended, request).await) }
-        });
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .serve_connection(TokioIo::new(stream), service);
-        let ended = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = ended.cancelled() => {}
-                _ = connection => {}
+    let ended = shutdown.clone();
+    let route = move |request: hyper::Request<tonic::body::Body>| {
+        let (plugins, shutdown) = (plugins.clone(), ended.clone());
+        async move {
+            if request.uri().path() != "/v1beta1.Registration/Register" {
+                return grpc::unknown(&request);
             }
-        });
-    }
+            grpc::unary(request, |asked| {
+                let taken = register(plugins.clone(), shutdown.clone(), asked);
+                async move { taken.map(|()| Empty {}) }
+            })
+            .await
+        }
+    };
+    grpc::serve(listener, route, shutdown).await;
 }
 
 /// Sockets of an earlier life are taken away: plug-ins see that, and register again.
-fn bind(directory: &Path) -> std::io::Result<UnixListener> {
+fn sweep(directory: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     std::fs::create_dir_all(directory)?;
     for entry in std::fs::read_dir(directory)?.flatten() {
@@ -61,23 +51,7 @@ fn bind(directory: &Path) -> std::io::Result<UnixListener> {
             std::fs::remove_file(entry.path())?;
         }
     }
-    UnixListener::bind(directory.join("kubelet.sock"))
-}
-
-async fn route(
-    plugins: Arc<DevicePlugins>,
-    shutdown: CancellationToken,
-    request: hyper::Request<Incoming>,
-) -> hyper::Response<Body> {
-    let request = request.map(Body::new);
-    if request.uri().path() != "/v1beta1.Registration/Register" {
-        return Status::unimplemented(request.uri().path().to_owned()).into_http();
-    }
-    let service = tower::service_fn(move |request: Request<RegisterRequest>| {
-        let (plugins, shutdown) = (plugins.clone(), shutdown.clone());
-        async move { register(plugins, shutdown, request.into_inner()).map(|()| Response::new(Empty {})) }
-    });
-    tonic::server::Grpc::new(ProstCodec::<Empty, RegisterRequest>::default()).unary(service, request).await
+    Ok(())
 }
 
 fn register(plugins: Arc<DevicePlugins>, shutdown: CancellationToken, request: RegisterRequest) -> Result<(), Status> {
