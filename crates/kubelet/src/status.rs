@@ -84,6 +84,9 @@ pub(crate) fn generate(input: &StatusInput<'_>) -> PodStatus {
         reason = reason.or_else(|| input.previous.reason.clone());
         message = message.or_else(|| input.previous.message.clone());
     }
+    if input.terminal && !spec::is_static(pod) && !spec::is_terminal_phase(Some(phase)) {
+        phase = "Failed";
+    }
     let ips = pod_ips(input);
     let (allocated, in_force) = resources::pod_resources(pod, input.actuated);
     let mut status = PodStatus {

@@ -5,7 +5,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, VolumeMountStatus,
 };
 
 use kedge_volumes::recursive_read_only_status;
@@ -19,6 +19,7 @@ use crate::stop_signal;
 
 const RUNTIME_NAME: &str = "containerd";
 const LOST: &str = "ContainerStatusUnknown";
+const UNSEEN: &str = "The container could not be located when the pod was terminated";
 
 /// The three lists of a pod status.
 pub(super) struct Lists {
@@ -56,11 +57,15 @@ pub(super) fn statuses(input: &StatusInput<'_>) -> Lists {
         .collect();
     let mut apps = of(spec::containers(pod), &input.previous.container_statuses, Kind::App);
     apps.sort_by(|a, b| a.name.cmp(&b.name));
-    Lists {
+    let mut lists = Lists {
         apps,
         inits: of(spec::init_containers(pod), &input.previous.init_container_statuses, Kind::Init),
         ephemerals: of(&ephemerals, &input.previous.ephemeral_container_statuses, Kind::Ephemeral),
+    };
+    if input.terminal {
+        end_unseen(pod, &mut lists);
     }
+    lists
 }
 
 fn one(
@@ -210,7 +215,7 @@ fn state(record: &ContainerRecord, previous: Option<&ContainerStatus>) -> Contai
             if !was_running {
                 return waiting("", None);
             }
-            lost("The container could not be located when the pod was terminated")
+            lost(UNSEEN)
         }
     }
 }
@@ -266,13 +271,44 @@ fn apply_failure(
     status.state = Some(waiting(&failure.reason, Some(&failure.message)));
 }
 
+/// In a pod that has ended, whatever was to be started and has no end has failed: who waits for an end would wait for ever.
+/// Containers behind init containers that did not get so far are left waiting.
+fn end_unseen(pod: &Pod, lists: &mut Lists) {
+    let waits = |status: &ContainerStatus| status.state.as_ref().is_none_or(|state| state.waiting.is_some());
+    let ended_before =
+        |status: &ContainerStatus| status.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let began = |status: &ContainerStatus| !waits(status) || ended_before(status);
+    if inits_are_done(pod, lists) || lists.apps.iter().any(began) {
+        lists.apps.iter_mut().filter(|status| waits(status)).for_each(|status| status.state = Some(lost(UNSEEN)));
+    }
+    let reached = lists.inits.iter().rposition(began).map_or(1, |last| last + 1);
+    lists
+        .inits
+        .iter_mut()
+        .take(reached)
+        .filter(|status| waits(status))
+        .for_each(|status| status.state = Some(lost(UNSEEN)));
+}
+
+fn inits_are_done(pod: &Pod, lists: &Lists) -> bool {
+    let Some(last) = spec::init_containers(pod).last() else { return true };
+    let Some(status) = Lists::find(&lists.inits, &last.name) else { return false };
+    let ended_well = |state: &Option<ContainerState>| {
+        state.as_ref().and_then(|state| state.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0)
+    };
+    match spec::is_restartable_init(last) {
+        true => status.started == Some(true),
+        false => ended_well(&status.state) || ended_well(&status.last_state),
+    }
+}
+
 /// In a pod that has ended, a container that ran and was lost has failed.
 fn end_lost(status: &mut ContainerStatus, newest: Option<&ContainerRecord>, previous: Option<&ContainerStatus>) {
     let ended = status.state.as_ref().is_some_and(|state| state.terminated.is_some());
     let ran = newest.is_some()
         || previous.and_then(|previous| previous.state.as_ref()).is_some_and(|state| state.running.is_some());
     if !ended && ran && newest.is_none_or(|record| record.phase != ContainerPhase::Running) {
-        status.state = Some(lost("The container could not be located when the pod was terminated"));
+        status.state = Some(lost(UNSEEN));
     }
 }
 

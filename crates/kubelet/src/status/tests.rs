@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, PodReadinessGate, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{Container, ContainerState, EphemeralContainer, PodReadinessGate, PodSpec, Probe};
 
 use super::*;
 use crate::runtime_state::ContainerPhase::{Created, Exited, Running};
@@ -160,6 +160,33 @@ fn what_upstream_leaves_out_is_left_out() {
     let debugger = &status.ephemeral_container_statuses.as_ref().unwrap()[0];
     assert!(debugger.state.as_ref().unwrap().running.is_some());
     assert_eq!((debugger.ready, debugger.started), (false, None));
+}
+
+/// A pod that is deleted before it began: a Job waits for its phase.
+#[test]
+fn regress_a_pod_that_never_began_fails_with_its_end() {
+    let check = |inits: &[&str], records: Vec<ContainerRecord>, expected: &str| {
+        let pod = pod("Never", inits, &["a"]);
+        let runtime = runtime(Vec::new(), records);
+        let (previous, failures) = (PodStatus::default(), HashMap::new());
+        let status = generate(&StatusInput { terminal: true, ..input(&pod, &runtime, &previous, &failures, &[]) });
+        assert_eq!(status.phase.as_deref(), Some("Failed"));
+        let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+        let words: Vec<String> = all
+            .map(|status| match status.state.as_ref().unwrap() {
+                ContainerState { terminated: Some(ended), .. } => {
+                    format!("{} {} {}", status.name, ended.exit_code, ended.reason.as_deref().unwrap_or_default())
+                }
+                ContainerState { waiting: Some(_), .. } => format!("{} waits", status.name),
+                _ => format!("{} runs", status.name),
+            })
+            .collect();
+        assert_eq!(words.join(", "), expected);
+    };
+    check(&[], Vec::new(), "a 137 ContainerStatusUnknown");
+    check(&["i", "j"], Vec::new(), "i 137 ContainerStatusUnknown, j waits, a waits");
+    check(&["i", "j"], vec![container("j", Exited, 1)], "i 137 ContainerStatusUnknown, j 1 Error, a waits");
+    check(&["i"], vec![container("i", Exited, 0)], "i 0 Completed, a 137 ContainerStatusUnknown");
 }
 
 #[test]
