@@ -140,6 +140,11 @@ mod tests {
             ("system:serviceaccount:kube-system:replicaset-controller", &[], "create core/pods default", true),
             ("system:serviceaccount:kube-system:replicaset-controller", &[], "create apps/replicasets default", false),
             ("system:kube-proxy", &[], "watch discovery.k8s.io/endpointslices", true),
+            // What upstream's own binaries do first.
+            ("system:kube-scheduler", &[], "get core/configmaps kube-system extension-apiserver-authentication", true),
+            ("system:kube-scheduler", &[], "update coordination.k8s.io/leases kube-system kube-scheduler", true),
+            ("system:serviceaccount:kube-system:kube-dns", &[], "list core/endpoints", true),
+            ("system:serviceaccount:kube-system:service-ca-cert-publisher", &[], "create core/configmaps d", true),
             // Asked by upstream's kubelet about the API server that comes to it.
             ("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], "create core/nodes:proxy", true),
             ("kube-apiserver-kubelet-client", &["kubeadm:cluster-admins"], "get core/nodes:proxy", true),

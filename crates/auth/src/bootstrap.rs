@@ -21,7 +21,22 @@ pub fn bootstrap_policy() -> Vec<Value> {
     for (role, parts) in [("admin", &["admin", "edit", "view"][..]), ("edit", &["edit", "view"]), ("view", &["view"])] {
         objects.push(aggregated(role, parts));
     }
+    objects.push(delegated_authentication());
     objects
+}
+
+/// The one binding that has another name than its role: components that are asked themselves read how clients prove who
+/// they are.
+fn delegated_authentication() -> Value {
+    let subjects = ["user=system:kube-controller-manager", "user=system:kube-scheduler"].map(parse_subject);
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": metadata("kube-system", "system::extension-apiserver-authentication-reader"),
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "extension-apiserver-authentication-reader",
+        },
+        "subjects": subjects,
+    })
 }
 
 /// The rules of the role `system:node`, which the node authorizer applies to every node.
