@@ -1,5 +1,6 @@
 //! What the conformance suite asks of every kind of `storage.k8s.io` and `resource.k8s.io`, of the kinds of nodes and
-//! their pods, of those of the network, and of the status of those that have one: create, read, list, watch, patch, apply, update, delete, delete many.
+//! their pods, of those of the network and of workloads, and of the status of those that have one: create, read, list,
+//! watch, patch, apply, update, delete, delete many.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -163,6 +164,42 @@ fn cases_of_the_network() -> Vec<Case> {
     ]
 }
 
+/// The kinds of workloads, and what bounds them.
+fn cases_of_workloads() -> Vec<Case> {
+    let labels = json!({"app": "x"});
+    let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "i"}]});
+    let template = json!({"metadata": {"labels": labels}, "spec": spec("Always")});
+    let once = json!({"spec": spec("Never")});
+    let selecting = json!({"selector": {"matchLabels": labels}, "template": template});
+    let condition = json!({"type": "StatusUpdate", "status": "True", "reason": "E2E", "message": "Set from a test"});
+    let told = json!({"conditions": [condition]});
+    let pdb = json!({"spec": {"minAvailable": 1, "selector": {"matchLabels": labels}}});
+    let job = json!({"spec": {"template": once}});
+    let cron = json!({"spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": once}}}});
+    let range = json!({"spec": {"limits": [{"type": "Container", "min": {"cpu": "50m"}, "max": {"cpu": "500m"}}]}});
+    let apps = |resource, kind| Case::new("apps", (resource, kind), json!({"spec": selecting})).in_namespace();
+    vec![
+        apps("deployments", "Deployment").with_status(told.clone()),
+        apps("replicasets", "ReplicaSet").with_status(told.clone()),
+        apps("daemonsets", "DaemonSet").with_status(told.clone()),
+        apps("statefulsets", "StatefulSet").with_status(told.clone()),
+        Case::new("apps", ("controllerrevisions", "ControllerRevision"), json!({"data": {"a": 1}, "revision": 1}))
+            .in_namespace(),
+        Case::new("", ("replicationcontrollers", "ReplicationController"), json!({"spec": {"template": template}}))
+            .in_namespace()
+            .with_status(told),
+        Case::new("batch", ("jobs", "Job"), job).in_namespace().with_status(json!({"active": 1})),
+        Case::new("batch", ("cronjobs", "CronJob"), cron)
+            .in_namespace()
+            .with_status(json!({"lastScheduleTime": "2026-01-01T00:00:00Z"})),
+        Case::new("policy", ("poddisruptionbudgets", "PodDisruptionBudget"), pdb)
+            .in_namespace()
+            .with_status(json!({"disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2})),
+        Case::new("", ("limitranges", "LimitRange"), range).in_namespace(),
+        Case::new("scheduling.k8s.io", ("priorityclasses", "PriorityClass"), json!({"value": 7})),
+    ]
+}
+
 #[tokio::test]
 async fn every_kind_of_the_network_lives_a_whole_life() {
     let harness = Harness::new().await;
@@ -171,6 +208,33 @@ async fn every_kind_of_the_network_lives_a_whole_life() {
         lives(&harness, &case).await;
         goes_with_many(&harness, &case).await;
     }
+}
+
+#[tokio::test]
+async fn every_kind_of_workloads_lives_a_whole_life() {
+    let harness = Harness::new().await;
+    for case in cases_of_workloads() {
+        is_discovered(&harness, &case).await;
+        lives(&harness, &case).await;
+        goes_with_many(&harness, &case).await;
+    }
+}
+
+#[tokio::test]
+async fn a_priority_class_changes_in_its_words_only() {
+    let harness = Harness::new().await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = |value: i64, description: &str| {
+        json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "p"},
+            "value": value, "description": description})
+    };
+    harness.post(classes, class(7, "")).await.expect(201);
+    let one = format!("{classes}/p");
+    assert_eq!(harness.patch(&one, json!({"value": 70})).await.code, 422);
+    assert_eq!(harness.put(&one, class(70, "")).await.code, 422);
+    harness.patch(&one, json!({"description": "patched"})).await.expect(200);
+    let updated = harness.put(&one, class(7, "updated")).await.expect(200);
+    assert_eq!((&updated["value"], &updated["description"]), (&json!(7), &json!("updated")));
 }
 
 #[tokio::test]
@@ -271,7 +335,8 @@ async fn lives(harness: &Harness, case: &Case) {
     assert_eq!(listed(format!("{collection}?labelSelector=updated%3Dno")).await, 0);
     assert_eq!(listed(format!("{}/{}?labelSelector=test%3Da", case.root(), case.resource)).await, 1);
 
-    harness.delete(&one).await.expect(200);
+    // Some kinds would otherwise wait for their dependents to be orphaned.
+    harness.delete(&format!("{one}?propagationPolicy=Background")).await.expect(200);
     harness.get(&one).await.refused(404, "NotFound", &format!("{} \"{name}\" not found", case.qualified()));
     let mut seen = Vec::new();
     while seen.last() != Some(&json!("DELETED")) {
@@ -305,14 +370,14 @@ async fn goes_with_many(harness: &Harness, case: &Case) {
     for (name, label) in case.names.into_iter().zip(["gone", "gone", "kept"]) {
         harness.post(&collection, case.object(name, label)).await.expect(201);
     }
-    let selected = format!("{collection}?labelSelector=test%3Dgone");
+    let selected = format!("{collection}?labelSelector=test%3Dgone&propagationPolicy=Background");
     harness.delete(&selected).await.expect(200);
     // The cluster may have some of its own.
     let left = harness.get(&format!("{collection}?labelSelector=test")).await.expect(200);
     let names: Vec<&Value> = left["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
     let kept = case.names[2];
     assert_eq!(names, [kept]);
-    harness.delete(&format!("{collection}/{kept}")).await.expect(200);
+    harness.delete(&format!("{collection}/{kept}?propagationPolicy=Background")).await.expect(200);
 }
 
 #[tokio::test]

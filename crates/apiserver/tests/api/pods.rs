@@ -273,6 +273,45 @@ async fn quotas_and_limits_hold() {
     );
 }
 
+/// The conformance test of LimitRange: defaults, what is given in part, both bounds, a change and the end of the range.
+#[tokio::test]
+async fn a_limit_range_shapes_pods_as_long_as_it_is_there() {
+    let harness = harness().await;
+    let amounts = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+    let ranges = "/api/v1/namespaces/default/limitranges";
+    let range = json!({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "l"}, "spec": {"limits": [
+        {"type": "Container", "min": amounts("50m", "100Mi"), "max": amounts("500m", "500Mi"),
+         "default": amounts("500m", "500Mi"), "defaultRequest": amounts("100m", "200Mi")}]}});
+    harness.post(ranges, range).await.expect(201);
+    let asking = |name: &str, resources: Value| {
+        let mut asking = pod(name);
+        asking["spec"]["containers"][0]["resources"] = resources;
+        harness.post(PODS, asking)
+    };
+    let given = |created: Value| created["spec"]["containers"][0]["resources"].clone();
+    assert_eq!(
+        given(asking("none", json!({})).await.expect(201)),
+        json!({"limits": amounts("500m", "500Mi"), "requests": amounts("100m", "200Mi")})
+    );
+    // A limit without a request is the request too, before the range is asked.
+    let partly = json!({"limits": {"cpu": "300m"}, "requests": {"memory": "150Mi"}});
+    assert_eq!(
+        given(asking("part", partly).await.expect(201)),
+        json!({"limits": amounts("300m", "500Mi"), "requests": amounts("300m", "150Mi")})
+    );
+    let little = json!({"requests": amounts("10m", "50Mi")});
+    let much = json!({"requests": amounts("600m", "600Mi"), "limits": amounts("600m", "600Mi")});
+    assert_eq!(asking("little", little.clone()).await.code, 403);
+    assert_eq!(asking("much", much.clone()).await.code, 403);
+    let mut changed = harness.get(&format!("{ranges}/l")).await.expect(200);
+    changed["spec"]["limits"][0]["min"] = amounts("9m", "49Mi");
+    harness.put(&format!("{ranges}/l"), changed).await.expect(200);
+    asking("little", little).await.expect(201);
+    assert_eq!(asking("much", much.clone()).await.code, 403);
+    harness.delete(&format!("{ranges}/l")).await.expect(200);
+    asking("much", much).await.expect(201);
+}
+
 #[tokio::test]
 async fn the_last_place_of_a_quota_is_given_once() {
     let harness = harness().await;
