@@ -10,6 +10,9 @@ use std::time::Duration;
 use kedge_e2e::{BUSYBOX, Cluster, ClusterOptions, condition, eventually};
 use serde_json::Value;
 
+#[path = "cluster/scheduling.rs"]
+mod scheduling;
+
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The control plane waits 40 s before it believes that a node is gone.
 const LOST_PATIENCE: Duration = Duration::from_secs(120);
@@ -27,7 +30,8 @@ fn a_cluster_of_several_nodes() {
     services_answer_from_every_node(&cluster);
     policies_hold_across_nodes(&cluster);
     volumes_are_made_on_the_node_of_their_pod(&cluster);
-    a_pod_that_fits_nowhere_takes_the_place_of_lesser_ones(&cluster);
+    scheduling::pods_run_where_they_fit(&cluster);
+    scheduling::the_greater_take_the_place_of_the_lesser(&cluster);
     names_and_services_outlive_the_control_plane(&cluster);
     a_blocked_peer_is_named(&cluster);
     stopping_kedge_on_a_node_keeps_its_pods(&cluster);
@@ -275,59 +279,6 @@ fn volumes_are_made_on_the_node_of_their_pod(cluster: &Cluster) {
     let found = cluster.exec(&cluster.node(3), "find /var/lib/kedge/local-path -name file | xargs cat");
     assert_eq!(found, "here\n");
     cluster.kubectl.run(&["delete", "pod/writer", "pvc/kept", "--wait=true"]);
-}
-
-/// Conformance: `SchedulerPreemption validates basic preemption works`, on a resource that nodes are given for it.
-fn a_pod_that_fits_nowhere_takes_the_place_of_lesser_ones(cluster: &Cluster) {
-    for node in cluster.nodes() {
-        // Both, as the conformance test has it.
-        let add = |list: &str| format!(r#"{{"op": "add", "path": "/status/{list}/example.com~1slot", "value": "1"}}"#);
-        let patch = format!("[{}, {}]", add("capacity"), add("allocatable"));
-        let arguments = ["patch", "node", &node, "--subresource=status", "--type=json", "-p", &patch];
-        cluster.kubectl.run(&arguments);
-        eventually(&format!("a slot of {node}"), PATIENCE, || {
-            let status = get(cluster, &["node", &node])["status"].clone();
-            if status["allocatable"]["example.com/slot"] == "1" {
-                Ok(())
-            } else {
-                Err(status["allocatable"].to_string())
-            }
-        });
-    }
-    let class = |name: &str, value: u32| {
-        format!(
-            "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {{name: {name}}}\nvalue: {value}\n---\n"
-        )
-    };
-    let pod = |name: &str, class: &str| {
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  priorityClassName: {class}\n  \
-             terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: '{BUSYBOX}'\n    \
-             command: [sleep, '3600']\n    resources: {{limits: {{example.com/slot: '1'}}}}\n---\n"
-        )
-    };
-    let classes = [class("lesser", 1), class("middle", 10), class("greater", 100)].concat();
-    let lesser = [pod("slot-1", "lesser"), pod("slot-2", "middle"), pod("slot-3", "middle")].concat();
-    cluster.kubectl.apply(&(classes + &lesser));
-    cluster.kubectl.run(&["wait", "--for=condition=Ready", "--timeout=90s", "pod/slot-1", "pod/slot-2", "pod/slot-3"]);
-    let mut nodes: Vec<String> =
-        ["slot-1", "slot-2", "slot-3"].map(|name| text(&get(cluster, &["pod", name])["spec"]["nodeName"])).into();
-    let victims_node = nodes[0].clone();
-    nodes.sort();
-    assert_eq!(nodes, cluster.nodes(), "one slot on each node");
-    cluster.kubectl.apply(&pod("slot-4", "greater"));
-    cluster.kubectl.run(&["wait", "--for=condition=Ready", "--timeout=90s", "pod/slot-4"]);
-    assert_eq!(text(&get(cluster, &["pod", "slot-4"])["spec"]["nodeName"]), victims_node);
-    assert_eq!(get(cluster, &["pod", "slot-1"]), Value::Null);
-    let names = [
-        "pod/slot-2",
-        "pod/slot-3",
-        "pod/slot-4",
-        "priorityclass/lesser",
-        "priorityclass/middle",
-        "priorityclass/greater",
-    ];
-    cluster.kubectl.run(&[&["delete", "--wait=true"][..], &names].concat());
 }
 
 /// Runs a shell script in the network of the pod of `web` on a node, without asking the API server.
