@@ -87,7 +87,7 @@ impl Machine {
         (config.cni_config_dir, config.ipam_dir) = (folder.join("net.d"), folder.join("ipam"));
         let status = board.component("kedge-network");
         let deps = Deps { nodes: None, status, agreement: agreement.clone(), client: None };
-        let mesh = MeshConfig::new(name, address, config.cluster_cidrs.clone());
+        let mesh = MeshConfig::new(name, address.into(), config.cluster_cidrs.clone());
         let mesh_deps = MeshDeps {
             nodes: Informer::fixed(nodes.clone()),
             status: board.component(MESH),
