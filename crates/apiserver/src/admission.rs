@@ -15,6 +15,7 @@ use crate::reply::store_error;
 
 mod certificates;
 mod default_toleration_seconds;
+mod device_admin_access;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -146,6 +147,7 @@ impl Chain {
             Box::new(storage::StorageObjectInUseProtection),
             Box::new(storage::PersistentVolumeClaimResize),
             Box::new(runtime_class::RuntimeClass),
+            Box::new(device_admin_access::DeviceAdminAccess),
             Box::new(certificates::Certificates),
             Box::new(storage::DefaultIngressClass),
             Box::new(rbac_escalation::RbacEscalation),

@@ -169,3 +169,21 @@ async fn nodes_keep_to_themselves() {
     harness.post(MAPS, config_map("a", json!({}))).await.expect(201);
     assert_eq!(send(&harness, kubelet(), &[], &format!("{MAPS}/a")).await.code, 403);
 }
+
+#[tokio::test]
+async fn admin_access_to_devices_needs_a_label() {
+    let harness = Harness::new().await;
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let asking = |access: bool| {
+        let exactly = json!({"deviceClassName": "any", "adminAccess": access});
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"generateName": "c-"},
+            "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
+    };
+    harness.post(claims, asking(false)).await.expect(201);
+    let why = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the \
+               `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    harness.post(claims, asking(true)).await.refused(422, "Invalid", why);
+    let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
+    harness.patch("/api/v1/namespaces/default", label).await.expect(200);
+    harness.post(claims, asking(true)).await.expect(201);
+}
