@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kedge_client::{Backoff, client_from_kubeconfig};
-use kedge_pki::{CertificateFacts, KubeconfigCluster, KubeconfigUser, write_kubeconfig};
+use kedge_pki::{
+    CertificateAuthority, CertificateDirs, CertificateFacts, KubeconfigCluster, KubeconfigUser, LeafRequest,
+    write_kubeconfig,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate_store::CertificateStore;
@@ -64,9 +67,41 @@ impl NodeIdentity {
         let bootstrap = self.bootstrap_kubeconfig.as_deref().filter(|path| path.exists());
         match (state, bootstrap) {
             (NodeCertificate::Good, _) | (NodeCertificate::Missing, None) => Ok(()),
+            (NodeCertificate::Expired, _) if self.authority_files().is_some() => self.mend(),
             (NodeCertificate::Expired, None) => Err(BootstrapError::Refused(self.advice())),
             (_, Some(bootstrap)) => self.bootstrap(bootstrap, shutdown).await,
         }
+    }
+
+    /// The cluster's authority with its key, which a control plane's machine has beside the kubeconfig.
+    fn authority_files(&self) -> Option<(PathBuf, PathBuf)> {
+        let pki = self.kubeconfig.parent()?.join("pki");
+        let files = (pki.join("ca.crt"), pki.join("ca.key"));
+        (files.0.exists() && files.1.exists()).then_some(files)
+    }
+
+    /// Where certificates of the whole control plane are renewed, if this is the machine of one.
+    pub fn control_plane_dirs(&self) -> Option<CertificateDirs> {
+        self.authority_files()?;
+        let kubernetes = self.kubeconfig.parent()?.to_owned();
+        Some(CertificateDirs { pki: kubernetes.join("pki"), kubernetes })
+    }
+
+    /// Nobody answers to an expired certificate; a control plane's machine makes itself another one.
+    fn mend(&self) -> Result<(), BootstrapError> {
+        let Some((certificate, key)) = self.authority_files() else { return Ok(()) };
+        let authority = CertificateAuthority::load_files(&certificate, &key)?;
+        let user = format!("system:node:{}", self.node_name);
+        let identity = authority.issue(&LeafRequest::client(&user, &["system:nodes"]))?;
+        self.store().save(&identity, Timestamp::now())?;
+        tracing::info!(node = self.node_name, "the node's client certificate had expired and was made anew");
+        self.point_to_store(&KubeconfigCluster::read(&self.kubeconfig)?)
+    }
+
+    fn point_to_store(&self, cluster: &KubeconfigCluster) -> Result<(), BootstrapError> {
+        let current = self.store().current();
+        let user = KubeconfigUser::Files { certificate: current.clone(), key: current };
+        Ok(write_kubeconfig(&self.kubeconfig, "default-cluster", "default-auth", cluster, &user)?)
     }
 
     fn advice(&self) -> String {
@@ -84,9 +119,7 @@ impl NodeIdentity {
             let identity = self.obtain(bootstrap, shutdown).await?;
             store.save(&identity, Timestamp::now())?;
         }
-        let cluster = KubeconfigCluster::read(bootstrap)?;
-        let user = KubeconfigUser::Files { certificate: store.current(), key: store.current() };
-        Ok(write_kubeconfig(&self.kubeconfig, "default-cluster", "default-auth", &cluster, &user)?)
+        self.point_to_store(&KubeconfigCluster::read(bootstrap)?)
     }
 
     /// Asks until there is an answer: the control plane may be later than the node.
@@ -147,5 +180,39 @@ mod tests {
         identity.ensure(&CancellationToken::new()).await.unwrap();
         let later = now + jiff::SignedDuration::from_hours(366 * 24);
         assert_eq!(identity.state(later), NodeCertificate::Expired);
+    }
+
+    #[tokio::test]
+    async fn an_expired_certificate_is_mended_where_the_authority_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = NodeIdentity {
+            node_name: "a".to_owned(),
+            kubeconfig: dir.path().join("kubelet.conf"),
+            bootstrap_kubeconfig: None,
+            cert_dir: dir.path().join("kubelet"),
+        };
+        let pki = dir.path().join("pki");
+        let authority = CertificateAuthority::ensure(&pki, "ca", "kubernetes").unwrap();
+        let pending =
+            kedge_pki::PendingIdentity::new(&LeafRequest::client("system:node:a", &["system:nodes"])).unwrap();
+        let request = kedge_pki::CertificateRequest::read(pending.request_pem.as_bytes()).unwrap();
+        let certificate_pem = authority.sign_request(&request, &["client auth".to_owned()], Duration::ZERO).unwrap();
+        let cluster = KubeconfigCluster {
+            server: "https://127.0.0.1:1".to_owned(),
+            authority_pem: authority.certificate_pem().to_owned(),
+            tls_server_name: None,
+        };
+        let user = KubeconfigUser::Embedded(kedge_pki::Identity { certificate_pem, key_pem: pending.key_pem });
+        write_kubeconfig(&identity.kubeconfig, "c", "u", &cluster, &user).unwrap();
+        assert_eq!(identity.state(Timestamp::now()), NodeCertificate::Expired);
+        std::fs::rename(pki.join("ca.key"), dir.path().join("away")).unwrap();
+        let error = identity.ensure(&CancellationToken::new()).await.unwrap_err().to_string();
+        assert!(error.contains("on a control plane run `kedge token create --print-join-command`"), "{error}");
+        assert!(identity.control_plane_dirs().is_none());
+        std::fs::rename(dir.path().join("away"), pki.join("ca.key")).unwrap();
+        identity.ensure(&CancellationToken::new()).await.unwrap();
+        assert_eq!(identity.state(Timestamp::now()), NodeCertificate::Good);
+        assert_eq!(KubeconfigCluster::read(&identity.kubeconfig).unwrap(), cluster);
+        assert_eq!(identity.control_plane_dirs().unwrap().pki, pki);
     }
 }

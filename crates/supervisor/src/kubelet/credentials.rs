@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use kedge_bootstrap::{BootstrapError, CertificateStore, NodeIdentity, SigningRequest, keep_rotated};
+use kedge_bootstrap::{
+    BootstrapError, CertificateStore, NodeIdentity, SigningRequest, keep_local_renewed, keep_rotated,
+};
 use kedge_client::Client;
 use kedge_kubelet::{Config, LaunchSettings};
 use kedge_pki::{CertificateAuthority, LeafRequest, ServerFiles};
@@ -104,6 +106,9 @@ impl Credentials {
 
     /// Starts renewing what the cluster gives.
     pub(super) fn spawn_rotation(&self, client: &Client, shutdown: &CancellationToken) {
+        if let Some(dirs) = self.identity.control_plane_dirs() {
+            tokio::spawn(keep_local_renewed(dirs, shutdown.clone()));
+        }
         let name = &self.identity.node_name;
         if self.rotates_client && self.seed_client_store() {
             let request = SigningRequest::kubelet_client(name);
