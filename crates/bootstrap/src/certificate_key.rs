@@ -65,7 +65,7 @@ impl FromStr for CertificateKey {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = |why: &str| BootstrapError::CertificateKey(format!("error decoding certificate key: {why}"));
-        if !text.is_ascii() || text.len() % 2 != 0 {
+        if !text.is_ascii() || !text.len().is_multiple_of(2) {
             return Err(wrong("it is not in pairs of hexadecimal digits"));
         }
         let bytes: Option<Vec<u8>> = text

@@ -105,8 +105,8 @@ fn row(token: &TokenInfo, now: Timestamp) -> Vec<String> {
 /// Upstream's short form: one figure.
 fn short_duration(seconds: i64) -> String {
     match seconds {
-        ..-1 => "<invalid>".to_owned(),
-        ..0 => "0s".to_owned(),
+        ..=-2 => "<invalid>".to_owned(),
+        -1 => "0s".to_owned(),
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
         3600..86_400 => format!("{}h", seconds / 3600),
