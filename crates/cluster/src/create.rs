@@ -13,7 +13,7 @@ use kedge_client::client_from_kubeconfig;
 use kedge_lifecycle::{Finding, Severity, missing_programs};
 use kube::api::{Api, ListParams};
 
-use crate::addresses::{MOST_NODES, node_address};
+use crate::addresses::{MOST_NODES, node_address, second_node_address};
 use crate::credentials;
 use crate::delete::delete;
 use crate::error::Error;
@@ -50,6 +50,8 @@ pub struct CreateOptions {
     pub nodes: u8,
     /// How many of them have a control plane.
     pub control_planes: u8,
+    /// Whether nodes, pods and Services have IPv6 besides IPv4.
+    pub dual_stack: bool,
     /// The kubeconfig into which a context is merged.
     pub kubeconfig: Option<PathBuf>,
     /// Image archives to load on every node.
@@ -143,8 +145,12 @@ fn plan(
     kubelet_config: Option<String>,
 ) -> ClusterRecord {
     let role = |number| if number <= options.control_planes { Role::ControlPlane } else { Role::Worker };
-    let node =
-        |number| NodeRecord { name: options.name.node(number), address: node_address(number), role: role(number) };
+    let node = |number| NodeRecord {
+        name: options.name.node(number),
+        address: node_address(number),
+        second_address: options.dual_stack.then(|| second_node_address(number)),
+        role: role(number),
+    };
     ClusterRecord {
         name: options.name.clone(),
         created: Timestamp::now(),
@@ -255,6 +261,7 @@ mod tests {
                 name: "demo".parse().unwrap(),
                 nodes,
                 control_planes,
+                dual_stack: false,
                 kubeconfig: None,
                 images: Vec::new(),
                 kubelet_config: None,

@@ -4,7 +4,7 @@
 //! the authority anyway. Invariant: every node has its own identity; nothing that exists and still serves is replaced.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use kedge_lifecycle::Layout;
@@ -68,13 +68,12 @@ fn ensure_worker(
     server: &str,
 ) -> Result<(), Error> {
     let pki = layout.pki();
-    let address = IpAddr::V4(node.address);
     let name = node.name.to_string();
     let user = format!("system:node:{name}");
     fs::create_dir_all(&pki).map_err(|source| Error::File { action: "make", path: pki.clone(), source })?;
     let ca = pki.join("ca.crt");
     fs::write(&ca, authority.certificate_pem()).map_err(|source| Error::File { action: "write", path: ca, source })?;
-    authority.ensure_leaf(&pki, "kubelet", &LeafRequest::server(&user, vec![name.clone()], vec![address]))?;
+    authority.ensure_leaf(&pki, "kubelet", &LeafRequest::server(&user, vec![name.clone()], node.addresses()))?;
     let agents = LeafRequest::client(&format!("system:kedge-node:{name}"), &[AGENTS]);
     for (file, request, kubeconfig) in [
         ("kubelet-client", LeafRequest::client(&user, &["system:nodes"]), layout.kubelet_kubeconfig()),
@@ -93,16 +92,17 @@ fn ensure_worker(
 
 /// The names that `kedge up` asks for on this node, and the gateway's address.
 fn names(node: &NodeRecord) -> ClusterNames {
-    let address = IpAddr::V4(node.address);
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut node_addresses = node.addresses();
+    node_addresses.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    node_addresses.extend(node.second_address.map(|_| IpAddr::V6(Ipv6Addr::LOCALHOST)));
     // The first address of the Service range.
     let service = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
     ClusterNames {
         node_name: node.name.to_string(),
         dns_domain: DOMAIN.to_owned(),
-        api_addresses: vec![service, address, loopback, IpAddr::V4(GATEWAY)],
+        api_addresses: [&[service], &*node_addresses, &[IpAddr::V4(GATEWAY)]].concat(),
         api_names: Vec::new(),
-        node_addresses: vec![address, loopback],
+        node_addresses,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use crate::addresses::{API_PORT, DOMAIN, GATEWAY, POD_NETWORK, SERVICE_NETWORK};
+use crate::addresses::{API_PORT, DOMAIN, GATEWAY, POD_NETWORK, POD_NETWORK_V6, SERVICE_NETWORK, SERVICE_NETWORK_V6};
 use crate::command::PATH;
 use crate::etcd::plan_flags;
 use crate::layout::{NODE_DATA, NODE_PROGRAM};
@@ -27,11 +27,15 @@ pub(crate) const KUBELET_CONFIG: &str = "kubelet.yaml";
 pub(crate) fn plan_program(record: &ClusterRecord, node: &NodeRecord) -> Program {
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|&word| word.to_owned()));
-    let address = node.address.to_string();
+    let address = node.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let (pods, services) = match node.second_address {
+        None => (POD_NETWORK.to_owned(), SERVICE_NETWORK.to_owned()),
+        Some(_) => (format!("{POD_NETWORK},{POD_NETWORK_V6}"), format!("{SERVICE_NETWORK},{SERVICE_NETWORK_V6}")),
+    };
     let name = node.name.to_string();
     add(&[if node.role == Role::ControlPlane { "up" } else { "node" }]);
     add(&["--data-dir", NODE_DATA, "--node-name", &name, "--node-ip", &address, "--output", "json"]);
-    add(&["--pod-network-cidr", POD_NETWORK, "--service-cidr", SERVICE_NETWORK, "--service-dns-domain", DOMAIN]);
+    add(&["--pod-network-cidr", &pods, "--service-cidr", &services, "--service-dns-domain", DOMAIN]);
     if record.kubelet_config.is_some() {
         add(&["--kubelet-config", &format!("{NODE_DATA}/{KUBELET_CONFIG}")]);
     }
@@ -69,7 +73,9 @@ pub(crate) fn etc_files(record: &ClusterRecord, node: &NodeName) -> EtcFiles {
     let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     for other in &record.nodes {
         // Writing to a string does not fail.
-        let _ = writeln!(hosts, "{}\t{}", other.address, other.name);
+        for address in other.addresses() {
+            let _ = writeln!(hosts, "{address}\t{}", other.name);
+        }
     }
     EtcFiles { hostname: node.to_string(), hosts }
 }
@@ -98,6 +104,20 @@ mod tests {
                 "node --data-dir /var/lib/kedge --node-name demo-2 --node-ip 172.20.0.12 --output json {common} --x=y"
             )
         );
+    }
+
+    #[test]
+    fn a_node_with_both_families_is_told_both() {
+        let mut record = record(1, 0);
+        record.nodes[0].second_address = Some(crate::addresses::second_node_address(1));
+        let line = plan_program(&record, &record.nodes[0]).arguments.join(" ");
+        for part in [
+            "--node-ip 172.20.0.11,fd00:172:20::11 ",
+            "--pod-network-cidr 10.244.0.0/16,fd00:10:244::/56 ",
+            "--service-cidr 10.96.0.0/12,fd00:10:96::/112 ",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Invariant: the file is whole or not there. What changes later (which process runs where) is not in it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -31,8 +31,18 @@ pub struct NodeRecord {
     pub name: NodeName,
     /// Its address on the cluster's segment.
     pub address: Ipv4Addr,
+    /// Its address of IPv6, where the cluster has both families.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_address: Option<Ipv6Addr>,
     /// What runs on it.
     pub role: Role,
+}
+
+impl NodeRecord {
+    /// All its addresses, the primary first.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        std::iter::once(IpAddr::V4(self.address)).chain(self.second_address.map(IpAddr::V6)).collect()
+    }
 }
 
 /// One cluster.
@@ -113,7 +123,12 @@ pub(crate) mod tests {
     pub(crate) fn record(control_planes: u8, workers: u8) -> ClusterRecord {
         let name: ClusterName = "demo".parse().unwrap();
         let role = |number| if number <= control_planes { Role::ControlPlane } else { Role::Worker };
-        let node = |number| NodeRecord { name: name.node(number), address: node_address(number), role: role(number) };
+        let node = |number| NodeRecord {
+            name: name.node(number),
+            address: node_address(number),
+            second_address: None,
+            role: role(number),
+        };
         ClusterRecord {
             nodes: (1..=control_planes + workers).map(node).collect(),
             name: name.clone(),

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use crate::addresses::{GATEWAY, PREFIX};
+use crate::addresses::{GATEWAY, PREFIX, PREFIX_V6};
 use crate::command::{ip, run};
 use crate::error::Error;
 use crate::name::{ClusterName, NodeName};
@@ -45,6 +45,11 @@ pub(crate) fn attach(node: &NodeRecord, pid: i32) -> Result<(), Error> {
         [&["link", "set", "lo", "up"][..], &["address", "add", &address, "dev", "eth0"], &["link", "set", "eth0", "up"]]
     {
         run("nsenter", &[&[&namespace, "ip"][..], words].concat())?;
+    }
+    if let Some(second) = node.second_address {
+        // The segment is the cluster's own: nobody else has the address, and nobody need wait for that to be found out.
+        let second = format!("{second}/{PREFIX_V6}");
+        run("nsenter", &[&namespace, "ip", "address", "add", &second, "dev", "eth0", "nodad"])?;
     }
     Ok(())
 }

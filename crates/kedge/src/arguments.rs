@@ -13,7 +13,7 @@ pub(crate) use bootstrap::{
     CertDirs, CertsCommand, CertsFlags, CreateTokenFlags, KubeconfigCommand, KubeconfigFlags, KubeconfigUserFlags,
     TokenCommand, TokenFlags,
 };
-pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, NodeCommand};
+pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
 pub(crate) use network::NetworkFlags;
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kedge_cluster::{ClusterName, NodeName};
 
 use crate::arguments::Output;
@@ -98,6 +98,9 @@ pub(crate) struct CreateFlags {
     /// How many of the nodes have a control plane.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) control_planes: u8,
+    /// IP families of nodes, pods and Services.
+    #[arg(long, value_enum, default_value_t = IpFamily::Ipv4)]
+    pub(crate) ip_family: IpFamily,
     /// Kubeconfig file into which the context `kedge-<name>` is merged [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
@@ -157,4 +160,13 @@ pub(crate) enum NodeCommand {
         /// The node.
         node: NodeName,
     },
+}
+
+/// Which IP families a cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IpFamily {
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv4 first, and IPv6.
+    Dual,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use kedge_cluster::{ClusterLayout, ClusterView, CreateOptions, Created, Stop};
 
-use crate::arguments::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, NodeCommand, Output};
+use crate::arguments::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand, Output};
 use crate::output::{seconds, start_logging_at, table};
 
 /// The parts that must run before the process has other threads, because they change namespaces. `None` where it is none of
@@ -62,6 +62,7 @@ async fn create(flags: CreateFlags) -> Result<()> {
         name: flags.name,
         nodes: flags.nodes,
         control_planes: flags.control_planes,
+        dual_stack: flags.ip_family == IpFamily::Dual,
         images: flags.images,
         kubelet_config: flags.kubelet_config,
         control_plane_flags: flags.control_plane_flags,
