@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
-use kedge_auth::{Attributes, Authorizer, Decision, ResourceAttributes};
+use kedge_auth::{Attributes, AuthorizationMode, Authorizer, Decision, ResourceAttributes};
 use kedge_meta::{ApiStatus, GroupResource, StatusReason, UserInfo};
 use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, StoreError, Watch};
 use serde_json::Value;
@@ -49,9 +49,9 @@ struct FeedState {
 }
 
 impl Access {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, modes: &[AuthorizationMode]) -> Self {
         let feed = |prefix| Feed { prefix, seen: AtomicU64::new(0), state: AsyncMutex::default() };
-        Self { authorizer: Authorizer::new(), store, rbac: feed(RBAC), nodes: NODE_PREFIXES.map(feed) }
+        Self { authorizer: Authorizer::with_modes(modes), store, rbac: feed(RBAC), nodes: NODE_PREFIXES.map(feed) }
     }
 
     /// Decides about a question.

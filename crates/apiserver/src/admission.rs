@@ -9,6 +9,7 @@ use kedge_meta::{ApiStatus, UserInfo};
 use kedge_store::{Condition, ListRequest, Record, Write};
 use serde_json::Value;
 
+use crate::config::Config;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
@@ -19,7 +20,9 @@ mod device_admin_access;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod plugins;
 mod priority;
+mod privileged;
 mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
@@ -30,6 +33,7 @@ mod service_ledger;
 mod storage;
 mod taint_nodes;
 
+pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::missing_records;
 
 /// What is done to the object.
@@ -133,27 +137,9 @@ async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> R
 pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
 
 impl Chain {
-    /// The plugins that are on by default, in upstream's order; allocation comes last, when nothing can go wrong any more.
-    pub(crate) fn builtin() -> Self {
-        Self(vec![
-            Box::new(namespace_lifecycle::NamespaceLifecycle),
-            Box::new(limit_ranger::LimitRanger),
-            Box::new(service_account::ServiceAccount),
-            Box::new(node_restriction::NodeRestriction),
-            Box::new(taint_nodes::TaintNodesByCondition),
-            Box::new(priority::Priority),
-            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
-            Box::new(storage::DefaultStorageClass),
-            Box::new(storage::StorageObjectInUseProtection),
-            Box::new(storage::PersistentVolumeClaimResize),
-            Box::new(runtime_class::RuntimeClass),
-            Box::new(device_admin_access::DeviceAdminAccess),
-            Box::new(certificates::Certificates),
-            Box::new(storage::DefaultIngressClass),
-            Box::new(rbac_escalation::RbacEscalation),
-            Box::new(resource_quota::ResourceQuota),
-            Box::new(service_allocation::ServiceAllocation),
-        ])
+    /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self(plugins::selected(config))
     }
 
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {

@@ -13,6 +13,7 @@ use kedge_store::Key;
 use parking_lot::Mutex;
 
 use crate::core::Core;
+use crate::front_proxy::Caller;
 use crate::query::decode;
 use crate::reply::store_error;
 use crate::scan;
@@ -26,12 +27,13 @@ const REMEMBERED: usize = 4096;
 #[derive(Default)]
 pub(crate) struct VerifiedTokens(Mutex<HashMap<[u8; 32], TokenClaims>>);
 
-/// The user of a request. `certificate` is the user of the connection's client certificate.
-pub(crate) async fn authenticate(
-    core: &Core,
-    headers: &HeaderMap,
-    certificate: Option<&UserInfo>,
-) -> Result<UserInfo, ApiStatus> {
+/// The user of a request.
+pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Caller) -> Result<UserInfo, ApiStatus> {
+    let by_header = match (caller, &core.front_proxy) {
+        (Caller::FrontProxy, Some(proxy)) => proxy.user(headers),
+        _ => None,
+    };
+    let certificate = by_header.as_ref().or(caller.user());
     let user = match (bearer(headers), certificate) {
         (_, Some(user)) => user.clone(),
         (Some(token), None) => {
@@ -63,7 +65,9 @@ pub(crate) async fn token_user(
     token: &str,
     audiences: &[String],
 ) -> Result<Option<(UserInfo, Vec<String>)>, ApiStatus> {
-    if let Some(user) = bootstrap_token::user(core, token).await? {
+    if core.config.enable_bootstrap_token_auth
+        && let Some(user) = bootstrap_token::user(core, token).await?
+    {
         return Ok(Some((user, audiences.to_vec())));
     }
     let Some(claims) = verified(core, token, audiences) else { return Ok(None) };

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 20;
 
 /// Ensures them all, and records what Services hold.
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
-    let all = objects::all(&core.config, client_ca, core.clock.now());
+    let all = objects::all(&core.config, client_ca, core.front_proxy.as_ref(), core.clock.now());
     commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
     widen_service_cidr(core).await?;
     complete_ledger(core).await

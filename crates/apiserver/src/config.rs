@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_auth::TokenKeys;
+use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_meta::{Clock, ComponentStatus, StatusBoard};
 use kedge_store::Store;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
+use crate::front_proxy::FrontProxy;
 
 /// Settings, named as upstream's flags.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +30,18 @@ pub struct Config {
     pub api_audiences: Vec<String>,
     /// Whether requests without credentials go on as `system:anonymous`.
     pub anonymous_auth: bool,
+    /// How is decided who may do what.
+    pub authorization_modes: Vec<AuthorizationMode>,
+    /// Admission plugins that are on besides those that are on by default.
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are off.
+    pub disable_admission_plugins: Vec<String>,
+    /// Whether bootstrap tokens say who somebody is.
+    pub enable_bootstrap_token_auth: bool,
+    /// Whether containers may be privileged.
+    pub allow_privileged: bool,
+    /// Which of a node's addresses its kubelet is asked at, best first.
+    pub kubelet_preferred_address_types: Vec<String>,
     /// Larger bodies are refused.
     pub max_request_body_bytes: usize,
     /// Reading requests at once.
@@ -56,6 +69,14 @@ impl Default for Config {
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             api_audiences: Vec::new(),
             anonymous_auth: true,
+            authorization_modes: AuthorizationMode::USUAL.to_vec(),
+            enable_admission_plugins: vec!["NodeRestriction".to_owned()],
+            disable_admission_plugins: Vec::new(),
+            enable_bootstrap_token_auth: true,
+            allow_privileged: true,
+            kubelet_preferred_address_types: ["InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"]
+                .map(str::to_owned)
+                .to_vec(),
             max_request_body_bytes: 3 << 20,
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
@@ -90,6 +111,8 @@ pub struct Deps {
     pub token_keys: TokenKeys,
     /// The certificate authority of client certificates, PEM; shown to extension servers. TLS itself verifies.
     pub client_ca: Option<String>,
+    /// Who may say on whose behalf it asks, by headers; nobody where absent.
+    pub front_proxy: Option<FrontProxy>,
     /// How to reach kubelets (logs, exec, proxies).
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
 }

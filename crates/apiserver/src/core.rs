@@ -18,6 +18,7 @@ use crate::authenticate::VerifiedTokens;
 use crate::config::Config;
 use crate::documents::Documents;
 use crate::flow::Flow;
+use crate::front_proxy::FrontProxy;
 use crate::label_index::LabelIndexes;
 use crate::local::LocalApis;
 use crate::metrics::Metrics;
@@ -32,6 +33,7 @@ pub(crate) struct Core {
     pub(crate) status: ComponentStatus,
     pub(crate) board: StatusBoard,
     pub(crate) token_keys: TokenKeys,
+    pub(crate) front_proxy: Option<FrontProxy>,
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) registry: ArcSwap<Registry>,
     pub(crate) access: Access,

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::body::{Body, BoxError};
 use crate::call::{self, Call};
 use crate::core::Core;
+use crate::front_proxy::Caller;
 use crate::metrics::Labels;
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
@@ -26,8 +27,8 @@ use crate::{authenticate, compress, create, delete, documents, local, patch, rea
 /// Where a request comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Peer {
-    /// A connection, with the user of its client certificate.
-    Connection(Option<Arc<UserInfo>>),
+    /// A connection, with what its client certificate says.
+    Connection(Caller),
     /// A component in the same process.
     Local(Arc<UserInfo>),
 }
@@ -137,9 +138,7 @@ fn is_long_running(call: &Call) -> bool {
 async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bool) -> Reply {
     call.user = match peer {
         Peer::Local(user) => UserInfo::clone(user),
-        Peer::Connection(certificate) => {
-            authenticate::authenticate(core, &call.headers, certificate.as_deref()).await?
-        }
+        Peer::Connection(caller) => authenticate::authenticate(core, &call.headers, caller).await?,
     };
     let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
     let exempt = long_running || call.user.groups.iter().any(|group| group == "system:masters");

@@ -19,6 +19,7 @@ mod delete;
 mod documents;
 mod encode;
 mod flow;
+mod front_proxy;
 mod handle;
 mod label_index;
 mod local;
@@ -41,8 +42,10 @@ mod update;
 mod watch;
 mod write;
 
+pub use admission::{UnknownPlugin, check_plugins};
 pub use body::{Body, BoxError};
 pub use cidr::{Cidr, ParseCidrError};
 pub use config::{Config, Deps};
+pub use front_proxy::FrontProxy;
 pub use local::{LocalApi, LocalHandler, LocalResource};
 pub use server::{ApiServer, Error, LocalService};

@@ -30,6 +30,7 @@ use crate::config::{Config, Deps};
 use crate::core::Core;
 use crate::documents::Documents;
 use crate::flow::Flow;
+use crate::front_proxy::Caller;
 use crate::handle::{Peer, handle};
 use crate::label_index::LabelIndexes;
 use crate::local::{self, LocalApi, LocalApis};
@@ -69,8 +70,8 @@ impl ApiServer {
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Core {
             flow: Flow::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
-            admission: Chain::builtin(),
-            access: Access::new(Arc::clone(&deps.store)),
+            admission: Chain::new(&config),
+            access: Access::new(Arc::clone(&deps.store), &config.authorization_modes),
             registry: ArcSwap::from_pointee(Registry::builtin()),
             verified_tokens: VerifiedTokens::default(),
             indexes: LabelIndexes::default(),
@@ -86,6 +87,7 @@ impl ApiServer {
             board: deps.board,
             token_keys: deps.token_keys,
             kubelet_tls: deps.kubelet_tls,
+            front_proxy: deps.front_proxy,
         });
         bootstrap::ensure(&core, deps.client_ca.as_deref()).await.map_err(Error::Bootstrap)?;
         core.status.running();
@@ -183,11 +185,9 @@ async fn connection(
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    // The certificate is verified; one without a name is as good as none.
-    let user = certificate.and_then(|der| kedge_auth::user_from_certificate(der).ok()).map(Arc::new);
+    let caller = Caller::of(stream.get_ref().1.peer_certificates(), core.front_proxy.as_ref());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (core, peer) = (Arc::clone(&core), Peer::Connection(user.clone()));
+        let (core, peer) = (Arc::clone(&core), Peer::Connection(caller.clone()));
         async move { Ok::<_, Infallible>(handle(core, request, peer).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -1,9 +1,11 @@
-//! The authorizer: privileged group, nodes, RBAC, in this order.
+//! The authorizer: the privileged group first, then the modes that were asked for, in their order.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use kedge_meta::UserInfo;
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::attributes::{Attributes, Decision};
@@ -11,9 +13,44 @@ use crate::node::NodeIndex;
 use crate::rbac::RbacIndex;
 use crate::rule::PolicyRule;
 
+/// A way of deciding, as `--authorization-mode` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthorizationMode {
+    /// Nodes may do what their pods need.
+    Node,
+    /// Roles and bindings.
+    #[serde(rename = "RBAC")]
+    Rbac,
+    /// Everybody may do everything.
+    AlwaysAllow,
+    /// Nobody may do anything.
+    AlwaysDeny,
+}
+
+impl AuthorizationMode {
+    /// The modes that are on where nobody says.
+    pub const USUAL: [Self; 2] = [Self::Node, Self::Rbac];
+}
+
+impl FromStr for AuthorizationMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "Node" => Ok(Self::Node),
+            "RBAC" => Ok(Self::Rbac),
+            "AlwaysAllow" => Ok(Self::AlwaysAllow),
+            "AlwaysDeny" => Ok(Self::AlwaysDeny),
+            "ABAC" | "Webhook" => Err(format!("the mode {text} is not supported")),
+            _ => Err(format!("authorization-mode \"{text}\" is not a valid mode")),
+        }
+    }
+}
+
 /// Decides who may do what. Cheap to clone; all clones share one state.
 #[derive(Clone)]
 pub struct Authorizer {
+    modes: Arc<[AuthorizationMode]>,
     state: Arc<RwLock<State>>,
 }
 
@@ -31,7 +68,15 @@ impl Default for Authorizer {
 impl Authorizer {
     /// Knows no roles yet: only `system:masters` may do anything.
     pub fn new() -> Self {
-        Self { state: Arc::new(RwLock::new(State { rbac: RbacIndex::default(), nodes: NodeIndex::new() })) }
+        Self::with_modes(&AuthorizationMode::USUAL)
+    }
+
+    /// The same with other modes than the usual ones.
+    pub fn with_modes(modes: &[AuthorizationMode]) -> Self {
+        Self {
+            modes: modes.into(),
+            state: Arc::new(RwLock::new(State { rbac: RbacIndex::default(), nodes: NodeIndex::new() })),
+        }
     }
 
     /// Decides about a request.
@@ -40,14 +85,25 @@ impl Authorizer {
             return Decision::Allow(String::new());
         }
         let state = self.state.read();
-        let by_node = state.nodes.decide(attributes);
-        if by_node.is_allowed() {
-            return by_node;
+        let mut said = Decision::NoOpinion(String::new());
+        for mode in self.modes.iter() {
+            let decision = match mode {
+                AuthorizationMode::Node => state.nodes.decide(attributes),
+                AuthorizationMode::Rbac => match state.rbac.allows(attributes) {
+                    Some(reason) => Decision::Allow(reason),
+                    None => continue,
+                },
+                AuthorizationMode::AlwaysAllow => Decision::Allow(String::new()),
+                AuthorizationMode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+            };
+            match decision {
+                Decision::NoOpinion(_) => said = decision,
+                // What one mode forbids is forbidden where none after it allows it: nodes ask RBAC too.
+                Decision::Deny(_) => said = decision,
+                Decision::Allow(_) => return decision,
+            }
         }
-        match state.rbac.allows(attributes) {
-            Some(reason) => Decision::Allow(reason),
-            None => by_node,
-        }
+        said
     }
 
     /// Takes in a committed change of `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`, `pods` or
@@ -121,6 +177,20 @@ mod tests {
         let name = words.get(3).copied().unwrap_or_default();
         let resource = ResourceAttributes { group, version: "v1", resource, subresource, namespace, name };
         authorizer.authorize(&Attributes { user, verb: words[0], resource: Some(resource), path: "" }).is_allowed()
+    }
+
+    #[test]
+    fn modes_are_asked_in_their_order() {
+        let jane = UserInfo::authenticated("jane", []);
+        let check = |modes: &[AuthorizationMode], allowed: bool| {
+            let authorizer = Authorizer::with_modes(modes);
+            assert_eq!(asks(&authorizer, &jane, "list core/secrets"), allowed, "{modes:?}");
+        };
+        check(&AuthorizationMode::USUAL, false);
+        check(&[AuthorizationMode::AlwaysAllow], true);
+        check(&[AuthorizationMode::AlwaysDeny], false);
+        assert_eq!("RBAC".parse(), Ok(AuthorizationMode::Rbac));
+        assert!("Webhook".parse::<AuthorizationMode>().unwrap_err().contains("not supported"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod rule;
 mod token;
 
 pub use attributes::{Attributes, Decision, ResourceAttributes};
-pub use authorizer::Authorizer;
+pub use authorizer::{AuthorizationMode, Authorizer};
 pub use bootstrap::bootstrap_policy;
 pub use certificate::user_from_certificate;
 pub use jws::{detached_signature, is_detached_signature};

@@ -1,4 +1,4 @@
-//! Service-account tokens: JWTs signed with ES256.
+//! Service-account tokens: JWTs signed with ES256; those of further keys are taken with ES256 and RS256.
 //!
 //! Signature, issuer, audience and time are checked here; whether the objects that a token is bound to still exist is
 //! the API server's to check.
@@ -9,10 +9,13 @@ use jiff::Timestamp;
 use kedge_meta::UserInfo;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
+    UnparsedPublicKey, VerificationAlgorithm,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::AuthError;
 
@@ -24,6 +27,8 @@ pub struct TokenKeys {
     pair: EcdsaKeyPair,
     random: SystemRandom,
     key_id: String,
+    /// Whose tokens are taken besides: the algorithm's name in a JWT, and the key.
+    others: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl TokenKeys {
@@ -35,7 +40,39 @@ impl TokenKeys {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &random)
             .map_err(|error| AuthError::Key(format!("{error} (a PKCS#8 key on the curve P-256 is needed)")))?;
         let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
-        Ok(Self { key_id: URL_SAFE_NO_PAD.encode(digest.as_ref()), pair, random })
+        Ok(Self { key_id: URL_SAFE_NO_PAD.encode(digest.as_ref()), pair, random, others: Vec::new() })
+    }
+
+    /// Takes tokens of a further key too: a PEM with a public key of RSA or on P-256, or the private one on P-256.
+    pub fn also_verify_with(&mut self, pem: &str) -> Result<(), AuthError> {
+        if pem.contains("PRIVATE KEY") {
+            let other = Self::from_private_pem(pem)?;
+            self.others.push(("ES256", other.pair.public_key().as_ref().to_vec()));
+            return Ok(());
+        }
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+        let der = STANDARD.decode(body).map_err(|error| AuthError::Key(error.to_string()))?;
+        let (_, key) = SubjectPublicKeyInfo::from_der(&der).map_err(|error| AuthError::Key(error.to_string()))?;
+        let bytes = key.subject_public_key.data.to_vec();
+        // A point on P-256 is a mark and two numbers of 32 bytes; an RSA key is longer.
+        match bytes.len() {
+            65 => self.others.push(("ES256", bytes)),
+            270.. => self.others.push(("RS256", bytes)),
+            _ => return Err(AuthError::Key("a key of RSA or on the curve P-256 is needed".to_owned())),
+        }
+        Ok(())
+    }
+
+    fn is_signed(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+        let own = ("ES256", self.pair.public_key().as_ref());
+        let others = self.others.iter().map(|(name, key)| (*name, key.as_slice()));
+        std::iter::once(own).chain(others).filter(|(name, _)| *name == algorithm).any(|(name, key)| {
+            let method: &dyn VerificationAlgorithm = match name {
+                "RS256" => &RSA_PKCS1_2048_8192_SHA256,
+                _ => &ECDSA_P256_SHA256_FIXED,
+            };
+            UnparsedPublicKey::new(method, key).verify(signed, signature).is_ok()
+        })
     }
 
     /// The public key as a JSON Web Key Set.
@@ -67,13 +104,14 @@ impl TokenKeys {
         let (signed, signature) = token.rsplit_once('.').ok_or(AuthError::Token("it is no JWT"))?;
         let (header, payload) = signed.split_once('.').ok_or(AuthError::Token("it is no JWT"))?;
         let header: Value = decode(header)?;
-        if header["alg"] != "ES256" {
-            return Err(AuthError::Token("its algorithm is not ES256"));
+        let algorithm = header["alg"].as_str().unwrap_or_default();
+        if !matches!(algorithm, "ES256" | "RS256") {
+            return Err(AuthError::Token("its algorithm is neither ES256 nor RS256"));
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::Token("it is no JWT"))?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| AuthError::Token("its signature is not this cluster's"))?;
+        if !self.is_signed(algorithm, signed.as_bytes(), &signature) {
+            return Err(AuthError::Token("its signature is not this cluster's"));
+        }
         let claims: RawClaims = decode(payload)?;
         claims.checked(issuer, audiences, now)
     }

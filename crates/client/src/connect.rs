@@ -26,6 +26,9 @@ pub enum ConnectError {
         /// Why.
         source: kube::config::KubeconfigError,
     },
+    /// This is no pod with a service account.
+    #[error("this program runs in no pod of a cluster; name a kubeconfig")]
+    Cluster(#[source] kube::config::InClusterError),
     /// The TLS material is not usable.
     #[error("cannot make a client")]
     Client(#[source] kube::Error),
@@ -42,6 +45,25 @@ pub(crate) async fn connect(path: &Path) -> Result<Client, ConnectError> {
     let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    Client::try_from(config).map_err(ConnectError::Client)
+}
+
+/// A client for a program in a pod: its service account's token, the API server's Service.
+pub fn client_in_cluster() -> Result<Client, ConnectError> {
+    let mut config = Config::incluster().map_err(ConnectError::Cluster)?;
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    Client::try_from(config).map_err(ConnectError::Client)
+}
+
+/// A client to the server of a kubeconfig that shows no credentials of the file's: who uses it brings its own.
+pub async fn anonymous_client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
+    let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
+    config.auth_info = kube::config::AuthInfo::default();
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(ConnectError::Client)

@@ -14,9 +14,13 @@ mod observe;
 mod queue;
 mod reload;
 mod selector;
+mod service_account;
 
 pub use backoff::Backoff;
-pub use connect::{ConnectError, client_from_kubeconfig, client_from_service, server_of_kubeconfig};
+pub use connect::{
+    ConnectError, anonymous_client_from_kubeconfig, client_from_kubeconfig, client_from_service, client_in_cluster,
+    server_of_kubeconfig,
+};
 pub use events::{EventType, Recorder, object_reference};
 pub use failure::{FailureCause, classify};
 pub use failure_log::FailureLog;
@@ -25,6 +29,7 @@ pub use leader::{LeaderConfig, LeaderElector, LeaderError};
 pub use observe::{Request, observed};
 pub use queue::Queue;
 pub use selector::label_selector;
+pub use service_account::service_account_client;
 
 /// The API client of the kube crate.
 pub use kube::Client;

@@ -1,7 +1,11 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
+mod apiserver;
 mod bootstrap;
 mod cluster;
+mod components;
+pub(crate) mod ignored;
+mod init;
 mod network;
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +13,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use apiserver::ApiServerFlags;
 pub(crate) use bootstrap::{
     CertDirs, CertsCommand, CertsFlags, CreateTokenFlags, KubeconfigCommand, KubeconfigFlags, KubeconfigUserFlags,
     TokenCommand, TokenFlags,
 };
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
+pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
+pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use network::NetworkFlags;
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
@@ -44,6 +51,24 @@ pub(crate) enum Command {
     Kubeconfig(KubeconfigFlags),
     /// Run the node agent alone, against any API server; also under the name `kubelet`.
     Kubelet(Box<KubeletFlags>),
+    /// Make this machine the first control plane of a cluster, as kubeadm does.
+    Init(Box<InitFlags>),
+    /// Take off this machine what `init` or `join` put on it.
+    Reset(ResetFlags),
+    /// Keep the kubelet of this machine running, where no init system does.
+    KubeletKeeper,
+    /// Run the API server alone; also under this name of its own.
+    KubeApiserver(Box<ApiServerFlags>),
+    /// Run the controllers alone; also under this name of its own.
+    KubeControllerManager(Box<ControllerManagerFlags>),
+    /// Run the scheduler alone; also under this name of its own.
+    KubeScheduler(Box<SchedulerFlags>),
+    /// Run the proxy alone; also under this name of its own.
+    KubeProxy(Box<ProxyFlags>),
+    /// Run the agent of the pod network alone: CNI configuration, routes, policies.
+    NetworkAgent(Box<NetworkAgentFlags>),
+    /// Run cluster DNS alone.
+    Dns(Box<DnsFlags>),
     /// Work with the images of the cluster's container runtime.
     Image(ImageFlags),
     /// Serve the small web application of the demo.

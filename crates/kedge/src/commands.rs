@@ -3,13 +3,16 @@
 pub(crate) mod certs;
 pub(crate) mod cluster;
 pub(crate) mod completion;
+pub(crate) mod components;
 pub(crate) mod demo_app;
 pub(crate) mod down;
 pub(crate) mod image;
+pub(crate) mod init;
 pub(crate) mod kubeconfig;
 pub(crate) mod kubelet;
 pub(crate) mod man;
 pub(crate) mod node;
+pub(crate) mod reset;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod up;

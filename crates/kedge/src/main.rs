@@ -53,10 +53,15 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 
 /// The binary also answers to upstream's names of its components.
 fn command() -> Command {
-    match called("kubelet") {
-        true => Command::Kubelet(Box::new(KubeletArguments::parse().flags)),
-        false => Arguments::parse().command,
+    if called("kubelet") {
+        return Command::Kubelet(Box::new(KubeletArguments::parse().flags));
     }
+    let Some(component) = commands::components::called() else { return Arguments::parse().command };
+    let (mut words, _) = arguments::ignored::split(component, std::env::args_os().collect());
+    if called(component) {
+        words.insert(1, component.into());
+    }
+    Arguments::parse_from(words).command
 }
 
 /// Whether this process was started under a name.
@@ -76,6 +81,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Certs(flags) => commands::certs::run(flags),
         Command::Kubeconfig(flags) => commands::kubeconfig::run(flags),
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,
+        Command::Init(flags) => commands::init::run(*flags).await,
+        Command::Reset(flags) => commands::reset::run(flags).await,
+        Command::KubeletKeeper => commands::init::keep_kubelet().await,
+        Command::KubeApiserver(flags) => commands::components::apiserver(*flags).await,
+        Command::KubeControllerManager(flags) => commands::components::controller_manager(*flags).await,
+        Command::KubeScheduler(flags) => commands::components::scheduler(*flags).await,
+        Command::KubeProxy(flags) => commands::components::proxy(*flags).await,
+        Command::NetworkAgent(flags) => commands::components::network_agent(*flags).await,
+        Command::Dns(flags) => commands::components::dns(*flags).await,
         Command::Image(flags) => commands::image::run(flags).await,
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
         Command::Completion(flags) => commands::completion::run(&flags),

@@ -3,22 +3,62 @@
 //!
 //! A phase does one thing, says what it did, and can be done again. The order of phases is the supervisor's.
 
+mod addons;
 mod addresses;
+mod certs;
+mod checks;
+mod cluster_configuration;
+mod cluster_objects;
 mod demo;
+mod health_wait;
+mod host;
 mod images;
+mod init;
+mod kubeconfigs;
+mod kubelet_service;
 mod layout;
 mod lock;
+mod manifests;
 mod preflight;
 mod process;
 mod run_file;
+mod system_images;
 mod teardown;
 
+pub use addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
 pub use addresses::{AddressError, find_node_ip, hostname};
+pub use certs::{CERTIFICATES, CertificateFacts, ensure_certificates};
+pub use checks::{Change, CheckFacts, CheckResult, ChecksFailed, Role, check_runtime, mend, run_checks};
+pub use cluster_configuration::{
+    API_VERSION, Addon, ApiEndpoint, Argument, ClusterConfiguration, Component, ConfigurationError, Documents, Etcd,
+    ExternalEtcd, HostPathMount, InitConfiguration, LocalEndpoint, LocalEtcd, Networking, NodeRegistration,
+    TokenConfiguration,
+};
+pub use cluster_objects::{
+    ApplyError, apply_object, apply_objects, control_plane_taint, mark_control_plane, upload_cluster_configuration,
+    upload_kubelet_configuration,
+};
 pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
+pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_kubelet};
+pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
+pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};
+pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
+pub use kubelet_service::{
+    KUBELET_LOG, KubeletServiceError, keep_kubelet, kubelet_configuration, start_kubelet, stop_kubelet,
+    write_kubelet_config, write_kubelet_flags,
+};
 pub use layout::Layout;
 pub use lock::{InstanceLock, LockError};
+pub use manifests::{
+    CONTROL_PLANE, EMBEDDED_STORE_DIR, EtcdMember, ManifestFacts, control_plane_pod, etcd_pod, manifest_command,
+    write_manifest,
+};
 pub use preflight::{Finding, Needs, Severity, missing_programs, preflight};
 pub use process::ProcessMark;
 pub use run_file::{RunFile, RunFileError};
+pub use system_images::{SystemImages, ensure_system_images, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
+
+/// Told what is done, line by line.
+pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);

@@ -72,7 +72,8 @@ impl ClusterPki {
     }
 }
 
-fn ensure_service_account_key(dir: &Path) -> Result<String, PkiError> {
+/// The key that signs service-account tokens, in `sa.key` and `sa.pub`; made if it is not there.
+pub fn ensure_service_account_key(dir: &Path) -> Result<String, PkiError> {
     let path = dir.join("sa.key");
     if let Some(pem) = read(&path)? {
         return Ok(pem);

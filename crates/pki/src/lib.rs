@@ -18,7 +18,7 @@ mod usages;
 
 pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
 pub use certificate::AlternativeNames;
-pub use cluster::{ClusterNames, ClusterPki};
+pub use cluster::{ClusterNames, ClusterPki, ensure_service_account_key};
 pub use facts::{CertificateFacts, public_key_pin};
 pub use file::{write_private, write_public};
 pub use kubeconfig::{
@@ -29,7 +29,10 @@ pub use kubeconfig::{
 pub use reload::{ServerFiles, following_client_config};
 pub use renewal::{CertificateDirs, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownAuthority, KnownCertificate, Renewed};
 pub use request::{CertificateRequest, PendingIdentity};
-pub use tls::{certificates_der, client_config, server_config, server_config_without_client_certificates};
+pub use tls::{
+    certificates_der, client_config, client_config_for_any_server, client_config_without_server_authority,
+    client_verifier, server_config, server_config_without_client_certificates,
+};
 
 use std::path::PathBuf;
 

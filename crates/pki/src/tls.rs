@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::PkiError;
 use crate::authority::Identity;
@@ -15,11 +18,7 @@ use crate::authority::Identity;
 pub fn server_config(identity: &Identity, client_authority_pem: &str) -> Result<ServerConfig, PkiError> {
     let (chain, key) = parse(identity)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_authority_pem)?), provider.clone())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| PkiError::Tls(error.to_string()))?;
+    let verifier = client_verifier(&[client_authority_pem])?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| PkiError::Tls(error.to_string()))?
@@ -28,6 +27,15 @@ pub fn server_config(identity: &Identity, client_authority_pem: &str) -> Result<
         .map_err(|error| PkiError::Tls(error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Takes client certificates of some authorities, and callers without one.
+pub fn client_verifier(authorities_pem: &[&str]) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&authorities_pem.join("\n"))?), provider)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| PkiError::Tls(error.to_string()))
 }
 
 /// A server that asks for no client certificates: whoever comes shows a token, or nothing.
@@ -70,6 +78,72 @@ pub(crate) fn certified_key(identity: &Identity) -> Result<CertifiedKey, PkiErro
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(|error| PkiError::Tls(error.to_string()))?;
     Ok(certified)
+}
+
+/// A client that shows `identity` and takes whatever certificate a server shows, as upstream's API server does towards
+/// kubelets where no authority is named for them.
+pub fn client_config_without_server_authority(identity: &Identity) -> Result<ClientConfig, PkiError> {
+    let (chain, key) = parse(identity)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyServer { algorithms: provider.signature_verification_algorithms });
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::Tls(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| PkiError::Tls(error.to_string()))
+}
+
+/// A client that shows nothing and takes whatever certificate a server shows: for questions whose answer anybody may have.
+pub fn client_config_for_any_server() -> Result<ClientConfig, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(AnyServer { algorithms: provider.signature_verification_algorithms });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// Believes every server; signatures of the handshake are checked.
+#[derive(Debug)]
+struct AnyServer {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
 }
 
 fn parse(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {

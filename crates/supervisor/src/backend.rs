@@ -10,7 +10,6 @@ use kedge_store_embedded::EmbeddedStore;
 use kedge_store_etcd::{EtcdStore, Tls};
 
 use crate::error::Error;
-use crate::options::Plan;
 
 /// An etcd, as the flags name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +34,8 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// Opens the store that was asked for.
-    pub(crate) async fn open(plan: &Plan) -> Result<Self, Error> {
-        if let Some(etcd) = &plan.options.etcd {
+    pub(crate) async fn open(etcd: Option<&EtcdOptions>, path: PathBuf) -> Result<Self, Error> {
+        if let Some(etcd) = etcd {
             let options = kedge_store_etcd::Options {
                 endpoints: etcd.servers.clone(),
                 tls: read_tls(etcd)?,
@@ -45,7 +44,6 @@ impl Backend {
             };
             return Ok(Self::Etcd(Arc::new(EtcdStore::open(options).await?)));
         }
-        let path = plan.layout.store();
         let options = kedge_store_embedded::Options::default();
         let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path, options));
         match opened.await {

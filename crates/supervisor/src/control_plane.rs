@@ -49,7 +49,7 @@ impl ControlPlane {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let board = StatusBoard::new(clock.clone());
         let pki = ClusterPki::ensure(&plan.layout.pki(), &names(plan))?;
-        let backend = Backend::open(plan).await?;
+        let backend = Backend::open(plan.options.etcd.as_ref(), plan.layout.store()).await?;
         let store = backend.store();
         let server = api_server(plan, &pki, &store, &board, &clock).await?;
         let address = plan.api_address();
@@ -198,6 +198,7 @@ async fn api_server(
         board: board.clone(),
         token_keys: TokenKeys::from_private_pem(&pki.service_account_key_pem)?,
         client_ca: Some(authority.to_owned()),
+        front_proxy: None,
         kubelet_tls: Some(Arc::new(kedge_pki::following_client_config(
             &pki.dir.join("apiserver-kubelet-client.crt"),
             &pki.dir.join("apiserver-kubelet-client.key"),
@@ -218,7 +219,7 @@ async fn keep_renewed(plan: Plan, shutdown: CancellationToken) -> Ended {
 }
 
 /// Keeps the store's line on the status board.
-async fn report_store(backend: Backend, board: StatusBoard, shutdown: CancellationToken) -> Ended {
+pub(crate) async fn report_store(backend: Backend, board: StatusBoard, shutdown: CancellationToken) -> Ended {
     let status = board.component("store");
     loop {
         match backend.failure() {

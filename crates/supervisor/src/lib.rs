@@ -3,6 +3,7 @@
 //! It holds no logic of its own: what a component does is in its crate, what a phase does is in `lifecycle`.
 
 mod backend;
+mod component;
 mod control_plane;
 mod down;
 mod error;
@@ -15,19 +16,29 @@ mod metrics_api;
 mod node;
 mod options;
 mod progress;
+mod reset;
 mod signer;
 mod start;
 mod status;
 
 pub use backend::EtcdOptions;
+pub use component::{
+    ApiServerOptions, ControllerManagerOptions, DnsOptions, HealthOptions, LeaderOptions, NetworkAgentOptions,
+    ProxyOptions, RequestHeaderOptions, SchedulerOptions, parse_duration, run_apiserver, run_controller_manager,
+    run_dns, run_network_agent, run_proxy, run_scheduler,
+};
 pub use down::{DownReport, down};
 pub use error::Error;
 pub use image::load_image;
 pub use join::{JoinOptions, JoinSummary, RunningNode, join};
+pub use kedge_auth::AuthorizationMode;
+pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
 pub use kedge_kubelet::CgroupDriver;
+pub use kedge_lifecycle::{HostLayout, Init, InitFlags, InitSettings, keep_kubelet};
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
 pub use options::{NetworkOptions, Options};
 pub use progress::Progress;
+pub use reset::{ResetOptions, reset};
 pub use signer::AuthoritySigner;
 pub use start::{Running, Summary, start};
 pub use status::{Status, status};

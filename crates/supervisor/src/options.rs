@@ -16,7 +16,7 @@ use crate::kubelet::read_configuration;
 pub(crate) use addresses::node_addresses;
 use addresses::{AddressPlan, AskedAddresses, nth};
 pub use network::NetworkOptions;
-use network::NetworkPlan;
+pub(crate) use network::NetworkPlan;
 
 /// The name of the context, cluster and user in kubeconfigs.
 pub(crate) const CONTEXT: &str = "kedge";

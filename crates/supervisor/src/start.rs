@@ -143,7 +143,7 @@ async fn bring_up(
         Ok::<_, Error>(control_plane)
     });
     let (control_plane, runtime) = tokio::try_join!(control_plane, runtime)?;
-    metrics_api::start(&control_plane, &mut components, shutdown).await?;
+    metrics_api::start(metrics_api::Source::of(&control_plane), &mut components, shutdown).await?;
     if let Some(runtime) = runtime {
         write_run_file(plan, private_runtime, Some(&runtime), None)?;
         let access = node::Access::in_process(plan, &control_plane)?;

@@ -7,6 +7,7 @@ use kedge_meta::format_time;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::front_proxy::FrontProxy;
 
 /// Namespaces that every cluster has.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -15,10 +16,10 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 pub(super) const SERVICE_CIDR: &str = "kubernetes";
 
 /// Everything but the RBAC policy. Namespaces come first.
-pub(super) fn all(config: &Config, client_ca: Option<&str>, now: Timestamp) -> Vec<Value> {
+pub(super) fn all(config: &Config, client_ca: Option<&str>, proxy: Option<&FrontProxy>, now: Timestamp) -> Vec<Value> {
     let mut objects = indispensable(config);
     objects.extend(priority_classes());
-    objects.push(extension_authentication(client_ca));
+    objects.push(extension_authentication(client_ca, proxy));
     objects.push(service_cidr(config, now));
     objects.extend(flow_control());
     objects
@@ -56,10 +57,13 @@ fn priority_classes() -> [Value; 2] {
     ]
 }
 
-fn extension_authentication(client_ca: Option<&str>) -> Value {
+fn extension_authentication(client_ca: Option<&str>, proxy: Option<&FrontProxy>) -> Value {
     let mut data = json!({});
     if let Some(client_ca) = client_ca {
         data["client-ca-file"] = json!(client_ca);
+    }
+    for (key, value) in proxy.into_iter().flat_map(FrontProxy::published) {
+        data[key] = json!(value);
     }
     json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"}, "data": data})

@@ -63,16 +63,15 @@ pub(crate) async fn endpoint(core: &Core, node: &str) -> Result<Endpoint, ApiSta
     let resource = GroupResource { group: String::new(), resource: "nodes".to_owned() };
     let found = core.object("", "nodes", "", node).await?;
     let (_, node) = found.ok_or_else(|| ApiStatus::not_found(&resource, node))?;
-    endpoint_of(&node).ok_or_else(|| {
+    endpoint_of(&node, &core.config.kubelet_preferred_address_types).ok_or_else(|| {
         let name = object::name(&node);
         ApiStatus::internal(format!("no preferred addresses found; known addresses: [] (node {name})"))
     })
 }
 
-fn endpoint_of(node: &Value) -> Option<Endpoint> {
+fn endpoint_of(node: &Value, wanted: &[String]) -> Option<Endpoint> {
     let addresses = object::list(node, &["status", "addresses"]);
-    let wanted = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"];
-    let address = wanted.iter().find_map(|kind| addresses.iter().find(|address| address["type"] == *kind))?;
+    let address = wanted.iter().find_map(|kind| addresses.iter().find(|address| address["type"] == **kind))?;
     let port = object::at(node, &["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).and_then(Value::as_u64);
     let port = u16::try_from(port.filter(|port| *port > 0).unwrap_or(DEFAULT_PORT)).ok()?;
     Some(Endpoint { host: object::text(address, &["address"]).to_owned(), port })
@@ -189,11 +188,12 @@ mod tests {
 
     #[test]
     fn kubelets_are_found_by_their_node() {
+        let wanted = crate::Config::default().kubelet_preferred_address_types;
         let node = json!({"status": {"addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "10.0.0.1"}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": 10251}}}});
-        assert_eq!(endpoint_of(&node).unwrap().authority(), "10.0.0.1:10251");
+        assert_eq!(endpoint_of(&node, &wanted).unwrap().authority(), "10.0.0.1:10251");
         let six = json!({"status": {"addresses": [{"type": "InternalIP", "address": "fd00::1"}]}});
-        assert_eq!(endpoint_of(&six).unwrap().authority(), "[fd00::1]:10250");
-        assert_eq!(endpoint_of(&json!({})), None);
+        assert_eq!(endpoint_of(&six, &wanted).unwrap().authority(), "[fd00::1]:10250");
+        assert_eq!(endpoint_of(&json!({}), &wanted), None);
     }
 }

@@ -66,6 +66,7 @@ impl Harness {
             board,
             token_keys: token_keys(),
             client_ca: None,
+            front_proxy: None,
             kubelet_tls,
         };
         let server = ApiServer::new(config, deps).await.unwrap();

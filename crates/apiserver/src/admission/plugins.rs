@@ -1,0 +1,142 @@
+//! Which admission plugins there are, and which of them are on: upstream's names and upstream's defaults.
+//!
+//! Invariant: a name is known if upstream knows it. What upstream ships and Kedge lacks may be named, and has no effect;
+//! [`check_plugins`] says which.
+
+use super::{
+    Plugin, certificates, default_toleration_seconds, device_admin_access, limit_ranger, namespace_lifecycle,
+    node_restriction, priority, privileged, rbac_escalation, resource_quota, runtime_class, service_account,
+    service_allocation, storage, taint_nodes,
+};
+use crate::config::Config;
+
+type Make = fn() -> Box<dyn Plugin>;
+
+struct Entry {
+    name: &'static str,
+    is_on_by_default: bool,
+    make: Make,
+}
+
+const fn on(name: &'static str, make: Make) -> Entry {
+    Entry { name, is_on_by_default: true, make }
+}
+
+const CERTIFICATES: &str = "CertificateApproval";
+
+/// In upstream's order.
+static PLUGINS: [Entry; 14] = [
+    on("NamespaceLifecycle", || Box::new(namespace_lifecycle::NamespaceLifecycle)),
+    on("LimitRanger", || Box::new(limit_ranger::LimitRanger)),
+    on("ServiceAccount", || Box::new(service_account::ServiceAccount)),
+    Entry { is_on_by_default: false, ..on("NodeRestriction", || Box::new(node_restriction::NodeRestriction)) },
+    on("TaintNodesByCondition", || Box::new(taint_nodes::TaintNodesByCondition)),
+    on("Priority", || Box::new(priority::Priority)),
+    on("DefaultTolerationSeconds", || Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
+    on("DefaultStorageClass", || Box::new(storage::DefaultStorageClass)),
+    on("StorageObjectInUseProtection", || Box::new(storage::StorageObjectInUseProtection)),
+    on("PersistentVolumeClaimResize", || Box::new(storage::PersistentVolumeClaimResize)),
+    on("RuntimeClass", || Box::new(runtime_class::RuntimeClass)),
+    // One plugin does the work of CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
+    on(CERTIFICATES, || Box::new(certificates::Certificates)),
+    on("DefaultIngressClass", || Box::new(storage::DefaultIngressClass)),
+    on("ResourceQuota", || Box::new(resource_quota::ResourceQuota)),
+];
+
+/// Upstream's plugins that are not here, or are part of another one.
+const WITHOUT_EFFECT: [&str; 20] = [
+    "AlwaysAdmit",
+    "AlwaysDeny",
+    "AlwaysPullImages",
+    "CertificateSigning",
+    "CertificateSubjectRestriction",
+    "ClusterTrustBundleAttest",
+    "DenyServiceExternalIPs",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "ImagePolicyWebhook",
+    "LimitPodHardAntiAffinityTopology",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "NamespaceAutoProvision",
+    "NamespaceExists",
+    "OwnerReferencesPermissionEnforcement",
+    "PodNodeSelector",
+    "PodSecurity",
+    "PodTolerationRestriction",
+    "PodTopologyLabels",
+];
+
+/// The same, those that check what webhooks and policies say.
+const VALIDATING: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook"];
+
+/// A name that is no plugin's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown admission plugin \"{0}\"")]
+pub struct UnknownPlugin(pub String);
+
+/// Which of the named plugins have no effect here; an error where one is none of upstream's.
+pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
+    let mut without_effect = Vec::new();
+    for name in names {
+        if PLUGINS.iter().any(|entry| entry.name == name) {
+            continue;
+        }
+        if !WITHOUT_EFFECT.iter().chain(&VALIDATING).any(|known| known == name) {
+            return Err(UnknownPlugin(name.clone()));
+        }
+        without_effect.push(name.as_str());
+    }
+    Ok(without_effect)
+}
+
+/// The plugins that are on. What keeps privileges from growing and addresses unique can't be turned off.
+pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
+    let is_on = |entry: &&Entry| {
+        let named = |list: &[String]| list.iter().any(|name| name == entry.name);
+        !named(&config.disable_admission_plugins) && (entry.is_on_by_default || named(&config.enable_admission_plugins))
+    };
+    let mut plugins: Vec<Box<dyn Plugin>> = PLUGINS.iter().filter(is_on).map(|entry| (entry.make)()).collect();
+    // Quota comes after everything that may refuse.
+    let quota = plugins.len() - usize::from(is_on(&&PLUGINS[PLUGINS.len() - 1]));
+    plugins.insert(quota, Box::new(rbac_escalation::RbacEscalation));
+    // Upstream's validation does this.
+    plugins.insert(quota, Box::new(device_admin_access::DeviceAdminAccess));
+    if !config.allow_privileged {
+        plugins.insert(quota, Box::new(privileged::DenyPrivileged));
+    }
+    plugins.push(Box::new(service_allocation::ServiceAllocation));
+    plugins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_chosen_by_name() {
+        let count = |enable: &[&str], disable: &[&str], allow_privileged: bool| {
+            let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            let config = Config {
+                enable_admission_plugins: owned(enable),
+                disable_admission_plugins: owned(disable),
+                allow_privileged,
+                ..Config::default()
+            };
+            selected(&config).len()
+        };
+        let usual = count(&[], &[], true);
+        assert_eq!(usual, PLUGINS.len() - 1 + 3);
+        assert_eq!(count(&["NodeRestriction"], &[], true), usual + 1);
+        assert_eq!(count(&["NodeRestriction"], &["NodeRestriction"], true), usual);
+        assert_eq!(count(&[], &["LimitRanger", "ResourceQuota"], true), usual - 2);
+        assert_eq!(count(&[], &[], false), usual + 1);
+    }
+
+    #[test]
+    fn names_are_upstreams() {
+        let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(check_plugins(&names(&["NodeRestriction", "PodSecurity"])), Ok(vec!["PodSecurity"]));
+        assert_eq!(check_plugins(&names(&["Nonsense"])), Err(UnknownPlugin("Nonsense".to_owned())));
+    }
+}

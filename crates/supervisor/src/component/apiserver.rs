@@ -1,0 +1,306 @@
+//! `kube-apiserver`: the API server as a process of its own, over an etcd or over a store of its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kedge_apiserver::{ApiServer, Config, Deps, FrontProxy};
+use kedge_auth::{AuthorizationMode, TokenKeys};
+use kedge_client::{Informers, client_from_service};
+use kedge_lifecycle::find_node_ip;
+use kedge_meta::{Clock, StatusBoard, UserInfo};
+use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
+use kedge_store::Store;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{failed, read, read_optional, surroundings};
+use crate::backend::{Backend, EtcdOptions};
+use crate::control_plane::report_store;
+use crate::error::Error;
+use crate::memory::give_memory_back;
+use crate::metrics_api::{self, Source};
+
+const NAME: &str = "kube-apiserver";
+/// How long the store is waited for at a time, before that is said again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the API server was asked for: upstream's flags.
+#[derive(Debug, Clone)]
+pub struct ApiServerOptions {
+    /// The address that others are told; the node's where absent.
+    pub advertise_address: Option<IpAddr>,
+    /// Where it listens.
+    pub bind_address: IpAddr,
+    /// The port.
+    pub secure_port: u16,
+    /// The serving certificate; one of its own where absent.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Where a certificate of its own is kept.
+    pub cert_dir: PathBuf,
+    /// Who signs client certificates.
+    pub client_ca_file: Option<PathBuf>,
+    /// The etcd.
+    pub etcd: Option<EtcdOptions>,
+    /// Where objects are kept, where there is no etcd.
+    pub store_dir: PathBuf,
+    /// The certificate for kubelets.
+    pub kubelet_client_certificate: Option<PathBuf>,
+    /// Its key.
+    pub kubelet_client_key: Option<PathBuf>,
+    /// Who signs kubelets' serving certificates; they are believed unseen where absent.
+    pub kubelet_certificate_authority: Option<PathBuf>,
+    /// Which of a node's addresses is taken, best first.
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// Keys whose tokens are good.
+    pub service_account_key_files: Vec<PathBuf>,
+    /// The key that signs tokens.
+    pub service_account_signing_key_file: PathBuf,
+    /// Who issues tokens.
+    pub service_account_issuer: String,
+    /// For whom tokens are.
+    pub api_audiences: Vec<String>,
+    /// Front proxies.
+    pub request_header: Option<RequestHeaderOptions>,
+    /// Ranges of ClusterIPs.
+    pub service_cluster_ip_ranges: Vec<String>,
+    /// First and last node port.
+    pub service_node_port_range: (u16, u16),
+    /// How is decided who may do what.
+    pub authorization_modes: Vec<AuthorizationMode>,
+    /// Plugins that are on besides the usual ones.
+    pub enable_admission_plugins: Vec<String>,
+    /// Plugins that are off.
+    pub disable_admission_plugins: Vec<String>,
+    /// Whether bootstrap tokens are good.
+    pub enable_bootstrap_token_auth: bool,
+    /// Whether containers may be privileged.
+    pub allow_privileged: bool,
+    /// Whether those who do not say who they are are let in.
+    pub anonymous_auth: bool,
+    /// How long events stay.
+    pub event_ttl: Duration,
+    /// Reading requests at once.
+    pub max_requests_inflight: usize,
+    /// Writing requests at once.
+    pub max_mutating_requests_inflight: usize,
+}
+
+/// Upstream's `--requestheader-*` flags.
+#[derive(Debug, Clone)]
+pub struct RequestHeaderOptions {
+    /// Who signs front proxies' certificates.
+    pub client_ca_file: PathBuf,
+    /// Names that count; all where empty.
+    pub allowed_names: Vec<String>,
+    /// Headers with the user's name.
+    pub username_headers: Vec<String>,
+    /// Headers with groups.
+    pub group_headers: Vec<String>,
+    /// What headers with extra facts begin with.
+    pub extra_headers_prefix: Vec<String>,
+}
+
+/// Serves until `shutdown`, then ends in order.
+pub async fn run_apiserver(options: ApiServerOptions, shutdown: CancellationToken) -> Result<(), Error> {
+    check_plugins(&options)?;
+    let (clock, board) = surroundings();
+    let tls = server_tls(&options)?;
+    let Some(backend) = open_store(&options, &shutdown).await? else { return Ok(()) };
+    let store = backend.store();
+    let server = server(&options, &store, &board, &clock, &shutdown).await?;
+    let Some(server) = server else { return close(&store).await };
+    let address = SocketAddr::new(options.bind_address, options.secure_port);
+    let listen = |source| Error::Listen { address: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
+    let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
+    let mut components = JoinSet::new();
+    let source = Source { informers: &informers, server: &server, board: &board, clock: &clock };
+    metrics_api::start(source, &mut components, &shutdown).await?;
+    components.spawn(report_store(backend, board.clone(), shutdown.clone()));
+    tokio::spawn(give_memory_back(shutdown.clone()));
+    let served = server.serve(listener, Arc::new(tls), shutdown.clone()).await;
+    shutdown.cancel();
+    while components.join_next().await.is_some() {}
+    close(&store).await?;
+    Ok(served?)
+}
+
+async fn close(store: &Arc<dyn Store>) -> Result<(), Error> {
+    store.close().await.map_err(Error::CloseStore)
+}
+
+fn check_plugins(options: &ApiServerOptions) -> Result<(), Error> {
+    let lists = [
+        ("--enable-admission-plugins", &options.enable_admission_plugins),
+        ("--disable-admission-plugins", &options.disable_admission_plugins),
+    ];
+    for (flag, names) in lists {
+        let checked = kedge_apiserver::check_plugins(names);
+        let wrong = |error: kedge_apiserver::UnknownPlugin| Error::Flag {
+            flag,
+            value: names.join(","),
+            why: error.to_string(),
+        };
+        for name in checked.map_err(wrong)? {
+            tracing::warn!(flag, plugin = name, "an admission plugin is not there, so naming it has no effect");
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the etcd; `None` where `shutdown` came first.
+async fn open_store(options: &ApiServerOptions, shutdown: &CancellationToken) -> Result<Option<Backend>, Error> {
+    let mut told = String::new();
+    loop {
+        let opened = Backend::open(options.etcd.as_ref(), options.store_dir.clone());
+        match shutdown.run_until_cancelled(opened).await {
+            None => return Ok(None),
+            Some(Ok(backend)) => return Ok(Some(backend)),
+            Some(Err(Error::Etcd(error))) => {
+                let why = crate::kubelet::chain(&error);
+                if why != told {
+                    tracing::warn!(why, "waiting for etcd");
+                    told = why;
+                }
+            }
+            Some(Err(error)) => return Err(error),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+/// Writes the bootstrap objects, again and again where the store does not answer; `None` where `shutdown` came first.
+async fn server(
+    options: &ApiServerOptions,
+    store: &Arc<dyn Store>,
+    board: &StatusBoard,
+    clock: &Arc<dyn Clock>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Arc<ApiServer>>, Error> {
+    let config = config(options)?;
+    loop {
+        let deps = Deps {
+            store: store.clone(),
+            clock: clock.clone(),
+            status: board.component(NAME),
+            board: board.clone(),
+            token_keys: token_keys(options)?,
+            client_ca: read_optional("--client-ca-file", options.client_ca_file.as_ref())?,
+            front_proxy: front_proxy(options)?,
+            kubelet_tls: kubelet_tls(options)?.map(Arc::new),
+        };
+        match shutdown.run_until_cancelled(ApiServer::new(config.clone(), deps)).await {
+            None => return Ok(None),
+            Some(Ok(server)) => return Ok(Some(server)),
+            Some(Err(error)) => tracing::warn!(error = %failed(NAME, &error), "the store does not take it yet"),
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(STORE_PAUSE)).await.is_none() {
+            return Ok(None);
+        }
+    }
+}
+
+fn config(options: &ApiServerOptions) -> Result<Config, Error> {
+    let advertise_address = match options.advertise_address {
+        Some(address) => address,
+        None if !options.bind_address.is_unspecified() => options.bind_address,
+        None => find_node_ip(options.bind_address.is_ipv6())?,
+    };
+    let range = |text: &String| {
+        text.parse().map_err(|error: kedge_apiserver::ParseCidrError| Error::Flag {
+            flag: "--service-cluster-ip-range",
+            value: text.clone(),
+            why: error.to_string(),
+        })
+    };
+    Ok(Config {
+        advertise_address,
+        secure_port: options.secure_port,
+        service_cluster_ip_ranges: options.service_cluster_ip_ranges.iter().map(range).collect::<Result<_, _>>()?,
+        service_node_port_range: options.service_node_port_range,
+        service_account_issuer: options.service_account_issuer.clone(),
+        api_audiences: options.api_audiences.clone(),
+        anonymous_auth: options.anonymous_auth,
+        authorization_modes: options.authorization_modes.clone(),
+        enable_admission_plugins: options.enable_admission_plugins.clone(),
+        disable_admission_plugins: options.disable_admission_plugins.clone(),
+        enable_bootstrap_token_auth: options.enable_bootstrap_token_auth,
+        allow_privileged: options.allow_privileged,
+        kubelet_preferred_address_types: options.kubelet_preferred_address_types.clone(),
+        max_requests_inflight: options.max_requests_inflight,
+        max_mutating_requests_inflight: options.max_mutating_requests_inflight,
+        event_ttl: options.event_ttl,
+        ..Config::default()
+    })
+}
+
+fn token_keys(options: &ApiServerOptions) -> Result<TokenKeys, Error> {
+    let flag = "--service-account-signing-key-file";
+    let mut keys = TokenKeys::from_private_pem(&read(flag, &options.service_account_signing_key_file)?)?;
+    for path in &options.service_account_key_files {
+        keys.also_verify_with(&read("--service-account-key-file", path)?)?;
+    }
+    Ok(keys)
+}
+
+fn front_proxy(options: &ApiServerOptions) -> Result<Option<FrontProxy>, Error> {
+    let Some(headers) = &options.request_header else { return Ok(None) };
+    let authority_pem = read("--requestheader-client-ca-file", &headers.client_ca_file)?;
+    Ok(Some(FrontProxy {
+        verifier: kedge_pki::client_verifier(&[&authority_pem])?,
+        authority_pem,
+        allowed_names: headers.allowed_names.clone(),
+        username_headers: headers.username_headers.clone(),
+        group_headers: headers.group_headers.clone(),
+        extra_header_prefixes: headers.extra_headers_prefix.clone(),
+    }))
+}
+
+fn kubelet_tls(options: &ApiServerOptions) -> Result<Option<rustls::ClientConfig>, Error> {
+    let (Some(certificate), Some(key)) = (&options.kubelet_client_certificate, &options.kubelet_client_key) else {
+        return Ok(None);
+    };
+    let identity = Identity {
+        certificate_pem: read("--kubelet-client-certificate", certificate)?,
+        key_pem: read("--kubelet-client-key", key)?,
+    };
+    let authority = read_optional("--kubelet-certificate-authority", options.kubelet_certificate_authority.as_ref())?;
+    Ok(Some(match authority {
+        Some(authority) => kedge_pki::client_config(&identity, &authority)?,
+        None => kedge_pki::client_config_without_server_authority(&identity)?,
+    }))
+}
+
+/// Client certificates of the cluster's authority and of front proxies are taken.
+fn server_tls(options: &ApiServerOptions) -> Result<rustls::ServerConfig, Error> {
+    let identity = match (&options.tls_cert_file, &options.tls_private_key_file) {
+        (Some(certificate), Some(key)) => Identity {
+            certificate_pem: read("--tls-cert-file", certificate)?,
+            key_pem: read("--tls-private-key-file", key)?,
+        },
+        _ => own_identity(options)?,
+    };
+    let clients = read_optional("--client-ca-file", options.client_ca_file.as_ref())?;
+    let proxies = options.request_header.as_ref().map(|headers| &headers.client_ca_file);
+    let proxies = read_optional("--requestheader-client-ca-file", proxies)?;
+    let authorities: Vec<String> = clients.into_iter().chain(proxies).collect();
+    Ok(match authorities.is_empty() {
+        true => kedge_pki::server_config_without_client_certificates(&identity)?,
+        false => kedge_pki::server_config(&identity, &authorities.join("\n"))?,
+    })
+}
+
+fn own_identity(options: &ApiServerOptions) -> Result<Identity, Error> {
+    let dir = &options.cert_dir;
+    let authority = CertificateAuthority::ensure(dir, "apiserver-ca", "apiserver-ca")?;
+    let addresses = options.advertise_address.into_iter().chain([IpAddr::from([127, 0, 0, 1])]).collect();
+    Ok(authority.ensure_leaf(dir, "apiserver", &LeafRequest::server(NAME, vec!["localhost".to_owned()], addresses))?)
+}

@@ -1,0 +1,191 @@
+//! `/healthz`, `/livez` and `/readyz` of a component that has no API of its own, over HTTPS as upstream serves them.
+//!
+//! Nothing else is served: metrics would need to ask the API server who may see them. Invariant: the answer says whether
+//! the process lives and its loops report; that another instance leads is no illness.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use kedge_meta::{ComponentState, StatusBoard};
+use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::read;
+use crate::error::Error;
+
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+const MOST_CONNECTIONS: usize = 64;
+
+/// Where a component says how it is: upstream's flags.
+#[derive(Debug, Clone)]
+pub struct HealthOptions {
+    /// Where it listens.
+    pub bind_address: IpAddr,
+    /// The port; 0 for none.
+    pub secure_port: u16,
+    /// The serving certificate; one of its own where absent.
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Where a certificate of its own is kept; in memory only where absent.
+    pub cert_dir: Option<PathBuf>,
+}
+
+/// Answers everybody on a plain address until `shutdown`: with `ok`, or with 503 while `is_well` says no.
+pub(crate) async fn serve_plain(
+    address: SocketAddr,
+    is_well: impl Fn() -> bool + Clone + Send + 'static,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let listen = |source| Error::Listen { address: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let is_well = is_well.clone();
+            let service = service_fn(move |_: Request<Incoming>| {
+                let answer = answer("/healthz", !is_well());
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let mut builder = http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_PATIENCE);
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    Ok(())
+}
+
+/// Binds the port and serves until `shutdown`.
+pub(crate) async fn serve(
+    name: &'static str,
+    options: &HealthOptions,
+    board: StatusBoard,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    if options.secure_port == 0 {
+        return Ok(());
+    }
+    let tls = kedge_pki::server_config_without_client_certificates(&identity(name, options)?)?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let address = SocketAddr::new(options.bind_address, options.secure_port);
+    let listen = |source| Error::Listen { address: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    tokio::spawn(async move {
+        loop {
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((stream, _)) = accepted else {
+                // Out of file descriptors: others have to end first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let (acceptor, board) = (acceptor.clone(), board.clone());
+            tokio::spawn(async move {
+                connection(name, acceptor, stream, board).await;
+                drop(permit);
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn connection(name: &'static str, acceptor: TlsAcceptor, stream: TcpStream, board: StatusBoard) {
+    let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await;
+    let Ok(Ok(stream)) = handshake else { return };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let stopped = board
+            .reports()
+            .iter()
+            .any(|report| report.component == name && matches!(report.state, ComponentState::Stopped));
+        let answer = answer(request.uri().path(), stopped);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    if let Err(error) = served {
+        tracing::debug!(error = %error, "a connection ended");
+    }
+}
+
+fn answer(path: &str, stopped: bool) -> Response<Full<Bytes>> {
+    let is_health = ["/healthz", "/livez", "/readyz"]
+        .iter()
+        .any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
+    let (status, text) = match (is_health, stopped) {
+        (true, false) => (StatusCode::OK, "ok"),
+        (true, true) => (StatusCode::INTERNAL_SERVER_ERROR, "its loops have stopped"),
+        (false, _) => (StatusCode::NOT_FOUND, "404 page not found\n"),
+    };
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+}
+
+/// The named certificate, or one that the component signs itself.
+fn identity(name: &str, options: &HealthOptions) -> Result<Identity, Error> {
+    if let (Some(certificate), Some(key)) = (&options.tls_cert_file, &options.tls_private_key_file) {
+        return Ok(Identity {
+            certificate_pem: read("--tls-cert-file", certificate)?,
+            key_pem: read("--tls-private-key-file", key)?,
+        });
+    }
+    match &options.cert_dir {
+        Some(dir) => own_identity(name, options, dir),
+        None => {
+            let scratch = tempfile::tempdir().map_err(|error| Error::Flag {
+                flag: "--cert-dir",
+                value: String::new(),
+                why: format!("a certificate can't be made: {error}"),
+            })?;
+            own_identity(name, options, scratch.path())
+        }
+    }
+}
+
+fn own_identity(name: &str, options: &HealthOptions, dir: &Path) -> Result<Identity, Error> {
+    let authority = CertificateAuthority::ensure(dir, &format!("{name}-ca"), &format!("{name}-ca"))?;
+    let names = vec!["localhost".to_owned()];
+    let request = LeafRequest::server(name, names, vec![options.bind_address, IpAddr::from([127, 0, 0, 1])]);
+    Ok(authority.ensure_leaf(dir, name, &request)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_health_is_served() {
+        let check = |path: &str, stopped, expected: u16| {
+            assert_eq!(answer(path, stopped).status().as_u16(), expected, "{path} {stopped}");
+        };
+        check("/healthz", false, 200);
+        check("/livez/ping", false, 200);
+        check("/readyz", true, 500);
+        check("/healthzz", false, 404);
+        check("/metrics", false, 404);
+    }
+}
