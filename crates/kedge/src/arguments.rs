@@ -4,6 +4,7 @@ mod apiserver;
 mod bootstrap;
 mod cluster;
 mod components;
+mod doctor;
 pub(crate) mod ignored;
 mod init;
 mod network;
@@ -20,6 +21,7 @@ pub(crate) use bootstrap::{
 };
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
+pub(crate) use doctor::{DoctorFlags, DoctorNodeFlags, DoctorPlace};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use network::NetworkFlags;
 
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Dns(Box<DnsFlags>),
     /// Work with the images of the cluster's container runtime.
     Image(ImageFlags),
+    /// Say what is wrong with a cluster or this machine, why, and what mends it. Nothing is changed.
+    Doctor(DoctorFlags),
     /// Serve the small web application of the demo.
     DemoApp(DemoAppFlags),
     /// Print the script that completes kedge's commands and flags in a shell.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     if let Command::Cluster(flags) = &command
         && let Some(result) = commands::cluster::run_alone(flags)
     {
-        return report(result);
+        return report(result.map(|()| ExitCode::SUCCESS));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
@@ -35,15 +35,19 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(run(command));
+    let result = match command {
+        // It has exit codes of its own.
+        Command::Doctor(flags) => Ok(runtime.block_on(commands::doctor::run(flags))),
+        command => runtime.block_on(run(command)).map(|()| ExitCode::SUCCESS),
+    };
     // Whatever still blocks (a hung mount, say) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     report(result)
 }
 
-fn report(result: anyhow::Result<()>) -> ExitCode {
+fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", output::chain(&error));
             ExitCode::FAILURE
@@ -91,6 +95,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::NetworkAgent(flags) => commands::components::network_agent(*flags).await,
         Command::Dns(flags) => commands::components::dns(*flags).await,
         Command::Image(flags) => commands::image::run(flags).await,
+        Command::Doctor(_) => unreachable!("main runs it"),
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
         Command::Completion(flags) => commands::completion::run(&flags),
         Command::Man(flags) => commands::man::run(&flags),

@@ -1,0 +1,203 @@
+//! The result: causes, best first, each with what it explains and its evidence.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+
+use crate::causes::{Found, plan_explanations, root};
+use crate::evidence::{Evidence, Fact, Item, Place, Unseen};
+use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
+use crate::rules::rules;
+
+/// The version of the form in which a diagnosis is written.
+const VERSION: u32 = 1;
+/// How many items of evidence a report quotes for one cause.
+const MOST_EXHIBITS: usize = 10;
+
+/// What is wrong with a cluster.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Diagnosis {
+    /// Of the form.
+    pub version: u32,
+    /// Best first; empty where nothing is wrong.
+    pub causes: Vec<Cause>,
+    /// What could not be looked at.
+    pub not_seen: Vec<Unseen>,
+}
+
+/// Something that nothing else explains.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// The id of the catalogue.
+    pub id: &'static str,
+    /// The cause in a few words.
+    pub title: &'static str,
+    /// With whom.
+    pub subject: Subject,
+    /// Where.
+    pub place: Place,
+    /// How sure.
+    pub confidence: Certainty,
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong, in one sentence.
+    pub text: String,
+    /// What follows from it, in one sentence each.
+    pub explains: Vec<String>,
+    /// What proves it.
+    pub evidence: Vec<Exhibit>,
+    /// What mends it.
+    pub repair: Repair,
+}
+
+/// An item of evidence as a person can look it up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Exhibit {
+    /// Where it was read.
+    pub origin: String,
+    /// What stood there.
+    pub shown: String,
+}
+
+impl Diagnosis {
+    /// How bad the worst of it is; `None` where nothing is wrong.
+    pub fn severity(&self) -> Option<Severity> {
+        self.causes.iter().map(|cause| cause.severity).max()
+    }
+}
+
+/// Runs every rule, and folds what follows from something else into its cause.
+pub fn diagnose(evidence: &Evidence) -> Diagnosis {
+    let found: Vec<Found> = rules()
+        .flat_map(|rule| (rule.find)(evidence).into_iter().map(move |finding| Found { rule, finding }))
+        .collect();
+    let explanations = plan_explanations(&found);
+    let mut roots: Vec<usize> = (0..found.len()).filter(|&index| explanations[index].is_none()).collect();
+    let effects = |cause: usize| {
+        let below = (0..found.len()).filter(move |&index| index != cause);
+        below.filter(|&index| root(&explanations, index) == cause).collect::<Vec<_>>()
+    };
+    roots.sort_by_key(|&index| rank(&found[index], effects(index).len()));
+    let cause = |&index: &usize| {
+        let Found { rule, finding } = &found[index];
+        cause(
+            rule.id,
+            rule.title,
+            finding,
+            effects(index).iter().map(|&effect| line(&found[effect])).collect(),
+            evidence,
+        )
+    };
+    Diagnosis { version: VERSION, causes: roots.iter().map(cause).collect(), not_seen: evidence.unseen.clone() }
+}
+
+/// The worst first, then the surest, then the lowest, then that with the most effects.
+fn rank(found: &Found, effects: usize) -> impl Ord + use<> {
+    let Found { rule, finding } = found;
+    (Reverse(finding.severity), Reverse(finding.certainty), rule.layer, Reverse(effects))
+}
+
+fn line(found: &Found) -> String {
+    format!("{} {}: {}", found.rule.id, found.rule.title, found.finding.text)
+}
+
+fn cause(
+    id: &'static str,
+    title: &'static str,
+    finding: &Finding,
+    explains: Vec<String>,
+    evidence: &Evidence,
+) -> Cause {
+    let exhibits = finding.evidence.iter().take(MOST_EXHIBITS).map(|&index| exhibit(&evidence.items[index]));
+    Cause {
+        id,
+        title,
+        subject: finding.subject.clone(),
+        place: finding.place.clone(),
+        confidence: finding.certainty,
+        severity: finding.severity,
+        text: finding.text.clone(),
+        explains,
+        evidence: exhibits.collect(),
+        repair: finding.repair.clone(),
+    }
+}
+
+fn exhibit(item: &Item) -> Exhibit {
+    let shown = match &item.fact {
+        Fact::Object(object) => {
+            let subject = crate::object::subject(object);
+            match object["message"].as_str() {
+                Some(message) => format!("{subject}: {message}"),
+                None => subject.to_string(),
+            }
+        }
+        Fact::Manifest(manifest) => manifest.path.clone(),
+        Fact::File(file) => format!("{}: {:?}", file.path, file.kind),
+        Fact::Certificate(certificate) => {
+            format!("{}: {} to {}", certificate.path, certificate.not_before, certificate.not_after)
+        }
+        Fact::Setting { name, value } => format!("{name} = {}", value.as_deref().unwrap_or("(absent)")),
+        Fact::FileSystem(disk) => format!("{}: {} of {} bytes free", disk.path, disk.available, disk.size),
+        Fact::Call { target, error } => format!("{target}: {}", error.as_deref().unwrap_or("ok")),
+    };
+    Exhibit { origin: item.origin.clone(), shown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::fixtures::{file, json, node, now, old, pod, scheduler_manifest};
+
+    fn object(value: serde_json::Value) -> Item {
+        Item { time: None, place: Place::Cluster, origin: "kubectl get".to_owned(), fact: Fact::Object(value) }
+    }
+
+    fn ids(items: Vec<Item>) -> Vec<(&'static str, usize)> {
+        let diagnosis = diagnose(&Evidence { gathered: now(), items, unseen: Vec::new() });
+        diagnosis.causes.iter().map(|cause| (cause.id, cause.explains.len())).collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_healthy_cluster() {
+        let ready = json!([{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "False"}]);
+        assert_eq!(ids(vec![object(node("one", ready))]), []);
+    }
+
+    #[test]
+    fn an_empty_kubeconfig_explains_the_scheduler_that_is_silent() {
+        let flag = "--kubeconfig=/etc/kubernetes/scheduler.conf";
+        let mut items = scheduler_manifest(flag, "/etc/kubernetes/schedulr.conf", "FileOrCreate");
+        items.push(file("/etc/kubernetes/schedulr.conf", crate::evidence::FileKind::EmptyFile));
+        items.push(object(old(pod("a", "web", json!({}), json!({"phase": "Pending"})))));
+        assert_eq!(ids(items), [("A7", 1)]);
+    }
+
+    #[test]
+    fn a_node_explains_its_own_pods_and_no_others() {
+        let crash = |name: &str, node: &str| {
+            let status = json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 2,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}]});
+            object(pod("a", name, json!({"nodeName": node}), status))
+        };
+        let sick = json!([{"type": "Ready", "status": "False", "message": "container runtime is down"}]);
+        assert_eq!(
+            ids(vec![object(node("one", sick)), crash("here", "one"), crash("there", "two")]),
+            [("E4", 1), ("W1", 0)]
+        );
+    }
+
+    #[test]
+    fn a_chain_has_one_root() {
+        // Two independent causes stay two; the louder one does not hide the other.
+        let unknown =
+            json!([{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting node status."}]);
+        let oom = json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 2, "ready": false,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}]});
+        let items = vec![object(node("one", unknown)), object(pod("a", "leak", json!({"nodeName": "two"}), oom))];
+        assert_eq!(ids(items), [("E2", 0), ("W3", 1)]);
+    }
+}

@@ -1,0 +1,19 @@
+//! From evidence to causes: what was seen goes through rules, findings go through the relation of cause and effect, and
+//! what nothing else explains comes out, lowest layer first, with its repair.
+//!
+//! Pure: no clock, no files, no network. Gathering evidence is `kedge-doctor`'s. Invariant: the same evidence gives the
+//! same diagnosis, and every finding names the items of evidence that prove it.
+
+mod causes;
+mod diagnosis;
+mod evidence;
+mod finding;
+mod object;
+mod rules;
+
+pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
+pub use evidence::{
+    CertificateFact, Evidence, Fact, FileFact, FileKind, FileSystemFact, Item, ManifestFact, Place, Unseen,
+};
+pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
+pub use rules::{Explains, Layer, Rule, Scope, rules};

@@ -1,0 +1,52 @@
+//! The components of a control plane, and what shows when one of them is away.
+
+use crate::rules::{Explains, Scope};
+
+/// What any of them may explain; a finding narrows it to its own component.
+pub(crate) const OF_A_COMPONENT: &[Explains] = &[Explains { ids: &["A15", "H2", "H3", "W1"], scope: Scope::Anywhere }];
+
+/// A component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Component {
+    /// The API server.
+    ApiServer,
+    /// The controller manager.
+    ControllerManager,
+    /// The scheduler.
+    Scheduler,
+    /// The store.
+    Etcd,
+}
+
+impl Component {
+    pub(crate) const ALL: [Self; 4] = [Self::ApiServer, Self::ControllerManager, Self::Scheduler, Self::Etcd];
+
+    /// Its name, as pods and files have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ApiServer => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+            Self::Etcd => "etcd",
+        }
+    }
+
+    /// The phase of `kedge init` that writes its manifest.
+    pub(crate) fn phase(self) -> &'static str {
+        match self {
+            Self::ApiServer => "apiserver",
+            Self::ControllerManager => "controller-manager",
+            Self::Scheduler => "scheduler",
+            Self::Etcd => "local",
+        }
+    }
+
+    /// The rules that fire when it is away.
+    pub(crate) fn effects(self) -> &'static [&'static str] {
+        match self {
+            Self::ApiServer | Self::Etcd => &["A15", "H2", "H3"],
+            Self::ControllerManager => &["H3"],
+            Self::Scheduler => &["H2"],
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! A8: a directory of a static pod is empty, which the kubelet made because the host path was mistyped.
+
+use crate::evidence::{Evidence, FileKind};
+use crate::finding::{Certainty, Finding, Repair};
+use crate::object::{list, subject, text};
+use crate::rules::control_plane::{component_of, effects, host_path, path_flags, pods_of_manifests};
+use crate::rules::{Layer, Rule};
+
+pub(super) const RULE: Rule = Rule {
+    id: "A8",
+    title: "a mistyped host path made an empty directory of certificates",
+    layer: Layer::Etcd,
+    explains: effects::OF_A_COMPONENT,
+    find,
+};
+
+fn find(evidence: &Evidence) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, item, pod) in pods_of_manifests(evidence) {
+        let Some(component) = component_of(pod) else { continue };
+        for volume in list(&pod["spec"]["volumes"]).filter(|volume| volume["hostPath"]["type"] == "DirectoryOrCreate") {
+            let path = text(&volume["hostPath"]["path"]).trim_end_matches('/');
+            let Some((file, FileKind::EmptyDirectory)) = evidence.file(&item.place, path) else { continue };
+            // Optional directories of authorities are empty on many hosts: only one that a flag looks into counts.
+            if !path_flags(pod)
+                .any(|(_, flag)| host_path(pod, flag).is_some_and(|host| host.starts_with(&format!("{path}/"))))
+            {
+                continue;
+            }
+            let repair = Repair::of(&[
+                (
+                    "Correct the host path in the manifest",
+                    &format!("kedge init phase control-plane {} --dry-run", component.phase()),
+                ),
+                ("Remove the empty directory", &format!("rmdir {path}")),
+            ]);
+            let text = format!(
+                "{path}, a host path of {}, is an empty directory: the kubelet made it, because nothing was there",
+                component.name()
+            );
+            found.push(
+                Finding::failure(subject(pod), item, Certainty::Proven, text, vec![index, file], repair)
+                    .only(component.effects()),
+            );
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULE;
+    use crate::rules::fixtures::*;
+
+    fn server(path: &str, kind: FileKind) -> Vec<Item> {
+        let pod = pod(
+            "kube-system",
+            "kube-apiserver",
+            json!({
+                "containers": [{
+                    "name": "kube-apiserver",
+                    "command": ["kube-apiserver", "--client-ca-file=/etc/kubernetes/pki/ca.crt"],
+                    "volumeMounts": [{"name": "k8s-certs", "mountPath": "/etc/kubernetes/pki"}, {"name": "ca", "mountPath": "/etc/ca"}],
+                }],
+                "volumes": [
+                    {"name": "k8s-certs", "hostPath": {"path": path, "type": "DirectoryOrCreate"}},
+                    {"name": "ca", "hostPath": {"path": "/etc/ca", "type": "DirectoryOrCreate"}},
+                ],
+            }),
+            json!({}),
+        );
+        vec![
+            manifest("/etc/kubernetes/manifests/kube-apiserver.yaml", Ok(pod)),
+            file(path, kind),
+            file("/etc/ca", FileKind::EmptyDirectory),
+        ]
+    }
+
+    #[test]
+    fn an_empty_directory_that_flags_look_into_is_found() {
+        assert_eq!(found_among(&RULE, server("/etc/kubernetes/pkii", FileKind::EmptyDirectory)).len(), 1);
+    }
+
+    #[test]
+    fn full_directories_and_those_that_nobody_needs_are_right() {
+        assert_eq!(found_among(&RULE, server("/etc/kubernetes/pki", FileKind::Directory)), [""; 0]);
+    }
+}

@@ -1,0 +1,99 @@
+//! Evidence in small, for the tests of rules.
+
+pub(crate) use jiff::Timestamp;
+pub(crate) use serde_json::{Value, json};
+
+pub(crate) use crate::evidence::{CertificateFact, Evidence, Fact, FileFact, FileKind, Item, ManifestFact, Place};
+use crate::rules::Rule;
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).expect("a time")
+}
+
+/// The texts of what a rule finds among objects.
+pub(crate) fn found(rule: &Rule, objects: impl IntoIterator<Item = Value>) -> Vec<String> {
+    let item =
+        |object| Item { time: None, place: Place::Cluster, origin: "kubectl".to_owned(), fact: Fact::Object(object) };
+    found_among(rule, objects.into_iter().map(item))
+}
+
+/// The texts of what a rule finds among items.
+pub(crate) fn found_among(rule: &Rule, items: impl IntoIterator<Item = Item>) -> Vec<String> {
+    let evidence = Evidence { gathered: now(), items: items.into_iter().collect(), unseen: Vec::new() };
+    (rule.find)(&evidence).into_iter().map(|finding| finding.text).collect()
+}
+
+pub(crate) fn on(node: &str, fact: Fact) -> Item {
+    Item { time: None, place: Place::Node(node.to_owned()), origin: "the machine".to_owned(), fact }
+}
+
+pub(crate) fn pod(namespace: &str, name: &str, spec: Value, status: Value) -> Value {
+    json!({
+        "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name, "creationTimestamp": now().to_string()},
+        "spec": spec, "status": status,
+    })
+}
+
+/// The same object, made an hour ago.
+pub(crate) fn old(mut object: Value) -> Value {
+    let hour_ago = Timestamp::from_second(now().as_second() - 3600).expect("a time");
+    object["metadata"]["creationTimestamp"] = json!(hour_ago.to_string());
+    object
+}
+
+pub(crate) fn node(name: &str, conditions: Value) -> Value {
+    json!({"kind": "Node", "metadata": {"name": name}, "status": {"conditions": conditions}})
+}
+
+pub(crate) fn event_of(kind: &str, name: &str, reason: &str, message: &str) -> Value {
+    json!({
+        "kind": "Event", "metadata": {"namespace": "a", "name": format!("{name}.1")}, "type": "Warning",
+        "reason": reason, "message": message, "involvedObject": {"kind": kind, "namespace": "a", "name": name},
+    })
+}
+
+pub(crate) fn manifest(path: &str, pod: Result<Value, String>) -> Item {
+    on("one", Fact::Manifest(ManifestFact { path: path.to_owned(), pod }))
+}
+
+pub(crate) fn file(path: &str, kind: FileKind) -> Item {
+    on("one", Fact::File(FileFact { path: path.to_owned(), kind }))
+}
+
+pub(crate) fn setting(name: &str, value: Option<&str>) -> Item {
+    on("one", Fact::Setting { name: name.to_owned(), value: value.map(str::to_owned) })
+}
+
+/// A leaf's certificate, valid from and until so many days from now.
+pub(crate) fn certificate(path: &str, from: i64, until: i64) -> Item {
+    let day = |days: i64| Timestamp::from_second(now().as_second() + days * 86_400).expect("a time");
+    let (path, common_name) = (path.to_owned(), "x".to_owned());
+    on(
+        "one",
+        Fact::Certificate(CertificateFact {
+            path,
+            common_name,
+            not_before: day(from),
+            not_after: day(until),
+            is_authority: false,
+        }),
+    )
+}
+
+/// A scheduler's manifest with one flag, and one file of the host mounted where kubeadm mounts its kubeconfig.
+pub(crate) fn scheduler_manifest(flag: &str, host: &str, kind: &str) -> Vec<Item> {
+    let pod = pod(
+        "kube-system",
+        "kube-scheduler",
+        json!({
+            "containers": [{
+                "name": "kube-scheduler", "command": ["kube-scheduler", flag],
+                "volumeMounts": [{"name": "kubeconfig", "mountPath": "/etc/kubernetes/scheduler.conf", "readOnly": true}],
+            }],
+            "volumes": [{"name": "kubeconfig", "hostPath": {"path": host, "type": kind}}],
+        }),
+        json!({}),
+    );
+    vec![manifest("/etc/kubernetes/manifests/kube-scheduler.yaml", Ok(pod))]
+}

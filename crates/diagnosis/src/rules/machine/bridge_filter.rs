@@ -1,0 +1,48 @@
+//! D2: what passes a bridge is not filtered, so pods of one machine reach each other and no Service.
+
+use crate::evidence::Evidence;
+use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
+use crate::rules::{Layer, Rule};
+
+const NAME: &str = "net.bridge.bridge-nf-call-iptables";
+
+pub(super) const RULE: Rule = Rule {
+    id: "D2",
+    title: "packets on bridges pass the rules of Services by",
+    layer: Layer::System,
+    explains: &[],
+    find,
+};
+
+fn find(evidence: &Evidence) -> Vec<Finding> {
+    let off = evidence.settings(NAME).filter(|(_, _, value)| *value != Some("1"));
+    let off = off.map(|(index, item, value)| {
+        let why = value.map_or("does not exist: br_netfilter is not loaded".to_owned(), |value| format!("is {value}"));
+        let repair = Repair::of(&[
+            (
+                "Load the module, now and after a reboot",
+                "modprobe br_netfilter && echo br_netfilter > /etc/modules-load.d/kubernetes.conf",
+            ),
+            ("Switch it on", "sysctl -w net.bridge.bridge-nf-call-iptables=1"),
+        ]);
+        let text = format!("{NAME} {why}: a pod may not reach a Service whose pod is on the same machine");
+        let mut finding =
+            Finding::failure(Subject::new("Setting", NAME), item, Certainty::Likely, text, vec![index], repair);
+        // Not every network has a bridge.
+        finding.severity = Severity::Warning;
+        finding
+    });
+    off.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULE;
+    use crate::rules::fixtures::*;
+
+    #[test]
+    fn an_absent_or_switched_off_setting_is_found() {
+        assert_eq!(found_among(&RULE, [setting("net.bridge.bridge-nf-call-iptables", None)]).len(), 1);
+        assert_eq!(found_among(&RULE, [setting("net.bridge.bridge-nf-call-iptables", Some("1"))]), [""; 0]);
+    }
+}

@@ -1,0 +1,60 @@
+//! E3: a node is not ready because no CNI configuration is there.
+
+use crate::evidence::Evidence;
+use crate::finding::{Certainty, Finding, Repair};
+use crate::object::{condition, subject, text};
+use crate::rules::{Explains, Layer, Rule, Scope};
+
+pub(super) const RULE: Rule = Rule {
+    id: "E3",
+    title: "a node has no pod network",
+    layer: Layer::Network,
+    explains: &[Explains { ids: &["W1", "W2"], scope: Scope::SameNode }],
+    find,
+};
+
+fn find(evidence: &Evidence) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, item, node) in evidence.objects("Node") {
+        let Some(condition) = condition(node, "Ready").filter(|ready| {
+            let message = text(&ready["message"]);
+            ready["status"] == "False"
+                && (message.contains("NetworkPluginNotReady") || message.contains("cni plugin not initialized"))
+        }) else {
+            continue;
+        };
+        let name = text(&node["metadata"]["name"]);
+        let message = text(&condition["message"]);
+        let repair = Repair::of(&[
+            ("See which configuration there is", "ls /etc/cni/net.d"),
+            (
+                "See whether the network's own pods run on this node",
+                &format!("kubectl get pods -A -o wide --field-selector spec.nodeName={name}"),
+            ),
+        ]);
+        let text = format!("{name}: {message}");
+        found.push(Finding::failure(subject(node), item, Certainty::Proven, text, vec![index], repair).on_node(name));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULE;
+    use crate::rules::fixtures::*;
+
+    #[test]
+    fn a_missing_network_is_found_in_both_wordings() {
+        for message in [
+            "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized",
+            "cni plugin not initialized",
+        ] {
+            assert_eq!(
+                found(&RULE, [node("one", json!([{"type": "Ready", "status": "False", "message": message}]))]).len(),
+                1
+            );
+        }
+        let other = node("one", json!([{"type": "Ready", "status": "False", "message": "container runtime is down"}]));
+        assert_eq!(found(&RULE, [other]), [""; 0]);
+    }
+}

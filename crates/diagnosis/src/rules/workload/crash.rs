@@ -1,0 +1,63 @@
+//! W1: a container ends again and again by itself.
+
+use crate::evidence::Evidence;
+use crate::finding::{Certainty, Finding, Repair};
+use crate::object::{container_statuses, is_leaving, subject, text};
+use crate::rules::{Layer, Rule};
+
+pub(super) const RULE: Rule =
+    Rule { id: "W1", title: "a container ends again and again", layer: Layer::Workload, explains: &[], find };
+
+fn find(evidence: &Evidence) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, item, pod) in evidence.objects("Pod").filter(|(_, _, pod)| !is_leaving(pod)) {
+        let Some(status) =
+            container_statuses(pod).find(|status| text(&status["state"]["waiting"]["reason"]) == "CrashLoopBackOff")
+        else {
+            continue;
+        };
+        let (subject, container) = (subject(pod), text(&status["name"]));
+        let (namespace, name) = (&subject.namespace, &subject.name);
+        let repair = Repair::of(&[(
+            "See its last words",
+            &format!("kubectl -n {namespace} logs {name} -c {container} --previous"),
+        )]);
+        let text = format!(
+            "container {container} of {subject} ended {} times, last with {} (code {})",
+            status["restartCount"],
+            text(&status["lastState"]["terminated"]["reason"]),
+            status["lastState"]["terminated"]["exitCode"]
+        );
+        let node = text_of_node(pod).to_owned();
+        found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair).on_node(&node));
+    }
+    found
+}
+
+fn text_of_node(pod: &serde_json::Value) -> &str {
+    text(&pod["spec"]["nodeName"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULE;
+    use crate::rules::fixtures::*;
+
+    #[test]
+    fn a_container_that_crashes_is_found_and_one_that_runs_is_not() {
+        let status = |state: serde_json::Value| {
+            pod(
+                "a",
+                "web",
+                json!({"nodeName": "one"}),
+                json!({"phase": "Running", "containerStatuses": [
+            {"name": "c", "restartCount": 4, "state": state, "lastState": {"terminated": {"reason": "Error", "exitCode": 3}}}]}),
+            )
+        };
+        assert_eq!(
+            found(&RULE, [status(json!({"waiting": {"reason": "CrashLoopBackOff"}}))]),
+            ["container c of Pod a/web ended 4 times, last with Error (code 3)"]
+        );
+        assert_eq!(found(&RULE, [status(json!({"running": {}}))]), [""; 0]);
+    }
+}

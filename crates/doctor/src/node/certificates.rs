@@ -1,0 +1,50 @@
+//! Certificates in files. Keys are never read.
+
+use std::path::Path;
+
+use kedge_diagnosis::{CertificateFact, Evidence, Fact, Item};
+use kedge_pki::CertificateFacts;
+
+use crate::node::unseen;
+
+const DEPTH: u32 = 2;
+
+pub(super) fn read(directory: &Path, item: &impl Fn(String, Fact) -> Item, evidence: &mut Evidence) {
+    below(directory, DEPTH, item, evidence);
+}
+
+fn below(directory: &Path, depth: u32, item: &impl Fn(String, Fact) -> Item, evidence: &mut Evidence) {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
+        Err(error) => return evidence.unseen.push(unseen(directory.display().to_string(), error)),
+    };
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() && depth > 0 {
+            below(&path, depth - 1, item, evidence);
+            continue;
+        }
+        // The kubelet keeps its certificates in files that hold the key as well; only the link to the present one counts.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !(name.ends_with(".crt") || name.ends_with("-current.pem")) {
+            continue;
+        }
+        let shown = path.display().to_string();
+        let facts = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        match facts.and_then(|pem| CertificateFacts::read(&pem)) {
+            Ok(facts) => {
+                let fact = CertificateFact {
+                    path: shown.clone(),
+                    common_name: facts.common_name,
+                    not_before: facts.not_before,
+                    not_after: facts.not_after,
+                    is_authority: facts.is_authority,
+                };
+                evidence.items.push(item(format!("openssl x509 -noout -dates -in {shown}"), Fact::Certificate(fact)));
+            }
+            Err(why) => evidence.unseen.push(unseen(shown, why)),
+        }
+    }
+}

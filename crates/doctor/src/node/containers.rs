@@ -1,0 +1,71 @@
+//! Containers as the runtime knows them, in the form of pods with their statuses: rules read them like the API's.
+
+use std::collections::BTreeMap;
+
+use kedge_cri::{Runtime, WELL_KNOWN_ENDPOINTS, discover_endpoint, v1};
+use kedge_diagnosis::{Evidence, Fact, Item};
+use serde_json::{Value, json};
+
+use crate::node::unseen;
+
+pub(super) async fn read(endpoint: Option<&str>, item: &impl Fn(String, Fact) -> Item, evidence: &mut Evidence) {
+    let runtime = match endpoint {
+        Some(endpoint) => Runtime::connect(endpoint).await.map_err(|error| error.to_string()),
+        None => match discover_endpoint().await {
+            Some(endpoint) => Runtime::connect(&endpoint).await.map_err(|error| error.to_string()),
+            None => Err(format!("no runtime answers at {}", WELL_KNOWN_ENDPOINTS.join(", "))),
+        },
+    };
+    let pods = match runtime {
+        Ok(runtime) => pods(&runtime).await,
+        Err(why) => Err(why),
+    };
+    match pods {
+        Ok(pods) => {
+            evidence.items.extend(pods.into_iter().map(|pod| item("crictl ps --all".to_owned(), Fact::Object(pod))));
+        }
+        Err(why) => evidence.unseen.push(unseen("containers", why)),
+    }
+}
+
+async fn pods(runtime: &Runtime) -> Result<Vec<Value>, String> {
+    let containers = runtime.list_containers(None).await.map_err(|error| error.to_string())?;
+    let mut latest: BTreeMap<(String, String, String), v1::Container> = BTreeMap::new();
+    for container in containers {
+        let label = |name: &str| container.labels.get(name).cloned().unwrap_or_default();
+        let key = (
+            label("io.kubernetes.pod.namespace"),
+            label("io.kubernetes.pod.name"),
+            label("io.kubernetes.container.name"),
+        );
+        // Of several runs of a container, the last one counts.
+        if latest.get(&key).is_none_or(|known| known.created_at < container.created_at) {
+            latest.insert(key, container);
+        }
+    }
+    let mut pods: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+    for ((namespace, pod, name), container) in latest {
+        let answer = runtime.container_status(&container.id, false).await.map_err(|error| error.to_string())?;
+        let Some(status) = answer.status else { continue };
+        pods.entry((namespace, pod)).or_default().push(container_status(&name, &container, &status));
+    }
+    let pod = |((namespace, name), statuses)| {
+        json!({
+            "kind": "Pod", "metadata": {"namespace": namespace, "name": name},
+            "spec": {}, "status": {"containerStatuses": statuses},
+        })
+    };
+    Ok(pods.into_iter().map(pod).collect())
+}
+
+fn container_status(name: &str, container: &v1::Container, status: &v1::ContainerStatus) -> Value {
+    let state = match status.state {
+        state if state == v1::ContainerState::ContainerRunning as i32 => json!({"running": {}}),
+        state if state == v1::ContainerState::ContainerExited as i32 => json!({"terminated": {
+            "reason": status.reason, "message": status.message, "exitCode": status.exit_code,
+        }}),
+        _ => json!({"waiting": {"reason": "ContainerCreating"}}),
+    };
+    let attempt = container.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
+    json!({"name": name, "restartCount": attempt, "state": state})
+}
