@@ -7,10 +7,10 @@ use crate::finding::Subject;
 use crate::object::text;
 
 /// For each object, the last event whose reason and message are wanted, as long as that object is still there.
-pub(super) fn latest_by_object<'a>(
-    evidence: &'a Evidence,
+pub(super) fn latest_by_object(
+    evidence: &Evidence,
     wanted: impl Fn(&str, &str) -> bool,
-) -> Vec<(Subject, usize, &'a str)> {
+) -> Vec<(Subject, usize, &str)> {
     let mut latest: BTreeMap<Subject, (usize, &str)> = BTreeMap::new();
     for (index, item, event) in evidence.objects("Event") {
         let message = text(&event["message"]);
