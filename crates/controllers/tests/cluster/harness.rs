@@ -65,6 +65,7 @@ impl Cluster {
             board: board.clone(),
             token_keys: token_keys(),
             client_ca: None,
+            front_proxy: None,
             kubelet_tls: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
