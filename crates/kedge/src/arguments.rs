@@ -7,6 +7,7 @@ mod components;
 mod doctor;
 pub(crate) mod ignored;
 mod init;
+mod join;
 mod network;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags,
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
 pub(crate) use doctor::{DoctorFlags, DoctorNodeFlags, DoctorPlace};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
+pub(crate) use join::JoinFlags;
 pub(crate) use network::NetworkFlags;
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Kubelet(Box<KubeletFlags>),
     /// Make this machine the first control plane of a cluster, as kubeadm does.
     Init(Box<InitFlags>),
+    /// Make this machine a worker of a cluster, as kubeadm does.
+    Join(Box<JoinFlags>),
     /// Take off this machine what `init` or `join` put on it.
     Reset(ResetFlags),
     /// Keep the kubelet of this machine running, where no init system does.

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod image;
 pub(crate) mod init;
+pub(crate) mod join;
 pub(crate) mod kubeconfig;
 pub(crate) mod kubelet;
 pub(crate) mod man;

@@ -86,6 +86,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Kubeconfig(flags) => commands::kubeconfig::run(flags),
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,
         Command::Init(flags) => commands::init::run(*flags).await,
+        Command::Join(flags) => commands::join::run(*flags).await,
         Command::Reset(flags) => commands::reset::run(flags).await,
         Command::KubeletKeeper => commands::init::keep_kubelet().await,
         Command::KubeApiserver(flags) => commands::components::apiserver(*flags).await,

@@ -14,6 +14,7 @@ mod health_wait;
 mod host;
 mod images;
 mod init;
+mod join;
 mod kubeconfigs;
 mod kubelet_service;
 mod layout;
@@ -43,6 +44,7 @@ pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_
 pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
 pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};
+pub use join::{Join, JoinFlags, JoinSettings};
 pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
 pub use kubelet_service::{
     KUBELET_LOG, KubeletServiceError, keep_kubelet, kubelet_configuration, start_kubelet, stop_kubelet,

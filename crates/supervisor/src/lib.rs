@@ -34,7 +34,7 @@ pub use join::{JoinOptions, JoinSummary, RunningNode, join};
 pub use kedge_auth::AuthorizationMode;
 pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
 pub use kedge_kubelet::CgroupDriver;
-pub use kedge_lifecycle::{HostLayout, Init, InitFlags, InitSettings, keep_kubelet};
+pub use kedge_lifecycle::{HostLayout, Init, InitFlags, InitSettings, Join, JoinFlags, JoinSettings, keep_kubelet};
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
 pub use options::{NetworkOptions, Options};
 pub use progress::Progress;

@@ -18,6 +18,7 @@ use crate::wait::eventually;
 
 const SCRIPT: &str = include_str!("machine.sh");
 const FIRST: &str = "machine.sh";
+const CGROUPS_SCRIPT: &str = include_str!("machine_cgroups.sh");
 
 /// A machine that runs.
 pub struct Machine {
@@ -27,6 +28,7 @@ pub struct Machine {
     /// The machine ends when this is closed.
     _alive: ChildStdin,
     init: u32,
+    group: String,
     name: String,
     address: String,
 }
@@ -48,7 +50,9 @@ impl Machine {
         let files = dir.path().join("files");
         std::fs::create_dir(&files).expect("a directory can be made");
         let log = File::create(dir.path().join("machine.log")).expect("a file can be made");
-        let mut command = Command::new("unshare");
+        let group = format!("kedge-machine-{}-{name}", std::process::id());
+        let mut command = Command::new("sh");
+        command.args(["-c", CGROUPS_SCRIPT, "sh", &group, "unshare", "--cgroup"]);
         command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "sh"]);
         command.arg(&script).arg(&files).args([name, address]);
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
@@ -60,7 +64,20 @@ impl Machine {
         assert_eq!(said.trim(), "ready", "the machine does not start:\n{}", log());
         let init = first_process(process.id()).expect("it has a first process");
         let (name, address) = (name.to_owned(), address.to_owned());
-        Some(Self { binary, dir, process, _alive: alive, init, name, address })
+        Some(Self { binary, dir, process, _alive: alive, init, group, name, address })
+    }
+
+    /// Lays a cable to another machine: from now on they share a segment.
+    pub fn plug(&self, other: &Self) {
+        let end = |machine: &Self, port: &str| [format!("name {port} netns {}", machine.init), port.to_owned()];
+        let ([own, port], [others, other_port]) =
+            (end(self, &format!("to-{}", other.name)), end(other, &format!("to-{}", self.name)));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ip link add {own} type veth peer {others}")]);
+        let output = run(command, None);
+        assert!(output.ok, "{}", output.all());
+        self.sh(&format!("ip link set {port} master uplink up"));
+        other.sh(&format!("ip link set {other_port} master uplink up"));
     }
 
     /// Its name.
@@ -141,5 +158,11 @@ impl Drop for Machine {
         // The kernel ends every process of the machine with its first one, and the namespaces with the last.
         let _ = Command::new("kill").args(["-9", &self.init.to_string()]).status();
         let _ = self.process.wait();
+        // What was in them may take a moment to be gone; a group that is left is empty, and does no harm.
+        let script = "for try in 1 2 3 4 5 6 7 8 9 10; do left=; \
+            for own in /sys/fs/cgroup/*/$0 /sys/fs/cgroup/$0; do \
+            [ -d $own ] && { find $own -depth -type d -exec rmdir {} + 2>/dev/null || left=$own; }; done; \
+            [ -z \"$left\" ] && exit; sleep 0.3; done";
+        let _ = Command::new("sh").args(["-c", script, &self.group]).status();
     }
 }

@@ -5,6 +5,21 @@ files=$1 name=$2 address=$3
 mount --make-rprivate /
 mount -t proc proc /proc
 mount -t tmpfs tmpfs /run
+# The cgroups that it was started in are its roots.
+grep -E '^[^ ]+ [^ ]+ cgroup2? ' /proc/mounts > /run/hierarchies
+while read -r _ directory kind options _; do
+    umount "$directory"
+    names=$(echo "$options" | tr , '\n' | grep -vE '^(rw|ro|relatime|noatime|nosuid|nodev|noexec|xattr|clone_children|nsdelegate|memory_recursiveprot)$' | paste -sd, -)
+    mount -t "$kind" ${names:+-o "$names"} cgroup "$directory"
+    if [ "$kind" = cgroup2 ]; then
+        # A cgroup that gives its children controllers has no processes itself.
+        mkdir -p "$directory/system"
+        echo $$ > "$directory/system/cgroup.procs"
+        for controller in $(cat "$directory/cgroup.controllers"); do
+            echo "+$controller" > "$directory/cgroup.subtree_control" || true
+        done
+    fi
+done < /run/hierarchies
 mkdir -p /run/netns /run/lock "$files/containerd" "$files/log" "$files/overlay"
 for directory in /etc /var/lib /opt; do
     upper=$files/overlay$directory

@@ -34,6 +34,7 @@ fn a_machine_becomes_a_cluster_and_a_machine_again() {
     the_cluster_is_as_kubeadm_makes_it(&machine);
     without_a_network_the_node_says_so(&machine);
     with_the_network_pods_run(&machine);
+    a_second_machine_joins_and_leaves(&machine);
     a_changed_manifest_takes_effect(&machine);
     a_phase_can_be_run_again(&machine);
     reset(&machine, &before);
@@ -43,7 +44,7 @@ fn a_machine_becomes_a_cluster_and_a_machine_again() {
 fn traces(machine: &Machine) -> String {
     machine.sh(
         "ls -A /etc/kubernetes /var/lib/kubelet /var/lib/etcd /etc/cni/net.d /var/lib/cni /var/lib/kedge /var/log/pods \
-         2>/dev/null | grep -v -e ':$' -e '^$' | sort; ip -o link | cut -d: -f2 | cut -d@ -f1 | sort; ip route | sort; \
+         2>/dev/null | grep -v -e ':$' -e '^$' | sort; ip -o link | cut -d: -f2 | cut -d@ -f1 | sort; ip route | sed 's, linkdown,,' | sort; \
          nft list tables; ctr -n k8s.io containers ls -q; grep -c /var/lib/kubelet/ /proc/mounts || true",
     )
 }
@@ -159,6 +160,46 @@ fn with_the_network_pods_run(machine: &Machine) {
          'until nc -w 2 kubernetes.default.svc.cluster.local 443 </dev/null; do sleep 0.2; done; echo reached'"
     ));
     machine.shows("a pod that reaches a Service by its name", "kubectl logs asks", "reached");
+}
+
+fn a_second_machine_joins_and_leaves(machine: &Machine) {
+    let Some(worker) = Machine::start("init-2", "198.51.100.12") else { return };
+    machine.plug(&worker);
+    for each in [machine, &worker] {
+        each.sh("printf '198.51.100.11 init-1\n198.51.100.12 init-2\n127.0.0.1 localhost\n' > /etc/hosts");
+    }
+    worker.load_busybox();
+    let before = traces(&worker);
+    let told = machine.sh("$KEDGE token create --print-join-command");
+    let join = format!("$KEDGE {} --ignore-preflight-errors=NumCPU 2>&1", told.trim().trim_start_matches("kedge "));
+    let trusting = worker.try_sh("$KEDGE join init-1:6443 --token abcdef.0123456789abcdef");
+    assert!(!trusting.ok && trusting.all().contains("without caCertHashes can be unsafe"), "{}", trusting.all());
+    assert_eq!(traces(&worker), before);
+    let said = worker.sh(&join);
+    for line in [
+        "[preflight] Running pre-flight checks",
+        "[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...",
+        "[kubelet-start] Writing kubelet configuration to file \"/var/lib/kubelet/config.yaml\"",
+        "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap",
+        "This node has joined the cluster:\n* Certificate signing request was sent to apiserver and a response was received.",
+        "Run 'kubectl get nodes' on the control-plane to see this node join the cluster.",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    assert!(!worker.try_sh("test -e /etc/kubernetes/bootstrap-kubelet.conf").ok);
+    machine.shows("the second node", "kubectl get nodes -o name", "node/init-2");
+    machine.sh("kubectl wait --for=condition=Ready node/init-2 --timeout=120s");
+    machine.sh(&format!(
+        "kubectl run far --image={BUSYBOX} --restart=Never --overrides='{{\"spec\":{{\"nodeName\":\"init-2\"}}}}' --command -- sh -c \
+         'until nc -w 2 kubernetes.default.svc.cluster.local 443 </dev/null; do sleep 0.2; done; echo reached'"
+    ));
+    machine.shows("a pod of the second node that reaches a Service by its name", "kubectl logs far", "reached");
+    let again = worker.try_sh(&join);
+    let there = "[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists";
+    assert!(!again.ok && again.all().contains(there), "{}", again.all());
+    machine.sh("kubectl delete pod far --grace-period=1; kubectl delete node init-2");
+    let said = worker.sh("$KEDGE reset --force 2>&1");
+    assert_eq!(traces(&worker), before, "{said}");
 }
 
 fn a_changed_manifest_takes_effect(machine: &Machine) {

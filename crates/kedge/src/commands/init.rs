@@ -20,11 +20,13 @@ pub(crate) async fn run(flags: InitFlags) -> Result<()> {
         None => init.run().await,
         Some((phase, part)) => init.phase(&phase, part.as_deref()).await,
     };
-    // On one line, as kubeadm writes it: people and their scripts know it so.
-    done.map_err(|error| {
-        let causes = std::iter::successors(std::error::Error::source(&error), |cause| cause.source());
-        anyhow::anyhow!(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
-    })
+    done.map_err(|error| on_one_line(&error))
+}
+
+/// On one line, as kubeadm writes it: people and their scripts know it so.
+pub(crate) fn on_one_line(error: &dyn std::error::Error) -> anyhow::Error {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    anyhow::anyhow!(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
 }
 
 /// Keeps the kubelet running until SIGINT or SIGTERM.

@@ -1,0 +1,178 @@
+//! What `kedge join` was asked for, and what follows from it.
+//!
+//! Invariant: how the cluster is found, and whether that is safe, is decided before anything else happens.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use kedge_bootstrap::{BootstrapToken, Discovery};
+
+use crate::addresses::{find_node_ip, hostname};
+use crate::cluster_configuration::ConfigurationError;
+
+const PORT: u16 = 6443;
+
+/// Flags, as they were given; each has the name of its field.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the names are the flags', which say themselves what they are for")]
+pub struct JoinFlags {
+    pub endpoint: Option<String>,
+    pub token: Option<BootstrapToken>,
+    pub discovery_token: Option<BootstrapToken>,
+    pub tls_bootstrap_token: Option<BootstrapToken>,
+    pub discovery_token_ca_cert_hash: Vec<String>,
+    pub discovery_token_unsafe_skip_ca_verification: bool,
+    pub discovery_file: Option<PathBuf>,
+    pub node_name: Option<String>,
+    pub node_ip: Option<IpAddr>,
+    pub cri_socket: Option<String>,
+    pub ignore_preflight_errors: Vec<String>,
+    pub fix: bool,
+}
+
+/// The same, complete.
+#[derive(Debug, Clone)]
+pub struct JoinSettings {
+    /// How the cluster is found.
+    pub discovery: Discovery,
+    /// The token with which the kubelet asks for its certificate, where it is not the discovery file's.
+    pub tls_bootstrap_token: Option<BootstrapToken>,
+    /// The node's name.
+    pub node_name: String,
+    /// The node's address.
+    pub node_ip: IpAddr,
+    /// The container runtime's socket; found where absent.
+    pub cri_socket: Option<String>,
+    /// Checks whose errors are warnings.
+    pub ignore_preflight_errors: Vec<String>,
+    /// Whether the machine is mended.
+    pub fix: bool,
+}
+
+impl JoinSettings {
+    /// Checks the flags and looks at the machine for what nobody said.
+    pub fn new(flags: JoinFlags) -> Result<Self, ConfigurationError> {
+        let discovery = discovery(&flags)?;
+        let node_name = match flags.node_name {
+            Some(name) => name,
+            None => hostname().map_err(|error| wrong("--node-name", error.to_string()))?,
+        };
+        let node_ip = match flags.node_ip {
+            Some(address) => address,
+            None => find_node_ip(false).map_err(|error| wrong("--node-ip", error.to_string()))?,
+        };
+        Ok(Self {
+            discovery,
+            tls_bootstrap_token: flags.tls_bootstrap_token.or(flags.token),
+            node_name,
+            node_ip,
+            cri_socket: flags.cri_socket,
+            ignore_preflight_errors: flags.ignore_preflight_errors,
+            fix: flags.fix,
+        })
+    }
+}
+
+fn wrong(field: &str, why: impl Into<String>) -> ConfigurationError {
+    ConfigurationError::Value { field: field.to_owned(), why: why.into() }
+}
+
+fn discovery(flags: &JoinFlags) -> Result<Discovery, ConfigurationError> {
+    let token = flags.discovery_token.clone().or_else(|| flags.token.clone());
+    match (&flags.discovery_file, token) {
+        (Some(_), Some(_)) if flags.discovery_token.is_some() => {
+            Err(wrong("discovery", "bootstrapToken and file cannot both be set"))
+        }
+        (Some(path), _) => {
+            let name = path.display().to_string();
+            match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Discovery::File { name, text }),
+                Err(error) => Err(wrong("--discovery-file", format!("{name}: {error}"))),
+            }
+        }
+        (None, None) => {
+            Err(wrong("discovery", "bootstrapToken or file must be set: name --token, or --discovery-file"))
+        }
+        (None, Some(token)) => by_token(flags, token),
+    }
+}
+
+fn by_token(flags: &JoinFlags, token: BootstrapToken) -> Result<Discovery, ConfigurationError> {
+    let endpoint = flags.endpoint.as_deref().map(|endpoint| endpoint.trim_start_matches("https://"));
+    let Some(endpoint) = endpoint.filter(|endpoint| !endpoint.is_empty()) else {
+        return Err(wrong(
+            "discovery.bootstrapToken.apiServerEndpoint",
+            "name the API server, as in `kedge join 10.0.0.1:6443`",
+        ));
+    };
+    let pins = flags.discovery_token_ca_cert_hash.clone();
+    if let Some(pin) = pins.iter().find(|pin| !is_pin(pin)) {
+        return Err(wrong(
+            "--discovery-token-ca-cert-hash",
+            format!("{pin:?} is not sha256: and 64 hexadecimal digits"),
+        ));
+    }
+    if pins.is_empty() && !flags.discovery_token_unsafe_skip_ca_verification {
+        return Err(wrong(
+            "discovery.bootstrapToken",
+            "using token-based discovery without caCertHashes can be unsafe. Pass --discovery-token-ca-cert-hash, or \
+             --discovery-token-unsafe-skip-ca-verification to continue",
+        ));
+    }
+    let has_port =
+        endpoint.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok() && !endpoint.ends_with(']'));
+    let endpoint = if has_port { endpoint.to_owned() } else { format!("{endpoint}:{PORT}") };
+    Ok(Discovery::Token { endpoint, token, pins })
+}
+
+fn is_pin(text: &str) -> bool {
+    let digits = text.strip_prefix("sha256:").unwrap_or_default();
+    digits.len() == 64 && digits.chars().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags() -> JoinFlags {
+        JoinFlags {
+            endpoint: Some("lb".to_owned()),
+            token: "abcdef.0123456789abcdef".parse().ok(),
+            discovery_token_ca_cert_hash: vec![format!("sha256:{}", "0a".repeat(32))],
+            ..JoinFlags::default()
+        }
+    }
+
+    #[test]
+    fn a_token_finds_the_cluster_at_its_endpoint() {
+        for (given, expected) in [("lb", "lb:6443"), ("https://lb:7443", "lb:7443"), ("[fd00::1]", "[fd00::1]:6443")] {
+            let found = discovery(&JoinFlags { endpoint: Some(given.to_owned()), ..flags() }).unwrap();
+            let Discovery::Token { endpoint, pins, .. } = found else { panic!("{found:?}") };
+            assert_eq!((endpoint.as_str(), pins.len()), (expected, 1));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_unsafe_is_said() {
+        let check = |flags: JoinFlags, expected: &str| {
+            let error = discovery(&flags).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(JoinFlags::default(), "bootstrapToken or file must be set");
+        check(JoinFlags { endpoint: None, ..flags() }, "name the API server");
+        check(JoinFlags { discovery_token_ca_cert_hash: Vec::new(), ..flags() }, "can be unsafe");
+        check(
+            JoinFlags { discovery_token_ca_cert_hash: vec!["sha256:1".to_owned()], ..flags() },
+            "64 hexadecimal digits",
+        );
+        check(JoinFlags { discovery_file: Some("/none".into()), ..flags() }, "/none: No such file");
+        let both = JoinFlags { discovery_token: flags().token, discovery_file: Some("/none".into()), ..flags() };
+        check(both, "cannot both be set");
+        let unsafe_flags = JoinFlags {
+            discovery_token_ca_cert_hash: Vec::new(),
+            discovery_token_unsafe_skip_ca_verification: true,
+            ..flags()
+        };
+        assert!(discovery(&unsafe_flags).is_ok());
+    }
+}
