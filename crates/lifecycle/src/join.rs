@@ -1,9 +1,10 @@
-//! `kedge join`: the phases by which a machine becomes a worker of a cluster that is there, in kubeadm's order and with its
-//! lines.
+//! `kedge join`: the phases by which a machine becomes a worker, or a further control plane, of a cluster that is there, in
+//! kubeadm's order and with its lines.
 //!
 //! Invariant: nothing is written before the cluster is trusted and its configuration is read. What a join that failed leaves,
 //! `kedge reset` takes away.
 
+mod control_plane;
 mod settings;
 
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +30,7 @@ use crate::init::{InitError, PhaseError};
 use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags};
 use crate::system_images::{SystemImages, ensure_system_images, sandbox_of};
 
+pub use control_plane::ControlPlaneSettings;
 pub use settings::{JoinFlags, JoinSettings};
 
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(300);
@@ -73,17 +75,27 @@ impl<'a> Join<'a> {
         };
         self.check().await.map_err(failed("preflight"))?;
         let found = self.find().await.map_err(failed("preflight"))?;
+        let Some(own) = &self.settings.control_plane else {
+            self.kubelet_start(&found).await.map_err(failed("kubelet-start"))?;
+            (self.say)(CLOSING);
+            return Ok(());
+        };
+        self.refuse_without_endpoint(&found).map_err(failed("preflight"))?;
+        self.prepare(&found, own).await.map_err(failed("control-plane-prepare"))?;
         self.kubelet_start(&found).await.map_err(failed("kubelet-start"))?;
-        (self.say)(CLOSING);
+        self.etcd(&found, own).await.map_err(failed("etcd-join"))?;
+        self.settle(own).await.map_err(failed("control-plane-join"))?;
+        (self.say)(control_plane::CLOSING);
         Ok(())
     }
 
     async fn check(&self) -> Result<(), PhaseError> {
+        let own = self.settings.control_plane.as_ref();
         let facts = CheckFacts {
-            role: Role::Worker,
+            role: if own.is_some() { Role::ControlPlane } else { Role::Worker },
             node_name: self.settings.node_name.clone(),
             node_ip: self.settings.node_ip,
-            api_port: 6443,
+            api_port: own.map_or(6443, |own| own.bind_port),
             cri_socket: self.cri_socket().await,
             etcd_data_dir: None,
             ranges: Vec::new(),
@@ -112,7 +124,8 @@ impl<'a> Join<'a> {
         let text = entry(&client, "kubelet-config", "kubelet").await?;
         let kubelet = serde_yaml::from_str(&text).map_err(|error| wrong("kubelet-config", error.to_string()))?;
         self.refuse_known_name(&client).await?;
-        self.images().await?;
+        let with_etcd = self.settings.control_plane.is_some() && configuration.local_etcd().is_some();
+        self.images(with_etcd).await?;
         Ok(Found { cluster, configuration, kubelet })
     }
 
@@ -148,14 +161,14 @@ impl<'a> Join<'a> {
     }
 
     /// The add-ons' image, which no registry has.
-    async fn images(&self) -> Result<(), PhaseError> {
+    async fn images(&self, with_etcd: bool) -> Result<(), PhaseError> {
         let socket = self.cri_socket().await;
         let socket = socket.ok_or_else(|| PhaseError::Missing("no container runtime answers".to_owned()))?;
         let runtime = Runtime::connect(&socket).await?;
         let images = SystemImages::of_machine(sandbox_of(&runtime).await);
         let path = PathBuf::from(socket.trim_start_matches("unix://"));
         let snapshotter = runtime.snapshotter().await?;
-        Ok(ensure_system_images(&runtime, &path, snapshotter, &images, false).await?)
+        Ok(ensure_system_images(&runtime, &path, snapshotter, &images, with_etcd).await?)
     }
 
     async fn kubelet_start(&self, found: &Found) -> Result<(), PhaseError> {
@@ -168,6 +181,7 @@ impl<'a> Join<'a> {
         };
         let user = KubeconfigUser::Token(self.token(&found.cluster)?);
         write_kubeconfig(&bootstrap, &found.configuration.cluster_name, BOOTSTRAP_USER, &cluster, &user)?;
+        // A control plane has got it with its key.
         let authority = self.layout.at(Path::new(&found.configuration.certificates_dir).join("ca.crt"));
         write_public(&authority, found.cluster.authority_pem.as_bytes())?;
         write_kubelet_config(&self.layout, &found.kubelet, self.say)?;

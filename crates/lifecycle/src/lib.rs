@@ -10,6 +10,7 @@ mod checks;
 mod cluster_configuration;
 mod cluster_objects;
 mod demo;
+mod etcd_members;
 mod health_wait;
 mod host;
 mod images;
@@ -40,11 +41,12 @@ pub use cluster_objects::{
     upload_kubelet_configuration,
 };
 pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
+pub use etcd_members::{EtcdMembers, EtcdMembersError, KnownMember};
 pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_kubelet};
 pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
 pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};
-pub use join::{Join, JoinFlags, JoinSettings};
+pub use join::{ControlPlaneSettings, Join, JoinFlags, JoinSettings};
 pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
 pub use kubelet_service::{
     KUBELET_LOG, KubeletServiceError, keep_kubelet, kubelet_configuration, start_kubelet, stop_kubelet,

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use kedge_cri::{Runtime, discover_endpoint};
 use kedge_lifecycle::{
-    CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBELET_LOG, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR, Say,
-    manifest_command, stop_kubelet, unmount_below,
+    CERTIFICATES_DIR, EtcdMembers, EtcdMembersError, HostLayout, KUBELET_DIR, KUBELET_LOG, KUBERNETES_DIR,
+    MANIFESTS_DIR, STATE_DIR, Say, manifest_command, stop_kubelet, unmount_below,
 };
 
 use crate::error::Error;
@@ -37,6 +37,7 @@ const FILES: [&str; 6] = [
 ];
 /// What Kedge writes where the container runtime looks for its network.
 const CNI_FILE: &str = "/etc/cni/net.d";
+const ETCD_PORT: u16 = 2379;
 const POD_LOGS: &str = "/var/log/pods";
 const CONTAINER_LOGS: &str = "/var/log/containers";
 
@@ -49,6 +50,7 @@ pub async fn reset(options: &ResetOptions, say: Say<'_>) -> Result<(), Error> {
     let etcd_data = etcd_data_dir();
     let endpoint = endpoint(options).await;
     let mut reset = Reset { options, say, failed: Vec::new() };
+    reset.membership().await;
     reset.kubelet().await;
     reset.pods(endpoint.as_deref()).await;
     reset.mounts();
@@ -103,6 +105,38 @@ impl Reset<'_> {
 
     fn note(&mut self, what: &str, error: &dyn std::error::Error) {
         self.failed.push(format!("{what}: {}", chain(error)));
+    }
+
+    /// Takes this machine out of an etcd of several members, which would miss it for ever. The last one just goes.
+    async fn membership(&mut self) {
+        let Some(words) = manifest_command(&Path::new(MANIFESTS_DIR).join("etcd.yaml")) else { return };
+        let flag = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)).unwrap_or_default().to_owned();
+        let own = flag("--initial-advertise-peer-urls=");
+        let left: Result<(), EtcdMembersError> = async {
+            let address = std::net::SocketAddr::from(([127, 0, 0, 1], ETCD_PORT));
+            let etcd = EtcdMembers::at(address, &self.options.certificates_dir)?;
+            let members = etcd.list().await?;
+            let (ours, others): (Vec<_>, Vec<_>) = members.iter().partition(|known| known.member.peer_url == own);
+            let (Some(ours), Some(_)) = (ours.first(), others.first()) else { return Ok(()) };
+            if !self.does("Removing this machine's member from etcd", "remove this machine's member from etcd") {
+                return Ok(());
+            }
+            let mut removed = Ok(());
+            for other in others.iter().filter_map(|other| other.client) {
+                removed = EtcdMembers::at(other, &self.options.certificates_dir)?.remove(&ours.id).await;
+                if removed.is_ok() {
+                    break;
+                }
+            }
+            removed
+        }
+        .await;
+        if let Err(error) = left {
+            // A cluster that is broken is reset as well; who has other members is told.
+            (self.say)(&format!(
+                "[reset] WARNING: this machine may still be a member of etcd ({error}); see `etcdctl member list` elsewhere"
+            ));
+        }
     }
 
     async fn kubelet(&mut self) {

@@ -160,6 +160,10 @@ fn with_the_network_pods_run(machine: &Machine) {
          'until nc -w 2 kubernetes.default.svc.cluster.local 443 </dev/null; do sleep 0.2; done; echo reached'"
     ));
     machine.shows("a pod that reaches a Service by its name", "kubectl logs asks", "reached");
+    for agent in ["deployment/coredns", "daemonset/kube-proxy", "daemonset/kedge-network"] {
+        let log = machine.sh(&format!("kubectl logs -n kube-system {agent} --tail=-1 2>&1"));
+        assert!(!log.contains("forbidden"), "{agent} may not do its work:\n{log}");
+    }
 }
 
 fn a_second_machine_joins_and_leaves(machine: &Machine) {
@@ -200,6 +204,46 @@ fn a_second_machine_joins_and_leaves(machine: &Machine) {
     machine.sh("kubectl delete pod far --grace-period=1; kubectl delete node init-2");
     let said = worker.sh("$KEDGE reset --force 2>&1");
     assert_eq!(traces(&worker), before, "{said}");
+    a_second_control_plane_joins_and_leaves(machine, &worker, &join);
+    assert_eq!(traces(&worker), before, "{said}");
+}
+
+fn a_second_control_plane_joins_and_leaves(machine: &Machine, second: &Machine, join: &str) {
+    machine.sh("kubectl delete secret -n kube-system kubeadm-certs");
+    let key = "9".repeat(64);
+    let join = join.replace(" 2>&1", &format!(" --control-plane --certificate-key {key} 2>&1"));
+    let expired = second.try_sh(&join);
+    for line in [
+        "error execution phase control-plane-prepare",
+        "Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace",
+    ] {
+        assert!(!expired.ok && expired.all().contains(line), "{line:?} is not in\n{}", expired.all());
+    }
+    second.sh("$KEDGE reset --force 2>&1");
+    machine.sh(&format!(
+        "$KEDGE init phase upload-certs --upload-certs --certificate-key {key} --config /root/kubeadm.yaml 2>&1"
+    ));
+    let said = second.sh(&join);
+    for line in [
+        "[certs] Using existing ca certificate authority",
+        "[control-plane] Creating static Pod manifest for \"kube-apiserver\"",
+        "[etcd] Announced new etcd member joining to the existing etcd cluster",
+        "[mark-control-plane] Marking the node init-2 as control-plane",
+        "This node has joined the cluster and a new control plane instance was created:",
+    ] {
+        assert!(said.contains(line), "{line:?} is not in\n{said}");
+    }
+    second.shows(
+        "two control planes",
+        "kubectl get nodes --selector=node-role.kubernetes.io/control-plane -o name",
+        "node/init-2",
+    );
+    let own = "kubectl --server https://198.51.100.12:6443 get pods -n kube-system -o name";
+    second.shows("the second API server with the same objects", own, "pod/etcd-init-1");
+    second.shows("the second member of etcd", own, "pod/etcd-init-2");
+    let said = second.sh("$KEDGE reset --force 2>&1");
+    assert!(said.contains("[reset] Removing this machine's member from etcd") && !said.contains("WARNING"), "{said}");
+    machine.shows("a first control plane that goes on alone", "kubectl delete node init-2 2>&1", "\"init-2\" deleted");
 }
 
 fn a_changed_manifest_takes_effect(machine: &Machine) {

@@ -33,7 +33,7 @@ pub(crate) struct JoinFlags {
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// Address of this node [default: that of the interface with the default route].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", visible_alias = "apiserver-advertise-address")]
     node_ip: Option<IpAddr>,
     /// Socket of the container runtime [default: a well-known one that answers].
     #[arg(long, value_name = "SOCKET")]
@@ -44,12 +44,15 @@ pub(crate) struct JoinFlags {
     /// Mend what can be mended of the machine first, and show each change with how to undo it.
     #[arg(long)]
     fix: bool,
-    /// Become a further control plane; not there yet.
+    /// Become a further control plane.
     #[arg(long)]
-    pub(crate) control_plane: bool,
-    /// The key of the control plane's certificates.
+    control_plane: bool,
+    /// The key that the uploaded certificates of the control plane are encrypted with.
     #[arg(long, value_name = "HEX", requires = "control_plane")]
     certificate_key: Option<kedge_supervisor::CertificateKey>,
+    /// Port of its API server [default: 6443].
+    #[arg(long, value_name = "PORT", requires = "control_plane", value_parser = clap::value_parser!(u16).range(1..))]
+    apiserver_bind_port: Option<u16>,
 }
 
 impl JoinFlags {
@@ -67,6 +70,9 @@ impl JoinFlags {
             cri_socket: self.cri_socket,
             ignore_preflight_errors: self.ignore_preflight_errors,
             fix: self.fix,
+            control_plane: self.control_plane,
+            certificate_key: self.certificate_key,
+            apiserver_bind_port: self.apiserver_bind_port,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `kedge join`.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use kedge_supervisor::{Join, JoinSettings};
 
 use crate::arguments::JoinFlags;
@@ -9,9 +9,6 @@ use crate::output::start_logging;
 
 pub(crate) async fn run(flags: JoinFlags) -> Result<()> {
     start_logging(false);
-    if flags.control_plane {
-        bail!("joining as a control plane is not there yet; without --control-plane this machine becomes a worker");
-    }
     let settings = JoinSettings::new(flags.asked())?;
     Join::new(settings, &|line| println!("{line}")).run().await.map_err(|error| on_one_line(&error))
 }

@@ -21,11 +21,11 @@ pub fn dns_objects(cluster_ip: &str, domain: &str, ranges: &str, image: &str) ->
     ]
 }
 
-/// The Corefile is followed through the API, where there is one.
+/// The Corefile is followed through the API, where there is one: by its name, in all namespaces.
 fn corefile_role() -> Value {
     json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
-        "metadata": {"name": "kedge:corefile", "namespace": NAMESPACE},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "kedge:corefile"},
         "rules": [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["coredns"],
             "verbs": ["get", "list", "watch"]}],
     })
@@ -33,9 +33,9 @@ fn corefile_role() -> Value {
 
 fn corefile_role_binding() -> Value {
     json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "kedge:corefile", "namespace": NAMESPACE},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "kedge:corefile"},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "kedge:corefile"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "kedge:corefile"},
         "subjects": [{"kind": "ServiceAccount", "name": "coredns", "namespace": NAMESPACE}],
     })
 }

@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use kedge_bootstrap::{BootstrapToken, Discovery};
+use kedge_bootstrap::{BootstrapToken, CertificateKey, Discovery};
 
 use crate::addresses::{find_node_ip, hostname};
 use crate::cluster_configuration::ConfigurationError;
+use crate::join::control_plane::ControlPlaneSettings;
 
 const PORT: u16 = 6443;
 
@@ -28,6 +29,9 @@ pub struct JoinFlags {
     pub cri_socket: Option<String>,
     pub ignore_preflight_errors: Vec<String>,
     pub fix: bool,
+    pub control_plane: bool,
+    pub certificate_key: Option<CertificateKey>,
+    pub apiserver_bind_port: Option<u16>,
 }
 
 /// The same, complete.
@@ -47,6 +51,8 @@ pub struct JoinSettings {
     pub ignore_preflight_errors: Vec<String>,
     /// Whether the machine is mended.
     pub fix: bool,
+    /// What a further control plane is asked for; a worker has none.
+    pub control_plane: Option<ControlPlaneSettings>,
 }
 
 impl JoinSettings {
@@ -69,6 +75,10 @@ impl JoinSettings {
             cri_socket: flags.cri_socket,
             ignore_preflight_errors: flags.ignore_preflight_errors,
             fix: flags.fix,
+            control_plane: flags.control_plane.then_some(ControlPlaneSettings {
+                certificate_key: flags.certificate_key,
+                bind_port: flags.apiserver_bind_port.unwrap_or(PORT),
+            }),
         })
     }
 }
