@@ -1,7 +1,8 @@
 //! The node's name and address, where nobody named them.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
@@ -48,6 +49,15 @@ pub fn find_node_ip(ipv6: bool) -> Result<IpAddr, AddressError> {
 /// Other machines can't use a link-local address without knowing the link.
 fn is_of_machine(address: &Ipv6Addr) -> bool {
     !address.is_unicast_link_local() && !address.is_multicast() && !address.is_loopback()
+}
+
+/// The nth address of a range, counted from its network address, which is the 0th.
+pub(crate) fn nth_address(range: &IpNet, nth: u32) -> Option<IpAddr> {
+    let address = match range {
+        IpNet::V4(range) => IpAddr::from(Ipv4Addr::from(u32::from(range.network()).checked_add(nth)?)),
+        IpNet::V6(range) => IpAddr::from(Ipv6Addr::from(u128::from(range.network()).checked_add(nth.into())?)),
+    };
+    range.contains(&address).then_some(address)
 }
 
 /// The host's name in the form of a node name.
@@ -97,6 +107,20 @@ fn choose(addresses: &[(String, IpAddr)], default: Option<&str>) -> Option<IpAdd
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_counted_from_the_networks_own() {
+        for (range, nth, expected) in [
+            ("10.96.0.0/12", 1, Some("10.96.0.1")),
+            ("10.96.0.0/12", 10, Some("10.96.0.10")),
+            ("fd00::/112", 1, Some("fd00::1")),
+            ("fd00::/112", 10, Some("fd00::a")),
+            ("10.0.0.0/31", 2, None),
+        ] {
+            let found = nth_address(&range.parse().unwrap(), nth).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{range} {nth}");
+        }
+    }
 
     const ROUTES: &str = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
         eth1\t00000000\t010200C0\t0003\t0\t0\t200\t00000000\t0\t0\t0\n\

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use kedge_bootstrap::{BootstrapToken, CertificateKey, TokenSpec};
 use serde_json::{Map, Value};
 
-use crate::addresses::{find_node_ip, hostname};
+use crate::addresses::{find_node_ip, hostname, nth_address};
 use crate::cluster_configuration::{
     ApiEndpoint, Argument, ClusterConfiguration, ConfigurationError, Documents, LocalEndpoint, TokenConfiguration,
     parse_duration,
@@ -159,8 +159,8 @@ impl InitSettings {
     }
 
     /// The nth address of every Service range: the first is the API's, the tenth DNS's.
-    pub fn service_ips(&self, nth: usize) -> Vec<IpAddr> {
-        self.service_ranges.iter().filter_map(|range| range.hosts().nth(nth - 1)).collect()
+    pub fn service_ips(&self, nth: u32) -> Vec<IpAddr> {
+        self.service_ranges.iter().filter_map(|range| nth_address(range, nth)).collect()
     }
 
     /// `host:port` under which all control planes are reached.

@@ -13,6 +13,7 @@ use kube::api::ListParams;
 use tokio::time::Instant;
 
 use super::{Found, Join};
+use crate::addresses::nth_address;
 use crate::certs::{CertificateFacts, ensure_certificates};
 use crate::cluster_configuration::LocalEndpoint;
 use crate::cluster_objects::{control_plane_taint, mark_control_plane};
@@ -200,7 +201,7 @@ async fn promote(etcd: &EtcdMembers, peer: &str) -> Result<(), PhaseError> {
 /// The first address of every Service range: the API's.
 fn first_service_ips(ranges: &str) -> Vec<IpAddr> {
     let ranges = ranges.split(',').filter_map(|range| range.trim().parse::<IpNet>().ok());
-    ranges.filter_map(|range| range.hosts().next()).collect()
+    ranges.filter_map(|range| nth_address(&range, 1)).collect()
 }
 
 #[cfg(test)]
