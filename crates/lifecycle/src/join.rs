@@ -8,13 +8,12 @@ mod control_plane;
 mod settings;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kedge_bootstrap::{DiscoveredCluster, discover};
 use kedge_client::Client;
-use kedge_cri::{Runtime, discover_endpoint};
 use kedge_pki::{KubeconfigCluster, KubeconfigUser, write_kubeconfig, write_public};
 use kube::Api;
 use serde_json::Value;
@@ -28,7 +27,7 @@ use crate::health_wait::wait_for_kubelet;
 use crate::host::HostLayout;
 use crate::init::{InitError, PhaseError};
 use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags};
-use crate::system_images::{SystemImages, ensure_system_images, sandbox_of};
+use crate::system_images::{make_system_images, runtime_socket};
 
 pub use control_plane::ControlPlaneSettings;
 pub use settings::{JoinFlags, JoinSettings};
@@ -125,7 +124,8 @@ impl<'a> Join<'a> {
         let kubelet = serde_yaml::from_str(&text).map_err(|error| wrong("kubelet-config", error.to_string()))?;
         self.refuse_known_name(&client).await?;
         let with_etcd = self.settings.control_plane.is_some() && configuration.local_etcd().is_some();
-        self.images(with_etcd).await?;
+        // The add-ons' image, which no registry has.
+        make_system_images(self.cri_socket().await, with_etcd).await?;
         Ok(Found { cluster, configuration, kubelet })
     }
 
@@ -153,22 +153,7 @@ impl<'a> Join<'a> {
     }
 
     async fn cri_socket(&self) -> Option<String> {
-        match &self.settings.cri_socket {
-            Some(socket) if socket.contains("://") => Some(socket.clone()),
-            Some(socket) => Some(format!("unix://{socket}")),
-            None => discover_endpoint().await,
-        }
-    }
-
-    /// The add-ons' image, which no registry has.
-    async fn images(&self, with_etcd: bool) -> Result<(), PhaseError> {
-        let socket = self.cri_socket().await;
-        let socket = socket.ok_or_else(|| PhaseError::Missing("no container runtime answers".to_owned()))?;
-        let runtime = Runtime::connect(&socket).await?;
-        let images = SystemImages::of_machine(sandbox_of(&runtime).await);
-        let path = PathBuf::from(socket.trim_start_matches("unix://"));
-        let snapshotter = runtime.snapshotter().await?;
-        Ok(ensure_system_images(&runtime, &path, snapshotter, &images, with_etcd).await?)
+        runtime_socket(self.settings.cri_socket.as_deref()).await
     }
 
     async fn kubelet_start(&self, found: &Found) -> Result<(), PhaseError> {

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kedge_cri::{ImageImport, Runtime};
+use kedge_cri::{ImageImport, Runtime, discover_endpoint};
 use kedge_oci::ImageBuilder;
 
 use crate::images::ImageError;
+use crate::init::PhaseError;
 
 const BINARY: &str = "/usr/local/bin/kedge";
 /// The names under which the binary is a component.
@@ -52,6 +53,25 @@ fn etcd_version() -> Option<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find_map(|line| line.strip_prefix("etcd Version: "))?;
     Some(line.trim().to_owned())
+}
+
+/// The container runtime's socket as it was named, else one that answers.
+pub(crate) async fn runtime_socket(named: Option<&str>) -> Option<String> {
+    match named {
+        Some(socket) if socket.contains("://") => Some(socket.to_owned()),
+        Some(socket) => Some(format!("unix://{socket}")),
+        None => discover_endpoint().await,
+    }
+}
+
+/// Makes the images of this machine, for the runtime behind a socket.
+pub(crate) async fn make_system_images(socket: Option<String>, with_etcd: bool) -> Result<(), PhaseError> {
+    let socket = socket.ok_or_else(|| PhaseError::Missing("no container runtime answers".to_owned()))?;
+    let runtime = Runtime::connect(&socket).await?;
+    let images = SystemImages::of_machine(sandbox_of(&runtime).await);
+    let path = PathBuf::from(socket.trim_start_matches("unix://"));
+    let snapshotter = runtime.snapshotter().await?;
+    Ok(ensure_system_images(&runtime, &path, snapshotter, &images, with_etcd).await?)
 }
 
 /// Makes sure that the runtime has the images; `with_etcd` only where the machine runs a member.

@@ -3,14 +3,25 @@
 use std::collections::BTreeMap;
 
 use crate::evidence::Evidence;
-use crate::finding::Subject;
+use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
 
-/// For each object, the last event whose reason and message are wanted, as long as that object is still there.
-pub(super) fn latest_by_object(
+/// A finding for each object whose last event of that reason and message still holds, in the event's own words.
+pub(super) fn told_by_events(
     evidence: &Evidence,
+    repair: &Repair,
     wanted: impl Fn(&str, &str) -> bool,
-) -> Vec<(Subject, usize, &str)> {
+) -> Vec<Finding> {
+    let told = latest_by_object(evidence, wanted).into_iter().map(|(subject, index, message)| {
+        let text = format!("{subject}: {message}");
+        let item = &evidence.items[index];
+        Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair.clone())
+    });
+    told.collect()
+}
+
+/// For each object, the last event whose reason and message are wanted, as long as that object is still there.
+fn latest_by_object(evidence: &Evidence, wanted: impl Fn(&str, &str) -> bool) -> Vec<(Subject, usize, &str)> {
     let mut latest: BTreeMap<Subject, (usize, &str)> = BTreeMap::new();
     for (index, item, event) in evidence.objects("Event") {
         let message = text(&event["message"]);

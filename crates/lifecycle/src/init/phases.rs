@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use kedge_bootstrap::ensure_cluster_admins;
 use kedge_client::client_from_kubeconfig;
-use kedge_cri::{Runtime, discover_endpoint};
 use kedge_pki::{KubeconfigCluster, KubeconfigUser, write_kubeconfig};
 use serde_json::Value;
 
@@ -20,7 +19,7 @@ use crate::kubelet_service::{
     kubelet_configuration, start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags,
 };
 use crate::manifests::{CONTROL_PLANE, ManifestFacts, control_plane_pod, etcd_pod, write_manifest};
-use crate::system_images::{SystemImages, ensure_system_images, sandbox_of};
+use crate::system_images::{SystemImages, make_system_images, runtime_socket};
 
 impl Init<'_> {
     pub(super) async fn run_phase(&self, phase: &str, part: Option<&str>) -> Result<(), PhaseError> {
@@ -67,7 +66,7 @@ impl Init<'_> {
             return Ok(());
         }
         (self.say)("[preflight] Making the images of the control plane from what is installed on this machine");
-        self.images().await
+        make_system_images(self.cri_socket().await, self.settings.has_own_etcd()).await
     }
 
     async fn check_facts(&self) -> CheckFacts {
@@ -88,22 +87,7 @@ impl Init<'_> {
     }
 
     async fn cri_socket(&self) -> Option<String> {
-        match &self.settings.cri_socket {
-            Some(socket) if socket.contains("://") => Some(socket.clone()),
-            Some(socket) => Some(format!("unix://{socket}")),
-            None => discover_endpoint().await,
-        }
-    }
-
-    async fn images(&self) -> Result<(), PhaseError> {
-        let socket = self.cri_socket().await;
-        let socket = socket.ok_or_else(|| PhaseError::Missing("no container runtime answers".to_owned()))?;
-        let runtime = Runtime::connect(&socket).await?;
-        let images = SystemImages::of_machine(sandbox_of(&runtime).await);
-        let path = PathBuf::from(socket.trim_start_matches("unix://"));
-        let snapshotter = runtime.snapshotter().await?;
-        let with_etcd = self.settings.has_own_etcd();
-        Ok(ensure_system_images(&runtime, &path, snapshotter, &images, with_etcd).await?)
+        runtime_socket(self.settings.cri_socket.as_deref()).await
     }
 
     fn certificates(&self) -> CertificateFacts<'_> {

@@ -1,8 +1,8 @@
 //! G9: the ranges of pod addresses are used up.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::latest_by_object;
+use crate::finding::{Finding, Repair};
+use crate::rules::events::told_by_events;
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,19 +14,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let told = latest_by_object(evidence, |reason, message| {
+    let repair = Repair::of(&[
+        ("See what the nodes have", "kubectl get nodes -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDRs"),
+        ("Enlarge the range of pods, or give each node less", ""),
+    ]);
+    told_by_events(evidence, &repair, |reason, message| {
         matches!(reason, "CIDRNotAvailable" | "CIDRAssignmentFailed") && !message.is_empty()
-    });
-    let told = told.into_iter().map(|(subject, index, message)| {
-        let name = subject.to_string();
-        let repair = Repair::of(&[
-            ("See what the nodes have", "kubectl get nodes -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDRs"),
-            ("Enlarge the range of pods, or give each node less", ""),
-        ]);
-        let item = &evidence.items[index];
-        Finding::failure(subject, item, Certainty::Proven, format!("{name}: {message}"), vec![index], repair)
-    });
-    told.collect()
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! E13: a node is short of memory.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::rules::node::by_condition;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,19 +16,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, node) in evidence.objects("Node") {
-        let Some(condition) = condition(node, "MemoryPressure").filter(|condition| condition["status"] == "True")
-        else {
-            continue;
-        };
-        let name = text(&node["metadata"]["name"]);
-        let message = text(&condition["message"]);
-        let repair = Repair::of(&[("See who takes it", "kubectl top pods -A --sort-by=memory")]);
-        let text = format!("{name}: {message}");
-        found.push(Finding::failure(subject(node), item, Certainty::Proven, text, vec![index], repair).on_node(name));
-    }
-    found
+    let holds = |condition: &Value| condition["status"] == "True";
+    by_condition(evidence, "MemoryPressure", holds, |_| {
+        Repair::of(&[("See who takes it", "kubectl top pods -A --sort-by=memory")])
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! E3: a node is not ready because no CNI configuration is there.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::object::text;
+use crate::rules::node::by_condition;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,28 +17,20 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, node) in evidence.objects("Node") {
-        let Some(condition) = condition(node, "Ready").filter(|ready| {
-            let message = text(&ready["message"]);
-            ready["status"] == "False"
-                && (message.contains("NetworkPluginNotReady") || message.contains("cni plugin not initialized"))
-        }) else {
-            continue;
-        };
-        let name = text(&node["metadata"]["name"]);
-        let message = text(&condition["message"]);
-        let repair = Repair::of(&[
+    let holds = |ready: &Value| {
+        let message = text(&ready["message"]);
+        ready["status"] == "False"
+            && (message.contains("NetworkPluginNotReady") || message.contains("cni plugin not initialized"))
+    };
+    by_condition(evidence, "Ready", holds, |name| {
+        Repair::of(&[
             ("See which configuration there is", "ls /etc/cni/net.d"),
             (
                 "See whether the network's own pods run on this node",
                 &format!("kubectl get pods -A -o wide --field-selector spec.nodeName={name}"),
             ),
-        ]);
-        let text = format!("{name}: {message}");
-        found.push(Finding::failure(subject(node), item, Certainty::Proven, text, vec![index], repair).on_node(name));
-    }
-    found
+        ])
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! E4: a node is not ready because its container runtime is down.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::object::text;
+use crate::rules::node::by_condition;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,25 +17,17 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, node) in evidence.objects("Node") {
-        let Some(condition) = condition(node, "Ready").filter(|ready| {
-            let message = text(&ready["message"]);
-            ready["status"] == "False"
-                && (message.contains("container runtime is down") || message.contains("PLEG is not healthy"))
-        }) else {
-            continue;
-        };
-        let name = text(&node["metadata"]["name"]);
-        let message = text(&condition["message"]);
-        let repair = Repair::of(&[
+    let holds = |ready: &Value| {
+        let message = text(&ready["message"]);
+        ready["status"] == "False"
+            && (message.contains("container runtime is down") || message.contains("PLEG is not healthy"))
+    };
+    by_condition(evidence, "Ready", holds, |_| {
+        Repair::of(&[
             ("See what the runtime says", "journalctl -u containerd -n 50"),
             ("Restart it: containers go on meanwhile", "systemctl restart containerd"),
-        ]);
-        let text = format!("{name}: {message}");
-        found.push(Finding::failure(subject(node), item, Certainty::Proven, text, vec![index], repair).on_node(name));
-    }
-    found
+        ])
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! E2: a node has said nothing for its time of grace.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::rules::node::by_condition;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,19 +16,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, node) in evidence.objects("Node") {
-        let Some(condition) = condition(node, "Ready").filter(|ready| ready["status"] == "Unknown") else { continue };
-        let name = text(&node["metadata"]["name"]);
-        let message = text(&condition["message"]);
-        let repair = Repair::of(&[
+    let holds = |ready: &Value| ready["status"] == "Unknown";
+    by_condition(evidence, "Ready", holds, |_| {
+        Repair::of(&[
             ("On the machine: does the kubelet run, and what does it say?", "systemctl status kubelet"),
             ("And the machine itself", "kedge doctor node"),
-        ]);
-        let text = format!("{name}: {message}");
-        found.push(Finding::failure(subject(node), item, Certainty::Proven, text, vec![index], repair).on_node(name));
-    }
-    found
+        ])
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! I14: a volume of a pod is made of an object that is not there.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::latest_by_object;
+use crate::finding::{Finding, Repair};
+use crate::rules::events::told_by_events;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,18 +14,12 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let told = latest_by_object(evidence, |reason, message| {
+    let repair = Repair::of(&[("Make the object, or correct its name in the pod", "")]);
+    told_by_events(evidence, &repair, |reason, message| {
         reason == "FailedMount"
             && message.contains("not found")
             && (message.contains("configmap") || message.contains("secret"))
-    });
-    let told = told.into_iter().map(|(subject, index, message)| {
-        let name = subject.to_string();
-        let repair = Repair::of(&[("Make the object, or correct its name in the pod", "")]);
-        let item = &evidence.items[index];
-        Finding::failure(subject, item, Certainty::Proven, format!("{name}: {message}"), vec![index], repair)
-    });
-    told.collect()
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! I1: a claim has no class, no default class is there, and no volume fits.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::latest_by_object;
+use crate::finding::{Finding, Repair};
+use crate::rules::events::told_by_events;
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,22 +14,16 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let told = latest_by_object(evidence, |reason, message| {
+    let repair = Repair::of(&[
+        (
+            "Mark a class as the default",
+            "kubectl annotate storageclass NAME storageclass.kubernetes.io/is-default-class=true",
+        ),
+        ("Or name one in the claim", "kubectl get storageclass"),
+    ]);
+    told_by_events(evidence, &repair, |reason, message| {
         reason == "FailedBinding" && message.contains("no storage class is set")
-    });
-    let told = told.into_iter().map(|(subject, index, message)| {
-        let name = subject.to_string();
-        let repair = Repair::of(&[
-            (
-                "Mark a class as the default",
-                "kubectl annotate storageclass NAME storageclass.kubernetes.io/is-default-class=true",
-            ),
-            ("Or name one in the claim", "kubectl get storageclass"),
-        ]);
-        let item = &evidence.items[index];
-        Finding::failure(subject, item, Certainty::Proven, format!("{name}: {message}"), vec![index], repair)
-    });
-    told.collect()
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! I5: a volume cannot be attached, because another node still has it.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::latest_by_object;
+use crate::finding::{Finding, Repair};
+use crate::rules::events::told_by_events;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,22 +14,16 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let told = latest_by_object(evidence, |reason, message| {
+    let repair = Repair::of(&[
+        ("See which node has it, and whether that machine is really off", "kubectl get volumeattachments"),
+        (
+            "Only when it is off: let its pods and volumes go",
+            "kubectl taint node NODE node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+        ),
+    ]);
+    told_by_events(evidence, &repair, |reason, message| {
         reason == "FailedAttachVolume" && message.contains("Multi-Attach error")
-    });
-    let told = told.into_iter().map(|(subject, index, message)| {
-        let name = subject.to_string();
-        let repair = Repair::of(&[
-            ("See which node has it, and whether that machine is really off", "kubectl get volumeattachments"),
-            (
-                "Only when it is off: let its pods and volumes go",
-                "kubectl taint node NODE node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
-            ),
-        ]);
-        let item = &evidence.items[index];
-        Finding::failure(subject, item, Certainty::Proven, format!("{name}: {message}"), vec![index], repair)
-    });
-    told.collect()
+    })
 }
 
 #[cfg(test)]

@@ -1,27 +1,21 @@
 //! H11: a quota or a policy refuses what a controller makes.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::latest_by_object;
+use crate::finding::{Finding, Repair};
+use crate::rules::events::told_by_events;
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule =
     Rule { id: "H11", title: "a quota or policy refuses pods", layer: Layer::Workload, explains: &[], find };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let told = latest_by_object(evidence, |reason, message| {
+    let repair = Repair::of(&[
+        ("See what is used and what may be", "kubectl describe quota -A"),
+        ("Ask for less, or raise it", ""),
+    ]);
+    told_by_events(evidence, &repair, |reason, message| {
         reason == "FailedCreate" && (message.contains("exceeded quota") || message.contains("violates PodSecurity"))
-    });
-    let told = told.into_iter().map(|(subject, index, message)| {
-        let name = subject.to_string();
-        let repair = Repair::of(&[
-            ("See what is used and what may be", "kubectl describe quota -A"),
-            ("Ask for less, or raise it", ""),
-        ]);
-        let item = &evidence.items[index];
-        Finding::failure(subject, item, Certainty::Proven, format!("{name}: {message}"), vec![index], repair)
-    });
-    told.collect()
+    })
 }
 
 #[cfg(test)]
