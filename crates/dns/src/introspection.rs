@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::resolver::Resolver;
+use crate::server::next_connection;
 
 const CONNECTIONS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,20 +28,7 @@ pub(crate) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, shutdo
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
-        if !resolver.is_allowed(address.ip()) {
-            continue;
-        }
+        let Some((stream, _)) = next_connection(&listener, &resolver, &shutdown).await else { return };
         let (resolver, shutdown) = (resolver.clone(), shutdown.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {

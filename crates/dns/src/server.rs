@@ -2,6 +2,7 @@
 //!
 //! Invariant: a client's question for names of others never holds up anybody else's.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,20 +61,7 @@ pub(crate) async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>, sh
     let slots = Arc::new(Semaphore::new(TCP_CONNECTIONS_MAX));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            () = shutdown.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::debug!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-        };
-        if !resolver.is_allowed(address.ip()) {
-            continue;
-        }
+        let Some((stream, address)) = next_connection(&listener, &resolver, &shutdown).await else { return };
         let (resolver, shutdown) = (resolver.clone(), shutdown.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -83,6 +71,24 @@ pub(crate) async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>, sh
             }
             drop(slot);
         });
+    }
+}
+
+/// The next connection of somebody whom the resolver would answer; `None` at the end.
+pub(crate) async fn next_connection(
+    listener: &TcpListener,
+    resolver: &Resolver,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        match shutdown.run_until_cancelled(listener.accept()).await? {
+            Ok((stream, address)) if resolver.is_allowed(address.ip()) => return Some((stream, address)),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

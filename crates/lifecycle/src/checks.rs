@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use crate::Say;
 
+pub(crate) use mend::mend_aloud;
 pub use mend::{Change, mend};
 
 /// What a machine is to become.

@@ -20,12 +20,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::Say;
-use crate::checks::{CheckFacts, Role, check_runtime, mend, run_checks};
+use crate::checks::{CheckFacts, Role, check_runtime, mend_aloud, run_checks};
 use crate::cluster_configuration::{Argument, ClusterConfiguration};
-use crate::cluster_objects::ApplyError;
 use crate::health_wait::wait_for_kubelet;
 use crate::host::HostLayout;
-use crate::init::{InitError, PhaseError};
+use crate::init::{InitError, PhaseError, failed};
 use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags};
 use crate::system_images::{make_system_images, runtime_socket};
 
@@ -68,22 +67,22 @@ impl<'a> Join<'a> {
 
     /// Runs all phases.
     pub async fn run(&self) -> Result<(), InitError> {
-        let failed = |phase: &str| {
+        let in_phase = |phase: &str| {
             let phase = phase.to_owned();
             move |source| InitError { phase, source }
         };
-        self.check().await.map_err(failed("preflight"))?;
-        let found = self.find().await.map_err(failed("preflight"))?;
+        self.check().await.map_err(in_phase("preflight"))?;
+        let found = self.find().await.map_err(in_phase("preflight"))?;
         let Some(own) = &self.settings.control_plane else {
-            self.kubelet_start(&found).await.map_err(failed("kubelet-start"))?;
+            self.kubelet_start(&found).await.map_err(in_phase("kubelet-start"))?;
             (self.say)(CLOSING);
             return Ok(());
         };
-        self.refuse_without_endpoint(&found).map_err(failed("preflight"))?;
-        self.prepare(&found, own).await.map_err(failed("control-plane-prepare"))?;
-        self.kubelet_start(&found).await.map_err(failed("kubelet-start"))?;
-        self.etcd(&found, own).await.map_err(failed("etcd-join"))?;
-        self.settle(own).await.map_err(failed("control-plane-join"))?;
+        self.refuse_without_endpoint(&found).map_err(in_phase("preflight"))?;
+        self.prepare(&found, own).await.map_err(in_phase("control-plane-prepare"))?;
+        self.kubelet_start(&found).await.map_err(in_phase("kubelet-start"))?;
+        self.etcd(&found, own).await.map_err(in_phase("etcd-join"))?;
+        self.settle(own).await.map_err(in_phase("control-plane-join"))?;
         (self.say)(control_plane::CLOSING);
         Ok(())
     }
@@ -101,10 +100,7 @@ impl<'a> Join<'a> {
             root: "/".into(),
         };
         if self.settings.fix {
-            for change in mend(&facts) {
-                let undo = if change.undo.is_empty() { String::new() } else { format!(" (undo: {})", change.undo) };
-                (self.say)(&format!("[preflight] --fix: {}{undo}", change.what));
-            }
+            mend_aloud(&facts, self.say);
         }
         let runtime = check_runtime(facts.cri_socket.as_deref()).await;
         Ok(run_checks(&facts, runtime, &self.settings.ignore_preflight_errors, self.say)?)
@@ -216,10 +212,6 @@ fn health_address(kubelet: &Value) -> Option<SocketAddr> {
     let address = kubelet["healthzBindAddress"].as_str().map_or(Ok(IpAddr::from([127, 0, 0, 1])), str::parse).ok()?;
     let port = kubelet["healthzPort"].as_u64().map_or(Ok(10248), u16::try_from).ok()?;
     (port > 0).then(|| SocketAddr::new(address, port))
-}
-
-fn failed(kind: &str, name: &str, source: kube::Error) -> PhaseError {
-    ApplyError { kind: kind.to_owned(), name: name.to_owned(), source: Box::new(source) }.into()
 }
 
 #[cfg(test)]

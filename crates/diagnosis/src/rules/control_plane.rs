@@ -15,8 +15,9 @@ pub(super) mod effects;
 
 use serde_json::Value;
 
-use crate::evidence::{Evidence, Item};
-use crate::object::{list, text};
+use crate::evidence::{Evidence, FileKind, Item};
+use crate::finding::{Certainty, Finding, Repair};
+use crate::object::{list, subject, text};
 use crate::rules::Rule;
 use effects::Component;
 
@@ -73,4 +74,41 @@ pub(super) fn host_path(pod: &Value, path: &str) -> Option<String> {
     let host = volume["hostPath"]["path"].as_str()?.trim_end_matches('/');
     let rest = &path[text(&mount["mountPath"]).trim_end_matches('/').len()..];
     Some(format!("{host}{rest}"))
+}
+
+/// What the kubelet makes where a host path leads nowhere.
+struct Made {
+    /// The type of the volume.
+    volume: &'static str,
+    kind: FileKind,
+    what: &'static str,
+    /// The command that removes it.
+    remove: &'static str,
+}
+
+/// A finding for each host path of a component where only that lies which the kubelet made; `counts` is asked with the pod
+/// and the path.
+fn made_by_the_kubelet(evidence: &Evidence, made: &Made, counts: impl Fn(&Value, &str) -> bool) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (index, item, pod) in pods_of_manifests(evidence) {
+        let Some(component) = component_of(pod) else { continue };
+        for volume in list(&pod["spec"]["volumes"]).filter(|volume| volume["hostPath"]["type"] == made.volume) {
+            let path = text(&volume["hostPath"]["path"]).trim_end_matches('/');
+            let there = evidence.file(&item.place, path).filter(|(_, kind)| *kind == made.kind);
+            let Some((file, _)) = there.filter(|_| counts(pod, path)) else { continue };
+            let (what, name) = (made.what, component.name());
+            let dry_run = format!("kedge init phase control-plane {} --dry-run", component.phase());
+            let repair = Repair::of(&[
+                ("Correct the host path in the manifest", &dry_run),
+                (&format!("Remove the empty {what}"), &format!("{} {path}", made.remove)),
+            ]);
+            let text = format!(
+                "{path}, a host path of {name}, is an empty {what}: the kubelet made it, because nothing was there"
+            );
+            let proof = vec![index, file];
+            let finding = Finding::failure(subject(pod), item, Certainty::Proven, text, proof, repair);
+            found.push(finding.only(component.effects()));
+        }
+    }
+    found
 }

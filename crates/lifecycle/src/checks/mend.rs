@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::CheckFacts;
 use super::host_checks::{below, read};
+use crate::Say;
 
 const MODULES_FILE: &str = "/etc/modules-load.d/kedge.conf";
 const SYSCTL_FILE: &str = "/etc/sysctl.d/90-kedge.conf";
@@ -159,6 +160,14 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
     match output.status.success() {
         true => Ok(()),
         false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+/// Mends what can be mended, and says each change with how to undo it.
+pub(crate) fn mend_aloud(facts: &CheckFacts, say: Say<'_>) {
+    for change in mend(facts) {
+        let undo = if change.undo.is_empty() { String::new() } else { format!(" (undo: {})", change.undo) };
+        say(&format!("[preflight] --fix: {}{undo}", change.what));
     }
 }
 

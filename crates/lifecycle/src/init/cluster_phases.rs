@@ -188,6 +188,6 @@ impl Init<'_> {
     }
 }
 
-fn failed(kind: &str, name: &str, source: kube::Error) -> PhaseError {
+pub(crate) fn failed(kind: &str, name: &str, source: kube::Error) -> PhaseError {
     ApplyError { kind: kind.to_owned(), name: name.to_owned(), source: Box::new(source) }.into()
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Init, PhaseError};
 use crate::certs::{CertificateFacts, ensure_certificates};
-use crate::checks::{CheckFacts, Role, check_runtime, mend, run_checks};
+use crate::checks::{CheckFacts, Role, check_runtime, mend_aloud, run_checks};
 use crate::cluster_configuration::Argument;
 use crate::health_wait::{wait_for_components, wait_for_kubelet};
 use crate::host::MANIFESTS_DIR;
@@ -55,10 +55,7 @@ impl Init<'_> {
         }
         let facts = self.check_facts().await;
         if self.settings.fix && !self.only_says("mend modules, kernel switches, swap and the hosts file") {
-            for change in mend(&facts) {
-                let undo = if change.undo.is_empty() { String::new() } else { format!(" (undo: {})", change.undo) };
-                (self.say)(&format!("[preflight] --fix: {}{undo}", change.what));
-            }
+            mend_aloud(&facts, self.say);
         }
         let runtime = check_runtime(facts.cri_socket.as_deref()).await;
         run_checks(&facts, runtime, &self.settings.ignore_preflight_errors, self.say)?;

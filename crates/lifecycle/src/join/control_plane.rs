@@ -20,7 +20,7 @@ use crate::cluster_objects::{control_plane_taint, mark_control_plane};
 use crate::etcd_members::EtcdMembers;
 use crate::health_wait::{HEALTH_PATIENCE, wait_for_components};
 use crate::host::MANIFESTS_DIR;
-use crate::init::PhaseError;
+use crate::init::{PhaseError, failed};
 use crate::kubeconfigs::{KubeconfigFacts, ensure_kubeconfigs};
 use crate::manifests::{CONTROL_PLANE, EtcdMember, ManifestFacts, control_plane_pod, etcd_pod, write_manifest};
 use crate::system_images::SystemImages;
@@ -119,7 +119,7 @@ impl Join<'_> {
     async fn ensure_member(&self, client: &Client, peer: &str) -> Result<(EtcdMembers, Vec<EtcdMember>), PhaseError> {
         let selector = ListParams::default().labels("component=etcd,tier=control-plane");
         let pods = Api::<Pod>::namespaced(client.clone(), "kube-system").list(&selector).await;
-        let pods = pods.map_err(|source| super::failed("Pod", "etcd", source))?;
+        let pods = pods.map_err(|source| failed("Pod", "etcd", source))?;
         let addresses = pods.items.iter().filter_map(|pod| pod.metadata.annotations.as_ref()?.get(ETCD_ENDPOINT));
         let addresses = addresses.filter_map(|url| url.trim_start_matches("https://").parse::<SocketAddr>().ok());
         let mut last = PhaseError::Missing("no pod of etcd says where it is reached".to_owned());

@@ -1,9 +1,8 @@
 //! A8: a directory of a static pod is empty, which the kubelet made because the host path was mistyped.
 
 use crate::evidence::{Evidence, FileKind};
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{list, subject, text};
-use crate::rules::control_plane::{component_of, effects, host_path, path_flags, pods_of_manifests};
+use crate::finding::Finding;
+use crate::rules::control_plane::{Made, effects, host_path, made_by_the_kubelet, path_flags};
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -15,36 +14,12 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, pod) in pods_of_manifests(evidence) {
-        let Some(component) = component_of(pod) else { continue };
-        for volume in list(&pod["spec"]["volumes"]).filter(|volume| volume["hostPath"]["type"] == "DirectoryOrCreate") {
-            let path = text(&volume["hostPath"]["path"]).trim_end_matches('/');
-            let Some((file, FileKind::EmptyDirectory)) = evidence.file(&item.place, path) else { continue };
-            // Optional directories of authorities are empty on many hosts: only one that a flag looks into counts.
-            if !path_flags(pod)
-                .any(|(_, flag)| host_path(pod, flag).is_some_and(|host| host.starts_with(&format!("{path}/"))))
-            {
-                continue;
-            }
-            let repair = Repair::of(&[
-                (
-                    "Correct the host path in the manifest",
-                    &format!("kedge init phase control-plane {} --dry-run", component.phase()),
-                ),
-                ("Remove the empty directory", &format!("rmdir {path}")),
-            ]);
-            let text = format!(
-                "{path}, a host path of {}, is an empty directory: the kubelet made it, because nothing was there",
-                component.name()
-            );
-            found.push(
-                Finding::failure(subject(pod), item, Certainty::Proven, text, vec![index, file], repair)
-                    .only(component.effects()),
-            );
-        }
-    }
-    found
+    let made = Made { volume: "DirectoryOrCreate", kind: FileKind::EmptyDirectory, what: "directory", remove: "rmdir" };
+    // Optional directories of authorities are empty on many hosts: only one that a flag looks into counts.
+    made_by_the_kubelet(evidence, &made, |pod, path| {
+        let below = format!("{path}/");
+        path_flags(pod).any(|(_, flag)| host_path(pod, flag).is_some_and(|host| host.starts_with(&below)))
+    })
 }
 
 #[cfg(test)]

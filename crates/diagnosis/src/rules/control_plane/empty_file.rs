@@ -1,9 +1,8 @@
 //! A7: a kubeconfig of a static pod is an empty file, which the kubelet made because the host path was mistyped.
 
 use crate::evidence::{Evidence, FileKind};
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{list, subject, text};
-use crate::rules::control_plane::{component_of, effects, pods_of_manifests};
+use crate::finding::Finding;
+use crate::rules::control_plane::{Made, effects, made_by_the_kubelet};
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule = Rule {
@@ -15,30 +14,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, pod) in pods_of_manifests(evidence) {
-        let Some(component) = component_of(pod) else { continue };
-        for volume in list(&pod["spec"]["volumes"]).filter(|volume| volume["hostPath"]["type"] == "FileOrCreate") {
-            let path = text(&volume["hostPath"]["path"]);
-            let Some((file, FileKind::EmptyFile)) = evidence.file(&item.place, path) else { continue };
-            let repair = Repair::of(&[
-                (
-                    "Correct the host path in the manifest",
-                    &format!("kedge init phase control-plane {} --dry-run", component.phase()),
-                ),
-                ("Remove the empty file", &format!("rm {path}")),
-            ]);
-            let text = format!(
-                "{path}, a host path of {}, is an empty file: the kubelet made it, because nothing was there",
-                component.name()
-            );
-            found.push(
-                Finding::failure(subject(pod), item, Certainty::Proven, text, vec![index, file], repair)
-                    .only(component.effects()),
-            );
-        }
-    }
-    found
+    let made = Made { volume: "FileOrCreate", kind: FileKind::EmptyFile, what: "file", remove: "rm" };
+    made_by_the_kubelet(evidence, &made, |_, _| true)
 }
 
 #[cfg(test)]

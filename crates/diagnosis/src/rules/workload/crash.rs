@@ -1,41 +1,35 @@
 //! W1: a container ends again and again by itself.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{container_statuses, is_leaving, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::object::text;
+use crate::rules::workload::by_container;
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule =
     Rule { id: "W1", title: "a container ends again and again", layer: Layer::Workload, explains: &[], find };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, pod) in evidence.objects("Pod").filter(|(_, _, pod)| !is_leaving(pod)) {
-        let Some(status) =
-            container_statuses(pod).find(|status| text(&status["state"]["waiting"]["reason"]) == "CrashLoopBackOff")
-        else {
-            continue;
-        };
-        let (subject, container) = (subject(pod), text(&status["name"]));
+    let holds = |status: &Value| text(&status["state"]["waiting"]["reason"]) == "CrashLoopBackOff";
+    by_container(evidence, holds, |subject, status| {
+        let container = text(&status["name"]);
         let (namespace, name) = (&subject.namespace, &subject.name);
         let repair = Repair::of(&[(
             "See its last words",
             &format!("kubectl -n {namespace} logs {name} -c {container} --previous"),
         )]);
-        let text = format!(
-            "container {container} of {subject} ended {} times, last with {} (code {})",
-            status["restartCount"],
-            text(&status["lastState"]["terminated"]["reason"]),
-            status["lastState"]["terminated"]["exitCode"]
-        );
-        let node = text_of_node(pod).to_owned();
-        found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair).on_node(&node));
-    }
-    found
-}
-
-fn text_of_node(pod: &serde_json::Value) -> &str {
-    text(&pod["spec"]["nodeName"])
+        (
+            format!(
+                "container {container} of {subject} ended {} times, last with {} (code {})",
+                status["restartCount"],
+                text(&status["lastState"]["terminated"]["reason"]),
+                status["lastState"]["terminated"]["exitCode"]
+            ),
+            repair,
+        )
+    })
 }
 
 #[cfg(test)]

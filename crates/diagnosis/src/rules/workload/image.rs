@@ -1,36 +1,29 @@
 //! E21: an image cannot be pulled.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{container_statuses, is_leaving, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::object::text;
+use crate::rules::workload::by_container;
 use crate::rules::{Layer, Rule};
 
 pub(super) const RULE: Rule =
     Rule { id: "E21", title: "an image cannot be pulled", layer: Layer::Workload, explains: &[], find };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, pod) in evidence.objects("Pod").filter(|(_, _, pod)| !is_leaving(pod)) {
-        let Some(status) = container_statuses(pod).find(|status| {
-            matches!(
-                text(&status["state"]["waiting"]["reason"]),
-                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
-            )
-        }) else {
-            continue;
-        };
-        let (subject, container) = (subject(pod), text(&status["name"]));
+    let holds = |status: &Value| {
+        matches!(
+            text(&status["state"]["waiting"]["reason"]),
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull"
+        )
+    };
+    by_container(evidence, holds, |subject, status| {
+        let container = text(&status["name"]);
         let (namespace, name) = (&subject.namespace, &subject.name);
         let repair = Repair::of(&[("See the runtime's words", &format!("kubectl -n {namespace} describe pod {name}"))]);
-        let text = format!("container {container} of {subject}: {}", text(&status["state"]["waiting"]["message"]));
-        let node = text_of_node(pod).to_owned();
-        found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair).on_node(&node));
-    }
-    found
-}
-
-fn text_of_node(pod: &serde_json::Value) -> &str {
-    text(&pod["spec"]["nodeName"])
+        (format!("container {container} of {subject}: {}", text(&status["state"]["waiting"]["message"])), repair)
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! W3: a container was ended for taking more memory than its limit.
 
+use serde_json::Value;
+
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{container_statuses, is_leaving, subject, text};
+use crate::finding::{Finding, Repair};
+use crate::object::text;
+use crate::rules::workload::by_container;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -14,28 +17,17 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for (index, item, pod) in evidence.objects("Pod").filter(|(_, _, pod)| !is_leaving(pod)) {
-        let Some(status) = container_statuses(pod).find(|status| {
-            text(&status["lastState"]["terminated"]["reason"]) == "OOMKilled" && status["ready"] != true
-        }) else {
-            continue;
-        };
-        let (subject, container) = (subject(pod), text(&status["name"]));
+    let holds =
+        |status: &Value| text(&status["lastState"]["terminated"]["reason"]) == "OOMKilled" && status["ready"] != true;
+    by_container(evidence, holds, |subject, status| {
+        let container = text(&status["name"]);
         let (namespace, name) = (&subject.namespace, &subject.name);
         let repair = Repair::of(&[
             ("See what it takes", &format!("kubectl -n {namespace} top pod {name} --containers")),
             ("Raise its limit, or mend the leak", ""),
         ]);
-        let text = format!("container {container} of {subject} was ended by the kernel at its limit of memory");
-        let node = text_of_node(pod).to_owned();
-        found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair).on_node(&node));
-    }
-    found
-}
-
-fn text_of_node(pod: &serde_json::Value) -> &str {
-    text(&pod["spec"]["nodeName"])
+        (format!("container {container} of {subject} was ended by the kernel at its limit of memory"), repair)
+    })
 }
 
 #[cfg(test)]
