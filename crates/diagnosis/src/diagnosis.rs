@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 use serde::Serialize;
 
 use crate::causes::{Found, plan_explanations, root};
-use crate::evidence::{Evidence, Fact, Item, Place, Unseen};
+use crate::evidence::{Evidence, Item, Place, Unseen};
+use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::rules;
 
@@ -135,14 +136,7 @@ fn exhibit(item: &Item) -> Exhibit {
                 None => subject.to_string(),
             }
         }
-        Fact::Manifest(manifest) => manifest.path.clone(),
-        Fact::File(file) => format!("{}: {:?}", file.path, file.kind),
-        Fact::Certificate(certificate) => {
-            format!("{}: {} to {}", certificate.path, certificate.not_before, certificate.not_after)
-        }
-        Fact::Setting { name, value } => format!("{name} = {}", value.as_deref().unwrap_or("(absent)")),
-        Fact::FileSystem(disk) => format!("{}: {} of {} bytes free", disk.path, disk.available, disk.size),
-        Fact::Call { target, error } => format!("{target}: {}", error.as_deref().unwrap_or("ok")),
+        fact => fact.to_string(),
     };
     Exhibit { origin: item.origin.clone(), shown }
 }
@@ -171,7 +165,7 @@ mod tests {
     fn an_empty_kubeconfig_explains_the_scheduler_that_is_silent() {
         let flag = "--kubeconfig=/etc/kubernetes/scheduler.conf";
         let mut items = scheduler_manifest(flag, "/etc/kubernetes/schedulr.conf", "FileOrCreate");
-        items.push(file("/etc/kubernetes/schedulr.conf", crate::evidence::FileKind::EmptyFile));
+        items.push(file("/etc/kubernetes/schedulr.conf", crate::facts::FileKind::EmptyFile));
         items.push(object(old(pod("a", "web", json!({}), json!({"phase": "Pending"})))));
         assert_eq!(ids(items), [("A7", 1)]);
     }

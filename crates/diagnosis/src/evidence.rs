@@ -6,6 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::facts::{
+    CertificateFact, Fact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact, NetworkFact, ProcessFact, UnitFact,
+};
+
 /// Everything that was seen, and from when.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -42,106 +46,6 @@ pub enum Place {
     Cluster,
     /// On a machine.
     Node(String),
-}
-
-/// What was seen.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Fact {
-    /// An object of the API, whole.
-    Object(Value),
-    /// A file of the directory of static pods.
-    Manifest(ManifestFact),
-    /// A file that something refers to.
-    File(FileFact),
-    /// A certificate in a file.
-    Certificate(CertificateFact),
-    /// A setting of the kernel: its name in sysctl's notation and its value, absent where there is no such setting.
-    Setting {
-        /// As in `net.ipv4.ip_forward`.
-        name: String,
-        /// Its text.
-        value: Option<String>,
-    },
-    /// A mounted file system.
-    FileSystem(FileSystemFact),
-    /// A server of the cluster was called, and how it ended.
-    Call {
-        /// What was called, as in `https://127.0.0.1:6443/readyz`.
-        target: String,
-        /// The error, if it failed.
-        error: Option<String>,
-    },
-}
-
-/// A file of the directory of static pods.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ManifestFact {
-    /// The file.
-    pub path: String,
-    /// The pod in it, or why there is none.
-    pub pod: Result<Value, String>,
-}
-
-/// A file, as it is found.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileFact {
-    /// Its path.
-    pub path: String,
-    /// What lies there.
-    pub kind: FileKind,
-}
-
-/// What lies at a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum FileKind {
-    /// Nothing.
-    Missing,
-    /// A file without content.
-    EmptyFile,
-    /// A file.
-    File,
-    /// A directory without entries.
-    EmptyDirectory,
-    /// A directory.
-    Directory,
-    /// A socket, a device or something else.
-    Other,
-}
-
-/// A certificate in a file.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CertificateFact {
-    /// The file.
-    pub path: String,
-    /// The subject's common name.
-    pub common_name: String,
-    /// From when on it is valid.
-    pub not_before: Timestamp,
-    /// Until when it is valid.
-    pub not_after: Timestamp,
-    /// Whether it is an authority's.
-    pub is_authority: bool,
-}
-
-/// A mounted file system.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct FileSystemFact {
-    /// A path on it.
-    pub path: String,
-    /// Size, in bytes.
-    pub size: u64,
-    /// What may still be written, in bytes.
-    pub available: u64,
-    /// Number of inodes; 0 where the file system has no such bound.
-    pub inodes: u64,
-    /// Inodes that are free.
-    pub inodes_free: u64,
 }
 
 /// What could not be looked at, and why.
@@ -204,6 +108,64 @@ impl Evidence {
     pub(crate) fn settings<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = (usize, &'a Item, Option<&'a str>)> {
         self.pick(move |fact| match fact {
             Fact::Setting { name, value } if name == wanted => Some(value.as_deref()),
+            _ => None,
+        })
+    }
+}
+
+#[allow(dead_code, reason = "rules take them up one by one")]
+impl Evidence {
+    /// Lines of logs, in their order within each source.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = (usize, &Item, &LogFact)> {
+        self.pick(|fact| match fact {
+            Fact::Log(line) => Some(line),
+            _ => None,
+        })
+    }
+
+    /// Lines of one kind of source that a function wants.
+    pub(crate) fn lines<'a>(
+        &'a self,
+        source: impl Fn(&LogSource) -> bool + 'a,
+        wanted: impl Fn(&str) -> bool + 'a,
+    ) -> impl Iterator<Item = (usize, &'a Item, &'a str)> + 'a {
+        let lines = self.logs().filter(move |(_, _, line)| source(&line.source) && wanted(&line.text));
+        lines.map(|(index, item, line)| (index, item, line.text.as_str()))
+    }
+
+    pub(crate) fn units(&self) -> impl Iterator<Item = (usize, &Item, &UnitFact)> {
+        self.pick(|fact| match fact {
+            Fact::Unit(unit) => Some(unit),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (usize, &Item, &ProcessFact)> {
+        self.pick(|fact| match fact {
+            Fact::Process(process) => Some(process),
+            _ => None,
+        })
+    }
+
+    /// Measurements of a name.
+    pub(crate) fn measures<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = (usize, &'a Item, &'a MeasureFact)> {
+        self.pick(move |fact| match fact {
+            Fact::Measure(measure) if measure.name == wanted => Some(measure),
+            _ => None,
+        })
+    }
+
+    /// Documents of a kind: configurations as they are written.
+    pub(crate) fn documents<'a>(&'a self, wanted: &'a str) -> impl Iterator<Item = (usize, &'a Item, &'a Value)> {
+        self.pick(move |fact| match fact {
+            Fact::Document { name, content: Ok(content), .. } if name == wanted => Some(content),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn networks(&self) -> impl Iterator<Item = (usize, &Item, &NetworkFact)> {
+        self.pick(|fact| match fact {
+            Fact::Network(network) => Some(network),
             _ => None,
         })
     }

@@ -7,13 +7,16 @@
 mod causes;
 mod diagnosis;
 mod evidence;
+mod facts;
 mod finding;
 mod object;
 mod rules;
 
 pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
-pub use evidence::{
-    CertificateFact, Evidence, Fact, FileFact, FileKind, FileSystemFact, Item, ManifestFact, Place, Unseen,
+pub use evidence::{Evidence, Item, Place, Unseen};
+pub use facts::{
+    CertificateFact, Fact, FileFact, FileKind, FileSystemFact, LogFact, LogSource, ManifestFact, MeasureFact,
+    NetworkFact, ProcessFact, UnitFact,
 };
 pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
 pub use rules::{Explains, Layer, Rule, Scope, rules};

@@ -7,6 +7,7 @@ mod control_plane;
 mod events;
 mod extension;
 #[cfg(test)]
+#[allow(dead_code, reason = "rules take them up one by one")]
 pub(crate) mod fixtures;
 mod machine;
 mod network;

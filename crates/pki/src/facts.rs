@@ -13,9 +13,12 @@ use crate::request::add_names;
 pub fn public_key_pin(pem: &str) -> Result<String, String> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| format!("it is no PEM: {error}"))?;
     let certificate = pem.parse_x509().map_err(|error| format!("it is no certificate: {error}"))?;
-    let digest = ring::digest::digest(&ring::digest::SHA256, certificate.public_key().raw);
-    let digits: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{digits}"))
+    Ok(format!("sha256:{}", hex_digest(certificate.public_key().raw)))
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The facts of one certificate.
@@ -33,6 +36,8 @@ pub struct CertificateFacts {
     pub not_before: Timestamp,
     /// Until when it is valid.
     pub not_after: Timestamp,
+    /// SHA-256 of the whole certificate, in hex.
+    pub fingerprint: String,
     /// Whether it is an authority's.
     pub is_authority: bool,
     /// Whether servers may show it.
@@ -62,6 +67,7 @@ impl CertificateFacts {
             names,
             not_before: time(certificate.validity().not_before),
             not_after: time(certificate.validity().not_after),
+            fingerprint: hex_digest(&pem.contents),
             is_authority: certificate.is_ca(),
             is_for_servers: usage.is_some_and(|usage| usage.server_auth || usage.any),
             is_for_clients: usage.is_some_and(|usage| usage.client_auth || usage.any),

@@ -15,7 +15,8 @@ pub(super) mod effects;
 
 use serde_json::Value;
 
-use crate::evidence::{Evidence, FileKind, Item};
+use crate::evidence::{Evidence, Item};
+use crate::facts::FileKind;
 use crate::finding::{Certainty, Finding, Repair};
 use crate::object::{list, subject, text};
 use crate::rules::Rule;

@@ -3,7 +3,10 @@
 pub(crate) use jiff::Timestamp;
 pub(crate) use serde_json::{Value, json};
 
-pub(crate) use crate::evidence::{CertificateFact, Evidence, Fact, FileFact, FileKind, Item, ManifestFact, Place};
+pub(crate) use crate::evidence::{Evidence, Item, Place};
+pub(crate) use crate::facts::{
+    CertificateFact, Fact, FileFact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact,
+};
 use crate::rules::Rule;
 
 pub(crate) fn now() -> Timestamp {
@@ -77,6 +80,10 @@ pub(crate) fn certificate(path: &str, from: i64, until: i64) -> Item {
             not_before: day(from),
             not_after: day(until),
             is_authority: false,
+            issuer: String::new(),
+            names: Vec::new(),
+            fingerprint: String::new(),
+            served_by: None,
         }),
     )
 }
@@ -96,4 +103,35 @@ pub(crate) fn scheduler_manifest(flag: &str, host: &str, kind: &str) -> Vec<Item
         json!({}),
     );
     vec![manifest("/etc/kubernetes/manifests/kube-scheduler.yaml", Ok(pod))]
+}
+
+/// A line that a service of the machine wrote.
+pub(crate) fn logged(unit: &str, text: &str) -> Item {
+    on("one", Fact::Log(LogFact { source: LogSource::Unit(unit.to_owned()), text: text.to_owned() }))
+}
+
+/// A line of a container of the control plane.
+pub(crate) fn container_logged(container: &str, text: &str) -> Item {
+    let source = LogSource::Container {
+        namespace: "kube-system".to_owned(),
+        pod: format!("{container}-one"),
+        container: container.to_owned(),
+        previous: false,
+    };
+    on("one", Fact::Log(LogFact { source, text: text.to_owned() }))
+}
+
+/// A line of the kernel.
+pub(crate) fn kernel_logged(text: &str) -> Item {
+    on("one", Fact::Log(LogFact { source: LogSource::Kernel, text: text.to_owned() }))
+}
+
+pub(crate) fn measured(name: &str, of: &str, value: f64, limit: Option<f64>) -> Item {
+    on("one", Fact::Measure(MeasureFact { name: name.to_owned(), of: of.to_owned(), value, limit }))
+}
+
+/// The same item, seen so many seconds ago.
+pub(crate) fn ago(mut item: Item, seconds: i64) -> Item {
+    item.time = Timestamp::from_second(now().as_second() - seconds).ok();
+    item
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kedge_diagnosis::{CertificateFact, Evidence, Fact, Item};
-use kedge_pki::CertificateFacts;
+use kedge_pki::{AlternativeNames, CertificateFacts};
 
 use crate::node::unseen;
 
@@ -41,10 +41,19 @@ fn below(directory: &Path, depth: u32, item: &impl Fn(String, Fact) -> Item, evi
                     not_before: facts.not_before,
                     not_after: facts.not_after,
                     is_authority: facts.is_authority,
+                    issuer: facts.issuer,
+                    names: names(&facts.names),
+                    fingerprint: facts.fingerprint,
+                    served_by: None,
                 };
                 evidence.items.push(item(format!("openssl x509 -noout -dates -in {shown}"), Fact::Certificate(fact)));
             }
             Err(why) => evidence.unseen.push(unseen(shown, why)),
         }
     }
+}
+
+/// Every name and address, as texts.
+fn names(names: &AlternativeNames) -> Vec<String> {
+    names.dns_names.iter().cloned().chain(names.addresses.iter().map(ToString::to_string)).collect()
 }

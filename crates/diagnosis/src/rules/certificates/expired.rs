@@ -2,7 +2,8 @@
 
 use jiff::ToSpan;
 
-use crate::evidence::{CertificateFact, Evidence};
+use crate::evidence::Evidence;
+use crate::facts::CertificateFact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::{Explains, Layer, Rule, Scope};
 

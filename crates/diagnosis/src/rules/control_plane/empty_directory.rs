@@ -1,6 +1,7 @@
 //! A8: a directory of a static pod is empty, which the kubelet made because the host path was mistyped.
 
-use crate::evidence::{Evidence, FileKind};
+use crate::evidence::Evidence;
+use crate::facts::FileKind;
 use crate::finding::Finding;
 use crate::rules::control_plane::{Made, effects, host_path, made_by_the_kubelet, path_flags};
 use crate::rules::{Layer, Rule};

@@ -1,6 +1,7 @@
 //! A7: a kubeconfig of a static pod is an empty file, which the kubelet made because the host path was mistyped.
 
-use crate::evidence::{Evidence, FileKind};
+use crate::evidence::Evidence;
+use crate::facts::FileKind;
 use crate::finding::Finding;
 use crate::rules::control_plane::{Made, effects, made_by_the_kubelet};
 use crate::rules::{Layer, Rule};

@@ -1,6 +1,7 @@
 //! A6: a kubeconfig flag of a static pod names a file that is not in the container.
 
-use crate::evidence::{Evidence, FileKind};
+use crate::evidence::Evidence;
+use crate::facts::FileKind;
 use crate::finding::{Certainty, Finding, Repair};
 use crate::object::subject;
 use crate::rules::control_plane::{component_of, effects, host_path, path_flags, pods_of_manifests};

@@ -1,6 +1,7 @@
 //! A10: a flag names a file that lies on the host and in no volume of the container.
 
-use crate::evidence::{Evidence, FileKind};
+use crate::evidence::Evidence;
+use crate::facts::FileKind;
 use crate::finding::{Certainty, Finding, Repair};
 use crate::object::subject;
 use crate::rules::control_plane::{component_of, effects, host_path, path_flags, pods_of_manifests};

@@ -1,6 +1,7 @@
 //! A15: the API server does not answer.
 
-use crate::evidence::{Evidence, Fact};
+use crate::evidence::Evidence;
+use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::{Layer, Rule};
 

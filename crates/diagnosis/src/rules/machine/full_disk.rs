@@ -1,6 +1,7 @@
 //! F1 and F3 in one look at the file systems would hide which of them it is: this is F1, the bytes.
 
-use crate::evidence::{Evidence, Fact};
+use crate::evidence::Evidence;
+use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::{Explains, Layer, Rule, Scope};
 
@@ -56,7 +57,7 @@ mod tests {
     fn disk(available: u64) -> Item {
         on(
             "one",
-            Fact::FileSystem(crate::evidence::FileSystemFact {
+            Fact::FileSystem(crate::facts::FileSystemFact {
                 path: "/var".to_owned(),
                 size: 1000,
                 available,
