@@ -36,7 +36,6 @@ pub fn run() -> Result<PathBuf> {
     if !has_program("dpkg-deb") {
         bail!("dpkg-deb is missing; build the package on Debian, or install the package `dpkg`");
     }
-    println!("  build kedge (release, static)");
     let binary = build::release()?;
     let directory = root().join("target").join("deb");
     step("put the package together", || package(&binary, &directory))

@@ -16,7 +16,9 @@ const USAGE: &str = "\
 cargo xtask COMMAND
 
   up [KEDGE FLAGS]     installs what is missing, builds kedge, and runs `kedge up --demo`
-  test [--ci] [FILTER] installs what is missing, and runs the checks and every test
+  test [--ci] [--release] [FILTER]
+                       installs what is missing, and runs the checks and every test; with `--release` against the
+                       binary as it is released, else against one that is built sooner and checks more
   check                rustfmt, clippy, layers, generated code
   bench [NAME...]      measures start-up, memory and the API server
   build                builds the static release binary

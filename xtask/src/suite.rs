@@ -7,10 +7,12 @@ use anyhow::{Result, bail};
 use crate::step::{cargo, has_program, loud, quiet, root, step};
 use crate::{build, check, machine, packages};
 
-/// Installs what is missing, runs the checks, builds the binary under test and runs every test.
+/// Installs what is missing, runs the checks, builds the binary under test and runs every test. With `--release` the
+/// binary under test is the released one.
 pub fn test(flags: &[String]) -> Result<()> {
-    let in_ci = flags.iter().any(|flag| flag == "--ci");
-    let filters: Vec<&String> = flags.iter().filter(|flag| *flag != "--ci").collect();
+    let has = |wanted: &str| flags.iter().any(|flag| flag == wanted);
+    let in_ci = has("--ci");
+    let filters: Vec<&String> = flags.iter().filter(|flag| !["--ci", "--release"].contains(&flag.as_str())).collect();
     println!("Kedge: tests");
     if machine::is_root() {
         packages::ensure(&[packages::NODE, packages::BUILD, packages::TEST])?;
@@ -23,8 +25,7 @@ pub fn test(flags: &[String]) -> Result<()> {
     if filters.is_empty() {
         check::run()?;
     }
-    println!("  build kedge (release, static)");
-    let binary = build::release()?;
+    let binary = if has("--release") { build::release()? } else { build::quick()? };
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     if in_ci {
@@ -44,7 +45,6 @@ pub fn test(flags: &[String]) -> Result<()> {
 /// Measures the release binary.
 pub fn bench(names: &[String]) -> Result<()> {
     println!("Kedge: benchmarks");
-    println!("  build kedge (release, static)");
     let binary = build::release()?;
     // Built as the binary is, so that what both depend on is built once.
     loud(

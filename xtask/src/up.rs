@@ -13,7 +13,6 @@ pub fn run(flags: &[String]) -> Result<()> {
     println!("Kedge: one command, one cluster");
     step("check the machine", || machine::check_for_node(secure_port(flags)?))?;
     packages::ensure(&[packages::NODE, packages::BUILD])?;
-    println!("  build kedge (release, static)");
     let binary = build::release()?;
     let error = Command::new(&binary).args(["up", "--demo"]).args(flags).exec();
     Err(error).with_context(|| format!("cannot run {}", binary.display()))

@@ -15,7 +15,7 @@ const CURL: &str = "/usr/bin/curl";
 /// Every Debian has it; what it speaks UDP with needs no modules.
 const PERL: &str = "/usr/bin/perl";
 
-/// The static release binary: `KEDGE_BINARY`, or the one that `cargo xtask build` left.
+/// The static binary: `KEDGE_BINARY`, or the one that `cargo xtask build` left.
 pub fn kedge_binary() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("KEDGE_BINARY") {
         return Some(PathBuf::from(path));
