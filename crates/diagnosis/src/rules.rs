@@ -9,6 +9,8 @@ mod extension;
 #[cfg(test)]
 #[allow(dead_code, reason = "rules take them up one by one")]
 pub(crate) mod fixtures;
+#[allow(dead_code, reason = "rules take it up one by one")]
+mod lines;
 mod machine;
 mod network;
 mod node;
