@@ -14,6 +14,8 @@ mod lines;
 mod machine;
 mod network;
 mod node;
+#[allow(dead_code, reason = "rules take it up one by one")]
+mod signs;
 mod storage;
 mod workload;
 
