@@ -72,6 +72,14 @@ impl Subject {
     pub fn new(kind: &str, name: &str) -> Self {
         Self { kind: kind.to_owned(), namespace: String::new(), name: name.to_owned() }
     }
+
+    /// The machine at a place; text that a person pasted does not say which one.
+    pub(crate) fn machine(place: &Place) -> Self {
+        match place {
+            Place::Node(name) => Self::new("Machine", name),
+            Place::Cluster => Self::new("Machine", "unknown"),
+        }
+    }
 }
 
 impl std::fmt::Display for Subject {

@@ -9,11 +9,12 @@ mod extension;
 #[cfg(test)]
 #[allow(dead_code, reason = "rules take them up one by one")]
 pub(crate) mod fixtures;
-#[allow(dead_code, reason = "rules take it up one by one")]
+mod lifecycle;
 mod lines;
 mod machine;
 mod network;
 mod node;
+mod preflight;
 #[allow(dead_code, reason = "rules take it up one by one")]
 mod signs;
 mod storage;
@@ -85,9 +86,10 @@ pub struct Rule {
 
 /// Every rule, in the order of the catalogue.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    let groups: [&[&Rule]; 8] = [
+    let groups: [&[&Rule]; 9] = [
         control_plane::RULES,
         certificates::RULES,
+        lifecycle::RULES,
         machine::RULES,
         node::RULES,
         network::RULES,

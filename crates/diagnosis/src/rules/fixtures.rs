@@ -5,7 +5,7 @@ pub(crate) use serde_json::{Value, json};
 
 pub(crate) use crate::evidence::{Evidence, Item, Place};
 pub(crate) use crate::facts::{
-    CertificateFact, Fact, FileFact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact,
+    CertificateFact, Fact, FileFact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact, ProcessFact, UnitFact,
 };
 use crate::rules::Rule;
 
@@ -108,6 +108,29 @@ pub(crate) fn scheduler_manifest(flag: &str, host: &str, kind: &str) -> Vec<Item
 /// A line that a service of the machine wrote.
 pub(crate) fn logged(unit: &str, text: &str) -> Item {
     on("one", Fact::Log(LogFact { source: LogSource::Unit(unit.to_owned()), text: text.to_owned() }))
+}
+
+/// A line that a command of a person printed.
+pub(crate) fn pasted(command: &str, text: &str) -> Item {
+    on("one", Fact::Log(LogFact { source: LogSource::Command(command.to_owned()), text: text.to_owned() }))
+}
+
+/// A unit of the service manager.
+pub(crate) fn unit(name: &str, active: &str, enabled: &str) -> Item {
+    let (name, active, enabled) = (name.to_owned(), active.to_owned(), enabled.to_owned());
+    on("one", Fact::Unit(UnitFact { name, active, enabled }))
+}
+
+/// A process with its state, and what it waits in.
+pub(crate) fn process(command: &str, state: char, waits_in: &str) -> Item {
+    let command = command.split(' ').map(str::to_owned).collect();
+    on("one", Fact::Process(ProcessFact { pid: 7, command, state, waits_in: waits_in.to_owned() }))
+}
+
+/// A configuration file.
+pub(crate) fn document(name: &str, content: Value) -> Item {
+    let (name, path) = (name.to_owned(), format!("/etc/{name}"));
+    on("one", Fact::Document { name, path, content: Ok(content) })
 }
 
 /// A line of a container of the control plane.

@@ -15,6 +15,8 @@ use crate::object::{container_statuses, text};
 
 /// Seconds for which a line speaks of the present.
 const RECENT: i64 = 15 * 60;
+/// Seconds within which a service that ends at its start is started again.
+const JUST_NOW: i64 = 30;
 
 /// A trouble that one log tells of and that holds.
 #[derive(Debug)]
@@ -48,6 +50,60 @@ pub(super) fn told<'a>(
     passed: impl Fn(&LogFact) -> bool,
 ) -> Vec<Told<'a>> {
     told_within(evidence, RECENT, wanted, passed)
+}
+
+/// A finding with its machine for each log with a line whose trouble holds.
+pub(super) fn told_of_machines(
+    evidence: &Evidence,
+    wanted: impl Fn(&LogFact) -> bool,
+    passed: impl Fn(&LogFact) -> bool,
+    tell: impl Fn(&str) -> (String, Repair),
+) -> Vec<Finding> {
+    let told = told(evidence, wanted, passed);
+    let findings = told.iter().map(|told| {
+        let (text, repair) = tell(told.line.text.trim());
+        told.finding(Subject::machine(&told.item.place), Certainty::Proven, text, repair)
+    });
+    one_of_each_machine(findings)
+}
+
+/// Of several findings of one machine, the first: logs repeat each other.
+pub(super) fn one_of_each_machine(findings: impl IntoIterator<Item = Finding>) -> Vec<Finding> {
+    let mut kept: Vec<Finding> = Vec::new();
+    for finding in findings {
+        if !kept.iter().any(|known| known.place == finding.place) {
+            kept.push(finding);
+        }
+    }
+    kept
+}
+
+/// Whether a text has all words of one of its forms: the old ones and the new.
+pub(super) fn says(text: &str, forms: &[&[&str]]) -> bool {
+    forms.iter().any(|words| words.iter().all(|word| text.contains(word)))
+}
+
+/// The same for what ends a service at its start: where it runs by now, only what it said just now counts.
+pub(super) fn told_of_starts(
+    evidence: &Evidence,
+    wanted: impl Fn(&LogFact) -> bool,
+    tell: impl Fn(&str) -> (String, Repair),
+) -> Vec<Finding> {
+    let told = told(evidence, wanted, |line| says(&line.text, &[&["Starting kubelet main sync loop"]]));
+    let holding = told.iter().filter(|told| {
+        let is_running = is_running(evidence, &told.item.place, &told.line.source) == Some(true);
+        !is_running || is_recent(evidence, JUST_NOW, told.item, &told.line.source)
+    });
+    one_of_each_machine(holding.map(|told| {
+        let (text, repair) = tell(told.line.text.trim());
+        told.finding(Subject::machine(&told.item.place), Certainty::Proven, text, repair)
+    }))
+}
+
+/// Whether a kubelet wrote a line, or a person pasted it.
+pub(super) fn is_of_kubelet(line: &LogFact) -> bool {
+    let names = ["kubelet", "kedge-kubelet", "kedge", "k3s", "k3s-agent", "rke2-server", "rke2-agent"];
+    matches!(line.source, LogSource::Command(_)) || names.iter().any(|name| line.source.is(name))
 }
 
 /// The same with another span for which a line speaks of the present, in seconds.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::evidence::Evidence;
 use crate::finding::{Finding, Repair};
 use crate::object::text;
+use crate::rules::lifecycle::has_no_network_yet;
 use crate::rules::node::by_condition;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
@@ -17,6 +18,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
+    // A cluster that never had one is told its next step instead.
+    if has_no_network_yet(evidence) {
+        return Vec::new();
+    }
     let holds = |ready: &Value| {
         let message = text(&ready["message"]);
         ready["status"] == "False"

@@ -10,7 +10,7 @@ use crate::rules::{Explains, Layer, Rule, Scope};
 pub(super) const RULE: Rule = Rule {
     id: "E2",
     title: "the node agent of a machine is silent",
-    layer: Layer::Kubelet,
+    layer: Layer::Controllers,
     explains: &[Explains { ids: &["W1", "W2"], scope: Scope::SameNode }],
     find,
 };
