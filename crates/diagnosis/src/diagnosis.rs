@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn ids(items: Vec<Item>) -> Vec<(&'static str, usize)> {
-        let diagnosis = diagnose(&Evidence { gathered: now(), items, unseen: Vec::new() });
+        let diagnosis = diagnose(&Evidence { gathered: now(), items: items.into(), unseen: Vec::new() });
         diagnosis.causes.iter().map(|cause| (cause.id, cause.explains.len())).collect()
     }
 

@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::facts::{
     CertificateFact, Fact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact, NetworkFact, ProcessFact, UnitFact,
 };
+use crate::finding::Subject;
+use crate::items::Items;
 
 /// Everything that was seen, and from when.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -17,7 +19,7 @@ pub struct Evidence {
     /// When it was gathered; certificates and ages are held against it.
     pub gathered: Timestamp,
     /// What was seen.
-    pub items: Vec<Item>,
+    pub items: Items,
     /// What was not.
     #[serde(default)]
     pub unseen: Vec<Unseen>,
@@ -64,20 +66,30 @@ impl Evidence {
         self.unseen.iter().any(|unseen| unseen.what == what)
     }
 
-    /// Items with their index, of those facts that a function picks.
+    /// Facts that a function picks, with their index, of all that are neither objects nor lines of logs.
     pub(crate) fn pick<'a, T>(
         &'a self,
         pick: impl Fn(&'a Fact) -> Option<T> + 'a,
     ) -> impl Iterator<Item = (usize, &'a Item, T)> + 'a {
-        self.items.iter().enumerate().filter_map(move |(index, item)| pick(&item.fact).map(|fact| (index, item, fact)))
+        let facts = self.items.facts().iter().map(|&index| (index, &self.items[index]));
+        facts.filter_map(move |(index, item)| pick(&item.fact).map(|fact| (index, item, fact)))
     }
 
     /// Objects of a kind.
-    pub(crate) fn objects<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (usize, &'a Item, &'a Value)> + 'a {
-        self.pick(move |fact| match fact {
-            Fact::Object(object) if object["kind"] == kind => Some(object),
+    pub(crate) fn objects<'a>(&'a self, kind: &str) -> impl Iterator<Item = (usize, &'a Item, &'a Value)> + 'a {
+        self.items.of_kind(kind).iter().filter_map(|&index| match &self.items[index] {
+            item @ Item { fact: Fact::Object(object), .. } => Some((index, item, object)),
             _ => None,
         })
+    }
+
+    /// An object by who it is.
+    pub(crate) fn object(&self, subject: &Subject) -> Option<(usize, &Item, &Value)> {
+        let index = self.items.of_subject(subject)?;
+        match &self.items[index] {
+            item @ Item { fact: Fact::Object(object), .. } => Some((index, item, object)),
+            _ => None,
+        }
     }
 
     pub(crate) fn manifests(&self) -> impl Iterator<Item = (usize, &Item, &ManifestFact)> {
@@ -117,8 +129,8 @@ impl Evidence {
 impl Evidence {
     /// Lines of logs, in their order within each source.
     pub(crate) fn logs(&self) -> impl Iterator<Item = (usize, &Item, &LogFact)> {
-        self.pick(|fact| match fact {
-            Fact::Log(line) => Some(line),
+        self.items.lines().iter().filter_map(|&index| match &self.items[index] {
+            item @ Item { fact: Fact::Log(line), .. } => Some((index, item, line)),
             _ => None,
         })
     }

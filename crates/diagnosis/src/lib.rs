@@ -9,6 +9,7 @@ mod diagnosis;
 mod evidence;
 mod facts;
 mod finding;
+mod items;
 mod object;
 mod rules;
 
@@ -19,4 +20,5 @@ pub use facts::{
     NetworkFact, ProcessFact, UnitFact,
 };
 pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
+pub use items::Items;
 pub use rules::{Explains, Layer, Rule, Scope, rules};

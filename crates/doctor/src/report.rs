@@ -77,7 +77,7 @@ mod tests {
         let origin = "sysctl net.ipv4.ip_forward".to_owned();
         let item = Item { time: None, place: Place::Node("one".to_owned()), origin, fact };
         let unseen = Unseen { what: "containers".to_owned(), why: "no runtime answers".to_owned() };
-        let evidence = Evidence { items: vec![item], unseen: vec![unseen], ..Evidence::default() };
+        let evidence = Evidence { items: vec![item].into(), unseen: vec![unseen], ..Evidence::default() };
         assert_eq!(
             render(&diagnose(&evidence)),
             "1 cause:\n\n1. the machine does not pass packets on [D1; proven]\n   on one\n   net.ipv4.ip_forward is 0: packets of \

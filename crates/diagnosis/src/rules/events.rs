@@ -45,9 +45,7 @@ fn latest_by_object(evidence: &Evidence, wanted: impl Fn(&str, &str) -> bool) ->
 
 /// Whether what the event told of is over: the object is known, and does well.
 fn is_settled(evidence: &Evidence, subject: &Subject) -> bool {
-    let mut objects = evidence.objects(&subject.kind);
-    let object = objects.find(|(_, _, object)| crate::object::subject(object) == *subject);
-    object.is_some_and(|(_, _, object)| match subject.kind.as_str() {
+    evidence.object(subject).is_some_and(|(_, _, object)| match subject.kind.as_str() {
         "Pod" => crate::object::condition(object, "Ready").is_some_and(|ready| ready["status"] == "True"),
         "PersistentVolumeClaim" => object["status"]["phase"] == "Bound",
         "Node" => object["spec"]["podCIDR"].is_string(),

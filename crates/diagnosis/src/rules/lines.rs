@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn the_first_line_is_the_onset() {
         let items = vec![ago(logged("a", "bad 1"), 90), ago(logged("a", "x"), 80), ago(logged("a", "bad 2"), 70)];
-        let evidence = Evidence { gathered: now(), items, unseen: Vec::new() };
+        let evidence = Evidence { gathered: now(), items: items.into(), unseen: Vec::new() };
         let told = told(&evidence, |line| line.text.contains("bad"), |_| false);
         assert_eq!((told.len(), told[0].evidence()), (1, vec![0, 2]));
     }

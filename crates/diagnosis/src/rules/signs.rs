@@ -186,7 +186,7 @@ mod tests {
         Sign { programs: &["etcd"], words: &[&["slow", "disk"], &["old wording"]], over: &["quick again"] };
 
     fn told(items: Vec<Item>) -> Vec<(String, usize, Vec<usize>)> {
-        let evidence = Evidence { gathered: now(), items, unseen: Vec::new() };
+        let evidence = Evidence { gathered: now(), items: items.into(), unseen: Vec::new() };
         SIGN.told(&evidence).into_iter().map(|told| (told.text.to_owned(), told.count, told.lines)).collect()
     }
 
