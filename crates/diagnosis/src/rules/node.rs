@@ -1,10 +1,26 @@
 //! Node agents and what they say of themselves.
 
+mod allocatable;
+mod cgroup_version;
+mod inotify;
+mod kernel_flags;
+mod kubelet_port;
 mod memory;
+mod memory_controller;
 mod network;
+mod node_ip;
 mod processes;
+mod rebooted;
+mod refused_pod;
+mod reserved_name;
 mod runtime;
+mod sandbox_image;
 mod silent;
+mod stopped_kubelet;
+mod stuck_runtime;
+mod system_oom;
+mod twin;
+mod unreachable_api;
 
 use serde_json::Value;
 
@@ -13,7 +29,29 @@ use crate::finding::{Certainty, Finding, Repair};
 use crate::object::{condition, subject, text};
 use crate::rules::Rule;
 
-pub(super) const RULES: &[&Rule] = &[&silent::RULE, &network::RULE, &runtime::RULE, &memory::RULE, &processes::RULE];
+pub(super) const RULES: &[&Rule] = &[
+    &unreachable_api::RULE,
+    &silent::RULE,
+    &network::RULE,
+    &runtime::RULE,
+    &stuck_runtime::RULE,
+    &stopped_kubelet::RULE,
+    &cgroup_version::RULE,
+    &memory_controller::RULE,
+    &kernel_flags::RULE,
+    &inotify::RULE,
+    &rebooted::RULE,
+    &system_oom::RULE,
+    &memory::RULE,
+    &processes::RULE,
+    &refused_pod::RULE,
+    &allocatable::RULE,
+    &reserved_name::RULE,
+    &sandbox_image::RULE,
+    &twin::RULE,
+    &node_ip::RULE,
+    &kubelet_port::RULE,
+];
 
 /// A finding for each node whose condition of this type is as `holds` says, in the condition's own words.
 fn by_condition(

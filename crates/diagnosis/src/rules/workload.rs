@@ -18,7 +18,7 @@ pub(super) const RULES: &[&Rule] =
     &[&unschedulable::RULE, &image::RULE, &crash::RULE, &memory_limit::RULE, &stuck_start::RULE, &quota::RULE];
 
 /// A finding for each pod with a container whose status is as `holds` says; `tell` gives its text and its repair.
-fn by_container(
+pub(super) fn by_container(
     evidence: &Evidence,
     holds: impl Fn(&Value) -> bool,
     tell: impl Fn(&Subject, &Value) -> (String, Repair),

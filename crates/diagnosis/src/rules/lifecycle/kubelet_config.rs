@@ -10,7 +10,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D18",
     title: "the kubelet has no configuration that it can read",
     layer: Layer::Kubelet,
-    explains: &[Explains { ids: &["D9", "E2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E6"], scope: Scope::SameNode }],
     find,
 };
 

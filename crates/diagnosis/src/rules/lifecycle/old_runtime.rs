@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D6",
     title: "the container runtime does not speak CRI v1",
     layer: Layer::Runtime,
-    explains: &[Explains { ids: &["D9", "E2", "E4"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E4", "E6"], scope: Scope::SameNode }],
     find,
 };
 

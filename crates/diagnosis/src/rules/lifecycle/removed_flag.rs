@@ -25,7 +25,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D17",
     title: "the kubelet is given a flag that is no more",
     layer: Layer::Kubelet,
-    explains: &[Explains { ids: &["D9", "E2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E6"], scope: Scope::SameNode }],
     find,
 };
 

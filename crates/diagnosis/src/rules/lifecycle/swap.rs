@@ -10,7 +10,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D4",
     title: "swap is on and the kubelet does not allow it",
     layer: Layer::System,
-    explains: &[Explains { ids: &["D9", "E2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E6"], scope: Scope::SameNode }],
     find,
 };
 

@@ -20,7 +20,10 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let holds = |ready: &Value| {
         let message = text(&ready["message"]);
         ready["status"] == "False"
-            && (message.contains("container runtime is down") || message.contains("PLEG is not healthy"))
+            && ["container runtime is down", "container runtime not ready", "Container runtime not ready"]
+                .iter()
+                .any(|words| message.contains(words))
+            && !message.contains("container runtime network not ready")
     };
     by_condition(evidence, "Ready", holds, |_| {
         Repair::of(&[
