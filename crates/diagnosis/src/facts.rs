@@ -12,7 +12,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fact {
-    /// An object of the API, whole.
+    /// An object of the API: whole, or with `"excerpt": true` what a printed table or description says of it.
     Object(Value),
     /// A file of the directory of static pods.
     Manifest(ManifestFact),

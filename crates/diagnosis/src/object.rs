@@ -47,6 +47,11 @@ pub(crate) fn terminated(status: &Value) -> Option<&Value> {
     [&status["state"]["terminated"], &status["lastState"]["terminated"]].into_iter().find(|state| state.is_object())
 }
 
+/// Whether only a part of the object is known, as from a table that was printed: what it does not say may still be so.
+pub(crate) fn is_excerpt(object: &Value) -> bool {
+    object["excerpt"] == true
+}
+
 /// Whether a pod is over or about to go: nothing is expected of it.
 pub(crate) fn is_leaving(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_string() || matches!(text(&pod["status"]["phase"]), "Succeeded" | "Failed")

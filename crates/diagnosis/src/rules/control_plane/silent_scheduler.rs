@@ -2,7 +2,7 @@
 
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
-use crate::object::{condition, is_leaving, is_older_than, list, text};
+use crate::object::{condition, is_excerpt, is_leaving, is_older_than, list, text};
 use crate::rules::{Layer, Rule};
 
 /// A scheduler says of every pod within seconds where it goes or why it does not.
@@ -20,6 +20,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
                 && list(&pod["spec"]["schedulingGates"]).next().is_none()
                 && condition(pod, "PodScheduled").is_none()
                 && !is_leaving(pod)
+                && !is_excerpt(pod)
                 && is_older_than(pod, PATIENCE, evidence.gathered)
         })
         .collect();
@@ -46,6 +47,8 @@ mod tests {
     #[test]
     fn young_gated_refused_and_foreign_pods_are_not() {
         let refused = json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False"}]});
+        let mut printed = pod("a", "printed", json!({}), json!({"phase": "Pending"}));
+        printed["excerpt"] = json!(true);
         assert_eq!(
             found(
                 &RULE,
@@ -54,6 +57,7 @@ mod tests {
                     old(pod("a", "gated", json!({"schedulingGates": [{"name": "x"}]}), json!({}))),
                     old(pod("a", "refused", json!({}), refused)),
                     old(pod("a", "foreign", json!({"schedulerName": "batch"}), json!({}))),
+                    old(printed),
                 ]
             ),
             [""; 0]

@@ -1,0 +1,122 @@
+//! Logs: the last lines of each, and of those before them the ones that tell of trouble.
+//!
+//! Invariant: a log of any length costs the memory of `tail + trouble` lines.
+
+use std::collections::VecDeque;
+use std::io::BufRead;
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use kedge_diagnosis::{Fact, Item, LogFact, LogSource, Place};
+use regex::bytes::Regex;
+
+use crate::moments::take_apart;
+
+/// Words of lines that are kept also when many others came after them. ASCII: speed matters here.
+static TROUBLE: LazyLock<Regex> = LazyLock::new(|| {
+    let words = "error|fail|fatal|panic|refused|timeout|timed out|denied|forbidden|expired|x509|unable|cannot|could not|\
+        no such|not found|too long|too many|slow |lost|memory|kill|evict|no space|exceeded|unhealthy|not ready|corrupt|\
+        mismatch|invalid|unknown|blocked|shutting down|in use|^[EF][0-9]{4} ";
+    Regex::new(&format!("(?i-u){words}")).expect("the words make an expression")
+});
+
+/// How much of one log is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Last lines.
+    pub(crate) tail: usize,
+    /// Lines of trouble before those.
+    pub(crate) trouble: usize,
+    /// Bytes of one line; the rest of it is cut off.
+    pub(crate) line: usize,
+}
+
+pub(crate) const BOUNDS: Bounds = Bounds { tail: 300, trouble: 300, line: 4096 };
+
+/// Lines of a log as evidence.
+pub(crate) fn read_log(
+    content: &mut dyn BufRead,
+    source: &LogSource,
+    place: &Place,
+    origin: &str,
+    near: Timestamp,
+) -> Vec<Item> {
+    let item = |line: &Vec<u8>| {
+        let line = String::from_utf8_lossy(line);
+        let taken = take_apart(&line, near);
+        // A journal of the whole machine holds several programs.
+        let source = match (source, taken.program) {
+            (LogSource::Unit(_), Some("kernel")) => LogSource::Kernel,
+            (LogSource::Unit(_), Some(program)) => LogSource::Unit(program.to_owned()),
+            _ => source.clone(),
+        };
+        let fact = Fact::Log(LogFact { source, text: taken.text.to_owned() });
+        Item { time: taken.time, place: place.clone(), origin: origin.to_owned(), fact }
+    };
+    lines(content, BOUNDS).iter().filter(|line| !line.is_empty()).map(item).collect()
+}
+
+/// The lines that are kept, in their order.
+fn lines(content: &mut dyn BufRead, bounds: Bounds) -> Vec<Vec<u8>> {
+    let mut trouble: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut tail: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut line = Vec::new();
+    while next_line(content, &mut line, bounds.line) {
+        tail.push_back(std::mem::take(&mut line));
+        if tail.len() <= bounds.tail {
+            continue;
+        }
+        let Some(left) = tail.pop_front() else { continue };
+        if TROUBLE.is_match(&left) {
+            trouble.push_back(left);
+            if trouble.len() > bounds.trouble {
+                line = trouble.pop_front().unwrap_or_default();
+            }
+        } else {
+            line = left;
+        }
+    }
+    trouble.into_iter().chain(tail).collect()
+}
+
+/// The next line without its end, cut at `most` bytes; whether there was one.
+fn next_line(content: &mut dyn BufRead, line: &mut Vec<u8>, most: usize) -> bool {
+    line.clear();
+    let mut has_read = false;
+    loop {
+        // What cannot be read ends the log: what came before it counts.
+        let Ok(buffer) = content.fill_buf() else { return has_read };
+        if buffer.is_empty() {
+            return has_read;
+        }
+        has_read = true;
+        let end = memchr::memchr(b'\n', buffer);
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&part[..part.len().min(most.saturating_sub(line.len()))]);
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        content.consume(used);
+        if end.is_some() {
+            return true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_and_the_trouble_before_it_are_kept() {
+        let text: String =
+            (0..50).map(|n| if n % 10 == 5 { format!("{n} failed\n") } else { format!("{n} fine\n") }).collect();
+        let kept = lines(&mut text.as_bytes(), Bounds { tail: 3, trouble: 2, line: 100 });
+        let kept: Vec<_> = kept.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        assert_eq!(kept, ["35 failed", "45 failed", "47 fine", "48 fine", "49 fine"]);
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_the_last_needs_no_end() {
+        let kept = lines(&mut "abcdef\ngh".as_bytes(), Bounds { tail: 9, trouble: 9, line: 4 });
+        assert_eq!(kept, [b"abcd".to_vec(), b"gh".to_vec()]);
+    }
+}
