@@ -43,15 +43,14 @@ impl Default for Limits {
 /// # Errors
 /// Where the file or the directory itself cannot be read; a broken file within is in `unseen`.
 pub fn read_bundle(path: &Path, now: Timestamp, limits: Limits) -> io::Result<Evidence> {
-    let mut reader =
-        Reader { evidence: Evidence { gathered: now, ..Evidence::default() }, now, limits, ..Reader::default() };
+    let mut reader = Reader { now, limits, ..Reader::default() };
     let ended = each_file(path, &mut |name, content| reader.file(name, content));
     if let Err(error) = ended {
         // An archive that was cut off: what came before counts.
-        if reader.evidence.items.is_empty() {
+        if reader.items.is_empty() {
             return Err(error);
         }
-        reader.unseen("the rest of the bundle", error);
+        reader.pass_over("the rest of the bundle", error);
     }
     Ok(reader.finish())
 }
@@ -63,7 +62,7 @@ pub fn read_text(text: &str, now: Timestamp) -> Evidence {
     if items.is_empty() {
         items = read_pasted(text, &Place::Cluster, "standard input", gathered);
     }
-    Evidence { gathered, items, unseen: vec![only(text)] }
+    Evidence { gathered, items: items.into(), unseen: vec![only(text)] }
 }
 
 fn only(text: &str) -> Unseen {
@@ -73,7 +72,8 @@ fn only(text: &str) -> Unseen {
 
 #[derive(Default)]
 struct Reader {
-    evidence: Evidence,
+    items: Vec<Item>,
+    unseen: Vec<Unseen>,
     now: Timestamp,
     limits: Limits,
     host: Option<String>,
@@ -83,25 +83,25 @@ struct Reader {
 
 impl Reader {
     fn file(&mut self, name: &str, content: &mut dyn BufRead) {
-        if self.evidence.items.len() >= self.limits.items {
+        if self.items.len() >= self.limits.items {
             self.passed_over += 1;
             return;
         }
         match read_part(name, content) {
             Some(Ok(Part::Head(head))) => {
                 self.gathered = Some(head.gathered);
-                self.evidence.unseen.extend(head.unseen);
+                self.unseen.extend(head.unseen);
                 return;
             }
-            Some(Ok(Part::Items(items))) => return self.evidence.items.extend(items),
-            Some(Err(why)) => return self.unseen(name, why),
+            Some(Ok(Part::Items(items))) => return self.items.extend(items),
+            Some(Err(why)) => return self.pass_over(name, why),
             None => {}
         }
         let place = Place::Node(NAMELESS.to_owned());
         match hint(name) {
             Hint::Log(source) => {
                 let items = read_log(content, &source, &place, name, self.now);
-                self.evidence.items.extend(items);
+                self.items.extend(items);
             }
             other => {
                 if let Some(text) = self.whole(name, content) {
@@ -116,11 +116,11 @@ impl Reader {
         let mut bytes = Vec::new();
         let read = content.take(self.limits.file_bytes + 1).read_to_end(&mut bytes);
         if let Err(error) = read {
-            self.unseen(name, error);
+            self.pass_over(name, error);
             return None;
         }
         if bytes.len() as u64 > self.limits.file_bytes {
-            self.unseen(name, format!("it is larger than {} MiB", self.limits.file_bytes >> 20));
+            self.pass_over(name, format!("it is larger than {} MiB", self.limits.file_bytes >> 20));
             return None;
         }
         // Binaries, pictures, archives within archives.
@@ -136,42 +136,42 @@ impl Reader {
                 let pod = serde_yaml::from_str::<Value>(text).map_err(|error| error.to_string());
                 let pod =
                     pod.and_then(|pod| if pod["kind"] == "Pod" { Ok(pod) } else { Err("it is no Pod".to_owned()) });
-                self.evidence.items.push(item(Fact::Manifest(ManifestFact { path, pod })));
+                self.items.push(item(Fact::Manifest(ManifestFact { path, pod })));
             }
             Hint::Certificate(path) => match read_certificate(text, &path) {
-                Ok(fact) => self.evidence.items.push(item(fact)),
-                Err(why) => self.unseen(name, why),
+                Ok(fact) => self.items.push(item(fact)),
+                Err(why) => self.pass_over(name, why),
             },
             Hint::Document(kind, path) => {
                 let content = document(kind, text);
-                self.evidence.items.push(item(Fact::Document { name: kind.to_owned(), path, content }));
+                self.items.push(item(Fact::Document { name: kind.to_owned(), path, content }));
             }
-            Hint::Command(command) => self.evidence.items.extend(read_command(command, text).into_iter().map(item)),
+            Hint::Command(command) => self.items.extend(read_command(command, text).into_iter().map(item)),
             Hint::Log(_) | Hint::Unknown => {
                 let objects = read_objects(text, name);
                 if objects.is_empty() {
                     let near = latest_time(text, self.now).unwrap_or(self.now);
-                    self.evidence.items.extend(read_pasted(text, &place, name, near));
+                    self.items.extend(read_pasted(text, &place, name, near));
                 } else {
-                    self.evidence.items.extend(objects);
+                    self.items.extend(objects);
                 }
             }
         }
     }
 
-    fn unseen(&mut self, what: &str, why: impl ToString) {
-        self.evidence.unseen.push(Unseen { what: what.to_owned(), why: why.to_string() });
+    fn pass_over(&mut self, what: &str, why: impl ToString) {
+        self.unseen.push(Unseen { what: what.to_owned(), why: why.to_string() });
     }
 
     /// What only the whole tells: the machine's name, the nodes of logs, when it was gathered.
     fn finish(mut self) -> Evidence {
         if self.passed_over > 0 {
             let why = format!("the bundle has more than {} items", self.limits.items);
-            self.unseen(&format!("{} files", self.passed_over), why);
+            self.pass_over(&format!("{} files", self.passed_over), why);
         }
         let host = self.host.take().unwrap_or_else(|| NAMELESS.to_owned());
-        let nodes = nodes_by_pod(&self.evidence.items);
-        for item in &mut self.evidence.items {
+        let nodes = nodes_by_pod(&self.items);
+        for item in &mut self.items {
             if item.place != Place::Node(NAMELESS.to_owned()) {
                 continue;
             }
@@ -184,9 +184,9 @@ impl Reader {
             };
             item.place = Place::Node(node.unwrap_or(&host).clone());
         }
-        let latest = self.evidence.items.iter().filter_map(|item| item.time).filter(|time| *time <= self.now).max();
-        self.evidence.gathered = self.gathered.or(latest).unwrap_or(self.now);
-        self.evidence
+        let latest = self.items.iter().filter_map(|item| item.time).filter(|time| *time <= self.now).max();
+        let gathered = self.gathered.or(latest).unwrap_or(self.now);
+        Evidence { gathered, items: self.items.into(), unseen: self.unseen }
     }
 }
 
@@ -265,8 +265,7 @@ mod tests {
 
     #[test]
     fn an_own_bundle_comes_back_without_secrets() {
-        let mut evidence = read_text(&format!("{PODS}\npassword=hunter2\nsome line\n"), now());
-        evidence.items[1].time = Some(now());
+        let evidence = read_text(&format!("{PODS}\npassword=hunter2\nsome line\n"), now());
         let count = evidence.items.len();
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("bundle.tar.gz");

@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use kedge_diagnosis::{Evidence, Fact};
+use kedge_diagnosis::{Evidence, Fact, Item};
 use regex::{Captures, Regex};
 use serde_json::Value;
 
@@ -30,8 +30,9 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
 
 /// The evidence without secrets.
 pub fn redact(mut evidence: Evidence) -> Evidence {
-    evidence.items.retain(|item| !matches!(&item.fact, Fact::Object(object) if object["kind"] == "Secret"));
-    for item in &mut evidence.items {
+    let is_secret = |item: &Item| matches!(&item.fact, Fact::Object(object) if object["kind"] == "Secret");
+    let mut items: Vec<Item> = evidence.items.into_iter().filter(|item| !is_secret(item)).collect();
+    for item in &mut items {
         item.origin = redact_text(&item.origin);
         match &mut item.fact {
             Fact::Object(object) => redact_object(object),
@@ -47,6 +48,7 @@ pub fn redact(mut evidence: Evidence) -> Evidence {
             _ => {}
         }
     }
+    evidence.items = items.into();
     for unseen in &mut evidence.unseen {
         unseen.why = redact_text(&unseen.why);
     }
@@ -111,7 +113,7 @@ pub(crate) fn redact_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kedge_diagnosis::{Item, LogFact, LogSource, Place};
+    use kedge_diagnosis::{LogFact, LogSource, Place};
     use serde_json::json;
 
     #[test]
@@ -155,7 +157,7 @@ mod tests {
         let item = |fact| Item { time: None, place: Place::Cluster, origin: "x".to_owned(), fact };
         let line = LogFact { source: LogSource::Kernel, text: "password=hunter2".to_owned() };
         let items = vec![item(Fact::Object(pod)), item(Fact::Object(secret)), item(Fact::Log(line))];
-        let evidence = redact(Evidence { items, ..Evidence::default() });
+        let evidence = redact(Evidence { items: items.into(), ..Evidence::default() });
         assert_eq!(evidence.items.len(), 2);
         let Fact::Object(pod) = &evidence.items[0].fact else { panic!("it is a pod") };
         let environment = &pod["spec"]["containers"][0]["env"];
