@@ -1,10 +1,10 @@
-//! Certificates in files of a bundle.
+//! A certificate as a fact.
 
 use kedge_diagnosis::{CertificateFact, Fact};
 use kedge_pki::CertificateFacts;
 
 /// The first certificate of a PEM text, as it lay at `path` of its machine.
-pub(crate) fn read_certificate(pem: &str, path: &str) -> Result<Fact, String> {
+pub fn certificate_fact(pem: &str, path: &str) -> Result<Fact, String> {
     let facts = CertificateFacts::read(pem)?;
     let addresses = facts.names.addresses.iter().map(ToString::to_string);
     Ok(Fact::Certificate(CertificateFact {

@@ -18,6 +18,7 @@ mod sources;
 mod tables;
 mod text;
 
+pub use certificates::certificate_fact;
 pub use own::{BundleError, write_bundle};
 pub use reading::{Limits, read_bundle, read_text};
 pub use redact::redact;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kedge_diagnosis::{Evidence, Fact, Item, LogSource, ManifestFact, Place, Unseen};
 use serde_json::Value;
 
-use crate::certificates::read_certificate;
+use crate::certificates::certificate_fact;
 use crate::commands::read_command;
 use crate::layout::{Hint, hint};
 use crate::logs::read_log;
@@ -138,7 +138,7 @@ impl Reader {
                     pod.and_then(|pod| if pod["kind"] == "Pod" { Ok(pod) } else { Err("it is no Pod".to_owned()) });
                 self.items.push(item(Fact::Manifest(ManifestFact { path, pod })));
             }
-            Hint::Certificate(path) => match read_certificate(text, &path) {
+            Hint::Certificate(path) => match certificate_fact(text, &path) {
                 Ok(fact) => self.items.push(item(fact)),
                 Err(why) => self.pass_over(name, why),
             },

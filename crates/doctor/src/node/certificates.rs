@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kedge_diagnosis::{CertificateFact, Evidence, Fact, Item};
-use kedge_pki::{AlternativeNames, CertificateFacts};
+use kedge_bundle::certificate_fact;
+use kedge_diagnosis::{Evidence, Fact, Item};
 
 use crate::node::unseen;
 
@@ -32,28 +32,10 @@ fn below(directory: &Path, depth: u32, item: &impl Fn(String, Fact) -> Item, evi
             continue;
         }
         let shown = path.display().to_string();
-        let facts = std::fs::read_to_string(&path).map_err(|error| error.to_string());
-        match facts.and_then(|pem| CertificateFacts::read(&pem)) {
-            Ok(facts) => {
-                let fact = CertificateFact {
-                    path: shown.clone(),
-                    common_name: facts.common_name,
-                    not_before: facts.not_before,
-                    not_after: facts.not_after,
-                    is_authority: facts.is_authority,
-                    issuer: facts.issuer,
-                    names: names(&facts.names),
-                    fingerprint: facts.fingerprint,
-                    served_by: None,
-                };
-                evidence.items.push(item(format!("openssl x509 -noout -dates -in {shown}"), Fact::Certificate(fact)));
-            }
+        let pem = std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        match pem.and_then(|pem| certificate_fact(&pem, &shown)) {
+            Ok(fact) => evidence.items.push(item(format!("openssl x509 -noout -dates -in {shown}"), fact)),
             Err(why) => evidence.unseen.push(unseen(shown, why)),
         }
     }
-}
-
-/// Every name and address, as texts.
-fn names(names: &AlternativeNames) -> Vec<String> {
-    names.dns_names.iter().cloned().chain(names.addresses.iter().map(ToString::to_string)).collect()
 }
