@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything that was found is either a cause or explained by one; nothing explains itself, even by detours.
 
+use crate::evidence::Place;
 use crate::finding::Finding;
 use crate::rules::{Rule, Scope};
 
@@ -42,7 +43,22 @@ fn explains(cause: &Found, effect: &Found) -> bool {
                 && match explains.scope {
                     Scope::Anywhere => true,
                     Scope::SameNode => cause.finding.place == effect.finding.place,
-                    Scope::SameSubject => cause.finding.subject == effect.finding.subject,
+                    Scope::SameSubject => is_same(cause, effect),
+                    Scope::Touched => cause.finding.touches.contains(&effect.finding.subject),
+                    Scope::ControlPlane => crate::rules::is_of_the_control_plane(&effect.finding.subject),
                 }
         })
+}
+
+/// Whether two findings are about one object. The pod of a static pod's file has the name of its machine behind its own.
+fn is_same(cause: &Found, effect: &Found) -> bool {
+    let (one, other) = (&cause.finding.subject, &effect.finding.subject);
+    let same_name = one.name == other.name
+        || match (&cause.finding.place, &effect.finding.place) {
+            (Place::Node(node), _) | (_, Place::Node(node)) => {
+                other.name == format!("{}-{node}", one.name) || one.name == format!("{}-{node}", other.name)
+            }
+            _ => false,
+        };
+    one.kind == other.kind && one.namespace == other.namespace && same_name
 }

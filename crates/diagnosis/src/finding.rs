@@ -23,6 +23,8 @@ pub struct Finding {
     pub repair: Repair,
     /// The ids that it explains, where those are fewer than its rule's.
     pub only: Option<&'static [&'static str]>,
+    /// Objects that it is known to harm, for rules that explain what they [`touch`](crate::Scope::Touched).
+    pub touches: Vec<Subject>,
 }
 
 impl Finding {
@@ -36,12 +38,24 @@ impl Finding {
         repair: Repair,
     ) -> Self {
         let (place, severity) = (item.place.clone(), Severity::Failure);
-        Self { subject, place, certainty, severity, text, evidence, repair, only: None }
+        Self { subject, place, certainty, severity, text, evidence, repair, only: None, touches: Vec::new() }
     }
 
     /// Explains these only.
     pub(crate) fn only(mut self, ids: &'static [&'static str]) -> Self {
         self.only = Some(ids);
+        self
+    }
+
+    /// Harms these objects.
+    pub(crate) fn touching(mut self, touches: Vec<Subject>) -> Self {
+        self.touches = touches;
+        self
+    }
+
+    /// Will fail, and works today.
+    pub(crate) fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
         self
     }
 

@@ -4,6 +4,7 @@
 
 mod certificates;
 mod control_plane;
+mod etcd;
 mod events;
 mod extension;
 #[cfg(test)]
@@ -19,6 +20,8 @@ mod preflight;
 mod signs;
 mod storage;
 mod workload;
+
+pub(crate) use control_plane::is_of_the_control_plane;
 
 use crate::evidence::Evidence;
 use crate::finding::Finding;
@@ -57,8 +60,12 @@ pub enum Scope {
     Anywhere,
     /// On the same machine, or with pods on it.
     SameNode,
-    /// With the same object.
+    /// With the same object; a file that makes a static pod and that pod are the same.
     SameSubject,
+    /// With the pods of the control plane.
+    ControlPlane,
+    /// With the objects that the finding names as harmed.
+    Touched,
 }
 
 /// What a cause explains.
@@ -88,6 +95,7 @@ pub struct Rule {
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
     let groups: [&[&Rule]; 9] = [
         control_plane::RULES,
+        etcd::RULES,
         certificates::RULES,
         lifecycle::RULES,
         machine::RULES,
@@ -115,6 +123,25 @@ mod tests {
                 let other = other.unwrap_or_else(|| panic!("{} explains {id}, which is no rule", rule.id));
                 assert!(other.layer >= rule.layer, "{} cannot explain {id}, which lies lower", rule.id);
                 assert_ne!(other.id, rule.id);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_explains_itself_by_detours() {
+        let explained = |id: &str| {
+            let rule = rules().find(|rule| rule.id == id).expect("it is a rule");
+            rule.explains.iter().flat_map(|explains| explains.ids).copied()
+        };
+        for rule in rules() {
+            let (mut seen, mut open) = (BTreeSet::new(), vec![rule.id]);
+            while let Some(id) = open.pop() {
+                for next in explained(id) {
+                    assert_ne!(next, rule.id, "{next} explains itself through {id}");
+                    if seen.insert(next) {
+                        open.push(next);
+                    }
+                }
             }
         }
     }

@@ -158,3 +158,33 @@ pub(crate) fn ago(mut item: Item, seconds: i64) -> Item {
     item.time = Timestamp::from_second(now().as_second() - seconds).ok();
     item
 }
+
+/// A line as one of these writes it: a component of the control plane, a unit, a person's command, the kernel.
+pub(crate) fn line_of(program: &str, text: &str) -> Item {
+    match program {
+        "kernel" => kernel_logged(text),
+        "kubeadm" | "kubectl" | "etcdctl" => {
+            on("one", Fact::Log(LogFact { source: LogSource::Command(program.to_owned()), text: text.to_owned() }))
+        }
+        "kubelet" | "containerd" | "kedge" => logged(program, text),
+        _ => container_logged(program, text),
+    }
+}
+
+/// Holds a rule to lines: each of `said` is found when it is new and not when it is old; none of `silent` is.
+pub(crate) fn check_lines(rule: &Rule, said: &[(&str, &str)], silent: &[(&str, &str)]) {
+    for (program, text) in said {
+        let line = line_of(program, text);
+        assert_eq!(found_among(rule, [ago(line.clone(), 5)]).len(), 1, "{} misses {text}", rule.id);
+        assert_eq!(found_among(rule, [line.clone()]).len(), 1, "{} misses {text} without a time", rule.id);
+        assert_eq!(found_among(rule, [ago(line, 7200)]), [""; 0], "{} does not forget {text}", rule.id);
+    }
+    for (program, text) in silent {
+        assert_eq!(found_among(rule, [ago(line_of(program, text), 5)]), [""; 0], "{} mistakes {text}", rule.id);
+    }
+}
+
+/// A file or an answer with a structure.
+pub(crate) fn document(name: &str, path: &str, content: Value) -> Item {
+    on("one", Fact::Document { name: name.to_owned(), path: path.to_owned(), content: Ok(content) })
+}

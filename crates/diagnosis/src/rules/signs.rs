@@ -157,6 +157,21 @@ fn is_standing(evidence: &Evidence, told: &Told<'_>) -> bool {
         || is_down(evidence, &told.item.place, told.source)
 }
 
+/// The last line of each log of some programs.
+pub(super) fn last_lines<'a>(
+    evidence: &'a Evidence,
+    programs: &[&str],
+) -> Vec<(usize, &'a Item, &'a LogSource, &'a str)> {
+    let mut last: BTreeMap<(&Place, LogSource), (usize, &Item, &LogSource, &str)> = BTreeMap::new();
+    for (index, item, line) in evidence.logs().filter(|(_, _, line)| programs.iter().any(|name| line.source.is(name))) {
+        let known = last.entry((&item.place, line.source.whole())).or_insert((index, item, &line.source, &line.text));
+        if Moment::of(evidence, index) >= Moment::of(evidence, known.0) {
+            *known = (index, item, &line.source, &line.text);
+        }
+    }
+    last.into_values().collect()
+}
+
 /// Whether the writer of a log is known not to run.
 pub(super) fn is_down(evidence: &Evidence, place: &Place, source: &LogSource) -> bool {
     match source {

@@ -3,7 +3,10 @@
 use crate::rules::{Explains, Scope};
 
 /// What any of them may explain; a finding narrows it to its own component.
-pub(crate) const OF_A_COMPONENT: &[Explains] = &[Explains { ids: &["A15", "H2", "H3", "W1"], scope: Scope::Anywhere }];
+pub(crate) const OF_A_COMPONENT: &[Explains] = &[
+    Explains { ids: &["A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
+    Explains { ids: &["W1", "W2"], scope: Scope::SameSubject },
+];
 
 /// A component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +47,10 @@ impl Component {
     /// The rules that fire when it is away.
     pub(crate) fn effects(self) -> &'static [&'static str] {
         match self {
-            Self::ApiServer | Self::Etcd => &["A15", "H2", "H3"],
-            Self::ControllerManager => &["H3"],
-            Self::Scheduler => &["H2"],
+            Self::ApiServer => &["A15", "H2", "H3", "W1", "W2"],
+            Self::Etcd => &["A15", "A16", "H2", "H3", "W1", "W2"],
+            Self::ControllerManager => &["H3", "W1", "W2"],
+            Self::Scheduler => &["H2", "W1", "W2"],
         }
     }
 }
