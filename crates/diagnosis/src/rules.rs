@@ -93,7 +93,7 @@ pub struct Rule {
 
 /// Every rule, in the order of the catalogue.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    let groups: [&[&Rule]; 9] = [
+    let groups: [&[&Rule]; 10] = [
         control_plane::RULES,
         etcd::RULES,
         certificates::RULES,

@@ -183,8 +183,3 @@ pub(crate) fn check_lines(rule: &Rule, said: &[(&str, &str)], silent: &[(&str, &
         assert_eq!(found_among(rule, [ago(line_of(program, text), 5)]), [""; 0], "{} mistakes {text}", rule.id);
     }
 }
-
-/// A file or an answer with a structure.
-pub(crate) fn document(name: &str, path: &str, content: Value) -> Item {
-    on("one", Fact::Document { name: name.to_owned(), path: path.to_owned(), content: Ok(content) })
-}

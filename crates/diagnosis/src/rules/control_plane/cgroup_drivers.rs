@@ -95,18 +95,15 @@ mod tests {
     use crate::rules::fixtures::*;
 
     fn kubelet(driver: &str) -> Item {
-        document("kubelet", "/var/lib/kubelet/config.yaml", json!({"cgroupDriver": driver}))
+        document("kubelet", json!({"cgroupDriver": driver}))
     }
 
     #[test]
     fn two_ways_are_found_in_text_and_structure() {
-        let toml = |value: &str| {
-            document("containerd", "/etc/containerd/config.toml", json!(format!("[x]\n  SystemdCgroup = {value}\n")))
-        };
+        let toml = |value: &str| document("containerd", json!(format!("[x]\n  SystemdCgroup = {value}\n")));
         let read = |value: bool| {
             document(
                 "containerd",
-                "c",
                 json!({"plugins": {"io.containerd.grpc.v1.cri": {"options": {"SystemdCgroup": value}}}}),
             )
         };
@@ -121,7 +118,7 @@ mod tests {
     fn with_restarts_it_is_a_failure() {
         let ends = (0..3)
             .map(|_| ago(line_of("etcd", r#"{"msg":"received signal; shutting down","signal":"terminated"}"#), 10));
-        let config = document("containerd", "c", json!({"SystemdCgroup": false}));
+        let config = document("containerd", json!({"SystemdCgroup": false}));
         let texts = found_among(&RULE, ends.chain([kubelet("systemd"), config]));
         assert!(texts[0].ends_with("pods end again and again"), "{texts:?}");
     }

@@ -100,7 +100,7 @@ mod tests {
     use crate::rules::fixtures::*;
 
     fn config(path: &str) -> Item {
-        document("kubelet", "/var/lib/kubelet/config.yaml", json!({"staticPodPath": path}))
+        document("kubelet", json!({"staticPodPath": path}))
     }
 
     #[test]

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn alarms_fail_and_a_size_near_the_quota_warns() {
-        let answer = |alarms: Value| document("etcd", "https://127.0.0.1:2379", json!({"alarms": alarms}));
+        let answer = |alarms: Value| document("etcd", json!({"alarms": alarms}));
         assert_eq!(found_among(&RULE, [answer(json!([{"memberID": "7", "alarm": "NOSPACE"}]))]).len(), 1);
         assert_eq!(found_among(&RULE, [answer(json!([]))]), [""; 0]);
         let size = |bytes: f64| measured("etcd_db_bytes", "127.0.0.1:2379", bytes, Some(2.0e9));

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn members_without_a_machine_are_found() {
         let member = |name: &str| json!({"ID": "7", "name": name, "peerURLs": ["https://192.0.2.3:2380"]});
-        let answer = |name: &str| document("etcd", "e", json!({"members": [member("one"), member(name)]}));
+        let answer = |name: &str| document("etcd", json!({"members": [member("one"), member(name)]}));
         let node = || on("one", Fact::Object(node("one", json!([]))));
         assert_eq!(found_among(&RULE, [answer("gone"), node()]).len(), 1);
         assert_eq!(found_among(&RULE, [answer(""), node()]).len(), 1);
