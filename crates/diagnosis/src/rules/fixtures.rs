@@ -5,7 +5,8 @@ pub(crate) use serde_json::{Value, json};
 
 pub(crate) use crate::evidence::{Evidence, Item, Place};
 pub(crate) use crate::facts::{
-    CertificateFact, Fact, FileFact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact, ProcessFact, UnitFact,
+    CertificateFact, Fact, FileFact, FileKind, FileSystemFact, LogFact, LogSource, ManifestFact, MeasureFact,
+    ProcessFact, UnitFact,
 };
 use crate::rules::Rule;
 
@@ -103,6 +104,11 @@ pub(crate) fn scheduler_manifest(flag: &str, host: &str, kind: &str) -> Vec<Item
         json!({}),
     );
     vec![manifest("/etc/kubernetes/manifests/kube-scheduler.yaml", Ok(pod))]
+}
+
+/// A file system: its size and what is free, in bytes and in inodes.
+pub(crate) fn disk(path: &str, size: u64, available: u64, inodes: u64, inodes_free: u64) -> Item {
+    on("one", Fact::FileSystem(FileSystemFact { path: path.to_owned(), size, available, inodes, inodes_free }))
 }
 
 /// A line that a service of the machine wrote.

@@ -3,6 +3,8 @@
 use crate::evidence::Evidence;
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
+use crate::rules::lines::{says, told};
+use crate::rules::machine::small_filesystem::is_in_memory;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -24,7 +26,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, item, disk) in disks {
         let percent = disk.available.saturating_mul(100) / disk.size;
-        if percent >= 10 {
+        // What is in memory is F2's.
+        if percent >= 10 || is_in_memory(evidence, &item.place, &disk.path) {
             continue;
         }
         let repair = Repair::of(&[
@@ -46,7 +49,37 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         let subject = crate::object::subject(node);
         found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair).on_node(name));
     }
+    if found.is_empty() {
+        found.extend(told_by_programs(evidence));
+    }
     found
+}
+
+/// What programs say, where no disk was looked at: one that was looked at and has room says more.
+fn told_by_programs(evidence: &Evidence) -> Vec<Finding> {
+    let was_seen = |place: &crate::evidence::Place| {
+        let mut disks = evidence.pick(|fact| match fact {
+            Fact::FileSystem(_) => Some(()),
+            _ => None,
+        });
+        disks.any(|(_, item, ())| item.place == *place)
+    };
+    let forms: &[&[&str]] = &[
+        &["no space left on device"],
+        &["No space left on device"],
+        &["FreeDiskSpaceFailed"],
+        &["Attempting to reclaim ephemeral-storage"],
+    ];
+    let told = told(evidence, |line| says(&line.text, forms) && !line.text.contains("inotify"), |_| false);
+    let told = told.iter().filter(|told| !was_seen(&told.item.place)).map(|told| {
+        let repair = Repair::of(&[
+            ("See which disk it is, by bytes and by inodes", "df -h; df -i"),
+            ("Images that nothing uses", "crictl rmi --prune"),
+        ]);
+        let text = format!("a program finds a disk full: {}", told.line.text.trim());
+        told.finding(Subject::machine(&told.item.place), Certainty::Likely, text, repair)
+    });
+    crate::rules::lines::one_of_each_machine(told)
 }
 
 #[cfg(test)]
@@ -54,30 +87,25 @@ mod tests {
     use super::RULE;
     use crate::rules::fixtures::*;
 
-    fn disk(available: u64) -> Item {
-        on(
-            "one",
-            Fact::FileSystem(crate::facts::FileSystemFact {
-                path: "/var".to_owned(),
-                size: 1000,
-                available,
-                inodes: 0,
-                inodes_free: 0,
-            }),
-        )
-    }
-
     #[test]
     fn full_disks_and_pressed_nodes_are_found() {
-        assert_eq!(found_among(&RULE, [disk(10)]).len(), 1);
+        assert_eq!(found_among(&RULE, [disk("/var", 1000, 10, 0, 0)]).len(), 1);
         let node =
             node("one", json!([{"type": "DiskPressure", "status": "True", "message": "kubelet has disk pressure"}]));
         assert_eq!(found(&RULE, [node]), ["one: kubelet has disk pressure"]);
     }
 
     #[test]
+    fn the_words_of_programs_count_where_no_disk_was_looked_at() {
+        let line = || logged("containerd", "level=error msg=\"write /var/lib/containerd/x: no space left on device\"");
+        assert_eq!(found_among(&RULE, [line()]).len(), 1);
+        assert_eq!(found_among(&RULE, [line(), disk("/var", 1000, 500, 0, 0)]), [""; 0]);
+        assert_eq!(found_among(&RULE, [logged("kubelet", "inotify_add_watch /x: no space left on device")]), [""; 0]);
+    }
+
+    #[test]
     fn half_full_ones_are_not() {
-        assert_eq!(found_among(&RULE, [disk(500)]), [""; 0]);
+        assert_eq!(found_among(&RULE, [disk("/var", 1000, 500, 0, 0)]), [""; 0]);
         assert_eq!(found(&RULE, [node("one", json!([{"type": "DiskPressure", "status": "False"}]))]), [""; 0]);
     }
 }
