@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::causes::{Found, plan_explanations, root};
@@ -57,6 +58,9 @@ pub struct Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exhibit {
+    /// When it happened, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
     /// Where it was read.
     pub origin: String,
     /// What stood there.
@@ -138,7 +142,7 @@ fn exhibit(item: &Item) -> Exhibit {
         }
         fact => fact.to_string(),
     };
-    Exhibit { origin: item.origin.clone(), shown }
+    Exhibit { time: item.time, origin: item.origin.clone(), shown }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Gathers evidence, from a cluster's API and from a machine, and writes a diagnosis for people.
+//! Gathers evidence, from a cluster's API and from a machine.
 //!
 //! It only reads. What the evidence means is decided by `kedge-diagnosis`. Invariant: what cannot be looked at is part of
 //! the evidence, and ends nothing.
@@ -6,8 +6,6 @@
 mod cluster;
 mod machine;
 mod node;
-mod report;
 
 pub use cluster::gather_cluster;
 pub use node::{NodePlaces, gather_node};
-pub use report::render;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use crate::arguments::{DataDir, Output};
+use crate::arguments::DataDir;
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorFlags {
@@ -15,14 +15,69 @@ pub(crate) struct DoctorFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// How to report.
-    #[arg(long, value_enum, default_value_t = Output::Text, global = true)]
-    pub(crate) output: Output,
+    #[arg(long, short, value_enum, default_value_t = DoctorForm::Text, global = true)]
+    pub(crate) output: DoctorForm,
+    /// In which language [default: that of $LC_ALL, $LC_MESSAGES or $LANG].
+    #[arg(long, value_enum, value_name = "LANGUAGE", global = true)]
+    pub(crate) lang: Option<DoctorLanguage>,
+}
+
+/// Forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorForm {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// For issues and chats.
+    Markdown,
+    /// For dashboards of code hosts.
+    Sarif,
+    /// For CI systems.
+    Junit,
+    /// One file for a browser.
+    Html,
+}
+
+/// Languages of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorLanguage {
+    /// English.
+    En,
+    /// Korean.
+    Ko,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DoctorPlace {
     /// Look at this machine, which needs no API server: static pods, containers, certificates, kernel settings, disks.
     Node(DoctorNodeFlags),
+    /// Look at files: a bundle of Kedge's, of troubleshoot.sh, of must-gather, what `kubectl cluster-info dump` wrote, a tree
+    /// like sosreport's, or pasted output.
+    Bundle(DoctorBundleFlags),
+    /// Write what can be seen of the cluster and of this machine as a bundle, without secrets, to look at elsewhere.
+    Collect(DoctorCollectFlags),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorBundleFlags {
+    /// A directory, an archive (.tar, .tar.gz), a file, or `-` for standard input.
+    #[arg(value_name = "FILE|DIR|-")]
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorCollectFlags {
+    /// The bundle to write [default: kedge-bundle-TIME.tar.gz].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The most that it holds before it is packed, in MiB: older lines of logs are left out first.
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    pub(crate) max_size: usize,
+    #[command(flatten)]
+    pub(crate) node: DoctorNodeFlags,
 }
 
 #[derive(Debug, Args)]

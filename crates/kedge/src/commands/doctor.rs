@@ -2,33 +2,104 @@
 //!
 //! Exit codes: 0 healthy, 1 warnings, 2 failures, 3 it could not look.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use kedge_diagnosis::{Diagnosis, Evidence, Severity, diagnose};
-use kedge_doctor::{NodePlaces, gather_cluster, gather_node, render};
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use kedge_bundle::{Limits, read_bundle, read_text, write_bundle};
+use kedge_diagnosis::{Diagnosis, Evidence, Severity, Unseen, diagnose};
+use kedge_doctor::{NodePlaces, gather_cluster, gather_node};
+use kedge_report::{Form, Language, render};
 
-use crate::arguments::{DoctorFlags, DoctorNodeFlags, DoctorPlace, Output};
+use crate::arguments::{DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace};
 use crate::output;
 
 const WARNINGS: u8 = 1;
 const FAILURES: u8 = 2;
 const NOT_SEEN: u8 = 3;
+/// What is read of standard input.
+const MOST_PASTED: u64 = 64 << 20;
 
 pub(crate) async fn run(flags: DoctorFlags) -> ExitCode {
-    let evidence = match &flags.place {
-        Some(DoctorPlace::Node(node)) => Ok(gather_node(&places(node)).await),
-        None => cluster(flags.kubeconfig.as_ref()).await,
+    let ended = match look(&flags).await {
+        Ok(Some(evidence)) => print(&diagnose(&evidence), &flags),
+        Ok(None) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
     };
-    let printed = evidence.and_then(|evidence| print(&diagnose(&evidence), flags.output));
-    match printed {
-        Ok(code) => code,
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {}", output::chain(&error));
+        ExitCode::from(NOT_SEEN)
+    })
+}
+
+/// The evidence to diagnose; none where it was to be written only.
+async fn look(flags: &DoctorFlags) -> Result<Option<Evidence>> {
+    Ok(Some(match &flags.place {
+        Some(DoctorPlace::Node(node)) => gather_node(&places(node)).await,
+        Some(DoctorPlace::Bundle(bundle)) => files(&bundle.path)?,
+        Some(DoctorPlace::Collect(wanted)) => {
+            collect(wanted, flags.kubeconfig.as_ref()).await?;
+            return Ok(None);
+        }
+        None => cluster(flags.kubeconfig.as_ref()).await?,
+    }))
+}
+
+fn files(path: &Path) -> Result<Evidence> {
+    let now = Timestamp::now();
+    if path != Path::new("-") {
+        let evidence = read_bundle(path, now, Limits::default());
+        let evidence = evidence.with_context(|| format!("{} cannot be read", path.display()))?;
+        if evidence.items.is_empty() {
+            bail!("nothing in {} is known: no objects, no tables, no logs, no files of a node", path.display());
+        }
+        return Ok(evidence);
+    }
+    if std::io::stdin().is_terminal() {
+        eprintln!("Paste what `kubectl get`, `kubectl describe`, events or logs said, then press Ctrl-D.");
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().take(MOST_PASTED).read_to_end(&mut bytes).context("standard input cannot be read")?;
+    let text = String::from_utf8_lossy(&bytes);
+    if text.trim().is_empty() {
+        bail!("standard input is empty: paste what `kubectl get`, `kubectl describe`, events or logs said");
+    }
+    Ok(read_text(&text, now))
+}
+
+/// Writes a bundle of what can be seen; half of it is better than none.
+async fn collect(flags: &DoctorCollectFlags, kubeconfig: Option<&PathBuf>) -> Result<()> {
+    let mut evidence = gather_node(&places(&flags.node)).await;
+    match cluster(kubeconfig).await {
+        Ok(seen) => {
+            evidence.items.extend(seen.items);
+            evidence.unseen.extend(seen.unseen);
+        }
         Err(error) => {
-            eprintln!("error: {}", output::chain(&error));
-            ExitCode::from(NOT_SEEN)
+            let why = output::chain(&error).replace('\n', ";");
+            evidence.unseen.push(Unseen { what: "the cluster".to_owned(), why });
         }
     }
+    let now = evidence.gathered.strftime("%Y%m%d-%H%M%S");
+    let path = flags.file.clone().unwrap_or_else(|| PathBuf::from(format!("kedge-bundle-{now}.tar.gz")));
+    // Not over another bundle, and for nobody else: what is no secret is still nobody's business.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+    let file = file.with_context(|| format!("{} cannot be made; name another file with --file", path.display()))?;
+    let (items, unseen) = (evidence.items.len(), evidence.unseen.clone());
+    if let Err(error) = write_bundle(evidence, flags.max_size << 20, file) {
+        // Half a bundle would be taken for a whole one.
+        let _ = std::fs::remove_file(&path);
+        return Err(error).with_context(|| format!("{} was not written", path.display()));
+    }
+    println!("{}: {items} items; look at it with: kedge doctor bundle {}", path.display(), path.display());
+    for unseen in unseen {
+        println!("  not seen: {}: {}", unseen.what, unseen.why);
+    }
+    Ok(())
 }
 
 async fn cluster(kubeconfig: Option<&PathBuf>) -> Result<Evidence> {
@@ -51,14 +122,35 @@ fn places(flags: &DoctorNodeFlags) -> NodePlaces {
     places
 }
 
-fn print(diagnosis: &Diagnosis, form: Output) -> Result<ExitCode> {
-    match form {
-        Output::Text => print!("{}", render(diagnosis)),
-        Output::Json => println!("{}", serde_json::to_string_pretty(diagnosis)?),
-    }
+fn print(diagnosis: &Diagnosis, flags: &DoctorFlags) -> Result<ExitCode> {
+    let form = match flags.output {
+        DoctorForm::Text => {
+            let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            Form::Text { colour: is_wanted && std::io::stdout().is_terminal() }
+        }
+        DoctorForm::Json => Form::Json,
+        DoctorForm::Yaml => Form::Yaml,
+        DoctorForm::Markdown => Form::Markdown,
+        DoctorForm::Sarif => Form::Sarif,
+        DoctorForm::Junit => Form::Junit,
+        DoctorForm::Html => Form::Html,
+    };
+    print!("{}", render(diagnosis, form, language(flags.lang))?);
     Ok(match diagnosis.severity() {
         None => ExitCode::SUCCESS,
         Some(Severity::Warning) => ExitCode::from(WARNINGS),
         Some(Severity::Failure) => ExitCode::from(FAILURES),
     })
+}
+
+fn language(wanted: Option<DoctorLanguage>) -> Language {
+    match wanted {
+        Some(DoctorLanguage::En) => Language::English,
+        Some(DoctorLanguage::Ko) => Language::Korean,
+        None => {
+            let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set);
+            Language::of_locale(&locale.unwrap_or_default())
+        }
+    }
 }
