@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::evidence::{Evidence, Item};
 use crate::rules::{Explains, Rule, Scope};
 
+pub(super) use clock_drift::SIGN as CLOCK_DRIFT;
 pub(super) use slow_disk::slow;
 
 pub(super) const RULES: &[&Rule] = &[

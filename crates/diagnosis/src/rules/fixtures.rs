@@ -189,3 +189,13 @@ pub(crate) fn check_lines(rule: &Rule, said: &[(&str, &str)], silent: &[(&str, &
         assert_eq!(found_among(rule, [ago(line_of(program, text), 5)]), [""; 0], "{} mistakes {text}", rule.id);
     }
 }
+
+/// A certificate as an address serves it, where the file at `path` should be.
+pub(crate) fn serving(path: &str, address: &str, fingerprint: &str, from: i64, until: i64) -> Item {
+    let mut item = certificate(path, from, until);
+    if let Fact::Certificate(served) = &mut item.fact {
+        served.fingerprint = fingerprint.to_owned();
+        served.served_by = Some(address.to_owned());
+    }
+    item
+}
