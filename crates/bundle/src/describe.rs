@@ -19,26 +19,34 @@ pub(crate) fn is_start(line: &str) -> bool {
 pub(crate) fn read_description(lines: &[&str], origin: &str, now: Timestamp) -> Vec<Item> {
     let Some(mut object) = object(lines) else { return Vec::new() };
     object["excerpt"] = json!(true);
-    let item =
-        |time, object| Item { time, place: Place::Cluster, origin: origin.to_owned(), fact: Fact::Object(object) };
     let reference = json!({
         "kind": object["kind"], "namespace": object["metadata"]["namespace"], "name": object["metadata"]["name"],
     });
-    let mut items = vec![item(None, object)];
-    for row in table(section(lines, "Events:")) {
-        let get = |name: &str| row.get(name).copied().unwrap_or_default();
+    let described = Item { time: None, place: Place::Cluster, origin: origin.to_owned(), fact: Fact::Object(object) };
+    let mut items = vec![described];
+    items.extend(read_events(section(lines, EVENTS), &reference, origin, now));
+    items
+}
+
+/// The heading of a table of events.
+pub(crate) const EVENTS: &str = "Events:";
+
+/// Events about an object, from the table below their heading.
+pub(crate) fn read_events(lines: &[&str], about: &Value, origin: &str, now: Timestamp) -> Vec<Item> {
+    let event = |(index, row): (usize, &BTreeMap<&str, String>)| {
+        let get = |name: &str| row.get(name).map(String::as_str).unwrap_or_default();
         let time = age(get("Age")).and_then(|age| now.checked_sub(age).ok());
         let mut event = json!({
-            "kind": "Event", "metadata": {"namespace": reference["namespace"], "name": format!("{}.pasted", items.len())},
-            "type": get("Type"), "reason": get("Reason"), "message": get("Message"), "involvedObject": reference,
+            "kind": "Event", "metadata": {"namespace": about["namespace"], "name": format!("pasted.{index}")},
+            "type": get("Type"), "reason": get("Reason"), "message": get("Message"), "involvedObject": about,
             "source": {"component": get("From")},
         });
         if let Some(time) = time {
             event["lastTimestamp"] = json!(time.to_string());
         }
-        items.push(item(time, event));
-    }
-    items
+        Item { time, place: Place::Cluster, origin: origin.to_owned(), fact: Fact::Object(event) }
+    };
+    table(lines).iter().enumerate().map(event).collect()
 }
 
 fn object(lines: &[&str]) -> Option<Value> {
@@ -65,25 +73,41 @@ fn field<'a>(lines: &[&'a str], name: &str) -> Option<&'a str> {
     (!value.is_empty() && value != "<none>" && value != "<unset>").then_some(value)
 }
 
-/// The indented lines below a heading.
+/// Names of fields are words that begin with a capital: `Node-Selectors`, `QoS Class`.
+fn is_field_name(name: &str) -> bool {
+    name.len() < 40 && name.split([' ', '-']).all(|word| word.starts_with(char::is_uppercase))
+}
+
+/// The lines below a heading.
 fn section<'l, 'a>(lines: &'l [&'a str], heading: &str) -> &'l [&'a str] {
     let Some(start) = lines.iter().position(|line| line.trim_end() == heading) else { return &[] };
     let rest = &lines[start + 1..];
-    let end = rest.iter().position(|line| !line.starts_with(' ') && !line.is_empty()).unwrap_or(rest.len());
-    &rest[..end]
+    // A message of several lines is not indented: only another heading ends the section.
+    let is_heading = |line: &str| line.split_once(':').is_some_and(|(name, _)| is_field_name(name));
+    &rest[..rest.iter().position(|line| is_heading(line)).unwrap_or(rest.len())]
 }
 
-/// Rows of a table whose columns are underlined, each as names with cells; the last column takes the rest of the line.
-fn table<'a>(lines: &[&'a str]) -> Vec<BTreeMap<&'a str, &'a str>> {
+/// Rows of a table whose columns are underlined, each as names with cells; the last column takes the rest of the line, and
+/// the lines after it that are not indented as rows are.
+fn table<'a>(lines: &[&'a str]) -> Vec<BTreeMap<&'a str, String>> {
     let Some(ruler) = lines.iter().position(|line| line.trim_start().starts_with("----")) else { return Vec::new() };
     let Some(header) = ruler.checked_sub(1).map(|above| lines[above]) else { return Vec::new() };
     let starts: Vec<usize> = column_starts(lines[ruler]);
-    let cut = |line: &'a str| -> BTreeMap<&'a str, &'a str> {
-        let range = |index: usize| (starts[index], starts.get(index + 1).copied().unwrap_or(usize::MAX));
-        let cell = |line: &'a str, (from, to): (usize, usize)| line.get(from..to.min(line.len())).unwrap_or("").trim();
-        (0..starts.len()).map(|index| (cell(header, range(index)), cell(line, range(index)))).collect()
-    };
-    lines[ruler + 1..].iter().filter(|line| !line.trim().is_empty()).map(|line| cut(line)).collect()
+    let range = |index: usize| (starts[index], starts.get(index + 1).copied().unwrap_or(usize::MAX));
+    let cell = |line: &'a str, (from, to): (usize, usize)| line.get(from..to.min(line.len())).unwrap_or("").trim();
+    let is_row = |line: &str| line.get(..starts[0]).is_some_and(|margin| margin.trim().is_empty());
+    let mut rows: Vec<BTreeMap<&str, String>> = Vec::new();
+    for line in lines[ruler + 1..].iter().filter(|line| !line.trim().is_empty()) {
+        if is_row(line) {
+            let cells =
+                (0..starts.len()).map(|index| (cell(header, range(index)), cell(line, range(index)).to_owned()));
+            rows.push(cells.collect());
+        } else if let Some(last) = rows.last_mut().and_then(|row| row.get_mut(cell(header, range(starts.len() - 1)))) {
+            last.push(' ');
+            last.push_str(line.trim());
+        }
+    }
+    rows
 }
 
 fn column_starts(ruler: &str) -> Vec<usize> {
@@ -92,8 +116,8 @@ fn column_starts(ruler: &str) -> Vec<usize> {
 }
 
 fn node(name: &str, lines: &[&str]) -> Value {
-    let condition = |row: &BTreeMap<&str, &str>| {
-        let get = |name: &str| row.get(name).copied().unwrap_or_default();
+    let condition = |row: &BTreeMap<&str, String>| {
+        let get = |name: &str| row.get(name).map(String::as_str).unwrap_or_default();
         json!({"type": get("Type"), "status": get("Status"), "reason": get("Reason"), "message": get("Message")})
     };
     let conditions: Vec<Value> = table(section(lines, "Conditions:")).iter().map(condition).collect();
@@ -210,7 +234,7 @@ mod tests {
              \u{20}     Exit Code:    128\n    Ready:          False\n    Restart Count:  5\n\
              Conditions:\n  Type              Status\n  Ready             False \n\
              Events:\n  Type     Reason     Age                  From     Message\n  ----     ------     ----                 ----     -------\n\
-             \u{20} Warning  Unhealthy  16s (x466 over 68m)  kubelet  Readiness probe failed: BIRD is not ready\n",
+             \u{20} Warning  Unhealthy  16s (x466 over 68m)  kubelet  Readiness probe failed: no peering\ncalico/node is not ready: BIRD is not ready\n",
         );
         let status = &found[0]["status"]["containerStatuses"][0];
         assert_eq!(status["state"]["waiting"]["reason"], "CrashLoopBackOff");
@@ -221,7 +245,10 @@ mod tests {
             (&found[1]["reason"], &found[1]["lastTimestamp"]),
             (&json!("Unhealthy"), &json!("2026-07-22T11:59:44Z"))
         );
-        assert_eq!(found[1]["message"], "Readiness probe failed: BIRD is not ready");
+        assert_eq!(
+            found[1]["message"],
+            "Readiness probe failed: no peering calico/node is not ready: BIRD is not ready"
+        );
         assert_eq!(found[1]["involvedObject"], json!({"kind": "Pod", "namespace": "default", "name": "web-1"}));
     }
 

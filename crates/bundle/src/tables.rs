@@ -213,7 +213,7 @@ fn event(row: &Row<'_, '_>) -> Value {
 }
 
 /// The kind of a resource as a table names it: `pod`, `node`, `persistentvolumeclaim`.
-fn kind_of(resource: &str) -> String {
+pub(crate) fn kind_of(resource: &str) -> String {
     const KINDS: [(&str, &str); 12] = [
         ("cronjob", "CronJob"),
         ("daemonset", "DaemonSet"),
@@ -228,7 +228,18 @@ fn kind_of(resource: &str) -> String {
         ("statefulset", "StatefulSet"),
         ("namespace", "Namespace"),
     ];
+    const SHORT: [(&str, &str); 8] = [
+        ("deploy", "deployment"),
+        ("ds", "daemonset"),
+        ("no", "node"),
+        ("ns", "namespace"),
+        ("po", "pod"),
+        ("pvc", "persistentvolumeclaim"),
+        ("sts", "statefulset"),
+        ("svc", "service"),
+    ];
     let name = resource.split('.').next().unwrap_or_default().to_lowercase();
+    let name = SHORT.iter().find(|(short, _)| *short == name).map_or(name.trim_end_matches('s'), |(_, long)| *long);
     KINDS.iter().find(|(known, _)| *known == name).map_or_else(|| resource.to_owned(), |(_, kind)| (*kind).to_owned())
 }
 

@@ -4,16 +4,18 @@
 
 use jiff::Timestamp;
 use kedge_diagnosis::{Fact, Item, LogFact, LogSource, Place};
+use serde_json::{Value, json};
 
+use crate::describe::EVENTS;
 use crate::moments::take_apart;
 use crate::objects::read_objects;
-use crate::tables::Table;
+use crate::tables::{Table, kind_of};
 use crate::{describe, tables};
 
 /// The evidence in a text. `near` is a time close to when it was written, `place` where its machine's lines belong.
 pub(crate) fn read_pasted(text: &str, place: &Place, origin: &str, near: Timestamp) -> Vec<Item> {
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
-    let mut reader = Reader { place, origin, near, source: None, items: Vec::new() };
+    let mut reader = Reader { place, origin, near, source: None, described: None, items: Vec::new() };
     let mut at = 0;
     while at < lines.len() {
         at += reader.block(&lines[at..]);
@@ -32,6 +34,8 @@ struct Reader<'a> {
     near: Timestamp,
     /// Whose lines follow, as the command before them says.
     source: Option<LogSource>,
+    /// Whose description follows.
+    described: Option<Value>,
     items: Vec<Item>,
 }
 
@@ -41,6 +45,7 @@ impl Reader<'_> {
         let first = lines[0];
         if let Some(command) = command(first) {
             self.source = source_of(command);
+            self.described = described(command);
             return 1;
         }
         if let Some(source) = dumped(first) {
@@ -55,6 +60,11 @@ impl Reader<'_> {
         if describe::is_start(first) {
             let count = until(lines, |line| describe::is_start(line) || command(line).is_some());
             self.items.extend(describe::read_description(&lines[..count], self.origin, self.near));
+            return count;
+        }
+        if let (EVENTS, Some(about)) = (first, &self.described) {
+            let count = until(lines, |line| line.is_empty() || command(line).is_some());
+            self.items.extend(describe::read_events(&lines[1..count], about, self.origin, self.near));
             return count;
         }
         if first.starts_with("apiVersion:") || first == "{" || first == "---" {
@@ -118,6 +128,21 @@ fn source_of(command: &str) -> Option<LogSource> {
         [program, ..] => Some(LogSource::Command(program.to_owned())),
         [] => None,
     }
+}
+
+/// The object that `kubectl describe` was asked about.
+fn described(command: &str) -> Option<Value> {
+    let words: Vec<&str> = command.trim_start_matches("sudo ").split_whitespace().collect();
+    let start = words.iter().position(|word| *word == "describe")? + 1;
+    let namespace =
+        words.iter().position(|word| matches!(*word, "-n" | "--namespace")).and_then(|at| words.get(at + 1));
+    let is_value = |at: usize| matches!(words[at - 1], "-n" | "--namespace");
+    let mut rest = (start..words.len()).filter(|&at| !words[at].starts_with('-') && !is_value(at)).map(|at| words[at]);
+    let first = rest.next()?;
+    let (kind, name) = first.split_once('/').or_else(|| Some((first, rest.next()?)))?;
+    let kind = kind_of(kind);
+    let namespace = if kind == "Node" { "" } else { namespace.copied().unwrap_or("default") };
+    Some(json!({"kind": kind, "namespace": namespace, "name": name}))
 }
 
 /// The line before or after a container's log in what `kubectl cluster-info dump` prints.
@@ -202,6 +227,19 @@ mod tests {
                 "kubeadm: error execution phase preflight: [preflight] Some fatal errors occurred:",
             ]
         );
+    }
+
+    #[test]
+    fn events_alone_belong_to_what_was_described() {
+        let text = "# kubectl describe po calico-node-1 -n kube-system\nEvents:\n\
+            \u{20} Type     Reason     Age  From     Message\n  ----     ------     ---- ----     -------\n\
+            \u{20} Warning  Unhealthy  16s  kubelet  Readiness probe failed:\nBGP not established with 10.0.0.1\n";
+        let near = "2026-07-22T12:00:00Z".parse().expect("a time");
+        let items = read_pasted(text, &Place::Cluster, "pasted", near);
+        let [Item { fact: Fact::Object(event), .. }] = &items[..] else { panic!("{items:?}") };
+        let about = json!({"kind": "Pod", "namespace": "kube-system", "name": "calico-node-1"});
+        assert_eq!(event["involvedObject"], about);
+        assert_eq!(event["message"], "Readiness probe failed: BGP not established with 10.0.0.1");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(crate) struct DoctorFlags {
     #[command(subcommand)]
     pub(crate) place: Option<DoctorPlace>,
     /// How to reach the cluster [default: $KUBECONFIG, or ~/.kube/config].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// How to report.
     #[arg(long, short, value_enum, default_value_t = DoctorForm::Text, global = true)]
