@@ -328,6 +328,9 @@ pub enum NetworkFact {
         chain: String,
         /// `ACCEPT` or `DROP`.
         policy: String,
+        /// Where its rules lead: names of other chains, `ACCEPT`, `DROP`.
+        #[serde(default)]
+        jumps: Vec<String>,
     },
     /// A port of another machine was called.
     Probe {
@@ -350,7 +353,7 @@ impl fmt::Display for NetworkFact {
             }
             Self::Route { to, via: Some(via), interface } => write!(formatter, "{to} via {via} dev {interface}"),
             Self::Route { to, via: None, interface } => write!(formatter, "{to} dev {interface}"),
-            Self::ChainPolicy { chain, policy } => write!(formatter, "{chain}: {policy}"),
+            Self::ChainPolicy { chain, policy, .. } => write!(formatter, "{chain}: {policy}"),
             Self::Probe { to, protocol, port, error } => {
                 write!(formatter, "{to} {protocol}/{port}: {}", error.as_deref().unwrap_or("ok"))
             }

@@ -6,7 +6,7 @@ pub(crate) use serde_json::{Value, json};
 pub(crate) use crate::evidence::{Evidence, Item, Place};
 pub(crate) use crate::facts::{
     CertificateFact, Fact, FileFact, FileKind, FileSystemFact, LogFact, LogSource, ManifestFact, MeasureFact,
-    ProcessFact, UnitFact,
+    NetworkFact, ProcessFact, UnitFact,
 };
 use crate::rules::Rule;
 
@@ -198,4 +198,22 @@ pub(crate) fn serving(path: &str, address: &str, fingerprint: &str, from: i64, u
         served.served_by = Some(address.to_owned());
     }
     item
+}
+
+/// A port of another machine that was called.
+pub(crate) fn probe(to: &str, protocol: &str, port: u16, error: Option<&str>) -> Item {
+    let (to, protocol, error) = (to.to_owned(), protocol.to_owned(), error.map(str::to_owned));
+    on("one", Fact::Network(NetworkFact::Probe { to, protocol, port, error }))
+}
+
+/// An interface that is up.
+pub(crate) fn interface(name: &str, mtu: u32, kind: &str, addresses: &[&str]) -> Item {
+    let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
+    let (name, kind) = (name.to_owned(), kind.to_owned());
+    on("one", Fact::Network(NetworkFact::Interface { name, mtu, kind, up: true, addresses }))
+}
+
+pub(crate) fn route(to: &str, via: Option<&str>, interface: &str) -> Item {
+    let (to, via, interface) = (to.to_owned(), via.map(str::to_owned), interface.to_owned());
+    on("one", Fact::Network(NetworkFact::Route { to, via, interface }))
 }

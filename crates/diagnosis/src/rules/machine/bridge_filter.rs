@@ -3,8 +3,9 @@
 use crate::evidence::{Evidence, Item};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::lines::one_of_each_machine;
+use crate::rules::network::bridge_of_pods;
 use crate::rules::preflight::checks;
-use crate::rules::{Layer, Rule};
+use crate::rules::{Explains, Layer, Rule, Scope};
 
 const NAME: &str = "net.bridge.bridge-nf-call-iptables";
 const CHECK: &str = "FileContent--proc-sys-net-bridge-bridge-nf-call-iptables";
@@ -13,7 +14,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D2",
     title: "packets on bridges pass the rules of Services by",
     layer: Layer::System,
-    explains: &[],
+    explains: &[Explains { ids: &["G19"], scope: Scope::SameNode }],
     find,
 };
 
@@ -22,7 +23,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let off = off.map(|(index, item, value)| {
         let why = value.map_or("does not exist: br_netfilter is not loaded".to_owned(), |value| format!("is {value}"));
         let text = format!("{NAME} {why}: a pod may not reach a Service whose pod is on the same machine");
-        finding(item, text, index, Severity::Warning)
+        let has_bridge = bridge_of_pods(evidence, &item.place).is_some();
+        finding(item, text, index, if has_bridge { Severity::Failure } else { Severity::Warning })
     });
     let told = checks(evidence, CHECK).filter(|check| {
         let mut now = evidence.settings(NAME).filter(|(_, item, _)| item.place == check.item.place);
