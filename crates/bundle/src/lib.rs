@@ -19,6 +19,7 @@ mod tables;
 mod text;
 
 pub use certificates::certificate_fact;
+pub use moments::{Line, take_apart};
 pub use own::{BundleError, write_bundle};
 pub use reading::{Limits, read_bundle, read_text};
-pub use redact::redact;
+pub use redact::{redact, redact_arguments, redact_text};

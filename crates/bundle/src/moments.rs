@@ -9,17 +9,17 @@ use jiff::{Span, Timestamp};
 
 /// A line taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Line<'a> {
+pub struct Line<'a> {
     /// When it was written.
-    pub(crate) time: Option<Timestamp>,
+    pub time: Option<Timestamp>,
     /// The program that wrote it, where the line says so.
-    pub(crate) program: Option<&'a str>,
+    pub program: Option<&'a str>,
     /// The rest.
-    pub(crate) text: &'a str,
+    pub text: &'a str,
 }
 
 /// Takes a line apart.
-pub(crate) fn take_apart(line: &str, near: Timestamp) -> Line<'_> {
+pub fn take_apart(line: &str, near: Timestamp) -> Line<'_> {
     let line = line.trim_end();
     container(line).or_else(|| journal(line, near)).or_else(|| kernel(line)).unwrap_or_else(|| Line {
         time: within(line, near),

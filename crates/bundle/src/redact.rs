@@ -89,7 +89,8 @@ fn is_secret_name(name: &str) -> bool {
     name == "token" || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-fn redact_arguments(arguments: &[String]) -> Vec<String> {
+/// Words of a command line without secrets.
+pub fn redact_arguments(arguments: &[String]) -> Vec<String> {
     let mut redacted: Vec<String> = arguments.iter().map(|argument| redact_text(argument)).collect();
     for at in 1..redacted.len() {
         if matches!(arguments[at - 1].as_str(), "--token" | "--certificate-key" | "--password") {
@@ -100,7 +101,7 @@ fn redact_arguments(arguments: &[String]) -> Vec<String> {
 }
 
 /// A text without secrets.
-pub(crate) fn redact_text(text: &str) -> String {
+pub fn redact_text(text: &str) -> String {
     const KEPT: [&str; 5] = ["id", "scheme", "url", "name", "flag"];
     let replaced = SECRETS.replace_all(text, |found: &Captures<'_>| {
         let kept = KEPT.iter().find_map(|name| found.name(name)).map_or("", |kept| kept.as_str());

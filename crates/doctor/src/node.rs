@@ -1,9 +1,22 @@
 //! What a machine says, also without an API server: static pods and what they refer to, containers of the runtime,
-//! certificates, settings of the kernel, disks, and whether the API server's port answers.
+//! certificates, logs, units, processes, settings of the kernel, disks, the clock, and whether the API server's port answers.
 
+mod boots;
 mod certificates;
+mod clock;
 mod containers;
+mod disks;
+mod host;
+mod journal;
+mod kernel_log;
+mod limits;
 mod manifests;
+mod processes;
+mod program;
+mod reading;
+mod runtime_config;
+mod settings;
+mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,10 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kedge_diagnosis::{Evidence, Fact, Item, Place, Unseen};
 
-use crate::machine;
-
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-const SETTINGS: &[&str] = &["net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables"];
 
 /// Where things are on this machine.
 #[derive(Debug, Clone)]
@@ -28,6 +38,8 @@ pub struct NodePlaces {
     pub certificates: Vec<PathBuf>,
     /// Paths whose disks matter.
     pub disks: Vec<PathBuf>,
+    /// Where Kedge keeps what is its own.
+    pub data_dir: PathBuf,
     /// The runtime's socket; found among the well-known ones where absent.
     pub runtime: Option<String>,
     /// Where an API server should listen, if this machine has one.
@@ -43,8 +55,9 @@ impl NodePlaces {
         let mut certificates = owned(&["/etc/kubernetes/pki", "/var/lib/kubelet/pki"]);
         certificates.push(data_dir.join("pki"));
         let mut disks = owned(&["/", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/log"]);
-        disks.push(data_dir);
-        Self { name, manifests, certificates, disks, runtime: None, api_server: None }
+        disks.extend(owned(&["/run", "/run/containerd", "/tmp"]));
+        disks.push(data_dir.clone());
+        Self { data_dir, name, manifests, certificates, disks, runtime: None, api_server: None }
     }
 }
 
@@ -59,13 +72,12 @@ pub async fn gather_node(places: &NodePlaces) -> Evidence {
     for directory in &places.certificates {
         certificates::read(directory, &item, &mut evidence);
     }
-    for name in SETTINGS {
-        let value = machine::setting(name);
-        evidence.items.push(item(format!("sysctl {name}"), Fact::Setting { name: (*name).to_owned(), value }));
+    let (readings, endpoint) = host::read(places, evidence.gathered).await;
+    for reading in readings {
+        reading.hand_over(&place, &mut evidence);
     }
-    let disks = machine::file_systems(&places.disks).into_iter();
-    evidence.items.extend(disks.map(|disk| item(format!("df {}", disk.path), Fact::FileSystem(disk))));
-    containers::read(places.runtime.as_deref(), &item, &mut evidence).await;
+    let endpoint = places.runtime.clone().or(endpoint);
+    containers::read(endpoint.as_deref(), host::is_node(places), &item, &mut evidence).await;
     if let Some(address) = places.api_server {
         evidence.items.push(item("a connection".to_owned(), call(address).await));
     }

@@ -62,11 +62,8 @@ fn told_by_kernel(
     wanted: impl Fn(&str) -> bool,
     tell: impl Fn(&str) -> (String, Repair),
 ) -> Vec<Finding> {
-    // A person pastes the kernel's words under the name of the command that printed them.
-    let is_kernel = |source: &LogSource| {
-        matches!(source, LogSource::Kernel)
-            || matches!(source, LogSource::Command(name) if name == "dmesg" || name == "journalctl")
-    };
+    // Pasted text does not always say that it is the kernel's.
+    let is_kernel = |source: &LogSource| matches!(source, LogSource::Kernel | LogSource::Command(_));
     let told = told_within(evidence, span, |line| is_kernel(&line.source) && wanted(&line.text), |_| false);
     one_of_each_machine(told.iter().map(|told| {
         let (text, repair) = tell(told.line.text.trim());

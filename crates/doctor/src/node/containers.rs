@@ -1,31 +1,50 @@
 //! Containers as the runtime knows them, in the form of pods with their statuses: rules read them like the API's.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kedge_cri::{Runtime, WELL_KNOWN_ENDPOINTS, discover_endpoint, v1};
-use kedge_diagnosis::{Evidence, Fact, Item};
+use kedge_diagnosis::{Evidence, Fact, Item, MeasureFact};
 use serde_json::{Value, json};
 
 use crate::node::unseen;
 
-pub(super) async fn read(endpoint: Option<&str>, item: &impl Fn(String, Fact) -> Item, evidence: &mut Evidence) {
-    let runtime = match endpoint {
-        Some(endpoint) => Runtime::connect(endpoint).await.map_err(|error| error.to_string()),
-        None => match discover_endpoint().await {
-            Some(endpoint) => Runtime::connect(&endpoint).await.map_err(|error| error.to_string()),
-            None => Err(format!("no runtime answers at {}", WELL_KNOWN_ENDPOINTS.join(", "))),
-        },
-    };
-    let pods = match runtime {
-        Ok(runtime) => pods(&runtime).await,
-        Err(why) => Err(why),
-    };
+/// A runtime that takes longer hangs.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Reads them. On a node a runtime is expected to answer, and whether it does is a fact.
+pub(super) async fn read(
+    endpoint: Option<&str>,
+    is_node: bool,
+    item: &impl Fn(String, Fact) -> Item,
+    evidence: &mut Evidence,
+) {
+    let late = |_| Err(format!("the runtime does not answer within {} ms", PATIENCE.as_millis()));
+    let pods = tokio::time::timeout(PATIENCE, all(endpoint)).await.unwrap_or_else(late);
+    if is_node && nix::unistd::geteuid().is_root() {
+        let of = endpoint.unwrap_or("any of the usual sockets").to_owned();
+        let value = f64::from(u8::from(pods.is_ok()));
+        let fact = Fact::Measure(MeasureFact { name: "runtime_answers".to_owned(), of, value, limit: None });
+        evidence.items.push(item("crictl version".to_owned(), fact));
+    }
     match pods {
         Ok(pods) => {
             evidence.items.extend(pods.into_iter().map(|pod| item("crictl ps --all".to_owned(), Fact::Object(pod))));
         }
         Err(why) => evidence.unseen.push(unseen("containers", why)),
     }
+}
+
+async fn all(endpoint: Option<&str>) -> Result<Vec<Value>, String> {
+    let endpoint = match endpoint {
+        Some(endpoint) => endpoint.to_owned(),
+        None => {
+            let none = || format!("no runtime answers at {}", WELL_KNOWN_ENDPOINTS.join(", "));
+            discover_endpoint().await.ok_or_else(none)?
+        }
+    };
+    let runtime = Runtime::connect(&endpoint).await.map_err(|error| error.to_string())?;
+    pods(&runtime).await
 }
 
 async fn pods(runtime: &Runtime) -> Result<Vec<Value>, String> {

@@ -26,7 +26,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
 }
 
 fn is_of_join(source: &crate::facts::LogSource) -> bool {
-    matches!(source, crate::facts::LogSource::Command(name) if name == "kubeadm" || name == "kedge")
+    matches!(source, crate::facts::LogSource::Command(name) if matches!(name.as_str(), "kubeadm" | "kedge" | "pasted"))
 }
 
 fn finding(evidence: &Evidence, told: &Told<'_>) -> Finding {

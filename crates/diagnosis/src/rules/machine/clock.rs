@@ -1,12 +1,17 @@
 //! F11: a machine's clock is wrong, or nobody keeps it right.
 
+use jiff::Timestamp;
+
 use crate::evidence::{Evidence, Item, Place};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
+use crate::object::text;
 use crate::rules::lines::one_of_each_machine;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 /// Seconds: etcd warns of one, and tokens, leases and certificates suffer from more.
 const WRONG: f64 = 2.0;
+/// Seconds by which a lease must lie in the future.
+const FUTURE: i64 = 5;
 /// Services that keep a clock right.
 const KEEPERS: &[&str] = &["chronyd", "chrony", "systemd-timesyncd", "ntpd", "ntp", "ntpsec", "openntpd"];
 
@@ -25,7 +30,28 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         let text = format!("the clock here is {:.0} s {direction} that of {}", offset.value.abs(), offset.of);
         finding(item, vec![index], text, Certainty::Likely, Severity::Failure)
     });
-    one_of_each_machine(offsets.chain(unkept(evidence)))
+    one_of_each_machine(offsets.chain(ahead(evidence)).chain(unkept(evidence)))
+}
+
+/// Nodes that renew their leases in the future, by their own clocks, while others do not.
+fn ahead(evidence: &Evidence) -> Vec<Finding> {
+    let leases = evidence.objects("Lease").filter(|(_, _, lease)| lease["metadata"]["namespace"] == "kube-node-lease");
+    let leases: Vec<_> = leases
+        .filter_map(|(index, item, lease)| {
+            let renewed: Timestamp = text(&lease["spec"]["renewTime"]).parse().ok()?;
+            let seconds = renewed.as_second() - evidence.gathered.as_second();
+            Some((index, item, text(&lease["metadata"]["name"]), seconds))
+        })
+        .collect();
+    // If all of them are ahead, it is the clock of who looks that is wrong.
+    if !leases.iter().any(|(.., seconds)| *seconds < FUTURE) {
+        return Vec::new();
+    }
+    let ahead = leases.iter().filter(|(.., seconds)| *seconds >= FUTURE).map(|(index, item, name, seconds)| {
+        let told = format!("the clock of {name} is {seconds} s ahead: it renews its lease in the future");
+        finding(item, vec![*index], told, Certainty::Likely, Severity::Failure).on_node(name)
+    });
+    ahead.collect()
 }
 
 /// A kernel that knows its clock to be free, and no service that would set it.
@@ -79,5 +105,16 @@ mod tests {
         assert_eq!(found_among(&RULE, [free(), unit("chronyd", "inactive", "disabled")]).len(), 1);
         assert_eq!(found_among(&RULE, [free(), unit("chronyd", "active", "enabled")]), [""; 0]);
         assert_eq!(found_among(&RULE, [free()]), [""; 0], "a machine inside another one has no keeper of its own");
+    }
+
+    #[test]
+    fn a_node_that_lives_in_the_future_is_found() {
+        let lease = |name: &str, seconds: i64| {
+            let renewed = Timestamp::from_second(now().as_second() + seconds).expect("a time").to_string();
+            json!({"kind": "Lease", "metadata": {"namespace": "kube-node-lease", "name": name}, "spec": {"renewTime": renewed}})
+        };
+        assert_eq!(found(&RULE, [lease("one", -4), lease("two", 40)]).len(), 1);
+        assert_eq!(found(&RULE, [lease("one", 40), lease("two", 40)]), [""; 0], "the clock here is behind");
+        assert_eq!(found(&RULE, [lease("one", -4), lease("two", -600)]), [""; 0]);
     }
 }

@@ -1,7 +1,7 @@
 //! F6: tasks wait for a disk or a server without end.
 
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair, Subject};
+use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::lines::{one_of_each_machine, says};
 use crate::rules::machine::told_by_kernel;
 use crate::rules::{Explains, Layer, Rule, Scope};
@@ -11,6 +11,9 @@ const SPAN: i64 = 1200;
 /// Parts of a node that must not wait.
 const PARTS: &[&str] =
     &["kubelet", "containerd", "containerd-shim", "runc", "crio", "dockerd", "etcd", "kube-apiserver", "kedge"];
+
+/// Words in what waits for a server of files.
+const SERVERS: &[&str] = &["nfs", "rpc", "fuse", "cifs", "autofs", "ceph"];
 
 pub(super) const RULE: Rule = Rule {
     id: "F6",
@@ -47,7 +50,13 @@ fn waiting(evidence: &Evidence) -> impl Iterator<Item = Finding> {
             process.pid,
             process.waits_in
         );
-        Finding::failure(Subject::machine(&item.place), item, Certainty::Possible, text, vec![index], repair())
+        let mut finding =
+            Finding::failure(Subject::machine(&item.place), item, Certainty::Possible, text, vec![index], repair());
+        // A disk that has much to do answers in the end; a server that is gone does not.
+        if !SERVERS.iter().any(|word| process.waits_in.contains(word)) {
+            finding.severity = Severity::Warning;
+        }
+        finding
     })
 }
 
