@@ -2,6 +2,8 @@
 //!
 //! Invariant: an id names one rule, and is never given to another.
 
+#[cfg(test)]
+mod calm;
 mod certificates;
 mod control_plane;
 mod etcd;

@@ -1,5 +1,6 @@
 //! Node agents and what they say of themselves.
 
+mod all_at_once;
 mod allocatable;
 mod cgroup_version;
 mod inotify;
@@ -51,6 +52,7 @@ pub(super) const RULES: &[&Rule] = &[
     &twin::RULE,
     &node_ip::RULE,
     &kubelet_port::RULE,
+    &all_at_once::RULE,
 ];
 
 /// A finding for each node whose condition of this type is as `holds` says, in the condition's own words.

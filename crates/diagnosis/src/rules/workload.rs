@@ -1,6 +1,7 @@
 //! What runs on the cluster.
 
 mod crash;
+mod disruption_budget;
 mod image;
 mod memory_limit;
 mod quota;
@@ -14,8 +15,15 @@ use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::{container_statuses, is_leaving, subject, text};
 use crate::rules::Rule;
 
-pub(super) const RULES: &[&Rule] =
-    &[&unschedulable::RULE, &image::RULE, &crash::RULE, &memory_limit::RULE, &stuck_start::RULE, &quota::RULE];
+pub(super) const RULES: &[&Rule] = &[
+    &unschedulable::RULE,
+    &image::RULE,
+    &crash::RULE,
+    &memory_limit::RULE,
+    &stuck_start::RULE,
+    &quota::RULE,
+    &disruption_budget::RULE,
+];
 
 /// A finding for each pod with a container whose status is as `holds` says; `tell` gives its text and its repair.
 pub(super) fn by_container(

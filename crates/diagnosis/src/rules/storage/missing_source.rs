@@ -9,7 +9,7 @@ pub(super) const RULE: Rule = Rule {
     id: "I14",
     title: "a pod mounts an object that does not exist",
     layer: Layer::Workload,
-    explains: &[Explains { ids: &["W2"], scope: Scope::SameSubject }],
+    explains: &[Explains { ids: &["I6", "W2"], scope: Scope::SameSubject }],
     find,
 };
 

@@ -9,7 +9,7 @@ pub(super) const RULE: Rule = Rule {
     id: "I5",
     title: "a volume is still attached to another node",
     layer: Layer::Workload,
-    explains: &[Explains { ids: &["W2"], scope: Scope::SameSubject }],
+    explains: &[Explains { ids: &["I6", "W2"], scope: Scope::SameSubject }],
     find,
 };
 
