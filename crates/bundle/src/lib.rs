@@ -18,7 +18,7 @@ mod sources;
 mod tables;
 mod text;
 
-pub use certificates::certificate_fact;
+pub use certificates::{certificate_fact, served_certificate_fact};
 pub use moments::{Line, take_apart};
 pub use own::{BundleError, write_bundle};
 pub use reading::{Limits, read_bundle, read_text};

@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use x509_parser::extensions::ParsedExtension;
+use x509_parser::parse_x509_certificate;
 use x509_parser::pem::parse_x509_pem;
 
 use crate::certificate::AlternativeNames;
@@ -16,7 +17,8 @@ pub fn public_key_pin(pem: &str) -> Result<String, String> {
     Ok(format!("sha256:{}", hex_digest(certificate.public_key().raw)))
 }
 
-fn hex_digest(bytes: &[u8]) -> String {
+/// SHA-256 of bytes, in hex.
+pub fn hex_digest(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -50,7 +52,12 @@ impl CertificateFacts {
     /// Reads the first certificate of a PEM text.
     pub fn read(pem: &str) -> Result<Self, String> {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| format!("it is no PEM: {error}"))?;
-        let certificate = pem.parse_x509().map_err(|error| format!("it is no certificate: {error}"))?;
+        Self::read_der(&pem.contents)
+    }
+
+    /// Reads a certificate as servers send it.
+    pub fn read_der(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = parse_x509_certificate(der).map_err(|error| format!("it is no certificate: {error}"))?;
         let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().unwrap_or_default().to_owned();
         let mut names = AlternativeNames::default();
         for extension in certificate.extensions() {
@@ -67,7 +74,7 @@ impl CertificateFacts {
             names,
             not_before: time(certificate.validity().not_before),
             not_after: time(certificate.validity().not_after),
-            fingerprint: hex_digest(&pem.contents),
+            fingerprint: hex_digest(der),
             is_authority: certificate.is_ca(),
             is_for_servers: usage.is_some_and(|usage| usage.server_auth || usage.any),
             is_for_clients: usage.is_some_and(|usage| usage.client_auth || usage.any),

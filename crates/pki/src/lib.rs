@@ -19,7 +19,7 @@ mod usages;
 pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
 pub use certificate::AlternativeNames;
 pub use cluster::{ClusterNames, ClusterPki, ensure_service_account_key};
-pub use facts::{CertificateFacts, public_key_pin};
+pub use facts::{CertificateFacts, hex_digest, public_key_pin};
 pub use file::{write_private, write_public};
 pub use kubeconfig::{
     KubeconfigCluster, KubeconfigEntry, KubeconfigUser, default_kubeconfig_path, kubeconfig_certificate,
