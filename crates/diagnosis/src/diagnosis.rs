@@ -5,10 +5,12 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::causes::{Found, plan_explanations, root};
+use crate::causes::{Found, effects_of_roots, plan_explanations};
 use crate::evidence::{Evidence, Item, Place, Unseen};
 use crate::facts::Fact;
-use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
+use crate::finding::{Certainty, Repair, Severity, Subject};
+use crate::onset::Clocks;
+use crate::ruled_out::{RuledOut, ruled_out};
 use crate::rules::rules;
 
 /// The version of the form in which a diagnosis is written.
@@ -24,6 +26,8 @@ pub struct Diagnosis {
     pub version: u32,
     /// Best first; empty where nothing is wrong.
     pub causes: Vec<Cause>,
+    /// What would look the same, was looked for, and is not it.
+    pub ruled_out: Vec<RuledOut>,
     /// What could not be looked at.
     pub not_seen: Vec<Unseen>,
 }
@@ -44,6 +48,9 @@ pub struct Cause {
     pub confidence: Certainty,
     /// How bad.
     pub severity: Severity,
+    /// When the first word of it was written, where logs or events tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// What is wrong, in one sentence.
     pub text: String,
     /// What follows from it, in one sentence each.
@@ -76,50 +83,42 @@ impl Diagnosis {
 
 /// Runs every rule, and folds what follows from something else into its cause.
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
+    let clocks = Clocks::of(evidence);
     let found: Vec<Found> = rules()
-        .flat_map(|rule| (rule.find)(evidence).into_iter().map(move |finding| Found { rule, finding }))
+        .flat_map(|rule| (rule.find)(evidence).into_iter().map(move |finding| (rule, finding)))
+        .map(|(rule, finding)| Found { onset: clocks.onset(evidence, &finding), rule, finding })
         .collect();
-    let explanations = plan_explanations(&found);
-    let mut roots: Vec<usize> = (0..found.len()).filter(|&index| explanations[index].is_none()).collect();
-    let effects = |cause: usize| {
-        let below = (0..found.len()).filter(move |&index| index != cause);
-        below.filter(|&index| root(&explanations, index) == cause).collect::<Vec<_>>()
-    };
-    roots.sort_by_key(|&index| rank(&found[index], effects(index).len()));
-    let cause = |&index: &usize| {
-        let Found { rule, finding } = &found[index];
-        cause(
-            rule.id,
-            rule.title,
-            finding,
-            effects(index).iter().map(|&effect| line(&found[effect])).collect(),
-            evidence,
-        )
-    };
-    Diagnosis { version: VERSION, causes: roots.iter().map(cause).collect(), not_seen: evidence.unseen.clone() }
+    let mut roots: Vec<(usize, Vec<usize>)> = effects_of_roots(&plan_explanations(&found)).into_iter().collect();
+    roots.sort_by_cached_key(|(index, effects)| rank(&found[*index], effects.len()));
+    let causes = roots.iter().map(|(index, effects)| {
+        let explained = effects.iter().map(|&effect| line(&found[effect])).collect();
+        cause(&found[*index], explained, evidence)
+    });
+    Diagnosis {
+        version: VERSION,
+        causes: causes.collect(),
+        ruled_out: ruled_out(evidence, &found),
+        not_seen: evidence.unseen.clone(),
+    }
 }
 
-/// The worst first, then the surest, then the lowest, then that with the most effects.
+/// The worst first, then the surest, then the lowest, then that with the most effects, then the earliest.
 fn rank(found: &Found, effects: usize) -> impl Ord + use<> {
-    let Found { rule, finding } = found;
-    (Reverse(finding.severity), Reverse(finding.certainty), rule.layer, Reverse(effects))
+    let Found { rule, finding, onset } = found;
+    (Reverse(finding.severity), Reverse(finding.certainty), rule.layer, Reverse(effects), onset.is_none(), *onset)
 }
 
 fn line(found: &Found) -> String {
     format!("{} {}: {}", found.rule.id, found.rule.title, found.finding.text)
 }
 
-fn cause(
-    id: &'static str,
-    title: &'static str,
-    finding: &Finding,
-    explains: Vec<String>,
-    evidence: &Evidence,
-) -> Cause {
+fn cause(found: &Found, explains: Vec<String>, evidence: &Evidence) -> Cause {
+    let Found { rule, finding, onset } = found;
     let exhibits = finding.evidence.iter().take(MOST_EXHIBITS).map(|&index| exhibit(&evidence.items[index]));
     Cause {
-        id,
-        title,
+        id: rule.id,
+        title: rule.title,
+        since: *onset,
         subject: finding.subject.clone(),
         place: finding.place.clone(),
         confidence: finding.certainty,

@@ -11,6 +11,8 @@ mod facts;
 mod finding;
 mod items;
 mod object;
+mod onset;
+mod ruled_out;
 mod rules;
 
 pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
@@ -21,4 +23,5 @@ pub use facts::{
 };
 pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
 pub use items::Items;
+pub use ruled_out::RuledOut;
 pub use rules::{Explains, Layer, Rule, Scope, rules};
