@@ -4,28 +4,34 @@
 mod boots;
 mod certificates;
 mod clock;
+mod container_logs;
 mod containers;
+mod control_plane;
 mod disks;
+mod etcd;
+mod flags;
 mod host;
+mod https;
 mod journal;
 mod kernel_log;
+mod kubelet;
 mod limits;
+mod listeners;
 mod manifests;
 mod processes;
 mod program;
 mod reading;
 mod runtime_config;
+mod served;
 mod settings;
+mod tail;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kedge_diagnosis::{Evidence, Fact, Item, Place, Unseen};
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where things are on this machine.
 #[derive(Debug, Clone)]
@@ -42,7 +48,7 @@ pub struct NodePlaces {
     pub data_dir: PathBuf,
     /// The runtime's socket; found among the well-known ones where absent.
     pub runtime: Option<String>,
-    /// Where an API server should listen, if this machine has one.
+    /// Where an API server should answer; found by the manifests where absent.
     pub api_server: Option<SocketAddr>,
 }
 
@@ -72,25 +78,14 @@ pub async fn gather_node(places: &NodePlaces) -> Evidence {
     for directory in &places.certificates {
         certificates::read(directory, &item, &mut evidence);
     }
-    let (readings, endpoint) = host::read(places, evidence.gathered).await;
-    for reading in readings {
+    let ((readings, endpoint), control_plane) =
+        tokio::join!(host::read(places, evidence.gathered), control_plane::read(places, &evidence));
+    for reading in readings.into_iter().chain(control_plane) {
         reading.hand_over(&place, &mut evidence);
     }
     let endpoint = places.runtime.clone().or(endpoint);
     containers::read(endpoint.as_deref(), host::is_node(places), &item, &mut evidence).await;
-    if let Some(address) = places.api_server {
-        evidence.items.push(item("a connection".to_owned(), call(address).await));
-    }
     evidence
-}
-
-async fn call(address: SocketAddr) -> Fact {
-    let error = match tokio::time::timeout(CALL_TIMEOUT, tokio::net::TcpStream::connect(address)).await {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("no answer within {} s", CALL_TIMEOUT.as_secs())),
-    };
-    Fact::Call { target: format!("https://{address}"), error }
 }
 
 fn unseen(what: impl Into<String>, why: impl std::fmt::Display) -> Unseen {

@@ -1,7 +1,5 @@
 //! The last lines of the services of a node: journald's, or those of log files where there is no journal.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -11,6 +9,7 @@ use serde_json::Value;
 
 use crate::node::program;
 use crate::node::reading::Reading;
+use crate::node::tail::tail;
 
 /// Lines of each service.
 const LINES: &str = "800";
@@ -107,7 +106,7 @@ pub(super) fn read_files(data_dir: &Path, now: Timestamp) -> Reading {
 
 /// The end of a file; where it is nobody's own, its lines say whose they are.
 fn file(path: &Path, owner: Option<&str>, now: Timestamp, reading: &mut Reading) {
-    let text = match tail(path) {
+    let text = match tail(path, TAIL) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return,
         Err(error) => return reading.miss(path.display().to_string(), error),
@@ -121,21 +120,6 @@ fn file(path: &Path, owner: Option<&str>, now: Timestamp, reading: &mut Reading)
             None => {}
         }
     }
-}
-
-fn tail(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
-    let from = size.saturating_sub(TAIL);
-    file.seek(SeekFrom::Start(from))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    // The first line of a part is a part of a line.
-    Ok(match text.split_once('\n') {
-        Some((_, rest)) if from > 0 => rest.to_owned(),
-        _ => text,
-    })
 }
 
 #[cfg(test)]
