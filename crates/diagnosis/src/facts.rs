@@ -14,6 +14,8 @@ use serde_json::Value;
 pub enum Fact {
     /// An object of the API: whole, or with `"excerpt": true` what a printed table or description says of it.
     Object(Value),
+    /// Objects of a large cluster that are well, by their names only.
+    Well(WellFact),
     /// A file of the directory of static pods.
     Manifest(ManifestFact),
     /// A file that something refers to.
@@ -83,6 +85,7 @@ impl fmt::Display for Fact {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Object(object) => write!(formatter, "{}", crate::object::subject(object)),
+            Self::Well(well) => write!(formatter, "{} of kind {} in {}", well.names.len(), well.kind, well.namespace),
             Self::Manifest(manifest) => write!(formatter, "{}", manifest.path),
             Self::File(file) => write!(formatter, "{}: {:?}", file.path, file.kind),
             Self::Certificate(certificate) => write!(
@@ -125,6 +128,18 @@ impl fmt::Display for Fact {
             Self::Boot { id, .. } => write!(formatter, "boot {id}"),
         }
     }
+}
+
+/// Objects that are well.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WellFact {
+    /// Their kind, as in `Pod`.
+    pub kind: String,
+    /// Their namespace.
+    pub namespace: String,
+    /// Their names.
+    pub names: Vec<String>,
 }
 
 /// A file of the directory of static pods.

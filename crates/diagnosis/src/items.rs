@@ -3,7 +3,7 @@
 //! A cluster has hundreds of thousands of them and a rule base has hundreds of rules: none of them looks at all items.
 //! Items are only ever added. Invariant: the index says of every item what the item says of itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct Items {
     facts: Vec<usize>,
     /// Objects other than events, by who they are.
     subjects: HashMap<Subject, usize>,
+    /// Objects that are only known to be well.
+    well: HashSet<Subject>,
 }
 
 impl Items {
@@ -43,6 +45,11 @@ impl Items {
                     self.subjects.entry(subject(object)).or_insert(index);
                 }
             }
+            Fact::Well(well) => self.well.extend(well.names.iter().map(|name| Subject {
+                kind: well.kind.clone(),
+                namespace: well.namespace.clone(),
+                name: name.clone(),
+            })),
             Fact::Log(_) => self.lines.push(index),
             _ => self.facts.push(index),
         }
@@ -62,6 +69,11 @@ impl Items {
     /// Where the facts are that are neither objects nor lines of logs.
     pub(crate) fn facts(&self) -> &[usize] {
         &self.facts
+    }
+
+    /// Whether an object is known to be well, and nothing else is known of it.
+    pub(crate) fn is_well(&self, subject: &Subject) -> bool {
+        self.well.contains(subject)
     }
 
     /// Where an object is; the first, where it was seen from several places.
@@ -142,6 +154,10 @@ mod tests {
         let web = Subject { kind: "Pod".to_owned(), namespace: "a".to_owned(), name: "web".to_owned() };
         assert_eq!((items.of_kind("Pod"), items.lines(), items.facts()), (&[2, 5][..], &[1][..], &[3][..]));
         assert_eq!((items.of_subject(&web), items.of_subject(&Subject::new("Node", "two"))), (Some(2), None));
+        assert!(!items.is_well(&web));
+        let (kind, namespace, names) = ("Pod".to_owned(), "a".to_owned(), vec!["web".to_owned()]);
+        items.push(on("one", Fact::Well(crate::facts::WellFact { kind, namespace, names })));
+        assert!(items.is_well(&web));
         // The index is not written, and made again when read.
         let evidence = crate::Evidence { gathered: now(), items, unseen: Vec::new() };
         let written = serde_json::to_value(&evidence).expect("it is written");

@@ -19,7 +19,7 @@ pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
 pub use evidence::{Evidence, Item, Place, Unseen};
 pub use facts::{
     CertificateFact, Fact, FileFact, FileKind, FileSystemFact, LogFact, LogSource, ManifestFact, MeasureFact,
-    NetworkFact, ProcessFact, UnitFact,
+    NetworkFact, ProcessFact, UnitFact, WellFact,
 };
 pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
 pub use items::Items;

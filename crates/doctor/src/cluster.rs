@@ -1,24 +1,63 @@
-//! What the API says: nodes, pods, what makes them, claims, namespaces, aggregated servers, and recent events.
+//! What the API says: nodes, pods, what makes them, volumes, Services, what admits and extends, and recent events.
 //!
-//! Any cluster's. The least privilege is the role `view` and reading nodes; what is forbidden is listed as not seen.
+//! Any cluster's. The least privilege is to list these kinds and nothing else: the role `view` has most of them, and
+//! Secrets are none. What is forbidden is listed as not seen. Invariant: pages are reduced as they come, so that memory
+//! follows what is wrong and not how large the cluster is.
+
+mod reduce;
 
 use http::Request;
 use jiff::Timestamp;
-use kedge_client::{Client, classify};
+use kedge_client::{Client, FailureCause, classify};
 use kedge_diagnosis::{Evidence, Fact, Item, Place, Unseen};
 use serde_json::Value;
 
-/// Resources, as people name them, with the path of their list and the kind of its items.
+use reduce::Reducer;
+
+/// Resources, as people name them, with the path of their list and the kind of its items. Services and their endpoints
+/// come after those who name them, and Pods after Nodes.
 const RESOURCES: &[(&str, &str, &str)] = &[
     ("nodes", "/api/v1/nodes", "Node"),
+    ("apiservices", "/apis/apiregistration.k8s.io/v1/apiservices", "APIService"),
+    (
+        "mutatingwebhookconfigurations",
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+        "MutatingWebhookConfiguration",
+    ),
+    (
+        "validatingwebhookconfigurations",
+        "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+        "ValidatingWebhookConfiguration",
+    ),
+    (
+        "customresourcedefinitions",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+        "CustomResourceDefinition",
+    ),
     ("pods", "/api/v1/pods", "Pod"),
     ("namespaces", "/api/v1/namespaces", "Namespace"),
     ("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", "PersistentVolumeClaim"),
+    ("persistentvolumes", "/api/v1/persistentvolumes", "PersistentVolume"),
+    ("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", "StorageClass"),
+    ("volumeattachments", "/apis/storage.k8s.io/v1/volumeattachments", "VolumeAttachment"),
     ("deployments", "/apis/apps/v1/deployments", "Deployment"),
     ("replicasets", "/apis/apps/v1/replicasets", "ReplicaSet"),
     ("statefulsets", "/apis/apps/v1/statefulsets", "StatefulSet"),
     ("daemonsets", "/apis/apps/v1/daemonsets", "DaemonSet"),
-    ("apiservices", "/apis/apiregistration.k8s.io/v1/apiservices", "APIService"),
+    ("services", "/api/v1/services", "Service"),
+    ("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice"),
+    ("poddisruptionbudgets", "/apis/policy/v1/poddisruptionbudgets", "PodDisruptionBudget"),
+    (
+        "certificatesigningrequests",
+        "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+        "CertificateSigningRequest",
+    ),
+    ("servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR"),
+    (
+        "configmap coredns",
+        "/api/v1/namespaces/kube-system/configmaps?fieldSelector=metadata.name%3Dcoredns",
+        "ConfigMap",
+    ),
     ("events", "/api/v1/events", "Event"),
 ];
 const PAGE: u32 = 500;
@@ -28,11 +67,15 @@ const MOST_PAGES: u32 = 400;
 /// Reads a cluster through its API. `server` is what a person calls it by.
 pub async fn gather_cluster(client: &Client, server: &str) -> Evidence {
     let mut evidence = Evidence { gathered: Timestamp::now(), ..Evidence::default() };
+    let mut reducer = Reducer::default();
     for (name, path, kind) in RESOURCES {
-        match list(client, path).await {
-            Ok(objects) => {
-                evidence.items.extend(objects.into_iter().map(|object| item(name, kind, object)));
+        let listed = list(client, path, |object| {
+            if let Some(object) = reducer.reduce(kind, object) {
+                evidence.items.push(item(name, object));
             }
+        });
+        match listed.await {
+            Ok(()) => {}
             Err(error) if is_unreachable(&error) => {
                 let fact = Fact::Call { target: server.to_owned(), error: Some(chain(&error)) };
                 evidence.items.push(Item { time: None, place: Place::Cluster, origin: "kubeconfig".to_owned(), fact });
@@ -40,21 +83,24 @@ pub async fn gather_cluster(client: &Client, server: &str) -> Evidence {
                 evidence.unseen.push(Unseen { what: "all objects".to_owned(), why });
                 break;
             }
+            // Older clusters do not have every kind.
+            Err(error) if matches!(classify(&error), FailureCause::Status(404)) => {}
             Err(error) => evidence.unseen.push(Unseen { what: (*name).to_owned(), why: chain(&error) }),
         }
     }
+    let well = reducer.well().map(|well| {
+        let origin = format!("kubectl get pods -n {}", well.namespace);
+        Item { time: None, place: Place::Cluster, origin, fact: Fact::Well(well) }
+    });
+    evidence.items.extend(well);
     evidence
 }
 
-fn item(resource: &str, kind: &str, mut object: Value) -> Item {
-    // Items of a list do not say what they are.
-    object["kind"] = Value::from(kind);
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
-    }
-    let time = ["/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
+fn item(resource: &str, object: Value) -> Item {
+    let time = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
         .iter()
         .find_map(|path| object.pointer(path)?.as_str()?.parse().ok());
+    let resource = resource.split(' ').next().unwrap_or_default();
     let namespace = object["metadata"]["namespace"].as_str();
     let all = namespace.map_or(String::new(), |namespace| format!(" -n {namespace}"));
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -62,22 +108,24 @@ fn item(resource: &str, kind: &str, mut object: Value) -> Item {
     Item { time, place: Place::Cluster, origin, fact: Fact::Object(object) }
 }
 
-async fn list(client: &Client, path: &str) -> Result<Vec<Value>, kube::Error> {
-    let (mut objects, mut next) = (Vec::new(), String::new());
+/// Every object of a list, page by page.
+async fn list(client: &Client, path: &str, mut each: impl FnMut(Value)) -> Result<(), kube::Error> {
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let mut next = String::new();
     for _ in 0..MOST_PAGES {
-        let request = Request::get(format!("{path}?limit={PAGE}{next}")).body(Vec::new());
+        let request = Request::get(format!("{path}{separator}limit={PAGE}{next}")).body(Vec::new());
         let request =
             request.map_err(|error| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error)))?;
         let mut page: Value = client.request(request).await?;
         if let Value::Array(items) = page["items"].take() {
-            objects.extend(items);
+            items.into_iter().for_each(&mut each);
         }
         match page["metadata"]["continue"].as_str() {
             Some(token) if !token.is_empty() => next = format!("&continue={token}"),
             _ => break,
         }
     }
-    Ok(objects)
+    Ok(())
 }
 
 /// Whether nobody answered at all, unlike an answer that is a refusal.

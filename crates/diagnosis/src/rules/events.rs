@@ -110,7 +110,7 @@ fn node_of<'a>(evidence: &'a Evidence, subject: &Subject, event: &'a Value) -> &
 /// Whether what the event told of is over: the object does well, or it is gone although its like were looked at.
 fn is_settled(evidence: &Evidence, subject: &Subject, event: &Value) -> bool {
     let Some((_, _, object)) = evidence.object(subject) else {
-        return !evidence.items.of_kind(&subject.kind).is_empty();
+        return evidence.items.is_well(subject) || !evidence.items.of_kind(&subject.kind).is_empty();
     };
     match subject.kind.as_str() {
         "Pod" => condition(object, "Ready").is_some_and(|ready| ready["status"] == "True"),

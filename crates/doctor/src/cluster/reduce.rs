@@ -1,0 +1,248 @@
+//! Objects without what no rule asks for; and of a large cluster's pods, those that are well by their names only. Pure.
+//!
+//! Invariant: an object of which anything may be wrong stays, with every field that tells of it. Values of environment
+//! variables, in which people keep passwords, do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kedge_diagnosis::WellFact;
+use serde_json::Value;
+
+/// So many pods are kept whole, well or not.
+const MOST_WHOLE: usize = 5000;
+/// Annotations that rules read; the others may be as large as the objects that they repeat.
+const ANNOTATIONS: [&str; 7] = [
+    "kubernetes.io/config.",
+    "kwok.x-k8s.io/",
+    "network.kedge.dev/reachability",
+    "projectcalico.org/",
+    "storageclass.kubernetes.io/",
+    "storageclass.beta.kubernetes.io/",
+    "volume.kubernetes.io/",
+];
+/// Events that only tell that things go their way.
+const SUCCESSES: [&str; 9] = [
+    "Completed",
+    "Created",
+    "Pulled",
+    "Pulling",
+    "ScalingReplicaSet",
+    "Scheduled",
+    "Started",
+    "SuccessfulCreate",
+    "SuccessfulDelete",
+];
+
+/// Reduces objects one by one; what it saw before tells what it must keep.
+#[derive(Debug, Default)]
+pub(super) struct Reducer {
+    pods: usize,
+    /// Machines that take no new pods: theirs are looked at.
+    cordoned: BTreeSet<String>,
+    /// Services that webhooks and aggregated servers name, as `namespace/name`.
+    named: BTreeSet<String>,
+    /// Pods that are well, by their namespace.
+    well: BTreeMap<String, Vec<String>>,
+}
+
+impl Reducer {
+    /// The object with its kind, which items of a list do not say; nothing where it is not worth keeping.
+    pub(super) fn reduce(&mut self, kind: &str, mut object: Value) -> Option<Value> {
+        object["kind"] = Value::from(kind);
+        metadata(&mut object["metadata"]);
+        match kind {
+            "Node" => self.node(&mut object),
+            "Pod" => return self.pod(object),
+            "Event" if SUCCESSES.contains(&text(&object["reason"])) && object["type"] == "Normal" => return None,
+            "ReplicaSet" if object["spec"]["replicas"] == 0 && object["status"]["replicas"] == 0 => return None,
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => drop(object["spec"]["template"].take()),
+            "CustomResourceDefinition" => self.definition(&mut object),
+            "APIService" => self.name(&object["spec"]["service"]),
+            "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => self.webhooks(&object),
+            "Service" | "EndpointSlice" if !self.is_named(kind, &object) => return None,
+            _ => {}
+        }
+        Some(object)
+    }
+
+    /// Pods that are well and were not kept.
+    pub(super) fn well(self) -> impl Iterator<Item = WellFact> {
+        self.well.into_iter().map(|(namespace, names)| WellFact { kind: "Pod".to_owned(), namespace, names })
+    }
+
+    fn node(&mut self, node: &mut Value) {
+        if node["spec"]["unschedulable"] == true {
+            self.cordoned.insert(text(&node["metadata"]["name"]).to_owned());
+        }
+        remove(&mut node["status"], &["images", "daemonEndpoints", "runtimeHandlers", "features"]);
+    }
+
+    fn pod(&mut self, mut pod: Value) -> Option<Value> {
+        self.pods += 1;
+        if self.pods > MOST_WHOLE && is_well(&pod) && !self.is_looked_at(&pod) {
+            let metadata = &pod["metadata"];
+            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+            match self.well.get_mut(namespace) {
+                Some(names) => names.push(name.to_owned()),
+                None => drop(self.well.insert(namespace.to_owned(), vec![name.to_owned()])),
+            }
+            return None;
+        }
+        for field in ["initContainers", "containers", "ephemeralContainers"] {
+            pod["spec"][field].as_array_mut().into_iter().flatten().for_each(|container| {
+                // The shared address of a control plane stands in such a variable.
+                if container["name"] != "kube-vip" {
+                    remove(container, &["env"]);
+                }
+            });
+            if pod["spec"][field].is_null() {
+                remove(&mut pod["spec"], &[field]);
+            }
+        }
+        Some(pod)
+    }
+
+    /// Whether rules look at a pod although it is well: static ones, the cluster's DNS, and those of a drain.
+    fn is_looked_at(&self, pod: &Value) -> bool {
+        let metadata = &pod["metadata"];
+        metadata["annotations"]["kubernetes.io/config.mirror"].is_string()
+            || metadata["labels"]["k8s-app"] == "kube-dns"
+            || self.cordoned.contains(text(&pod["spec"]["nodeName"]))
+    }
+
+    fn definition(&mut self, definition: &mut Value) {
+        self.name(&definition["spec"]["conversion"]["webhook"]["clientConfig"]["service"]);
+        for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
+            remove(version, &["schema", "additionalPrinterColumns"]);
+        }
+    }
+
+    fn webhooks(&mut self, configuration: &Value) {
+        for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
+            self.name(&webhook["clientConfig"]["service"]);
+        }
+    }
+
+    fn name(&mut self, service: &Value) {
+        if let Some(name) = service["name"].as_str() {
+            self.named.insert(format!("{}/{name}", text(&service["namespace"])));
+        }
+    }
+
+    /// Whether somebody names this Service or the Service of these endpoints; the API server's own and the DNS count.
+    fn is_named(&self, kind: &str, object: &Value) -> bool {
+        let metadata = &object["metadata"];
+        let name = match kind {
+            "Service" => text(&metadata["name"]),
+            _ => text(&metadata["labels"]["kubernetes.io/service-name"]),
+        };
+        let name = format!("{}/{name}", text(&metadata["namespace"]));
+        matches!(name.as_str(), "default/kubernetes" | "kube-system/kube-dns") || self.named.contains(&name)
+    }
+}
+
+fn metadata(metadata: &mut Value) {
+    remove(metadata, &["managedFields", "uid", "generateName", "resourceVersion"]);
+    if let Some(annotations) = metadata["annotations"].as_object_mut() {
+        annotations.retain(|name, _| ANNOTATIONS.iter().any(|prefix| name.starts_with(prefix)));
+    }
+    if metadata["annotations"].as_object().is_none_or(serde_json::Map::is_empty) {
+        remove(metadata, &["annotations"]);
+    }
+}
+
+/// Whether nothing at all is the matter with a pod.
+fn is_well(pod: &Value) -> bool {
+    let status = &pod["status"];
+    let mut containers = ["initContainerStatuses", "containerStatuses"]
+        .into_iter()
+        .flat_map(|field| status[field].as_array().into_iter().flatten());
+    let is_ready = || {
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    pod["metadata"]["deletionTimestamp"].is_null()
+        && (status["phase"] == "Succeeded" || (status["phase"] == "Running" && is_ready()))
+        && containers.all(|container| container["restartCount"] == 0)
+}
+
+fn remove(value: &mut Value, fields: &[&str]) {
+    if let Some(object) = value.as_object_mut() {
+        fields.iter().for_each(|field| drop(object.remove(*field)));
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(name: &str, ready: &str) -> Value {
+        json!({
+            "metadata": {"namespace": "a", "name": name, "managedFields": [{}]},
+            "spec": {"nodeName": "one", "containers": [{"name": "c", "env": [{"name": "PASSWORD", "value": "hunter2"}]}]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}],
+                "containerStatuses": [{"name": "c", "restartCount": 0}]},
+        })
+    }
+
+    fn full() -> Reducer {
+        Reducer { pods: MOST_WHOLE, ..Reducer::default() }
+    }
+
+    #[test]
+    fn of_many_pods_those_that_are_well_are_names() {
+        let mut reducer = full();
+        assert!(reducer.reduce("Pod", pod("well", "True")).is_none());
+        assert!(reducer.reduce("Pod", pod("unwell", "False")).is_some());
+        let mut dns = pod("dns", "True");
+        dns["metadata"]["labels"] = json!({"k8s-app": "kube-dns"});
+        assert!(reducer.reduce("Pod", dns).is_some());
+        let mut restarted = pod("restarted", "True");
+        restarted["status"]["containerStatuses"][0]["restartCount"] = json!(1);
+        assert!(reducer.reduce("Pod", restarted).is_some());
+        let well: Vec<_> = reducer.well().map(|well| (well.namespace, well.names)).collect();
+        assert_eq!(well, [("a".to_owned(), vec!["well".to_owned()])]);
+    }
+
+    #[test]
+    fn pods_of_a_drain_and_of_a_small_cluster_stay() {
+        let mut reducer = full();
+        reducer.reduce(
+            "Node",
+            json!({"metadata": {"name": "one"}, "spec": {"unschedulable": true}, "status": {"images": [{}]}}),
+        );
+        assert!(reducer.reduce("Pod", pod("web", "True")).is_some());
+        let small = Reducer::default().reduce("Pod", pod("web", "True")).expect("it stays").to_string();
+        assert!(!small.contains("hunter2") && !small.contains("managedFields"), "{small}");
+    }
+
+    #[test]
+    fn services_stay_if_somebody_names_them() {
+        let mut reducer = Reducer::default();
+        let configuration = json!({"metadata": {"name": "v"}, "webhooks": [{"clientConfig": {"service": {"namespace": "a", "name": "v"}}}]});
+        assert!(reducer.reduce("ValidatingWebhookConfiguration", configuration).is_some());
+        let service = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name}});
+        assert!(reducer.reduce("Service", service("a", "v")).is_some());
+        assert!(reducer.reduce("Service", service("default", "kubernetes")).is_some());
+        assert!(reducer.reduce("Service", service("a", "other")).is_none());
+        let slice =
+            json!({"metadata": {"namespace": "a", "name": "v-1", "labels": {"kubernetes.io/service-name": "v"}}});
+        assert!(reducer.reduce("EndpointSlice", slice).is_some());
+    }
+
+    #[test]
+    fn successes_and_old_replicas_go() {
+        let event = |reason: &str| json!({"metadata": {}, "type": "Normal", "reason": reason});
+        let mut reducer = Reducer::default();
+        assert!(reducer.reduce("Event", event("Pulled")).is_none());
+        assert!(reducer.reduce("Event", event("ExternalProvisioning")).is_some());
+        let set = |count: u64| json!({"metadata": {}, "spec": {"replicas": count}, "status": {"replicas": count}});
+        assert!(reducer.reduce("ReplicaSet", set(0)).is_none());
+        assert!(reducer.reduce("ReplicaSet", set(1)).is_some());
+    }
+}
