@@ -91,3 +91,23 @@ pub async fn gather_node(places: &NodePlaces) -> Evidence {
 fn unseen(what: impl Into<String>, why: impl std::fmt::Display) -> Unseen {
     Unseen { what: what.into(), why: why.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn any_machine_can_be_read() {
+        let data_dir = tempfile::tempdir().expect("a directory");
+        let places = NodePlaces::usual("one".to_owned(), data_dir.path().to_owned());
+        let evidence = gather_node(&places).await;
+        let has = |wanted: fn(&Fact) -> bool| evidence.items.iter().any(|item| wanted(&item.fact));
+        assert!(has(|fact| matches!(fact, Fact::Setting { value: Some(_), .. })));
+        assert!(has(|fact| matches!(fact, Fact::FileSystem(_))));
+        assert!(has(|fact| matches!(fact, Fact::Boot { .. })));
+        assert!(has(|fact| matches!(fact, Fact::Measure(measure) if measure.name == "memory_available_bytes")));
+        // It is no node: that no runtime answers is no fact of it.
+        assert!(!has(|fact| matches!(fact, Fact::Measure(measure) if measure.name == "runtime_answers")));
+        assert!(evidence.items.iter().all(|item| item.place == Place::Node("one".to_owned())));
+    }
+}

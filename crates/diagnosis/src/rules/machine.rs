@@ -51,8 +51,8 @@ const DAY: i64 = 86_400;
 
 /// What a file system that takes no writes leads to.
 const FILE_SYSTEM_EFFECTS: &[Explains] = &[
-    Explains { ids: &["A15", "H2", "H3"], scope: Scope::Anywhere },
-    Explains { ids: &["E2", "E4", "E5", "E6", "W1", "W2"], scope: Scope::SameNode },
+    Explains { ids: &["A1", "A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
+    Explains { ids: &["B1", "B5", "B14", "E2", "E4", "E5", "E6", "E17", "F1", "W1", "W2"], scope: Scope::SameNode },
 ];
 
 /// A finding for each machine whose kernel said it within so many seconds.

@@ -20,7 +20,7 @@ pub(super) const RULE: Rule = Rule {
     title: "clocks differ, and it looks like a trouble of certificates",
     layer: Layer::Hardware,
     explains: &[
-        Explains { ids: &["A15", "A16", "B9", "B10", "B11", "C1", "C8", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["A15", "A16", "B9", "B10", "B11", "C1", "C8", "F11", "H2", "H3"], scope: Scope::Anywhere },
         Explains { ids: &["W1"], scope: Scope::ControlPlane },
     ],
     find,

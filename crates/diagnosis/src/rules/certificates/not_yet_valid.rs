@@ -22,7 +22,7 @@ pub(super) const RULE: Rule = Rule {
     layer: Layer::Hardware,
     explains: &[
         Explains {
-            ids: &["A15", "A16", "B9", "C1", "C3", "C4", "C5", "D13", "E1", "H2", "H3"],
+            ids: &["A15", "A16", "B9", "C1", "C3", "C4", "C5", "D13", "E1", "F11", "H2", "H3"],
             scope: Scope::Anywhere,
         },
         Explains { ids: &["W1"], scope: Scope::ControlPlane },

@@ -4,7 +4,7 @@ use crate::rules::{Explains, Scope};
 
 /// What any of them may explain; a finding narrows it to its own component.
 pub(crate) const OF_A_COMPONENT: &[Explains] = &[
-    Explains { ids: &["A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
+    Explains { ids: &["A15", "A16", "D10", "E1", "H2", "H3"], scope: Scope::Anywhere },
     Explains { ids: &["W1", "W2"], scope: Scope::SameSubject },
 ];
 
@@ -47,10 +47,10 @@ impl Component {
     /// The rules that fire when it is away.
     pub(crate) fn effects(self) -> &'static [&'static str] {
         match self {
-            Self::ApiServer => &["A15", "H2", "H3", "W1", "W2"],
-            Self::Etcd => &["A15", "A16", "H2", "H3", "W1", "W2"],
-            Self::ControllerManager => &["H3", "W1", "W2"],
-            Self::Scheduler => &["H2", "W1", "W2"],
+            Self::ApiServer => &["A15", "D10", "E1", "H2", "H3", "W1", "W2"],
+            Self::Etcd => &["A15", "A16", "D10", "E1", "H2", "H3", "W1", "W2"],
+            Self::ControllerManager => &["D10", "H3", "W1", "W2"],
+            Self::Scheduler => &["D10", "H2", "W1", "W2"],
         }
     }
 }

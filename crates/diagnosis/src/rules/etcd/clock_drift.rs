@@ -16,7 +16,7 @@ pub(super) const RULE: Rule = Rule {
     id: "B10",
     title: "the clocks of the store's machines differ",
     layer: Layer::Hardware,
-    explains: &[Explains { ids: &["B9"], scope: Scope::Anywhere }],
+    explains: &[Explains { ids: &["B9", "F11"], scope: Scope::Anywhere }],
     find,
 };
 

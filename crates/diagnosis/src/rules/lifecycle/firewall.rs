@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     id: "D5",
     title: "firewalld refuses the cluster's packets",
     layer: Layer::System,
-    explains: &[Explains { ids: &["A15", "E1", "E22"], scope: Scope::Anywhere }],
+    explains: &[Explains { ids: &["A15", "B11", "D20", "E1", "E22", "G1", "G3", "G6"], scope: Scope::Anywhere }],
     find,
 };
 

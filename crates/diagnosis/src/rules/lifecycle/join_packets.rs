@@ -4,10 +4,15 @@ use crate::evidence::{Evidence, Place};
 use crate::facts::NetworkFact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::lines::{Told, one_of_each_machine, says, told};
-use crate::rules::{Layer, Rule};
+use crate::rules::{Explains, Layer, Rule, Scope};
 
-pub(super) const RULE: Rule =
-    Rule { id: "D20", title: "large packets of a join are lost on the way", layer: Layer::System, explains: &[], find };
+pub(super) const RULE: Rule = Rule {
+    id: "D20",
+    title: "large packets of a join are lost on the way",
+    layer: Layer::System,
+    explains: &[Explains { ids: &["E1", "G7"], scope: Scope::SameNode }],
+    find,
+};
 
 const FORMS: &[&[&str]] = &[
     &["failed to request the cluster-info ConfigMap", "TLS handshake timeout"],

@@ -15,7 +15,7 @@ pub(super) const RULE: Rule = Rule {
     id: "F10",
     title: "the table of connections is full",
     layer: Layer::System,
-    explains: &[Explains { ids: &["A15", "E1", "E22"], scope: Scope::Anywhere }],
+    explains: &[Explains { ids: &["A15", "E1", "E22", "G14", "G25"], scope: Scope::Anywhere }],
     find,
 };
 

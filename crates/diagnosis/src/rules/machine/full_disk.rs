@@ -12,8 +12,8 @@ pub(super) const RULE: Rule = Rule {
     title: "a disk is full",
     layer: Layer::Hardware,
     explains: &[
-        Explains { ids: &["A15", "H2", "H3"], scope: Scope::Anywhere },
-        Explains { ids: &["E4", "W2"], scope: Scope::SameNode },
+        Explains { ids: &["A1", "A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["B2", "B5", "B14", "E2", "E4", "E6", "E17", "W1", "W2"], scope: Scope::SameNode },
     ],
     find,
 };

@@ -10,7 +10,7 @@ pub(super) const RULE: Rule = Rule {
     id: "F8",
     title: "the machine's hardware reports errors",
     layer: Layer::Hardware,
-    explains: &[Explains { ids: &["E2", "E6", "W1"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["E2", "E6", "E11", "F13", "W1"], scope: Scope::SameNode }],
     find,
 };
 

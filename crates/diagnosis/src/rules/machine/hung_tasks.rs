@@ -20,8 +20,8 @@ pub(super) const RULE: Rule = Rule {
     title: "tasks wait for a disk without end",
     layer: Layer::Hardware,
     explains: &[
-        Explains { ids: &["E2", "E4", "E5", "E6", "E17", "W1", "W2"], scope: Scope::SameNode },
-        Explains { ids: &["A15", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["B1", "B4", "E2", "E4", "E5", "E6", "E17", "W1", "W2"], scope: Scope::SameNode },
+        Explains { ids: &["A1", "A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
     ],
     find,
 };

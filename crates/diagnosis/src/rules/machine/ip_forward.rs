@@ -4,13 +4,18 @@ use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::lines::one_of_each_machine;
 use crate::rules::preflight::checks;
-use crate::rules::{Layer, Rule};
+use crate::rules::{Explains, Layer, Rule, Scope};
 
 const NAME: &str = "net.ipv4.ip_forward";
 const CHECK: &str = "FileContent--proc-sys-net-ipv4-ip_forward";
 
-pub(super) const RULE: Rule =
-    Rule { id: "D1", title: "the machine does not pass packets on", layer: Layer::System, explains: &[], find };
+pub(super) const RULE: Rule = Rule {
+    id: "D1",
+    title: "the machine does not pass packets on",
+    layer: Layer::System,
+    explains: &[Explains { ids: &["G6", "G14", "W1"], scope: Scope::SameNode }],
+    find,
+};
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let off = evidence.settings(NAME).filter(|(_, _, value)| *value == Some("0"));

@@ -31,8 +31,8 @@ pub(super) const RULE: Rule = Rule {
     title: "a part of the cluster was ended for want of memory",
     layer: Layer::Hardware,
     explains: &[
-        Explains { ids: &["A15", "H2", "H3"], scope: Scope::Anywhere },
-        Explains { ids: &["E2", "E4", "E6", "E12", "E13", "W1", "W3"], scope: Scope::SameNode },
+        Explains { ids: &["A15", "A16", "B3", "B4", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["E1", "E2", "E4", "E6", "E12", "E13", "W1", "W2", "W3"], scope: Scope::SameNode },
     ],
     find,
 };

@@ -27,7 +27,7 @@ pub(super) const RULE: Rule = Rule {
     id: "F15",
     title: "the kernel lacks a module",
     layer: Layer::System,
-    explains: &[Explains { ids: &["D2", "E3", "E4", "E6", "W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D2", "E3", "E4", "E6", "G17", "G19", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

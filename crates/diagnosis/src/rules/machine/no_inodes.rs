@@ -10,8 +10,8 @@ pub(super) const RULE: Rule = Rule {
     title: "a disk is full in another way than by its bytes",
     layer: Layer::Hardware,
     explains: &[
-        Explains { ids: &["A15", "H2", "H3"], scope: Scope::Anywhere },
-        Explains { ids: &["F1", "E4", "W1", "W2"], scope: Scope::SameNode },
+        Explains { ids: &["A1", "A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["B14", "E2", "E4", "E6", "F1", "W1", "W2"], scope: Scope::SameNode },
     ],
     find,
 };

@@ -16,7 +16,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E4",
     title: "the container runtime of a machine does not answer",
     layer: Layer::Runtime,
-    explains: &[Explains { ids: &["E2", "W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E6", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 
