@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::Action;
 use crate::evidence::{Item, Place};
 
 /// Something that is wrong.
@@ -147,6 +148,9 @@ pub struct Step {
     /// The command, where one does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// What a program does for it, where one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
 }
 
 impl Repair {
@@ -155,7 +159,16 @@ impl Repair {
         let step = |(text, command): &(&str, &str)| Step {
             text: (*text).to_owned(),
             command: (!command.is_empty()).then(|| (*command).to_owned()),
+            action: None,
         };
         Self { steps: steps.iter().map(step).collect(), dangerous: false }
+    }
+
+    /// With a program for one of its steps, by its place.
+    pub(crate) fn acting(mut self, step: usize, action: Action) -> Self {
+        if let Some(step) = self.steps.get_mut(step) {
+            step.action = Some(action);
+        }
+        self
     }
 }

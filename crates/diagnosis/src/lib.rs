@@ -4,6 +4,7 @@
 //! Pure: no clock, no files, no network. Gathering evidence is `kedge-doctor`'s. Invariant: the same evidence gives the
 //! same diagnosis, and every finding names the items of evidence that prove it.
 
+mod action;
 mod causes;
 mod diagnosis;
 mod evidence;
@@ -15,6 +16,7 @@ mod onset;
 mod ruled_out;
 mod rules;
 
+pub use action::Action;
 pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
 pub use evidence::{Evidence, Item, Place, Unseen};
 pub use facts::{

@@ -22,7 +22,9 @@ pub(crate) use bootstrap::{
 };
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
-pub(crate) use doctor::{DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace};
+pub(crate) use doctor::{
+    DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace, DoctorUndoFlags,
+};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use join::JoinFlags;
 pub(crate) use network::NetworkFlags;

@@ -84,6 +84,11 @@ impl HostLayout {
         self.kubelet().join("kubeadm-flags.env")
     }
 
+    /// A copy of each static pod as it was written last: how it was meant.
+    pub fn intended_manifests(&self) -> PathBuf {
+        self.state().join("manifests")
+    }
+
     /// What Kedge remembers of the machine.
     pub fn state(&self) -> PathBuf {
         self.at(STATE_DIR)

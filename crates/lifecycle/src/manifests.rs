@@ -46,11 +46,14 @@ pub fn control_plane_pod(component: &str, facts: &ManifestFacts, layout: &HostLa
     }
 }
 
-/// Writes a pod where the kubelet finds it.
+/// Writes a pod where the kubelet finds it, and a copy that says how it was meant.
 pub fn write_manifest(layout: &HostLayout, component: &str, pod: &Value) -> std::io::Result<()> {
     let text = serde_yaml::to_string(pod).map_err(std::io::Error::other)?;
     // Its temporary name begins with a dot, which the kubelet passes over.
-    kedge_pki::write_private(&layout.manifest(component), text.as_bytes()).map_err(std::io::Error::other)
+    let write = |path: &Path| kedge_pki::write_private(path, text.as_bytes()).map_err(std::io::Error::other);
+    std::fs::create_dir_all(layout.intended_manifests())?;
+    write(&layout.intended_manifests().join(format!("{component}.yaml")))?;
+    write(&layout.manifest(component))
 }
 
 fn apiserver(facts: &ManifestFacts, pki: &str) -> Value {

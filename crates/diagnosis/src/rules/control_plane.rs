@@ -29,6 +29,7 @@ pub(super) mod effects;
 
 use serde_json::Value;
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Item};
 use crate::facts::FileKind;
 use crate::finding::{Certainty, Finding, Repair, Subject};
@@ -134,6 +135,8 @@ struct Made {
     what: &'static str,
     /// The command that removes it.
     remove: &'static str,
+    /// The same for a program.
+    action: fn(String) -> Action,
 }
 
 /// A finding for each host path of a component where only that lies which the kubelet made; `counts` is asked with the pod
@@ -169,7 +172,9 @@ fn made_by_the_kubelet(evidence: &Evidence, made: &Made, counts: impl Fn(&Value,
             let repair = Repair::of(&[
                 ("Correct the host path in the manifest", &dry_run),
                 (&format!("Remove the empty {what}"), &format!("{} {path}", made.remove)),
-            ]);
+            ])
+            .acting(0, component.restore())
+            .acting(1, (made.action)(path.to_owned()));
             let finding = Finding::failure(subject(pod), item, certainty, text, proof, repair);
             found.push(finding.only(component.effects()));
         }

@@ -17,6 +17,15 @@ pub(crate) struct DoctorFlags {
     /// How to report.
     #[arg(long, short, value_enum, default_value_t = DoctorForm::Text, global = true)]
     pub(crate) output: DoctorForm,
+    /// Mend what can be mended on this machine: each change is shown, asked about, written down and checked.
+    #[arg(long, global = true)]
+    pub(crate) fix: bool,
+    /// Change, or take back, without asking.
+    #[arg(long, short, global = true)]
+    pub(crate) yes: bool,
+    /// Show what would be mended, and change nothing.
+    #[arg(long, global = true, requires = "fix")]
+    pub(crate) dry_run: bool,
     /// In which language [default: that of $LC_ALL, $LC_MESSAGES or $LANG].
     #[arg(long, value_enum, value_name = "LANGUAGE", global = true)]
     pub(crate) lang: Option<DoctorLanguage>,
@@ -59,6 +68,15 @@ pub(crate) enum DoctorPlace {
     Bundle(DoctorBundleFlags),
     /// Write what can be seen of the cluster and of this machine as a bundle, without secrets, to look at elsewhere.
     Collect(DoctorCollectFlags),
+    /// Take back the last repair that `--fix` made.
+    Undo(DoctorUndoFlags),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorUndoFlags {
+    /// List all repairs of this machine instead.
+    #[arg(long)]
+    pub(crate) list: bool,
 }
 
 #[derive(Debug, Args)]

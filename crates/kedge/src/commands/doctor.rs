@@ -1,6 +1,8 @@
-//! `kedge doctor`: looks, says what is wrong, and changes nothing.
+//! `kedge doctor`: looks, says what is wrong, and changes nothing unless `--fix` is said.
 //!
 //! Exit codes: 0 healthy, 1 warnings, 2 failures, 3 it could not look.
+
+mod mend;
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read};
@@ -25,15 +27,38 @@ const NOT_SEEN: u8 = 3;
 const MOST_PASTED: u64 = 64 << 20;
 
 pub(crate) async fn run(flags: DoctorFlags) -> ExitCode {
-    let ended = match look(&flags).await {
-        Ok(Some(evidence)) => print(&diagnose(&evidence), &flags),
-        Ok(None) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
+    let ended = match &flags.place {
+        Some(DoctorPlace::Undo(undo)) => mend::undo(undo, flags.yes),
+        _ => report(&flags).await,
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {}", output::chain(&error));
         ExitCode::from(NOT_SEEN)
     })
+}
+
+/// Looks, mends if that is wanted, and prints what is left.
+async fn report(flags: &DoctorFlags) -> Result<ExitCode> {
+    if flags.fix {
+        return fix(flags).await;
+    }
+    match look(flags).await? {
+        Some(evidence) => print(&diagnose(&evidence), flags),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn fix(flags: &DoctorFlags) -> Result<ExitCode> {
+    let Some(DoctorPlace::Node(node)) = &flags.place else {
+        bail!("--fix mends the machine it runs on: `kedge doctor node --fix`, there");
+    };
+    if !nix::unistd::geteuid().is_root() {
+        bail!("--fix needs root");
+    }
+    let places = places(node);
+    let look = async || diagnose(&gather_node(&places).await);
+    let consent = mend::Consent { yes: flags.yes, dry_run: flags.dry_run };
+    print(&mend::mend(look, consent).await?, flags)
 }
 
 /// The evidence to diagnose; none where it was to be written only.
@@ -45,6 +70,7 @@ async fn look(flags: &DoctorFlags) -> Result<Option<Evidence>> {
             collect(wanted, flags.kubeconfig.as_ref()).await?;
             return Ok(None);
         }
+        Some(DoctorPlace::Undo(_)) => return Ok(None),
         None => cluster(flags.kubeconfig.as_ref()).await?,
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Place};
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
@@ -25,7 +26,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         let paths: Vec<&str> = files.iter().map(|(_, path)| *path).collect();
         // The copy is the one whose name is no plain manifest's.
         let copy = paths.iter().find(|path| !path.ends_with(".yaml") && !path.ends_with(".json")).unwrap_or(&paths[1]);
-        let repair = Repair::of(&[("Keep copies outside the directory", &format!("mv {copy} /root/"))]);
+        let repair = Repair::of(&[("Keep copies outside the directory", &format!("mv {copy} /root/"))])
+            .acting(0, Action::MoveOut { path: (*copy).to_owned() });
         let text = format!("{} each make the pod {name}: the kubelet reads every file", paths.join(" and "));
         let item = &evidence.items[files[0].0];
         let proof = files.iter().map(|(index, _)| *index).collect();

@@ -1,5 +1,6 @@
 //! A12: a file of the directory of static pods holds no pod.
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::control_plane::{component_of_file, effects};
@@ -22,7 +23,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
                 "Restore it from a copy, or from what `kedge init` would write",
                 "kedge init phase control-plane all --dry-run",
             ),
-        ]);
+        ])
+        .acting(1, Action::RestoreManifest { path: manifest.path.clone() });
         let text = format!("{} is no pod: {why}", manifest.path);
         let subject = Subject::new("File", &manifest.path);
         let finding = Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair);

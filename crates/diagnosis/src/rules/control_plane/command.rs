@@ -32,7 +32,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
                     &format!("kedge init phase control-plane {} --dry-run", component.phase()),
                 ),
                 ("Write the manifest beside the directory and move it in, so that no half of it is read", ""),
-            ]);
+            ])
+            .acting(1, component.restore());
             let text = format!("{} cannot start: {}", component.name(), message.trim());
             found.push(
                 Finding::failure(subject(pod), item, Certainty::Proven, text, vec![index], repair)

@@ -1,5 +1,6 @@
 //! The components of a control plane, and what shows when one of them is away.
 
+use crate::action::Action;
 use crate::rules::{Explains, Scope};
 
 /// What any of them may explain; a finding narrows it to its own component.
@@ -42,6 +43,11 @@ impl Component {
             Self::Scheduler => "scheduler",
             Self::Etcd => "local",
         }
+    }
+
+    /// Writes its manifest as it was meant.
+    pub(crate) fn restore(self) -> Action {
+        Action::RestoreManifest { path: format!("/etc/kubernetes/manifests/{}.yaml", self.name()) }
     }
 
     /// The rules that fire when it is away.

@@ -1,5 +1,6 @@
 //! A8: a directory of a static pod is empty, which the kubelet made because the host path was mistyped.
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::facts::FileKind;
 use crate::finding::Finding;
@@ -15,7 +16,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let made = Made { volume: "DirectoryOrCreate", kind: FileKind::EmptyDirectory, what: "directory", remove: "rmdir" };
+    let made = Made {
+        volume: "DirectoryOrCreate",
+        kind: FileKind::EmptyDirectory,
+        what: "directory",
+        remove: "rmdir",
+        action: |path| Action::RemoveEmptyDirectory { path },
+    };
     // Optional directories of authorities are empty on many hosts: only one that a flag looks into counts.
     made_by_the_kubelet(evidence, &made, |pod, path| {
         let below = format!("{path}/");

@@ -1,5 +1,6 @@
 //! A7: a kubeconfig of a static pod is an empty file, which the kubelet made because the host path was mistyped.
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::facts::FileKind;
 use crate::finding::Finding;
@@ -15,7 +16,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let made = Made { volume: "FileOrCreate", kind: FileKind::EmptyFile, what: "file", remove: "rm" };
+    let made = Made {
+        volume: "FileOrCreate",
+        kind: FileKind::EmptyFile,
+        what: "file",
+        remove: "rm",
+        action: |path| Action::RemoveEmptyFile { path },
+    };
     made_by_the_kubelet(evidence, &made, |_, _| true)
 }
 

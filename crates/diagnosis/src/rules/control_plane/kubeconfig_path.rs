@@ -32,7 +32,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
             let repair = Repair::of(&[(
                 "Set the flag to the file that is mounted",
                 &format!("kedge init phase control-plane {} --dry-run", component.phase()),
-            )]);
+            )])
+            .acting(0, component.restore());
             let text = format!("--{flag} of {}: {why}", component.name());
             found.push(
                 Finding::failure(subject(pod), item, Certainty::Proven, text, evidence_items, repair)

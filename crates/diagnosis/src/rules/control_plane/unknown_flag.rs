@@ -95,6 +95,7 @@ fn repair(component: Component) -> Repair {
         ("See which flags it should have", &format!("kedge init phase control-plane {} --dry-run", component.phase())),
         ("Take the flag out of the manifest: write it beside the directory and move it in", ""),
     ])
+    .acting(1, component.restore())
 }
 
 #[cfg(test)]

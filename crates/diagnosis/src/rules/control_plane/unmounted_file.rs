@@ -23,7 +23,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
             path_flags(pod).filter(|(flag, path)| !flag.ends_with("kubeconfig") && host_path(pod, path).is_none());
         for (flag, path) in outside {
             let Some((file, FileKind::File)) = evidence.file(&item.place, path) else { continue };
-            let repair = Repair::of(&[("Mount the file, or move it into a directory that is mounted", "")]);
+            let repair = Repair::of(&[("Mount the file, or move it into a directory that is mounted", "")])
+                .acting(0, component.restore());
             let text = format!(
                 "--{flag} of {}: {path} lies on the host, and is not mounted into the container",
                 component.name()

@@ -1,5 +1,6 @@
 //! D2: what passes a bridge is not filtered, so pods of one machine reach each other and no Service.
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Item};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::lines::one_of_each_machine;
@@ -42,7 +43,9 @@ fn finding(item: &Item, text: String, index: usize, severity: Severity) -> Findi
             "modprobe br_netfilter && echo br_netfilter > /etc/modules-load.d/kubernetes.conf",
         ),
         ("Switch it on", "sysctl -w net.bridge.bridge-nf-call-iptables=1"),
-    ]);
+    ])
+    .acting(0, Action::LoadModule { name: "br_netfilter".to_owned() })
+    .acting(1, Action::SetSetting { name: NAME.to_owned(), value: "1".to_owned() });
     let mut finding =
         Finding::failure(Subject::new("Setting", NAME), item, Certainty::Likely, text, vec![index], repair);
     finding.severity = severity;

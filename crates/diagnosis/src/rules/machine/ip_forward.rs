@@ -1,5 +1,6 @@
 //! D1: the machine does not pass packets on.
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::lines::one_of_each_machine;
@@ -50,6 +51,7 @@ fn repair() -> Repair {
             "echo net.ipv4.ip_forward=1 > /etc/sysctl.d/99-kubernetes.conf",
         ),
     ])
+    .acting(0, Action::SetSetting { name: NAME.to_owned(), value: "1".to_owned() })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! F15: the kernel lacks a module that the node or its network needs.
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Place};
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
@@ -95,6 +96,7 @@ fn repair(name: &str) -> Repair {
         ),
         ("After an upgrade of the kernel without a reboot, its modules are gone: reboot", "ls /lib/modules; uname -r"),
     ])
+    .acting(0, Action::LoadModule { name: name.to_owned() })
 }
 
 #[cfg(test)]

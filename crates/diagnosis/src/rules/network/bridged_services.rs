@@ -1,6 +1,7 @@
 //! G19: pods reach no Service whose pod is on their own machine: answers pass the bridge without the rules that would
 //! translate them back.
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Place};
 use crate::facts::NetworkFact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
@@ -30,7 +31,9 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
                 "modprobe br_netfilter && echo br_netfilter > /etc/modules-load.d/kubernetes.conf",
             ),
             ("Switch it on", "sysctl -w net.bridge.bridge-nf-call-iptables=1"),
-        ]);
+        ])
+        .acting(0, Action::LoadModule { name: "br_netfilter".to_owned() })
+        .acting(1, Action::SetSetting { name: SETTING.to_owned(), value: "1".to_owned() });
         let subject = Subject::machine(&item.place);
         let proof = vec![index, bridge_index];
         found.push(Finding::failure(subject, item, Certainty::Likely, told, proof, repair));

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
@@ -56,6 +57,7 @@ fn repair() -> Repair {
         ("Where Kedge runs its own", "tail -n 50 /var/lib/kedge/containerd/containerd.log"),
         ("Restart it: containers go on meanwhile", "systemctl restart containerd"),
     ])
+    .acting(2, Action::StartUnit { name: "containerd".to_owned() })
 }
 
 #[cfg(test)]

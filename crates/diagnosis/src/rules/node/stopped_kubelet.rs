@@ -1,5 +1,6 @@
 //! E6: the kubelet of a machine does not run, or will not after the next start of the machine.
 
+use crate::action::Action;
 use crate::evidence::{Evidence, Item};
 use crate::facts::{Fact, UnitFact};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
@@ -57,8 +58,9 @@ fn without_process(evidence: &Evidence) -> impl Iterator<Item = Finding> {
     stopped.map(|(index, item, ())| {
         let repair = Repair::of(&[
             ("See its last words", "tail -n 50 /var/log/kedge-kubelet.log"),
-            ("Start it; containers are not touched", "systemctl enable --now kubelet || (kedge node kubelet &)"),
-        ]);
+            ("Start it; containers are not touched", "systemctl enable --now kubelet || (kedge kubelet-keeper &)"),
+        ])
+        .acting(1, Action::StartUnit { name: "kubelet".to_owned() });
         let text = "this machine has a kubelet's configuration, and no kubelet runs".to_owned();
         Finding::failure(Subject::machine(&item.place), item, Certainty::Likely, text, vec![index], repair)
     })

@@ -1,0 +1,173 @@
+//! `kedge doctor --fix` and `kedge doctor undo`: shows each change, makes it when it is agreed to, sees whether the cause is
+//! gone, and takes it back where things got worse.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use kedge_diagnosis::{Cause, Diagnosis, Severity};
+use kedge_lifecycle::HostLayout;
+use kedge_repair::{Host, Journal, Plan, RecordState, plan_repair};
+use tokio::time::Instant;
+
+use crate::arguments::DoctorUndoFlags;
+use crate::output;
+
+/// How long a cause may take to go away: a static pod is pulled down, made again, and has to become ready.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_secs(3);
+/// Repairs in one run: each may uncover the next cause.
+const MOST_REPAIRS: usize = 20;
+
+/// What a person agreed to beforehand.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Consent {
+    /// To everything.
+    pub(super) yes: bool,
+    /// To nothing: it is only shown.
+    pub(super) dry_run: bool,
+}
+
+/// Who is wrong and how: the same cause before and after.
+type Key = (String, String);
+
+fn key(cause: &Cause) -> Key {
+    (cause.id.to_owned(), cause.subject.to_string())
+}
+
+fn failures(diagnosis: &Diagnosis) -> BTreeSet<Key> {
+    diagnosis.causes.iter().filter(|cause| cause.severity == Severity::Failure).map(key).collect()
+}
+
+/// Mends what can be mended, one cause after the other, and returns the last diagnosis.
+pub(super) async fn mend<F: Future<Output = Diagnosis>>(look: impl Fn() -> F, consent: Consent) -> Result<Diagnosis> {
+    let host = Host::new(HostLayout::default());
+    let mut diagnosis = look().await;
+    let mut tried: BTreeSet<Key> = BTreeSet::new();
+    for _ in 0..MOST_REPAIRS {
+        let Some((cause, plan)) = next(&diagnosis, &host, &mut tried) else { break };
+        show(&cause, &plan);
+        if consent.dry_run || !is_agreed(consent)? {
+            continue;
+        }
+        let path = Journal::of(&host).make(&plan, &host, Timestamp::now())?;
+        println!("   done; undo it with: kedge doctor undo");
+        diagnosis = verify(&look, &diagnosis, &cause, &host, &path).await?;
+    }
+    Ok(diagnosis)
+}
+
+/// The first cause that a program can mend and that was not tried yet.
+fn next(diagnosis: &Diagnosis, host: &Host, tried: &mut BTreeSet<Key>) -> Option<(Cause, Plan)> {
+    for cause in &diagnosis.causes {
+        if !tried.insert(key(cause)) {
+            continue;
+        }
+        match plan_repair(cause, host) {
+            Ok(Some(plan)) => return Some((cause.clone(), plan)),
+            Ok(None) => println!("{} ({}): this is for people: see what to do below", cause.title, cause.id),
+            Err(why) => println!("{} ({}): {why}", cause.title, cause.id),
+        }
+    }
+    None
+}
+
+fn show(cause: &Cause, plan: &Plan) {
+    println!("\n{} [{}]\n   {}", cause.title, cause.id, cause.text);
+    for step in &plan.steps {
+        println!("   - {}", step.text);
+        for line in step.preview.lines() {
+            println!("       {line}");
+        }
+    }
+}
+
+fn is_agreed(consent: Consent) -> Result<bool> {
+    if consent.yes {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("nobody can be asked whether to do this: say --yes, or look at it first with --dry-run");
+    }
+    print!("   Do this? [y/N] ");
+    std::io::stdout().flush().context("standard output")?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("standard input")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Looks until the cause is gone. What got worse by then is taken back.
+async fn verify<F: Future<Output = Diagnosis>>(
+    look: &impl Fn() -> F,
+    before: &Diagnosis,
+    cause: &Cause,
+    host: &Host,
+    record: &std::path::Path,
+) -> Result<Diagnosis> {
+    let start = Instant::now();
+    loop {
+        let after = look().await;
+        let new: Vec<Key> = failures(&after).difference(&failures(before)).cloned().collect();
+        let is_gone = !after.causes.iter().any(|left| key(left) == key(cause));
+        // What the cause hid shows as new once it is gone: only beside the cause itself is it worse.
+        if is_gone {
+            println!("   mended: {} is gone after {}", cause.id, output::seconds(start.elapsed()));
+            return Ok(after);
+        }
+        if start.elapsed() < PATIENCE {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        if new.is_empty() {
+            println!("   {} is still there after {}: the change stays", cause.id, output::seconds(PATIENCE));
+            return Ok(after);
+        }
+        let names: Vec<String> = new.iter().map(|(id, subject)| format!("{id} {subject}")).collect();
+        println!("   it got worse ({}): taken back", names.join(", "));
+        undo_record(host, record)?;
+        return Ok(look().await);
+    }
+}
+
+fn undo_record(host: &Host, path: &std::path::Path) -> Result<()> {
+    let journal = Journal::of(host);
+    let found = journal.records().into_iter().find(|(other, _)| other == path);
+    let (path, mut record) = found.context("the record of the repair is gone")?;
+    Ok(journal.undo(&path, &mut record, host)?)
+}
+
+/// `kedge doctor undo`: the last repair that stands, or a list of all.
+pub(super) fn undo(flags: &DoctorUndoFlags, yes: bool) -> Result<ExitCode> {
+    let host = Host::new(HostLayout::default());
+    let journal = Journal::of(&host);
+    let records = journal.records();
+    if flags.list {
+        let row = |(_, record): &(_, kedge_repair::Record)| {
+            let state = match record.state {
+                RecordState::Begun => "cut short",
+                RecordState::Made => "made",
+                RecordState::Undone => "undone",
+            };
+            vec![record.time.to_string(), record.id.clone(), state.to_owned(), record.title.clone()]
+        };
+        let head = ["TIME", "CAUSE", "STATE", "TITLE"].map(str::to_owned).to_vec();
+        print!("{}", output::table(&std::iter::once(head).chain(records.iter().map(row)).collect::<Vec<_>>()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some((path, mut record)) = records.into_iter().find(|(_, record)| record.state != RecordState::Undone) else {
+        bail!("there is no repair to undo");
+    };
+    println!("{} [{}], made {}", record.title, record.id, record.time);
+    for line in record.steps.iter().flat_map(|step| step.lines()) {
+        println!("   {line}");
+    }
+    if !is_agreed(Consent { yes, dry_run: false })? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    journal.undo(&path, &mut record, &host)?;
+    println!("   undone");
+    Ok(ExitCode::SUCCESS)
+}
