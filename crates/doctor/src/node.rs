@@ -18,6 +18,7 @@ mod kubelet;
 mod limits;
 mod listeners;
 mod manifests;
+mod network;
 mod processes;
 mod program;
 mod reading;

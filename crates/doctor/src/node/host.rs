@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::node::reading::Reading;
 use crate::node::{
-    NodePlaces, boots, clock, disks, journal, kernel_log, limits, processes, runtime_config, settings, units,
+    NodePlaces, boots, clock, disks, journal, kernel_log, limits, network, processes, runtime_config, settings, units,
 };
 
 /// Lines of the kernel's log that the journal is asked for: of this start, and of the one before.
@@ -34,6 +34,7 @@ pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> (Vec<Reading>, 
         spawn_blocking(move || journal::read_files(&data_dir, now)),
         tokio::spawn(services()),
         tokio::spawn(kernel(now, uptime)),
+        tokio::spawn(network::read(places.data_dir.clone(), kubeconfigs(places))),
         tokio::spawn(clock::read_state()),
         tokio::spawn(clock::read_offset(kubeconfigs(places))),
     ];
