@@ -239,7 +239,8 @@ mod tests {
             assert_eq!(known.renew(&dirs).unwrap(), Renewed::Yes, "{name}");
             let after = known.facts(&dirs).unwrap().unwrap();
             assert_ne!(after.fingerprint, before.fingerprint);
-            let (not_before, not_after, fingerprint) = (before.not_before, before.not_after, before.fingerprint.clone());
+            let (not_before, not_after, fingerprint) =
+                (before.not_before, before.not_after, before.fingerprint.clone());
             assert_eq!(CertificateFacts { not_before, not_after, fingerprint, ..after }, before);
             assert_ne!(key(), old_key);
         }

@@ -27,6 +27,14 @@ pub(crate) fn render(diagnosis: &Diagnosis, language: Language) -> String {
         render_cause(&mut text, cause, language);
     }
     render_timeline(&mut text, diagnosis, language);
+    if !diagnosis.ruled_out.is_empty() {
+        let _ = write!(text, "<h2>{}</h2>\n<ul>\n", words.ruled_out);
+        for out in &diagnosis.ruled_out {
+            let title = escape(title(out.id, out.title, language));
+            let _ = writeln!(text, "<li>{} {title}: {}</li>", out.id, escape(&out.why));
+        }
+        text.push_str("</ul>\n");
+    }
     if !diagnosis.not_seen.is_empty() {
         let _ = write!(text, "<h2>{}</h2>\n<ul>\n", words.not_seen);
         for unseen in &diagnosis.not_seen {

@@ -13,6 +13,13 @@ pub(crate) fn render(diagnosis: &Diagnosis, language: Language) -> String {
     for cause in &diagnosis.causes {
         render_cause(&mut text, cause, language);
     }
+    if !diagnosis.ruled_out.is_empty() {
+        let _ = writeln!(text, "\n## {}\n", words.ruled_out);
+        for out in &diagnosis.ruled_out {
+            let title = escape(title(out.id, out.title, language));
+            let _ = writeln!(text, "- {}: {title}: {}", out.id, escape(&out.why));
+        }
+    }
     if !diagnosis.not_seen.is_empty() {
         let _ = writeln!(text, "\n## {}\n", words.not_seen);
         for unseen in &diagnosis.not_seen {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use kedge_diagnosis::{Cause, Diagnosis, Severity};
 
-use crate::language::{Language, Words};
+use crate::language::Language;
 use crate::titles::title;
 
 /// Effects that are listed for one cause; the others are counted.
@@ -32,16 +32,23 @@ impl Paint {
 }
 
 pub(crate) fn render(diagnosis: &Diagnosis, language: Language, colour: bool) -> String {
-    let (words, paint) = (language.words(), Paint(colour));
-    let mut text = format!("{}\n", words.count(diagnosis.causes.len()));
+    let paint = Paint(colour);
+    let mut text = format!("{}\n", language.words().count(diagnosis.causes.len()));
     for (index, cause) in diagnosis.causes.iter().enumerate() {
         render_cause(&mut text, index + 1, cause, language, &paint);
     }
-    render_rest(&mut text, diagnosis, words, &paint);
+    render_rest(&mut text, diagnosis, language, &paint);
     text
 }
 
-fn render_rest(text: &mut String, diagnosis: &Diagnosis, words: &Words, paint: &Paint) {
+fn render_rest(text: &mut String, diagnosis: &Diagnosis, language: Language, paint: &Paint) {
+    let words = language.words();
+    if !diagnosis.ruled_out.is_empty() {
+        let _ = writeln!(text, "\n{}:", words.ruled_out);
+        for out in &diagnosis.ruled_out {
+            let _ = writeln!(text, "  {} [{}]: {}", title(out.id, out.title, language), out.id, out.why);
+        }
+    }
     if !diagnosis.not_seen.is_empty() {
         let _ = writeln!(text, "\n{}:", words.not_seen);
         for unseen in &diagnosis.not_seen {
