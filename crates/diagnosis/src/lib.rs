@@ -15,6 +15,8 @@ mod object;
 mod onset;
 mod ruled_out;
 mod rules;
+#[cfg(test)]
+mod top_one;
 
 pub use action::Action;
 pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};

@@ -111,6 +111,9 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 }
 
 #[cfg(test)]
+mod coverage;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;

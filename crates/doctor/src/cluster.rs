@@ -1,4 +1,5 @@
-//! What the API says: nodes, pods, what makes them, volumes, Services, what admits and extends, and recent events.
+//! What the API says: nodes, pods, what makes them, volumes, Services, what admits and extends, recent events, and the last words of
+//! the cluster's own pods.
 //!
 //! Any cluster's. The least privilege is to list these kinds and nothing else: the role `view` has most of them, and
 //! Secrets are none. What is forbidden is listed as not seen. Invariant: pages are reduced as they come, so that memory
@@ -93,6 +94,7 @@ pub async fn gather_cluster(client: &Client, server: &str) -> Evidence {
         Item { time: None, place: Place::Cluster, origin, fact: Fact::Well(well) }
     });
     evidence.items.extend(well);
+    crate::cluster_logs::read(client, &mut evidence).await;
     evidence
 }
 

@@ -4,6 +4,7 @@
 //! the evidence, and ends nothing.
 
 mod cluster;
+mod cluster_logs;
 mod machine;
 mod node;
 

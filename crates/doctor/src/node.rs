@@ -28,6 +28,8 @@ mod settings;
 mod tail;
 mod units;
 
+pub(crate) use container_logs::is_the_clusters;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

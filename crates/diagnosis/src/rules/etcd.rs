@@ -45,13 +45,16 @@ pub(super) const STORE: &[&str] = &["etcd"];
 
 /// What shows where the store fails, or a member of it cannot start.
 const OF_THE_STORE: &[Explains] = &[
-    Explains { ids: &["A2", "A4", "A15", "A16", "A17", "H2", "H3"], scope: Scope::Anywhere },
+    Explains { ids: &["A2", "A4", "A15", "A16", "A17", "D10", "E1", "H2", "H3"], scope: Scope::Anywhere },
     Explains { ids: &["W1"], scope: Scope::ControlPlane },
 ];
 
 /// What shows where the machine of a member fails: the store's own troubles as well.
 const OF_A_MEMBER: &[Explains] = &[
-    Explains { ids: &["A2", "A4", "A15", "A16", "A17", "B3", "B4", "B11", "B13", "H2", "H3"], scope: Scope::Anywhere },
+    Explains {
+        ids: &["A2", "A4", "A15", "A16", "A17", "B3", "B4", "B11", "B13", "D10", "E1", "H2", "H3"],
+        scope: Scope::Anywhere,
+    },
     Explains { ids: &["W1"], scope: Scope::ControlPlane },
 ];
 

@@ -4,7 +4,7 @@ use jiff::ToSpan;
 
 use crate::evidence::Evidence;
 use crate::facts::CertificateFact;
-use crate::finding::{Certainty, Finding, Repair, Subject};
+use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::certificates::{files, is_kubelets, said, served};
 use crate::rules::signs::Sign;
 use crate::rules::{Explains, Layer, Rule, Scope};
@@ -52,7 +52,9 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         if is_over { finding } else { finding.warning() }
     });
     let mut found: Vec<Finding> = ending.collect();
-    if found.iter().all(|finding| finding.severity != crate::finding::Severity::Failure) {
+    // What is served and over, with a file that is not, is what the others complain of.
+    let is_known = served(evidence).any(|(_, _, certificate, _)| certificate.not_after < evidence.gathered);
+    if !is_known && found.iter().all(|finding| finding.severity != Severity::Failure) {
         found.extend(told(evidence));
     }
     found

@@ -24,7 +24,7 @@ pub(super) const RULE: Rule = Rule {
     id: "C12",
     title: "machines of the control plane sign tokens with different keys",
     layer: Layer::Api,
-    explains: &[Explains { ids: &["H2", "H3"], scope: Scope::Anywhere }],
+    explains: &[Explains { ids: &["G14", "G23", "H2", "H3"], scope: Scope::Anywhere }],
     find,
 };
 

@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     layer: Layer::Etcd,
     explains: &[
         Explains {
-            ids: &["A2", "A4", "A15", "A16", "A17", "B1", "B3", "B4", "B13", "H2", "H3"],
+            ids: &["A2", "A4", "A15", "A16", "A17", "B1", "B3", "B4", "B13", "E1", "H2", "H3"],
             scope: Scope::Anywhere,
         },
         Explains { ids: &["W1"], scope: Scope::ControlPlane },

@@ -18,7 +18,7 @@ pub(super) const RULE: Rule = Rule {
     title: "the API server does not answer",
     layer: Layer::Api,
     explains: &[
-        Explains { ids: &["A20", "D10", "E1", "E2", "H2", "H3"], scope: Scope::Anywhere },
+        Explains { ids: &["A20", "C5", "D10", "E1", "E2", "G14", "H2", "H3"], scope: Scope::Anywhere },
         Explains { ids: &["W1"], scope: Scope::ControlPlane },
     ],
     find,

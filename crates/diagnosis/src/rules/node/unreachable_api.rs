@@ -12,7 +12,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E1",
     title: "the kubelet cannot reach the API server",
     layer: Layer::Api,
-    explains: &[Explains { ids: &["E2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["A20", "E2"], scope: Scope::SameNode }],
     find,
 };
 
