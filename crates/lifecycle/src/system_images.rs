@@ -86,29 +86,27 @@ pub async fn ensure_system_images(
     if !kedge_oci::is_static_elf(&binary).unwrap_or(false) {
         return Err(ImageError::NotStatic { path: binary });
     }
-    let mut wanted = vec![(images.kedge.clone(), kedge_image(&images.kedge, &binary)?)];
+    let sandbox = match &images.sandbox {
+        Some(name) if !runtime.image_present(name).await.unwrap_or(false) => Some(name.as_str()),
+        _ => None,
+    };
+    let mut wanted = vec![(images.kedge.clone(), kedge_image(&images.kedge, &binary, sandbox)?)];
     if with_etcd {
         wanted.push((images.etcd.clone(), etcd_image(&images.etcd)?));
     }
-    if let Some(name) = &images.sandbox
-        && !runtime.image_present(name).await.unwrap_or(false)
-    {
-        wanted.push((name.clone(), sandbox_image(name, &binary)?));
-    }
-    for (name, image) in wanted {
-        import(runtime, socket, snapshotter.clone(), &name, image).await?;
-    }
-    Ok(())
+    // At once: one is hashed while the other is written.
+    let imports = wanted.into_iter().map(|(name, image)| import(runtime, socket, snapshotter.clone(), name, image));
+    futures::future::try_join_all(imports).await.map(|_| ())
 }
 
 async fn import(
     runtime: &Runtime,
     socket: &Path,
     snapshotter: Option<String>,
-    name: &str,
+    name: String,
     image: ImageBuilder,
 ) -> Result<(), ImageError> {
-    let wrap = |source| ImageError::Build { name: name.to_owned(), source };
+    let wrap = |source| ImageError::Build { name: name.clone(), source };
     let dir = tempfile::tempdir().map_err(|error| wrap(Box::new(error)))?;
     let archive = dir.path().join("image.tar");
     let path = archive.clone();
@@ -116,10 +114,11 @@ async fn import(
     let digest = built.map_err(|error| wrap(Box::new(error)))?.map_err(|error| wrap(Box::new(error)))?;
     let import = ImageImport { names: digest.names, snapshotter };
     let imported = runtime.import_image(socket, &archive, &import).await;
-    imported.map_err(|error| ImageError::Import { name: name.to_owned(), source: Box::new(error) })
+    imported.map_err(|error| ImageError::Import { name, source: Box::new(error) })
 }
 
-fn kedge_image(name: &str, binary: &Path) -> Result<ImageBuilder, ImageError> {
+/// Kedge's components, and under the name `sandbox` the same files as the sandbox of pods.
+fn kedge_image(name: &str, binary: &Path, sandbox: Option<&str>) -> Result<ImageBuilder, ImageError> {
     let mut image = base(name)?.file(BINARY, binary, 0o755).symlink("/pause", BINARY);
     for name in NAMES {
         image = image.symlink(format!("/usr/local/bin/{name}"), BINARY);
@@ -127,7 +126,15 @@ fn kedge_image(name: &str, binary: &Path) -> Result<ImageBuilder, ImageError> {
     for program in RULE_PROGRAMS {
         image = with_program(image, name, program, &format!("/usr/sbin/{program}"))?;
     }
-    Ok(image.entrypoint([BINARY]))
+    let image = image.entrypoint([BINARY]);
+    match sandbox {
+        Some(sandbox) => image.variant(sandbox, &["/pause"], "65534:65534").map_err(|error| unbuilt(sandbox, error)),
+        None => Ok(image),
+    }
+}
+
+fn unbuilt(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> ImageError {
+    ImageError::Build { name: name.to_owned(), source: Box::new(error) }
 }
 
 fn etcd_image(name: &str) -> Result<ImageBuilder, ImageError> {
@@ -139,13 +146,8 @@ fn etcd_image(name: &str) -> Result<ImageBuilder, ImageError> {
     Ok(image.entrypoint(["/usr/local/bin/etcd"]))
 }
 
-fn sandbox_image(name: &str, binary: &Path) -> Result<ImageBuilder, ImageError> {
-    Ok(base(name)?.file(BINARY, binary, 0o755).symlink("/pause", BINARY).entrypoint(["/pause"]).user("65534:65534"))
-}
-
 fn base(name: &str) -> Result<ImageBuilder, ImageError> {
-    let wrap = |source| ImageError::Build { name: name.to_owned(), source };
-    let image = ImageBuilder::new(name).map_err(|error| wrap(Box::new(error)))?;
+    let image = ImageBuilder::new(name).map_err(|error| unbuilt(name, error))?;
     Ok(image
         .bytes("/etc/passwd", b"root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:\n".to_vec(), 0o644)
         .bytes("/etc/group", b"root:x:0:\nnogroup:x:65534:\n".to_vec(), 0o644)

@@ -47,7 +47,7 @@ pub struct ImageDigest {
     pub config: String,
     /// The one layer.
     pub layer: String,
-    /// The full names of the image.
+    /// The full names of the image and of its variants.
     pub names: Vec<String>,
 }
 
@@ -57,13 +57,14 @@ pub struct ImageBuilder {
     names: Vec<String>,
     tree: Tree,
     run: RunConfig,
+    variants: Vec<(String, RunConfig)>,
 }
 
 impl ImageBuilder {
     /// An empty image of this name, for this machine's architecture.
     pub fn new(reference: &str) -> Result<Self, ReferenceError> {
         let run = RunConfig { architecture: go_architecture().to_owned(), ..RunConfig::default() };
-        Ok(Self { names: vec![normalize_reference(reference)?], tree: Tree::default(), run })
+        Ok(Self { names: vec![normalize_reference(reference)?], tree: Tree::default(), run, variants: Vec::new() })
     }
 
     /// One more name.
@@ -72,6 +73,14 @@ impl ImageBuilder {
         if !self.names.contains(&name) {
             self.names.push(name);
         }
+        Ok(self)
+    }
+
+    /// Another image in the same archive: the same files, which a runtime keeps once, with another program and user.
+    pub fn variant(mut self, reference: &str, entrypoint: &[&str], user: &str) -> Result<Self, ReferenceError> {
+        let entrypoint = entrypoint.iter().map(|word| (*word).to_owned()).collect();
+        let run = RunConfig { entrypoint, user: user.to_owned(), ..self.run.clone() };
+        self.variants.push((normalize_reference(reference)?, run));
         Ok(self)
     }
 
@@ -198,28 +207,50 @@ impl ImageBuilder {
     }
 
     fn write_documents(&self, out: &mut BufWriter<File>, layer: &Blob) -> io::Result<ImageDigest> {
-        let config_bytes = manifest::config(&self.run, layer);
-        let config = blob(&config_bytes);
-        let manifest_bytes = manifest::manifest(&config, layer);
-        let manifest = blob(&manifest_bytes);
-        let documents = [
-            (config.path(), config_bytes),
-            (manifest.path(), manifest_bytes),
-            ("index.json".to_owned(), manifest::index(&manifest, &self.names, &self.run.architecture)),
-            ("manifest.json".to_owned(), manifest::docker_manifest(&config, layer, &self.names)),
-            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-        ];
+        let mut images = vec![Described::new(&self.run, self.names.clone(), layer)];
+        images.extend(self.variants.iter().map(|(name, run)| Described::new(run, vec![name.clone()], layer)));
+        let mut documents = Vec::new();
+        let (mut index, mut docker) = (Vec::new(), Vec::new());
+        for image in &images {
+            index.extend(manifest::index_entries(&image.manifest, &image.names, &self.run.architecture));
+            docker.push(manifest::docker_entry(&image.config, layer, &image.names));
+            documents.push((image.config.path(), image.config_bytes.clone()));
+            documents.push((image.manifest.path(), image.manifest_bytes.clone()));
+        }
+        documents.push(("index.json".to_owned(), manifest::index(&index)));
+        documents.push(("manifest.json".to_owned(), manifest::docker_manifest(&docker)));
+        documents.push(("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()));
         let mut archive = tar::Builder::new(out);
         for (path, bytes) in documents {
             archive.append_data(&mut header(EntryType::Regular, bytes.len() as u64), path, bytes.as_slice())?;
         }
         archive.finish()?;
+        let own = images.swap_remove(0);
         Ok(ImageDigest {
-            manifest: manifest.digest,
-            config: config.digest,
+            manifest: own.manifest.digest,
+            config: own.config.digest,
             layer: layer.digest.clone(),
-            names: self.names.clone(),
+            names: self.names.iter().chain(self.variants.iter().map(|(name, _)| name)).cloned().collect(),
         })
+    }
+}
+
+/// The documents of one image.
+struct Described {
+    names: Vec<String>,
+    config: Blob,
+    config_bytes: Vec<u8>,
+    manifest: Blob,
+    manifest_bytes: Vec<u8>,
+}
+
+impl Described {
+    fn new(run: &RunConfig, names: Vec<String>, layer: &Blob) -> Self {
+        let config_bytes = manifest::config(run, layer);
+        let config = blob(&config_bytes);
+        let manifest_bytes = manifest::manifest(&config, layer);
+        let manifest = blob(&manifest_bytes);
+        Self { names, config, config_bytes, manifest, manifest_bytes }
     }
 }
 

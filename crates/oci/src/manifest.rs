@@ -77,8 +77,8 @@ pub(crate) fn manifest(config: &Blob, layer: &Blob) -> Vec<u8> {
     }))
 }
 
-/// The index of the layout: the manifest once per name. containerd reads the full name, other tools the tag.
-pub(crate) fn index(manifest: &Blob, names: &[String], architecture: &str) -> Vec<u8> {
+/// What the index says of an image: the manifest once per name. containerd reads the full name, other tools the tag.
+pub(crate) fn index_entries(manifest: &Blob, names: &[String], architecture: &str) -> Vec<Value> {
     let entry = |name: &String| {
         let mut descriptor = descriptor(MANIFEST_TYPE, manifest);
         descriptor["platform"] = json!({ "architecture": architecture, "os": "linux" });
@@ -88,12 +88,22 @@ pub(crate) fn index(manifest: &Blob, names: &[String], architecture: &str) -> Ve
         });
         descriptor
     };
-    bytes(&json!({ "manifests": names.iter().map(entry).collect::<Vec<_>>(), "schemaVersion": 2 }))
+    names.iter().map(entry).collect()
 }
 
-/// What `docker load` reads.
-pub(crate) fn docker_manifest(config: &Blob, layer: &Blob, names: &[String]) -> Vec<u8> {
-    bytes(&json!([{ "Config": config.path(), "Layers": [layer.path()], "RepoTags": names }]))
+/// The index of the layout.
+pub(crate) fn index(entries: &[Value]) -> Vec<u8> {
+    bytes(&json!({ "manifests": entries, "schemaVersion": 2 }))
+}
+
+/// What `docker load` reads of an image.
+pub(crate) fn docker_entry(config: &Blob, layer: &Blob, names: &[String]) -> Value {
+    json!({ "Config": config.path(), "Layers": [layer.path()], "RepoTags": names })
+}
+
+/// The list of those.
+pub(crate) fn docker_manifest(entries: &[Value]) -> Vec<u8> {
+    bytes(&json!(entries))
 }
 
 fn descriptor(media_type: &str, blob: &Blob) -> Value {
@@ -130,7 +140,7 @@ mod tests {
     fn every_name_gets_an_entry_in_the_index() {
         let manifest = Blob { digest: "sha256:cd".to_owned(), size: 5 };
         let names = ["a.b/c:v1".to_owned(), "a.b/d:v2".to_owned()];
-        let index: Value = serde_json::from_slice(&index(&manifest, &names, "arm64")).expect("JSON");
+        let index: Value = serde_json::from_slice(&index(&index_entries(&manifest, &names, "arm64"))).expect("JSON");
         let name = |at: usize| index["manifests"][at]["annotations"]["io.containerd.image.name"].as_str();
         assert_eq!((name(0), name(1), name(2)), (Some("a.b/c:v1"), Some("a.b/d:v2"), None));
         assert_eq!(index["manifests"][1]["annotations"]["org.opencontainers.image.ref.name"], "v2");

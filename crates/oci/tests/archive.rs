@@ -99,3 +99,28 @@ fn a_missing_file_leaves_the_old_archive() {
     assert_eq!(fs::read(&archive).expect("archive"), b"old");
     assert_eq!(fs::read_dir(dir.path()).expect("dir").count(), 1, "nothing half-written stays");
 }
+
+#[test]
+fn a_variant_shares_the_files_and_runs_another_program() {
+    let dir = tempfile::tempdir().expect("temp dir");
+    let source = dir.path().join("program");
+    fs::write(&source, "program").expect("write");
+    let archive = dir.path().join("image.tar");
+    let image = builder(&source).variant("example.org/pause:1", &["/pause"], "65534").expect("a name");
+    let written = image.write_to(&archive).expect("image");
+    assert_eq!(written.names.last().map(String::as_str), Some("example.org/pause:1"));
+    let files = entries(&fs::read(&archive).expect("archive"));
+    let docker: Value = serde_json::from_slice(&files["manifest.json"].1).expect("manifest.json");
+    assert_eq!(docker[1]["RepoTags"], serde_json::json!(["example.org/pause:1"]));
+    assert_eq!(docker[0]["Layers"], docker[1]["Layers"]);
+    let config: Value = serde_json::from_slice(&files[docker[1]["Config"].as_str().expect("a path")].1).expect("JSON");
+    assert_eq!((&config["config"]["Entrypoint"][0], &config["config"]["User"]), (&"/pause".into(), &"65534".into()));
+    let index: Value = serde_json::from_slice(&files["index.json"].1).expect("index");
+    let names: Vec<&Value> = index["manifests"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|entry| &entry["annotations"]["io.containerd.image.name"])
+        .collect();
+    assert_eq!(names, written.names.iter().collect::<Vec<_>>());
+}
