@@ -1,6 +1,7 @@
 //! The benchmarks, one per file. Each has `run(arguments, report)` and adds its figures as it gets them.
 
 pub(crate) mod api;
+pub(crate) mod cluster;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod node;

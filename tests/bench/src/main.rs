@@ -67,6 +67,8 @@ enum Bench {
     Node,
     /// Packet rules of Services: changes, load time, memory, traffic. Needs root and nft.
     Network,
+    /// `kedge init` and `kedge join` on machines made of namespaces. Needs root, containerd and etcd.
+    Cluster,
 }
 
 impl Arguments {
@@ -112,6 +114,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Api => benches::api::run(arguments, &mut report).await,
             Bench::Node => benches::node::run(arguments, &mut report).await,
             Bench::Network => benches::network::run(arguments, &mut report).await,
+            Bench::Cluster => benches::cluster::run(arguments, &mut report).await,
         };
         if let Err(error) = result {
             result = Err(error.context(format!("{name:?} failed").to_lowercase()));
