@@ -102,6 +102,7 @@ mod tests {
             common_name: "system:node:a".to_owned(),
             organizations: Vec::new(),
             issuer: String::new(),
+            fingerprint: String::new(),
             names: kedge_pki::AlternativeNames { dns_names: vec!["a".to_owned()], ..Default::default() },
             not_before: second(1000),
             not_after: second(2000),
