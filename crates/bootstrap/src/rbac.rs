@@ -80,7 +80,18 @@ fn node_bootstrap() -> Vec<Value> {
     {
         objects.extend(reader("kube-system", name, "configmaps", config_map, &readers()));
     }
+    objects.extend(api_servers());
     objects
+}
+
+/// Nodes see which API servers there are, for the balancers through which they reach them.
+fn api_servers() -> Vec<Value> {
+    let rules = json!([{
+        "verbs": ["get", "list", "watch"], "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
+        "resourceNames": ["kubernetes"],
+    }]);
+    let (namespace, name) = ("default", "kedge:api-servers");
+    vec![role(namespace, name, rules), binding(namespace, name, name, &[group(NODES)])]
 }
 
 fn subject(kind: &str, name: &str) -> Value {
@@ -146,6 +157,8 @@ mod tests {
                 "RoleBinding kubeadm:nodes-kubeadm-config",
                 "Role kubeadm:kubelet-config",
                 "RoleBinding kubeadm:kubelet-config",
+                "Role kedge:api-servers",
+                "RoleBinding kedge:api-servers",
             ]
         );
     }

@@ -342,6 +342,12 @@ pub(crate) struct KubeletFlags {
     /// Labels that the Node is registered with: <key>=<value>,...
     #[arg(long, value_name = "LABELS")]
     pub(crate) node_labels: Option<String>,
+    /// Where to listen for programs of this node, to carry their connections to an API server that is well.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) api_balancer: Option<SocketAddr>,
+    /// Where API servers are found as long as no other is known.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "api_balancer")]
+    pub(crate) api_balancer_seed: Vec<String>,
     /// Name servers of pods.
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub(crate) cluster_dns: Option<Vec<IpAddr>>,

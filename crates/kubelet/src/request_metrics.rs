@@ -3,7 +3,8 @@
 //! Whoever makes the client hands each answer in. Invariant: a request is counted once, when its answer's head is there or
 //! it has failed; a watch is one request.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use kedge_client::{Client, Request, observed};
 
@@ -19,6 +20,17 @@ const NO_ANSWER: &str = "<error>";
 pub struct RequestMetrics {
     total: Counters,
     durations: Histograms,
+    way: Way,
+}
+
+/// Who carries the requests, and says in Prometheus' text format how.
+#[derive(Default)]
+struct Way(OnceLock<Box<dyn Fn() -> String + Send + Sync>>);
+
+impl fmt::Debug for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.get().is_some() { "Way(known)" } else { "Way(none)" })
+    }
 }
 
 impl Default for RequestMetrics {
@@ -35,6 +47,7 @@ impl Default for RequestMetrics {
                 BOUNDS,
                 "Time until the head of an answer.",
             ),
+            way: Way::default(),
         }
     }
 }
@@ -46,6 +59,12 @@ impl RequestMetrics {
         observed(client, move |request| metrics.count(&host, request))
     }
 
+    /// Adds what carries the requests; the first one counts.
+    pub fn carried_by(&self, text: impl Fn() -> String + Send + Sync + 'static) {
+        // There is one way only.
+        let _ = self.way.0.set(Box::new(text));
+    }
+
     fn count(&self, host: &str, request: &Request) {
         let code = request.code.map_or_else(|| NO_ANSWER.to_owned(), |code| code.as_u16().to_string());
         self.total.count(&[&code, host, request.method.as_str()]);
@@ -55,6 +74,9 @@ impl RequestMetrics {
     pub(crate) fn write(&self, text: &mut Text) {
         self.total.write(text);
         self.durations.write(text);
+        if let Some(way) = self.way.0.get() {
+            text.lines(&way());
+        }
     }
 }
 
@@ -72,10 +94,12 @@ mod tests {
             let request = Request { method: http::Method::GET, code, took: Duration::from_millis(10) };
             metrics.count("192.0.2.1:6443", &request);
         }
+        metrics.carried_by(|| "way_connections 1\n".to_owned());
         let mut text = Text::default();
         metrics.write(&mut text);
         let text = text.finish();
         for expected in [
+            "way_connections 1",
             "rest_client_requests_total{code=\"200\",host=\"192.0.2.1:6443\",method=\"GET\"} 2",
             "rest_client_requests_total{code=\"409\",host=\"192.0.2.1:6443\",method=\"GET\"} 1",
             "rest_client_requests_total{code=\"<error>\",host=\"192.0.2.1:6443\",method=\"GET\"} 1",

@@ -12,6 +12,8 @@ pub use dns::dns_objects;
 pub use network::{NetworkAddon, network_objects};
 pub use proxy::proxy_objects;
 
+use crate::node_access::tls_server_name;
+
 const NAMESPACE: &str = "kube-system";
 
 fn service_account(name: &str) -> Value {
@@ -35,7 +37,7 @@ fn cluster_role_binding(name: &str, role: &str, account: &str) -> Value {
 /// A kubeconfig with a service account's token, for those who run before Services work.
 fn kubeconfig(endpoint: &str) -> String {
     let account = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let document = json!({
+    let mut document = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "default", "cluster": {
@@ -44,6 +46,9 @@ fn kubeconfig(endpoint: &str) -> String {
         "current-context": "default",
         "users": [{"name": "default", "user": {"tokenFile": format!("{account}/token")}}],
     });
+    if let Some(name) = tls_server_name(endpoint) {
+        document["clusters"][0]["cluster"]["tls-server-name"] = json!(name);
+    }
     serde_yaml::to_string(&document).unwrap_or_default()
 }
 

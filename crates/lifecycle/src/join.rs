@@ -26,6 +26,7 @@ use crate::health_wait::wait_for_kubelet;
 use crate::host::HostLayout;
 use crate::init::{InitError, PhaseError, failed};
 use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags};
+use crate::node_access;
 use crate::system_images::{make_system_images, runtime_socket};
 
 pub use control_plane::ControlPlaneSettings;
@@ -57,6 +58,8 @@ struct Found {
     configuration: ClusterConfiguration,
     /// The configuration that its kubelets share.
     kubelet: Value,
+    /// Where the balancers of its nodes listen.
+    balancer: Option<SocketAddr>,
 }
 
 impl<'a> Join<'a> {
@@ -112,17 +115,18 @@ impl<'a> Join<'a> {
         (self.say)(
             "[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...",
         );
-        let text = entry(&client, "kubeadm-config", "ClusterConfiguration").await?;
+        let (text, map) = entry(&client, "kubeadm-config", "ClusterConfiguration").await?;
         let wrong = |map: &str, why: String| PhaseError::Missing(format!("the ConfigMap {map} cannot be read: {why}"));
         let configuration =
             ClusterConfiguration::from_cluster(&text).map_err(|error| wrong("kubeadm-config", error.to_string()))?;
-        let text = entry(&client, "kubelet-config", "kubelet").await?;
+        let balancer = node_access::noted(&map);
+        let (text, _) = entry(&client, "kubelet-config", "kubelet").await?;
         let kubelet = serde_yaml::from_str(&text).map_err(|error| wrong("kubelet-config", error.to_string()))?;
         self.refuse_known_name(&client).await?;
         let with_etcd = self.settings.control_plane.is_some() && configuration.local_etcd().is_some();
         // The add-ons' image, which no registry has.
         make_system_images(self.cri_socket().await, with_etcd).await?;
-        Ok(Found { cluster, configuration, kubelet })
+        Ok(Found { cluster, configuration, kubelet, balancer })
     }
 
     /// The token that the kubelet asks for its certificate with.
@@ -154,12 +158,14 @@ impl<'a> Join<'a> {
 
     async fn kubelet_start(&self, found: &Found) -> Result<(), PhaseError> {
         stop_kubelet(&self.layout).await?;
+        node_access::ensure_free(found.balancer).map_err(PhaseError::Missing)?;
         let bootstrap = self.layout.kubeconfig("bootstrap-kubelet.conf");
         let cluster = KubeconfigCluster {
             server: found.cluster.server.clone(),
             authority_pem: found.cluster.authority_pem.clone(),
             tls_server_name: None,
         };
+        let cluster = node_access::through(found.balancer, cluster);
         let user = KubeconfigUser::Token(self.token(&found.cluster)?);
         write_kubeconfig(&bootstrap, &found.configuration.cluster_name, BOOTSTRAP_USER, &cluster, &user)?;
         // A control plane has got it with its key.
@@ -172,6 +178,7 @@ impl<'a> Join<'a> {
             flag("node-ip", self.settings.node_ip.to_string()),
         ];
         flags.extend(self.cri_socket().await.map(|socket| flag("container-runtime-endpoint", socket)));
+        flags.extend(node_access::kubelet_flags(found.balancer, std::slice::from_ref(&found.cluster.server)));
         write_kubelet_flags(&self.layout, &flags, &[], self.say)?;
         start_kubelet(&self.layout, self.say).await?;
         if let Some(address) = health_address(&found.kubelet) {
@@ -200,11 +207,13 @@ impl<'a> Join<'a> {
     }
 }
 
-async fn entry(client: &Client, name: &str, key: &str) -> Result<String, PhaseError> {
+/// An entry of a ConfigMap, and the rest of it.
+async fn entry(client: &Client, name: &str, key: &str) -> Result<(String, ConfigMap), PhaseError> {
     let map = Api::<ConfigMap>::namespaced(client.clone(), "kube-system").get(name).await;
     let mut map = map.map_err(|source| failed("ConfigMap", name, source))?;
     let text = map.data.as_mut().and_then(|data| data.remove(key));
-    text.ok_or_else(|| PhaseError::Missing(format!("the ConfigMap {name} has no {key}")))
+    let text = text.ok_or_else(|| PhaseError::Missing(format!("the ConfigMap {name} has no {key}")))?;
+    Ok((text, map))
 }
 
 /// Where a kubelet with this configuration says that it is well; `None` where it says so nowhere.

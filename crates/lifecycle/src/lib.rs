@@ -21,6 +21,7 @@ mod kubelet_service;
 mod layout;
 mod lock;
 mod manifests;
+mod node_access;
 mod preflight;
 mod process;
 mod run_file;

@@ -5,8 +5,9 @@
 
 mod credentials;
 mod flags;
+mod way;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,10 @@ pub struct KubeletOptions {
     pub register_with_taints: Option<String>,
     /// Labels that the Node is registered with, as `key=value,...`.
     pub node_labels: Option<String>,
+    /// Where the balancer listens through which this node reaches the API servers; none where absent.
+    pub api_balancer: Option<SocketAddr>,
+    /// `host:port` by which it finds them.
+    pub api_balancer_seeds: Vec<String>,
     /// Overrides of single fields of the configuration file.
     pub overrides: KubeletOverrides,
 }
@@ -96,12 +101,17 @@ pub async fn run_kubelet(options: KubeletOptions, shutdown: CancellationToken) -
     let mut config = config(&options, &file)?;
     let credentials = credentials::Credentials::new(&options, file.launch(), &config);
     let tls = credentials.server_tls()?;
+    // Also the first certificate is asked for through it.
+    let balancer = way::start_balancer(&options, &config, &shutdown).await?;
     if !credentials.ensure(&shutdown).await? {
         return Ok(());
     }
     let requests = Arc::<RequestMetrics>::default();
     let client = requests.counting(client(&options.kubeconfig).await?, &server_host(&options.kubeconfig));
     credentials.spawn_rotation(&client, &shutdown);
+    if let Some(balancer) = balancer {
+        way::follow(balancer, &client, &requests, &shutdown);
+    }
     let endpoint = options.container_runtime_endpoint.clone().or(file.launch().container_runtime_endpoint.clone());
     let endpoint = endpoint.filter(|endpoint| !endpoint.is_empty()).unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let runtime = Runtime::connect_lazy(&endpoint)?;

@@ -108,6 +108,9 @@ pub(crate) struct InitOptions {
     /// A flag for the agent of the pod network, such as `--network-mode=vxlan`; may be repeated.
     #[arg(long, value_name = "FLAG", allow_hyphen_values = true)]
     network_flag: Vec<String>,
+    /// Where each node carries connections of its programs to an API server that is well; `none` for no such balancer.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6444")]
+    api_balancer: String,
     /// Kubeconfig of the administrator, for phases that talk to the cluster [default: /etc/kubernetes/admin.conf].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -141,6 +144,7 @@ impl InitOptions {
             embedded_store: self.store == StoreKind::Embedded,
             with_network: self.with_network,
             network_flags: self.network_flag,
+            api_balancer: Some(self.api_balancer),
             kubeconfig: self.kubeconfig,
         }
     }

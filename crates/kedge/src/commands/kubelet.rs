@@ -37,6 +37,8 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
         register_node: flags.register_node,
         register_with_taints: flags.register_with_taints,
         node_labels: flags.node_labels,
+        api_balancer: flags.api_balancer,
+        api_balancer_seeds: flags.api_balancer_seed,
         overrides: KubeletOverrides {
             cluster_dns: flags.cluster_dns,
             cluster_domain: flags.cluster_domain,

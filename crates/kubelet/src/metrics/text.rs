@@ -54,6 +54,11 @@ impl Text {
         };
     }
 
+    /// Lines that somebody else wrote.
+    pub(crate) fn lines(&mut self, lines: &str) {
+        self.0.push_str(lines);
+    }
+
     /// Everything.
     pub(crate) fn finish(self) -> String {
         self.0

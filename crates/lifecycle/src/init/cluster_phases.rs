@@ -1,6 +1,6 @@
 //! What each phase does in the cluster: configuration, certificates for others, the node's mark, tokens, add-ons.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
@@ -17,6 +17,7 @@ use crate::cluster_configuration::ClusterConfiguration;
 use crate::cluster_objects::{
     ApplyError, apply_objects, mark_control_plane, upload_cluster_configuration, upload_kubelet_configuration,
 };
+use crate::node_access;
 use crate::system_images::SystemImages;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -36,6 +37,7 @@ impl Init<'_> {
         let client = self.admin().await?;
         if part.is_none_or(|part| part == "kubeadm") {
             upload_cluster_configuration(client, &self.settings.cluster, self.say).await?;
+            node_access::note(client, self.settings.api_balancer).await?;
         }
         if part.is_none_or(|part| part == "kubelet") {
             upload_kubelet_configuration(client, &self.kubelet_document(), self.say).await?;
@@ -121,7 +123,7 @@ impl Init<'_> {
     pub(super) async fn addons(&self, part: Option<&str>) -> Result<(), PhaseError> {
         let is_asked = |name: &str| part.map_or(name != "network" || self.settings.with_network, |part| part == name);
         let networking = &self.settings.cluster.networking;
-        let (endpoint, image) = (self.settings.endpoint(), SystemImages::of_machine(None).kedge);
+        let (balancer, image) = (self.balancer_of_cluster().await?, SystemImages::of_machine(None).kedge);
         if is_asked("coredns") {
             let address = self.settings.service_ips(10).first().map(IpAddr::to_string).unwrap_or_default();
             let ranges = [networking.pod_subnet.as_str(), &networking.service_subnet];
@@ -129,17 +131,27 @@ impl Init<'_> {
             self.addon("CoreDNS", &dns_objects(&address, &networking.dns_domain, &ranges, &image)).await?;
         }
         if is_asked("kube-proxy") {
+            let endpoint = node_access::host_port(balancer, &self.settings.endpoint());
             let objects = proxy_objects(&endpoint, &networking.pod_subnet, &image, &self.settings.proxy);
             self.addon("kube-proxy", &objects).await?;
         }
         if is_asked("network") {
             let cluster = self.made_with().await?;
-            let (pod_subnet, endpoint) = (&cluster.networking.pod_subnet, cluster.endpoint(&self.settings.local));
+            let pod_subnet = &cluster.networking.pod_subnet;
+            let endpoint = node_access::host_port(balancer, &cluster.endpoint(&self.settings.local));
             let flags = &self.settings.network_flags;
             let addon = NetworkAddon { pod_subnet, endpoint: &endpoint, image: &image, flags };
             self.addon("kedge-network", &network_objects(&addon)).await?;
         }
         Ok(())
+    }
+
+    /// Where the balancers of the cluster's nodes listen; the cluster knows, whatever was said now.
+    async fn balancer_of_cluster(&self) -> Result<Option<SocketAddr>, PhaseError> {
+        match self.settings.dry_run {
+            true => Ok(self.settings.api_balancer),
+            false => Ok(node_access::ask(self.admin().await?).await?),
+        }
     }
 
     /// What the cluster was made with, where nobody says now which range pods have.

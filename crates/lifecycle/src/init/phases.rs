@@ -19,6 +19,7 @@ use crate::kubelet_service::{
     kubelet_configuration, start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags,
 };
 use crate::manifests::{CONTROL_PLANE, ManifestFacts, control_plane_pod, etcd_pod, write_manifest};
+use crate::node_access;
 use crate::system_images::{SystemImages, make_system_images, runtime_socket};
 
 impl Init<'_> {
@@ -159,6 +160,7 @@ impl Init<'_> {
     async fn kubelet_start(&self) -> Result<(), PhaseError> {
         if !self.settings.dry_run {
             stop_kubelet(&self.layout).await?;
+            node_access::ensure_free(self.settings.api_balancer).map_err(PhaseError::Missing)?;
         }
         let flag = |name: &str, value: String| Argument { name: name.to_owned(), value };
         let mut flags = vec![
@@ -166,6 +168,8 @@ impl Init<'_> {
             flag("node-ip", self.settings.local.advertise_address.to_string()),
         ];
         flags.extend(self.cri_socket().await.map(|socket| flag("container-runtime-endpoint", socket)));
+        let seeds = [self.settings.local.host_port(), self.settings.endpoint()];
+        flags.extend(node_access::kubelet_flags(self.settings.api_balancer, &seeds));
         write_kubelet_flags(&self.layout, &flags, &self.settings.kubelet_extra_args, self.say)?;
         write_kubelet_config(&self.layout, &self.kubelet_document(), self.say)?;
         if self.only_says("start the kubelet") {
@@ -223,7 +227,8 @@ impl Init<'_> {
         if self.settings.dry_run {
             return Ok(());
         }
-        let cluster = KubeconfigCluster::read(&path)?;
+        // From now on it may use other API servers too, where its own one is not well.
+        let cluster = node_access::through(self.settings.api_balancer, KubeconfigCluster::read(&path)?);
         let user = KubeconfigUser::Files { certificate: current.clone(), key: current };
         let name = format!("system:node:{}", self.settings.node_name);
         write_kubeconfig(&path, &self.settings.cluster.cluster_name, &name, &cluster, &user)?;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: flags win over the file, the file over defaults; everything is checked before anything is changed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -15,6 +15,7 @@ use crate::cluster_configuration::{
     parse_duration,
 };
 use crate::cluster_objects::control_plane_taint;
+use crate::node_access;
 
 /// The version of the API that is served.
 const KUBERNETES_VERSION: &str = "v1.36.0";
@@ -48,6 +49,7 @@ pub struct InitFlags {
     pub embedded_store: bool,
     pub with_network: bool,
     pub network_flags: Vec<String>,
+    pub api_balancer: Option<String>,
     pub kubeconfig: Option<PathBuf>,
 }
 
@@ -100,6 +102,8 @@ pub struct InitSettings {
     pub with_network: bool,
     /// Flags of its agent.
     pub network_flags: Vec<String>,
+    /// Where each node's balancer listens; nodes have none where absent.
+    pub api_balancer: Option<SocketAddr>,
     /// The administrator's kubeconfig.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -147,6 +151,7 @@ impl InitSettings {
             embedded_store: flags.embedded_store,
             with_network: flags.with_network,
             network_flags: flags.network_flags,
+            api_balancer: node_access::parse(flags.api_balancer.as_deref())?,
             kubeconfig: flags.kubeconfig,
             cluster,
             kubelet,
