@@ -64,7 +64,7 @@ impl NodePlaces {
         let mut certificates = owned(&["/etc/kubernetes/pki", "/var/lib/kubelet/pki"]);
         certificates.push(data_dir.join("pki"));
         let mut disks = owned(&["/", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/etcd", "/var/log"]);
-        disks.extend(owned(&["/run", "/run/containerd", "/tmp"]));
+        disks.extend(owned(&["/run", "/run/containerd"]));
         disks.push(data_dir.clone());
         Self { data_dir, name, manifests, certificates, disks, runtime: None, api_server: None }
     }

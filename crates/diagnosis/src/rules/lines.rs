@@ -196,12 +196,17 @@ pub(super) fn is_service_running(evidence: &Evidence, place: &Place, name: &str)
     let mut were_seen = false;
     for (_, _, process) in evidence.processes().filter(|(_, item, _)| item.place == *place) {
         were_seen = true;
-        let program = process.command.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
-        if program == name {
+        if is_process_of(&process.command, name) {
             return Some(true);
         }
     }
     were_seen.then_some(false)
+}
+
+/// Whether a command line is a program's; Kedge's parts are one program with a word after it.
+fn is_process_of(command: &[String], name: &str) -> bool {
+    let program = command.first().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+    program == name || (program == "kedge" && command.get(1).is_some_and(|word| word == name))
 }
 
 #[cfg(test)]

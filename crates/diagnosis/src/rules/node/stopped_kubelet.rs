@@ -91,6 +91,14 @@ mod tests {
         let configuration = || document("kubelet", json!({}));
         assert_eq!(found_among(&RULE, [configuration(), process("/usr/bin/containerd", 'S', "")]).len(), 1);
         assert_eq!(found_among(&RULE, [configuration(), process("/usr/bin/kubelet --v=2", 'S', "")]), [""; 0]);
+        assert_eq!(
+            found_among(&RULE, [configuration(), process("/usr/local/bin/kedge kubelet --v=2", 'S', "")]),
+            [""; 0]
+        );
+        assert_eq!(
+            found_among(&RULE, [configuration(), process("/usr/local/bin/kedge kubelet-keeper", 'S', "")]).len(),
+            1
+        );
         assert_eq!(found_among(&RULE, [configuration()]), [""; 0], "processes were not looked at");
     }
 }
