@@ -81,13 +81,11 @@ pub async fn gather_node(places: &NodePlaces) -> Evidence {
     for directory in &places.certificates {
         certificates::read(directory, &item, &mut evidence);
     }
-    let ((readings, endpoint), control_plane) =
+    let (readings, control_plane) =
         tokio::join!(host::read(places, evidence.gathered), control_plane::read(places, &evidence));
     for reading in readings.into_iter().chain(control_plane) {
         reading.hand_over(&place, &mut evidence);
     }
-    let endpoint = places.runtime.clone().or(endpoint);
-    containers::read(endpoint.as_deref(), host::is_node(places), &item, &mut evidence).await;
     evidence
 }
 

@@ -4,35 +4,29 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kedge_cri::{Runtime, WELL_KNOWN_ENDPOINTS, discover_endpoint, v1};
-use kedge_diagnosis::{Evidence, Fact, Item, MeasureFact};
+use kedge_diagnosis::Fact;
 use serde_json::{Value, json};
 
-use crate::node::unseen;
+use crate::node::reading::Reading;
 
 /// A runtime that takes longer hangs.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Reads them. On a node a runtime is expected to answer, and whether it does is a fact.
-pub(super) async fn read(
-    endpoint: Option<&str>,
-    is_node: bool,
-    item: &impl Fn(String, Fact) -> Item,
-    evidence: &mut Evidence,
-) {
+pub(super) async fn read(endpoint: Option<&str>, is_node: bool) -> Reading {
+    let mut reading = Reading::default();
     let late = |_| Err(format!("the runtime does not answer within {} ms", PATIENCE.as_millis()));
     let pods = tokio::time::timeout(PATIENCE, all(endpoint)).await.unwrap_or_else(late);
     if is_node && nix::unistd::geteuid().is_root() {
         let of = endpoint.unwrap_or("any of the usual sockets").to_owned();
         let value = f64::from(u8::from(pods.is_ok()));
-        let fact = Fact::Measure(MeasureFact { name: "runtime_answers".to_owned(), of, value, limit: None });
-        evidence.items.push(item("crictl version".to_owned(), fact));
+        reading.measure("crictl version", "runtime_answers", &of, value, None);
     }
     match pods {
-        Ok(pods) => {
-            evidence.items.extend(pods.into_iter().map(|pod| item("crictl ps --all".to_owned(), Fact::Object(pod))));
-        }
-        Err(why) => evidence.unseen.push(unseen("containers", why)),
+        Ok(pods) => pods.into_iter().for_each(|pod| reading.add("crictl ps --all", Fact::Object(pod))),
+        Err(why) => reading.miss("containers", why),
     }
+    reading
 }
 
 async fn all(endpoint: Option<&str>) -> Result<Vec<Value>, String> {

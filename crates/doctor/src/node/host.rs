@@ -9,17 +9,19 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::node::reading::Reading;
 use crate::node::{
-    NodePlaces, boots, clock, disks, journal, kernel_log, limits, network, processes, runtime_config, settings, units,
+    NodePlaces, boots, clock, containers, disks, journal, kernel_log, limits, network, processes, runtime_config,
+    settings, units,
 };
 
 /// Lines of the kernel's log that the journal is asked for: of this start, and of the one before.
 const LINES: &str = "500";
 const LINES_BEFORE: &str = "60";
 
-/// The machine's readings, and the endpoint of a runtime that Kedge started by itself, if there is one.
-pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> (Vec<Reading>, Option<String>) {
+/// The machine's readings.
+pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> Vec<Reading> {
     let (configuration, read) = runtime_config::read(&places.data_dir);
-    let endpoint = read.iter().rev().find_map(|read| endpoint(read, places));
+    let endpoint = places.runtime.clone().or_else(|| read.iter().rev().find_map(|read| endpoint(read, places)));
+    let is_node = is_node(places);
     let mut paths = places.disks.clone();
     paths.extend(read.iter().flat_map(disks::of_runtime));
     let uptime = uptime();
@@ -32,6 +34,7 @@ pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> (Vec<Reading>, 
         spawn_blocking(move || boots::read(now, uptime)),
         spawn_blocking(kernel_log::read_crashes),
         spawn_blocking(move || journal::read_files(&data_dir, now)),
+        tokio::spawn(async move { containers::read(endpoint.as_deref(), is_node).await }),
         tokio::spawn(services()),
         tokio::spawn(kernel(now, uptime)),
         tokio::spawn(network::read(places.data_dir.clone(), kubeconfigs(places))),
@@ -46,11 +49,11 @@ pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> (Vec<Reading>, 
             reading
         }));
     }
-    (readings, endpoint)
+    readings
 }
 
 /// Whether a kubelet of any kind belongs on this machine.
-pub(super) fn is_node(places: &NodePlaces) -> bool {
+fn is_node(places: &NodePlaces) -> bool {
     PathBuf::from("/var/lib/kubelet/config.yaml").exists() || places.data_dir.join("kubelet").is_dir()
 }
 

@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// A program that takes longer is not waited for.
-const PATIENCE: Duration = Duration::from_millis(1200);
+const PATIENCE: Duration = Duration::from_millis(800);
 /// What is read of its output.
 const MOST_BYTES: u64 = 2 << 20;
 
