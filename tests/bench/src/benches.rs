@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod cluster;
+pub(crate) mod doctor;
 pub(crate) mod memory;
 pub(crate) mod network;
 pub(crate) mod node;

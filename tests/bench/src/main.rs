@@ -69,6 +69,8 @@ enum Bench {
     Network,
     /// `kedge init` and `kedge join` on machines made of namespaces. Needs root, containerd and etcd.
     Cluster,
+    /// `kedge doctor` on a simulated large cluster, and on this machine.
+    Doctor,
 }
 
 impl Arguments {
@@ -115,6 +117,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Node => benches::node::run(arguments, &mut report).await,
             Bench::Network => benches::network::run(arguments, &mut report).await,
             Bench::Cluster => benches::cluster::run(arguments, &mut report).await,
+            Bench::Doctor => benches::doctor::run(arguments, &mut report).await,
         };
         if let Err(error) = result {
             result = Err(error.context(format!("{name:?} failed").to_lowercase()));

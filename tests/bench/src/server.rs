@@ -115,6 +115,11 @@ impl Process {
         }
     }
 
+    /// Whether it has not ended yet, however it ends.
+    pub(crate) fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
     /// SIGTERM, and waits for the end.
     pub(crate) fn stop(&mut self) -> Result<()> {
         self.check_runs()?;
