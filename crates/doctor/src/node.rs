@@ -19,6 +19,7 @@ mod limits;
 mod listeners;
 mod manifests;
 mod network;
+mod own_run;
 mod processes;
 mod program;
 mod reading;

@@ -9,8 +9,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::node::reading::Reading;
 use crate::node::{
-    NodePlaces, boots, clock, containers, disks, journal, kernel_log, limits, network, processes, runtime_config,
-    settings, units,
+    NodePlaces, boots, clock, containers, disks, journal, kernel_log, limits, network, own_run, processes,
+    runtime_config, settings, units,
 };
 
 /// Lines of the kernel's log that the journal is asked for: of this start, and of the one before.
@@ -20,7 +20,9 @@ const LINES_BEFORE: &str = "60";
 /// The machine's readings.
 pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> Vec<Reading> {
     let (configuration, read) = runtime_config::read(&places.data_dir);
-    let endpoint = places.runtime.clone().or_else(|| read.iter().rev().find_map(|read| endpoint(read, places)));
+    let (own_run, own_endpoint) = own_run::read(&places.data_dir);
+    let endpoint =
+        places.runtime.clone().or(own_endpoint).or_else(|| read.iter().rev().find_map(|read| endpoint(read, places)));
     let is_node = is_node(places);
     let mut paths = places.disks.clone();
     paths.extend(read.iter().flat_map(disks::of_runtime));
@@ -41,7 +43,7 @@ pub(super) async fn read(places: &NodePlaces, now: Timestamp) -> Vec<Reading> {
         tokio::spawn(clock::read_state()),
         tokio::spawn(clock::read_offset(kubeconfigs(places))),
     ];
-    let mut readings = vec![configuration];
+    let mut readings = vec![configuration, own_run];
     for task in tasks {
         readings.push(task.await.unwrap_or_else(|error| {
             let mut reading = Reading::default();

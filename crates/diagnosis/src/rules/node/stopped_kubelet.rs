@@ -21,7 +21,7 @@ pub(super) const RULE: Rule = Rule {
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let units = evidence.units().filter(|(_, _, unit)| unit.name == "kubelet");
     let units = units.filter_map(|(index, item, unit)| of_unit(index, item, unit));
-    one_of_each_machine(units.chain(without_process(evidence)))
+    one_of_each_machine(units.chain(died(evidence)).chain(without_process(evidence)))
 }
 
 fn of_unit(index: usize, item: &Item, unit: &UnitFact) -> Option<Finding> {
@@ -45,6 +45,18 @@ fn of_unit(index: usize, item: &Item, unit: &UnitFact) -> Option<Finding> {
         Finding::failure(Subject::machine(&item.place), item, Certainty::Proven, text, vec![index], repair);
     finding.severity = severity;
     Some(finding)
+}
+
+/// Kedge in one process, which ended and was not taken down.
+fn died(evidence: &Evidence) -> impl Iterator<Item = Finding> {
+    evidence.measures("kedge_runs").filter(|(_, _, runs)| runs.value == 0.0).map(|(index, item, runs)| {
+        let repair = Repair::of(&[
+            ("See whether the kernel ended it for want of memory", "dmesg | grep -i 'killed process'"),
+            ("Start it again: pods go on meanwhile, and it takes them up", &format!("kedge up --data-dir {}", runs.of)),
+        ]);
+        let text = format!("kedge, which is the kubelet of {} and all else there, does not run", runs.of);
+        Finding::failure(Subject::machine(&item.place), item, Certainty::Proven, text, vec![index], repair)
+    })
 }
 
 /// A machine with the configuration of a kubelet and none that runs, where no service manager tells.
@@ -84,6 +96,13 @@ mod tests {
             let found = found_among(&RULE, [unit("kubelet", active, enabled)]);
             assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
         }
+    }
+
+    #[test]
+    fn kedge_that_died_is_found_and_one_that_runs_is_not() {
+        let runs = |value: f64| measured("kedge_runs", "/var/lib/kedge", value, None);
+        assert_eq!(found_among(&RULE, [runs(0.0)]).len(), 1);
+        assert_eq!(found_among(&RULE, [runs(1.0)]), [""; 0]);
     }
 
     #[test]
