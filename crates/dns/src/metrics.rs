@@ -139,7 +139,7 @@ impl Metrics {
     pub(crate) fn render(&self, caches: &BTreeMap<Arc<str>, (usize, usize)>, hosts: usize) -> String {
         let mut text = Text::default();
         let counts = self.0.lock();
-        let version = env!("CARGO_PKG_VERSION");
+        let version = kedge_meta::build_version();
         text.head("coredns_build_info", "gauge", "A metric with a constant '1' value labeled by version.");
         text.value("coredns_build_info", &[("version", &format!("kedge-{version}"))], 1.0);
         counts.render_requests(&mut text);

@@ -11,6 +11,7 @@ mod names;
 mod quantity;
 mod selector;
 mod status;
+mod version;
 
 pub use clock::{Clock, ManualClock, SystemClock, format_micro_time, format_time, parse_time};
 pub use component::{ComponentReport, ComponentState, ComponentStatus, StatusBoard};
@@ -22,3 +23,4 @@ pub use names::{
 pub use quantity::{ParseQuantityError, Quantity};
 pub use selector::{FieldSelector, LabelSelector, Operator, ParseSelectorError, Requirement};
 pub use status::{ApiStatus, StatusCause, StatusDetails, StatusReason};
+pub use version::{KUBERNETES_VERSION, build_version, full_version, image_tag};

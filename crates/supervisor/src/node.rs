@@ -77,7 +77,7 @@ pub(crate) async fn prepare_runtime(
     choice: RuntimeChoice,
     shutdown: &CancellationToken,
 ) -> Result<PreparedRuntime, Error> {
-    let version = env!("CARGO_PKG_VERSION");
+    let version = kedge_meta::build_version();
     let prepared = match choice {
         RuntimeChoice::Machine(endpoint) => {
             let runtime = Runtime::connect(&endpoint).await?;
@@ -213,7 +213,7 @@ pub(crate) async fn take_down(
     if run.runtime_is_private {
         // Started again where it died, because only a runtime can remove its containers.
         let mut config = PrivateContainerdConfig::new(layout.containerd());
-        config.sandbox_image = Images::new(env!("CARGO_PKG_VERSION"), None).sandbox;
+        config.sandbox_image = Images::new(kedge_meta::build_version(), None).sandbox;
         config.cni_conf_dir = layout.cni_config();
         config.cni_bin_dir = cni_plugins()?;
         let containerd = step(report, "reach the container runtime", PrivateContainerd::start(config)).await?;

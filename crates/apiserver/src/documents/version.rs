@@ -8,9 +8,6 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::reply;
 
-/// The Kubernetes version whose API this is.
-pub(crate) const GIT_VERSION: &str = "v1.36.0+kedge";
-
 pub(super) fn answer(call: &Call) -> Result<Response<Body>, ApiStatus> {
     let architecture = match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -24,7 +21,7 @@ pub(super) fn answer(call: &Call) -> Result<Response<Body>, ApiStatus> {
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": GIT_VERSION,
+        "gitVersion": kedge_meta::full_version(),
         "gitCommit": option_env!("KEDGE_GIT_COMMIT").unwrap_or("unknown"),
         "gitTreeState": "clean",
         "buildDate": option_env!("KEDGE_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),

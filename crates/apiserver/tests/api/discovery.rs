@@ -24,7 +24,7 @@ async fn documents() {
     );
     harness.get("/apis/nonsense").await.expect(404);
     harness.get("/apis/apps/v9").await.expect(404);
-    assert_eq!(harness.get("/version").await.expect(200)["gitVersion"], "v1.36.0+kedge");
+    assert_eq!(harness.get("/version").await.expect(200)["gitVersion"], kedge_meta::full_version());
 }
 
 #[tokio::test]

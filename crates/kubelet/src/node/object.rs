@@ -20,9 +20,6 @@ use crate::machine::{Machine, architecture};
 /// sorted.
 const DECLARED_FEATURES: [&str; 1] = ["InPlacePodLevelResourcesVerticalScaling"];
 
-/// What `kubectl get nodes` shows as the version.
-pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0+kedge-", env!("CARGO_PKG_VERSION"));
-
 /// The Node as it is registered.
 pub(super) fn new_node(config: &Config, status: NodeStatus) -> Node {
     let mut taints = config.taints.clone();
@@ -100,7 +97,7 @@ pub(super) fn status(config: &Config, machine: &Machine, runtime_version: &str) 
             container_runtime_version: runtime_version.to_owned(),
             kernel_version: machine.kernel_version.clone(),
             kube_proxy_version: String::new(),
-            kubelet_version: KUBELET_VERSION.to_owned(),
+            kubelet_version: kedge_meta::full_version().to_owned(),
             machine_id: machine.machine_id.clone(),
             operating_system: "linux".to_owned(),
             os_image: machine.os_image.clone(),
