@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerImage, Node, Pod};
 use kedge_client::{Change, Informer, Queue, object_key, object_reference};
 use kedge_meta::{LabelSelector, ObjectKey};
 use kube::api::{Api, PostParams};
@@ -66,15 +66,19 @@ fn selector(set: &DaemonSet) -> Option<LabelSelector> {
     selector_of(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
-/// Labels and taints decide where daemons run; heartbeats don't.
+/// Labels and taints decide where daemons run, and images where they can be updated; heartbeats don't.
 fn is_relevant(change: &Change<Node>) -> bool {
     match change {
         Change::Updated { old, new } => {
             let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
-            old.metadata.labels != new.metadata.labels || taints(old) != taints(new)
+            old.metadata.labels != new.metadata.labels || taints(old) != taints(new) || images(old) != images(new)
         }
         Change::Added(_) | Change::Deleted(_) => true,
     }
+}
+
+fn images(node: &Node) -> Option<&[ContainerImage]> {
+    node.status.as_ref()?.images.as_deref()
 }
 
 struct Daemons {

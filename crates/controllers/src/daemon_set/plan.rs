@@ -72,6 +72,26 @@ pub(crate) fn fit(template: &PodTemplateSpec, node: &Node) -> Fit {
     }
 }
 
+/// The registry that only the images of the machine itself have; nothing can be pulled from it.
+const MACHINE_REGISTRY: &str = "localhost/";
+/// So many images a node lists at most, so that a full list says nothing of an image that is not in it.
+const LISTED_IMAGES: usize = 50;
+
+/// Whether a node still lacks an image of the template that can only come to it by hand, so that a new pod could not start
+/// there. Whoever brings the image makes the node list it, and the update goes on.
+// DIVERGES: upstream replaces the pod of such a node by one that waits for its image.
+pub(crate) fn awaits_image(template: &PodTemplateSpec, node: &Node) -> bool {
+    let Some(listed) = node.status.as_ref().and_then(|status| status.images.as_ref()) else { return false };
+    if listed.is_empty() || listed.len() >= LISTED_IMAGES {
+        return false;
+    }
+    let has = |image: &str| listed.iter().any(|known| known.names.iter().flatten().any(|name| name == image));
+    let Some(spec) = &template.spec else { return false };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut images = containers.filter_map(|container| container.image.as_deref());
+    images.any(|image| image.starts_with(MACHINE_REGISTRY) && !has(image))
+}
+
 /// The node that a daemon's pod is meant for, also while it is not bound yet.
 pub(crate) fn target_node(pod: &Pod) -> Option<&str> {
     if let Some(node) = node_name(pod) {
@@ -273,6 +293,9 @@ fn plan_replacing(view: &View<'_>, limit: i32) -> Plan {
     for node in view.nodes.iter().filter(|node| !view.on(node).is_empty() || fit(view.template, node).should_run) {
         match pair(view, view.on(node)) {
             Some((Some(new), None)) => unavailable += i32::from(!view.is_available(new)),
+            Some((None, Some(old))) if awaits_image(view.template, node) => {
+                unavailable += i32::from(!view.is_available(old));
+            }
             Some((None, Some(old))) if view.is_available(old) => candidates.push(old.clone()),
             Some((None, Some(old))) => {
                 broken.push(old.clone());
@@ -294,6 +317,7 @@ fn plan_surging(view: &View<'_>, limit: i32) -> Plan {
         match pair(view, view.on(node)) {
             None => surging += 1,
             Some((_, None)) => {}
+            Some((None, Some(_))) if awaits_image(view.template, node) => {}
             Some((None, Some(old))) if view.is_available(old) => candidates.push(name),
             Some((None, Some(_))) => at_once.push(name),
             Some((Some(new), Some(old))) if view.is_available(new) => delete.push(old.clone()),
@@ -343,6 +367,7 @@ mod tests {
     use crate::pods::fixtures::{on_node, pod, ready, terminating, with_phase};
     use crate::taints::fixtures::taint;
     use k8s_openapi::api::apps::v1::{DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
+    use k8s_openapi::api::core::v1::{Container, ContainerImage};
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     const HASH: &str = "new";
@@ -431,6 +456,37 @@ mod tests {
         check((1, 0), vec![old("1", "a"), old("2", "b"), old("3", "c")], "+a - ended ");
         check((1, 0), vec![old("1", "a"), daemon("4", "a", HASH), old("2", "b"), old("3", "c")], "+ - ended ");
         check((1, 0), vec![old("1", "a"), new("4", "a"), old("2", "b"), old("3", "c")], "+b -1 ended ");
+    }
+
+    #[test]
+    fn an_update_waits_for_images_that_come_by_hand() {
+        let listing = |name: &str, images: &[&str]| {
+            let mut node = node(name);
+            let images = images
+                .iter()
+                .map(|image| ContainerImage { names: Some(vec![(*image).to_owned()]), ..ContainerImage::default() });
+            Arc::make_mut(&mut node).status.get_or_insert_default().images = Some(images.collect());
+            node
+        };
+        let with_image = |image: &str| {
+            let mut spec = spec(0, 1);
+            let container = Container { image: Some(image.to_owned()), ..Container::default() };
+            spec.template.spec.get_or_insert_default().containers = vec![container];
+            spec
+        };
+        let old = |name: &str, node: &str| ready(daemon(name, node, "old"), 0);
+        let nodes = [listing("a", &["localhost/x:1"]), listing("b", &["localhost/x:1", "localhost/x:2"])];
+        let check = |image: &str, pods: Vec<Pod>, expected: &str| {
+            assert_eq!(run(&with_image(image), &nodes, pods, plan_update), expected, "{image}");
+        };
+        check("localhost/x:2", vec![old("1", "a"), old("2", "b")], "+ -2 ended ");
+        check("localhost/x:2", vec![daemon("1", "a", "old"), old("2", "b")], "+ - ended ");
+        check("registry.example/x:2", vec![old("1", "a"), old("2", "b")], "+ -1 ended ");
+        check("localhost/x:3", vec![old("1", "a"), old("2", "b")], "+ - ended ");
+        assert!(!awaits_image(&with_image("localhost/x:2").template, &node("c")), "a node that lists nothing");
+        let full: Vec<String> = (0..LISTED_IMAGES).map(|n| format!("i{n}")).collect();
+        let full = listing("d", &full.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(!awaits_image(&with_image("localhost/x:2").template, &full), "a full list");
     }
 
     #[test]
