@@ -9,6 +9,7 @@ pub(crate) mod ignored;
 mod init;
 mod join;
 mod network;
+mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -28,10 +29,13 @@ pub(crate) use doctor::{
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use join::JoinFlags;
 pub(crate) use network::NetworkFlags;
+pub(crate) use upgrade::{
+    NodeFlags as NodeUpgradeFlags, PlanOutput, SharedFlags, UpgradeCommand, UpgradeFlags, WorkFlags,
+};
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
 #[derive(Debug, Parser)]
-#[command(name = "kedge", version, about, propagate_version = true)]
+#[command(name = "kedge", version = kedge_supervisor::build_version(), about, propagate_version = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -63,6 +67,8 @@ pub(crate) enum Command {
     Join(Box<JoinFlags>),
     /// Take off this machine what `init` or `join` put on it.
     Reset(ResetFlags),
+    /// Bring a cluster that `init` made to the version of this kedge, one machine after the other, as kubeadm does.
+    Upgrade(Box<UpgradeFlags>),
     /// Keep the kubelet of this machine running, where no init system does.
     KubeletKeeper,
     /// Run the API server alone; also under this name of its own.
@@ -297,7 +303,7 @@ pub(crate) struct DemoAppFlags {
 
 /// The command line under the name `kubelet`.
 #[derive(Debug, Parser)]
-#[command(name = "kubelet", version, about = "The node agent of kedge, with the flags of upstream's kubelet.")]
+#[command(name = "kubelet", version = kedge_supervisor::build_version(), about = "The node agent of kedge, with the flags of upstream's kubelet.")]
 pub(crate) struct KubeletArguments {
     #[command(flatten)]
     pub(crate) flags: KubeletFlags,

@@ -18,4 +18,5 @@ pub(crate) mod reset;
 pub(crate) mod status;
 pub(crate) mod token;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod version;

@@ -88,6 +88,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Init(flags) => commands::init::run(*flags).await,
         Command::Join(flags) => commands::join::run(*flags).await,
         Command::Reset(flags) => commands::reset::run(flags).await,
+        Command::Upgrade(flags) => commands::upgrade::run(*flags).await,
         Command::KubeletKeeper => commands::init::keep_kubelet().await,
         Command::KubeApiserver(flags) => commands::components::apiserver(*flags).await,
         Command::KubeControllerManager(flags) => commands::components::controller_manager(*flags).await,

@@ -62,7 +62,7 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
     }
 
@@ -71,7 +71,7 @@ impl CheckResult {
         self
     }
 
-    fn error(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn error(mut self, text: impl Into<String>) -> Self {
         self.errors.push(text.into());
         self
     }
@@ -128,7 +128,7 @@ pub fn run_checks(
     judge(results.collect(), ignored, say)
 }
 
-fn judge(results: Vec<CheckResult>, ignored: &[String], say: Say<'_>) -> Result<(), ChecksFailed> {
+pub(crate) fn judge(results: Vec<CheckResult>, ignored: &[String], say: Say<'_>) -> Result<(), ChecksFailed> {
     let is_ignored = |name: &str| ignored.iter().any(|ignored| ignored.eq_ignore_ascii_case(name) || ignored == "all");
     let mut lines = Vec::new();
     for result in results {

@@ -70,6 +70,15 @@ impl EtcdMembers {
         Ok(members(&self.call("list", json!({})).await?))
     }
 
+    /// Asks the member how it is: it has a leader, or says why not.
+    pub async fn status(&self) -> Result<(), EtcdMembersError> {
+        let status = self.ask("/v3/maintenance/status", json!({})).await?;
+        match status["leader"].as_str().filter(|leader| *leader != "0") {
+            Some(_) => Ok(()),
+            None => Err(EtcdMembersError { address: self.address, why: "it has no leader".to_owned() }),
+        }
+    }
+
     /// Adds a member by its peer address, unless it is one; returns all members. It is a learner until [`Self::promote`]:
     /// the others go on without it while it starts.
     pub async fn ensure(&self, name: &str, peer_url: &str) -> Result<Vec<EtcdMember>, EtcdMembersError> {
@@ -118,9 +127,13 @@ impl EtcdMembers {
     }
 
     async fn call(&self, what: &str, body: Value) -> Result<Value, EtcdMembersError> {
+        self.ask(&format!("/v3/cluster/member/{what}"), body).await
+    }
+
+    async fn ask(&self, path: &str, body: Value) -> Result<Value, EtcdMembersError> {
         let failed = |why: String| EtcdMembersError { address: self.address, why };
-        let (path, body) = (format!("/v3/cluster/member/{what}"), body.to_string());
-        let (status, text) = match tokio::time::timeout(TIMEOUT, self.post(&path, &body)).await {
+        let body = body.to_string();
+        let (status, text) = match tokio::time::timeout(TIMEOUT, self.post(path, &body)).await {
             Ok(answer) => answer.map_err(|error| failed(error.to_string()))?,
             Err(_) => return Err(failed(format!("no answer within {} s", TIMEOUT.as_secs()))),
         };

@@ -80,6 +80,15 @@ async fn wait(
     }
 }
 
+/// The status of one GET, over TLS where that is said; whose certificate is shown is not looked at.
+pub(crate) async fn probe(address: SocketAddr, path: &str, has_tls: bool) -> std::io::Result<u16> {
+    let tls = match has_tls {
+        true => Some(Arc::new(kedge_pki::client_config_for_any_server().map_err(std::io::Error::other)?)),
+        false => None,
+    };
+    get(address, path, tls).await
+}
+
 /// The status of one GET.
 async fn get(address: SocketAddr, path: &str, tls: Option<Arc<rustls::ClientConfig>>) -> std::io::Result<u16> {
     let stream = TcpStream::connect(address).await?;

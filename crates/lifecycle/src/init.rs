@@ -24,7 +24,7 @@ use crate::host::HostLayout;
 use crate::images::ImageError;
 use crate::kubelet_service::KubeletServiceError;
 
-pub(crate) use cluster_phases::failed;
+pub(crate) use cluster_phases::{GRANTS, failed};
 pub use settings::{InitFlags, InitSettings};
 
 /// The phases and their parts, in order.

@@ -30,6 +30,7 @@ use crate::node_access;
 use crate::system_images::{make_system_images, runtime_socket};
 
 pub use control_plane::ControlPlaneSettings;
+pub(crate) use control_plane::service_ips;
 pub use settings::{JoinFlags, JoinSettings};
 
 const DISCOVERY_PATIENCE: Duration = Duration::from_secs(300);
@@ -217,7 +218,7 @@ async fn entry(client: &Client, name: &str, key: &str) -> Result<(String, Config
 }
 
 /// Where a kubelet with this configuration says that it is well; `None` where it says so nowhere.
-fn health_address(kubelet: &Value) -> Option<SocketAddr> {
+pub(crate) fn health_address(kubelet: &Value) -> Option<SocketAddr> {
     let address = kubelet["healthzBindAddress"].as_str().map_or(Ok(IpAddr::from([127, 0, 0, 1])), str::parse).ok()?;
     let port = kubelet["healthzPort"].as_u64().map_or(Ok(10248), u16::try_from).ok()?;
     (port > 0).then(|| SocketAddr::new(address, port))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kedge_pki::PkiError;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
@@ -88,7 +89,7 @@ pub fn kubelet_configuration(cluster: &ClusterConfiguration, dns: &[String], use
 pub fn write_kubelet_config(layout: &HostLayout, document: &Value, say: Say<'_>) -> Result<(), KubeletServiceError> {
     let path = layout.kubelet_config();
     say(&format!("[kubelet-start] Writing kubelet configuration to file \"{}\"", path.display()));
-    write(&path, &serde_yaml::to_string(document).unwrap_or_default(), 0o644)
+    write(&path, &serde_yaml::to_string(document).unwrap_or_default())
 }
 
 /// Writes the flags that are this machine's own.
@@ -102,17 +103,17 @@ pub fn write_kubelet_flags(
     say(&format!("[kubelet-start] Writing kubelet environment file with flags to file \"{}\"", path.display()));
     let usual = usual.iter().filter(|flag| !extra.iter().any(|extra| extra.name == flag.name));
     let words: Vec<String> = usual.chain(extra).map(|flag| format!("--{}={}", flag.name, flag.value)).collect();
-    write(&path, &format!("{FLAGS_VARIABLE}=\"{}\"\n", words.join(" ")), 0o644)
+    write(&path, &format!("{FLAGS_VARIABLE}=\"{}\"\n", words.join(" ")))
 }
 
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), KubeletServiceError> {
-    let wrap = |action| move |source| KubeletServiceError::File { action, path: path.to_owned(), source };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(wrap("make the directory of"))?;
-    }
-    fs::write(path, text).map_err(wrap("write"))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-    fs::set_permissions(path, mode).map_err(wrap("set the mode of"))
+/// Beside it and renamed: a full disk leaves the old one.
+fn write(path: &Path, text: &str) -> Result<(), KubeletServiceError> {
+    kedge_pki::write_public(path, text.as_bytes()).map_err(|error| match error {
+        PkiError::File { action, path, source } => KubeletServiceError::File { action, path, source },
+        other => {
+            KubeletServiceError::File { action: "write", path: path.to_owned(), source: std::io::Error::other(other) }
+        }
+    })
 }
 
 /// The words of the flags' file.
@@ -122,8 +123,13 @@ fn flags_in(text: &str) -> Vec<String> {
     value.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The flags that are this machine's own.
+pub(crate) fn kubelet_flags(layout: &HostLayout) -> Vec<String> {
+    flags_in(&fs::read_to_string(layout.kubelet_flags()).unwrap_or_default())
+}
+
 /// Whether systemd runs here and knows a kubelet.
-fn has_systemd_service() -> bool {
+pub(crate) fn has_systemd_service() -> bool {
     Path::new("/run/systemd/system").is_dir()
         && ["/etc/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"]
             .iter()
@@ -199,7 +205,7 @@ fn keeper(layout: &HostLayout) -> Option<ProcessMark> {
 /// Keeps the kubelet running until `shutdown`, with the flags that its file has each time it starts.
 pub async fn keep_kubelet(layout: &HostLayout, shutdown: CancellationToken) -> Result<(), KubeletServiceError> {
     let mark = serde_json::to_string(&ProcessMark::own()).unwrap_or_default();
-    write(&layout.at(MARK), &mark, 0o644)?;
+    write(&layout.at(MARK), &mark)?;
     let mut pause = SHORTEST_PAUSE;
     while !shutdown.is_cancelled() {
         let began = Instant::now();
@@ -247,7 +253,7 @@ fn kubelet_words(layout: &HostLayout) -> Vec<String> {
     // Only who joins has one.
     let bootstrap = layout.kubeconfig("bootstrap-kubelet.conf");
     words.extend(bootstrap.exists().then(|| format!("--bootstrap-kubeconfig={}", bootstrap.display())));
-    words.extend(flags_in(&fs::read_to_string(layout.kubelet_flags()).unwrap_or_default()));
+    words.extend(kubelet_flags(layout));
     words
 }
 

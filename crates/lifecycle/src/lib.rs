@@ -27,6 +27,7 @@ mod process;
 mod run_file;
 mod system_images;
 mod teardown;
+mod upgrade;
 
 pub use addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
 pub use addresses::{AddressError, find_node_ip, hostname};
@@ -64,6 +65,10 @@ pub use process::ProcessMark;
 pub use run_file::{RunFile, RunFileError};
 pub use system_images::{SystemImages, ensure_system_images, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
+pub use upgrade::{
+    AvailableUpgrade, ClusterVersion, CommandCheck, ComponentPlan, ConfigVersion, Confirm, Upgrade, UpgradePlan,
+    UpgradeSettings,
+};
 
 /// Told what is done, line by line.
 pub type Say<'a> = &'a (dyn Fn(&str) + Send + Sync);

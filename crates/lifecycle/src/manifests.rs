@@ -313,10 +313,10 @@ pub fn manifest_command(path: &Path) -> Option<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn facts() -> ManifestFacts {
+    pub(crate) fn facts() -> ManifestFacts {
         let mut cluster = ClusterConfiguration::default();
         cluster.networking.pod_subnet = "10.244.0.0/16".to_owned();
         ManifestFacts {

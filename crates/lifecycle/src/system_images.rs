@@ -33,9 +33,12 @@ pub struct SystemImages {
 impl SystemImages {
     /// The names for this version of Kedge and the etcd of this machine.
     pub fn of_machine(sandbox: Option<String>) -> Self {
-        let version = env!("CARGO_PKG_VERSION");
         let etcd = etcd_version().unwrap_or_else(|| "none".to_owned());
-        Self { kedge: format!("localhost/kedge:v{version}"), etcd: format!("localhost/etcd:v{etcd}"), sandbox }
+        Self {
+            kedge: format!("localhost/kedge:{}", kedge_meta::image_tag()),
+            etcd: format!("localhost/etcd:v{etcd}"),
+            sandbox,
+        }
     }
 }
 

@@ -34,7 +34,10 @@ pub use join::{JoinOptions, JoinSummary, RunningNode, join};
 pub use kedge_auth::AuthorizationMode;
 pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
 pub use kedge_kubelet::CgroupDriver;
-pub use kedge_lifecycle::{HostLayout, Init, InitFlags, InitSettings, Join, JoinFlags, JoinSettings, keep_kubelet};
+pub use kedge_lifecycle::{
+    HostLayout, Init, InitFlags, InitSettings, Join, JoinFlags, JoinSettings, Say, Upgrade, UpgradeSettings, keep_kubelet,
+};
+pub use kedge_meta::{KUBERNETES_VERSION, build_version, full_version};
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
 pub use options::{NetworkOptions, Options};
 pub use progress::Progress;
@@ -42,6 +45,3 @@ pub use reset::{ResetOptions, reset};
 pub use signer::AuthoritySigner;
 pub use start::{Running, Summary, start};
 pub use status::{Status, status};
-
-/// The version of the Kubernetes API that is served.
-pub const KUBERNETES_VERSION: &str = "v1.36.0";

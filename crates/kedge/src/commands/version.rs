@@ -3,6 +3,6 @@
 use anyhow::Result;
 
 pub(crate) fn run() -> Result<()> {
-    println!("kedge {} (Kubernetes {})", env!("CARGO_PKG_VERSION"), kedge_supervisor::KUBERNETES_VERSION);
+    println!("kedge {} (Kubernetes {})", kedge_supervisor::build_version(), kedge_supervisor::KUBERNETES_VERSION);
     Ok(())
 }

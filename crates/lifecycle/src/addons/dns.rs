@@ -68,7 +68,9 @@ fn deployment(domain: &str, ranges: &str, image: &str) -> Value {
         "metadata": {"name": "coredns", "namespace": NAMESPACE, "labels": labels},
         "spec": {
             "replicas": 2,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            // DIVERGES: upstream lets one go. While a cluster is upgraded a new pod may land on a node that has no image of it
+            // yet; until it has, all old ones go on.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "selector": {"matchLabels": labels},
             "template": {
                 "metadata": {"labels": labels},

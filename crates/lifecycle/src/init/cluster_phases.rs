@@ -22,7 +22,7 @@ use crate::system_images::SystemImages;
 
 const POLL: Duration = Duration::from_millis(100);
 /// What the phase bootstrap-token lets others do, in upstream's words.
-const GRANTS: [&str; 4] = [
+pub(crate) const GRANTS: [&str; 4] = [
     "Node Bootstrap tokens to get nodes",
     "Node Bootstrap tokens to post CSRs in order for nodes to get long term certificate credentials",
     "the csrapprover controller automatically approve CSRs from a Node Bootstrap Token",

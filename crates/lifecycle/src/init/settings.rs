@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use kedge_bootstrap::{BootstrapToken, CertificateKey, TokenSpec};
+use kedge_meta::KUBERNETES_VERSION;
 use serde_json::{Map, Value};
 
 use crate::addresses::{find_node_ip, hostname, nth_address};
@@ -16,9 +17,6 @@ use crate::cluster_configuration::{
 };
 use crate::cluster_objects::control_plane_taint;
 use crate::node_access;
-
-/// The version of the API that is served.
-const KUBERNETES_VERSION: &str = "v1.36.0";
 
 /// Flags, as they were given; each has the name of its field.
 #[derive(Debug, Clone, Default)]

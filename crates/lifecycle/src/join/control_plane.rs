@@ -80,7 +80,7 @@ impl Join<'_> {
             cluster: &found.configuration,
             local,
             node_name,
-            api_service_ips: first_service_ips(&found.configuration.networking.service_subnet),
+            api_service_ips: service_ips(&found.configuration.networking.service_subnet, 1),
             embedded_store: false,
         };
         ensure_certificates(&certificates, &self.layout, None, self.say)?;
@@ -198,10 +198,10 @@ async fn promote(etcd: &EtcdMembers, peer: &str) -> Result<(), PhaseError> {
     }
 }
 
-/// The first address of every Service range: the API's.
-fn first_service_ips(ranges: &str) -> Vec<IpAddr> {
+/// The nth address of every Service range: the first is the API's, the tenth DNS's.
+pub(crate) fn service_ips(ranges: &str, nth: u32) -> Vec<IpAddr> {
     let ranges = ranges.split(',').filter_map(|range| range.trim().parse::<IpNet>().ok());
-    ranges.filter_map(|range| nth_address(&range, 1)).collect()
+    ranges.filter_map(|range| nth_address(&range, nth)).collect()
 }
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_api_has_the_first_address_of_each_range() {
-        let shown: Vec<String> = first_service_ips("10.96.0.0/12, fd00::/112").iter().map(IpAddr::to_string).collect();
+        let shown: Vec<String> = service_ips("10.96.0.0/12, fd00::/112", 1).iter().map(IpAddr::to_string).collect();
         assert_eq!(shown, ["10.96.0.1", "fd00::1"]);
     }
 }
