@@ -17,12 +17,17 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut files: BTreeMap<(&Place, &str), Vec<(usize, &str)>> = BTreeMap::new();
+    let mut files: BTreeMap<(&Place, &str, &str), Vec<(usize, &str)>> = BTreeMap::new();
     for (index, item, manifest) in evidence.manifests() {
         let Ok(pod) = &manifest.pod else { continue };
-        files.entry((&item.place, text(&pod["metadata"]["name"]))).or_default().push((index, &manifest.path));
+        // Copies that are kept elsewhere are nobody's to read.
+        let directory = manifest.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        files
+            .entry((&item.place, directory, text(&pod["metadata"]["name"])))
+            .or_default()
+            .push((index, &manifest.path));
     }
-    let twice = files.into_iter().filter(|(_, files)| files.len() > 1).map(|((_, name), files)| {
+    let twice = files.into_iter().filter(|(_, files)| files.len() > 1).map(|((_, _, name), files)| {
         let paths: Vec<&str> = files.iter().map(|(_, path)| *path).collect();
         // The copy is the one whose name is no plain manifest's.
         let copy = paths.iter().find(|path| !path.ends_with(".yaml") && !path.ends_with(".json")).unwrap_or(&paths[1]);
@@ -50,6 +55,7 @@ mod tests {
                 manifest("/m/kube-scheduler.yaml", pod("kube-scheduler")),
                 manifest("/m/kube-scheduler.yaml.bak", pod("kube-scheduler")),
                 manifest("/m/etcd.yaml", pod("etcd")),
+                manifest("/kept/etcd.yaml", pod("etcd")),
             ],
         );
         assert_eq!(
