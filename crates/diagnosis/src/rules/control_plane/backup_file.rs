@@ -8,6 +8,9 @@ use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
 use crate::rules::{Layer, Rule};
 
+/// A pod that files of one directory of a machine make: machine, directory, name.
+type Made<'a> = (&'a Place, &'a str, &'a str);
+
 pub(super) const RULE: Rule = Rule {
     id: "A14",
     title: "two files in the directory of static pods make the same pod",
@@ -17,7 +20,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let mut files: BTreeMap<(&Place, &str, &str), Vec<(usize, &str)>> = BTreeMap::new();
+    let mut files: BTreeMap<Made<'_>, Vec<(usize, &str)>> = BTreeMap::new();
     for (index, item, manifest) in evidence.manifests() {
         let Ok(pod) = &manifest.pod else { continue };
         // Copies that are kept elsewhere are nobody's to read.
