@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 use crate::arguments::DataDir;
 
@@ -17,6 +18,21 @@ pub(crate) struct DoctorFlags {
     /// How to report.
     #[arg(long, short, value_enum, default_value_t = DoctorForm::Text, global = true)]
     pub(crate) output: DoctorForm,
+    /// Look again and again, and report when something changes, until Ctrl-C.
+    #[arg(long, global = true, conflicts_with = "fix")]
+    pub(crate) watch: bool,
+    /// Pass over events and lines of logs that are older, as in `30m` or `2h`.
+    #[arg(long, value_name = "DURATION", global = true)]
+    pub(crate) since: Option<SignedDuration>,
+    /// Show only what concerns this namespace, and the whole cluster.
+    #[arg(long, short, value_name = "NAME", global = true)]
+    pub(crate) namespace: Option<String>,
+    /// Show only these causes, as in `A5,D1`.
+    #[arg(long, value_name = "ID", value_delimiter = ',', global = true)]
+    pub(crate) id: Vec<String>,
+    /// Show failures, and no warnings.
+    #[arg(long, global = true)]
+    pub(crate) failures_only: bool,
     /// Mend what can be mended on this machine: each change is shown, asked about, written down and checked.
     #[arg(long, global = true)]
     pub(crate) fix: bool,

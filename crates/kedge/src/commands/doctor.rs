@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 healthy, 1 warnings, 2 failures, 3 it could not look.
 
+mod filter;
 mod mend;
 
 use std::fs::OpenOptions;
@@ -9,6 +10,7 @@ use std::io::{IsTerminal, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
@@ -23,6 +25,8 @@ use crate::output;
 const WARNINGS: u8 = 1;
 const FAILURES: u8 = 2;
 const NOT_SEEN: u8 = 3;
+/// Between two looks of `--watch`.
+const WATCH_PAUSE: Duration = Duration::from_secs(10);
 /// What is read of standard input.
 const MOST_PASTED: u64 = 64 << 20;
 
@@ -42,9 +46,20 @@ async fn report(flags: &DoctorFlags) -> Result<ExitCode> {
     if flags.fix {
         return fix(flags).await;
     }
-    match look(flags).await? {
-        Some(evidence) => print(&diagnose(&evidence), flags),
-        None => Ok(ExitCode::SUCCESS),
+    let mut shown = None;
+    loop {
+        let Some(evidence) = look(flags).await? else { return Ok(ExitCode::SUCCESS) };
+        let diagnosis = filter::wanted(diagnose(&filter::recent(evidence, flags.since)), flags);
+        if !flags.watch {
+            return print(&diagnosis, flags);
+        }
+        let causes: Vec<_> = diagnosis.causes.iter().map(|cause| (cause.id, cause.subject.clone())).collect();
+        if shown.as_ref() != Some(&causes) {
+            println!("--- {}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
+            print(&diagnosis, flags)?;
+            shown = Some(causes);
+        }
+        tokio::time::sleep(WATCH_PAUSE).await;
     }
 }
 

@@ -33,10 +33,9 @@ pub(super) fn read(data_dir: &Path) -> Reading {
         reading.document("iscsi", INITIATOR, Ok(json!({"initiatorName": name})));
     }
     maps(Path::new("/sys/block"), &mut reading);
-    if let Ok(table) = fs::read_to_string("/proc/net/stat/nf_conntrack") {
-        if let Some(count) = insert_failed(&table) {
-            reading.measure("conntrack -S", "conntrack_insert_failed", "machine", count, None);
-        }
+    let table = fs::read_to_string("/proc/net/stat/nf_conntrack");
+    if let Some(count) = table.ok().as_deref().and_then(insert_failed) {
+        reading.measure("conntrack -S", "conntrack_insert_failed", "machine", count, None);
     }
     reading
 }
