@@ -5,6 +5,7 @@ mod bootstrap;
 mod cluster;
 mod components;
 mod doctor;
+mod drill;
 pub(crate) mod ignored;
 mod init;
 mod join;
@@ -26,6 +27,7 @@ pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags,
 pub(crate) use doctor::{
     DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace, DoctorUndoFlags,
 };
+pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use join::JoinFlags;
 pub(crate) use network::NetworkFlags;
@@ -87,6 +89,8 @@ pub(crate) enum Command {
     Image(ImageFlags),
     /// Say what is wrong with a cluster or this machine, why, and what mends it. Nothing is changed.
     Doctor(DoctorFlags),
+    /// Break a cluster on purpose, find out what it is, mend it; everything can be taken back.
+    Drill(DrillFlags),
     /// Serve the small web application of the demo.
     DemoApp(DemoAppFlags),
     /// Print the script that completes kedge's commands and flags in a shell.

@@ -7,6 +7,7 @@ pub(crate) mod components;
 pub(crate) mod demo_app;
 pub(crate) mod doctor;
 pub(crate) mod down;
+pub(crate) mod drill;
 pub(crate) mod image;
 pub(crate) mod init;
 pub(crate) mod join;

@@ -98,6 +98,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Dns(flags) => commands::components::dns(*flags).await,
         Command::Image(flags) => commands::image::run(flags).await,
         Command::Doctor(_) => unreachable!("main runs it"),
+        Command::Drill(flags) => commands::drill::run(flags).await,
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
         Command::Completion(flags) => commands::completion::run(&flags),
         Command::Man(flags) => commands::man::run(&flags),

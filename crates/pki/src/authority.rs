@@ -159,11 +159,29 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    /// The authority of a certificate and its key, both as PEM.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
+        Self::load(certificate_pem.to_owned(), key_pem, Path::new("the key of the authority"))
+    }
+
     /// Issues a leaf certificate with a new key.
     pub fn issue(&self, request: &LeafRequest) -> Result<Identity, PkiError> {
+        self.issue_during(request, lifetime(LEAF_LIFETIME))
+    }
+
+    /// The same, valid from and until so many hours from now: what clocks and neglect make of certificates.
+    pub fn issue_between(&self, request: &LeafRequest, from: i64, until: i64) -> Result<Identity, PkiError> {
+        let at = |hours| OffsetDateTime::now_utc() + time::Duration::hours(hours);
+        self.issue_during(request, (at(from), at(until)))
+    }
+
+    fn issue_during(
+        &self,
+        request: &LeafRequest,
+        (not_before, not_after): (OffsetDateTime, OffsetDateTime),
+    ) -> Result<Identity, PkiError> {
         let wrap = |source| PkiError::Generate { name: request.common_name.clone(), source };
         let key = KeyPair::generate().map_err(wrap)?;
-        let (not_before, not_after) = lifetime(LEAF_LIFETIME);
         let content = Content {
             subject: &subject(&request.common_name, &request.organizations),
             public_key: &key.subject_public_key_info(),

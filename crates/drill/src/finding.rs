@@ -1,0 +1,70 @@
+//! What the doctor says: run as the program that people run, from where the scenario says that the cause can be seen.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::machines::{Machines, own_program, run_here};
+use crate::target::Target;
+
+/// From where the doctor looks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Look {
+    /// Through the API.
+    Cluster,
+    /// On a machine.
+    Node {
+        /// Which.
+        on: String,
+    },
+}
+
+/// What the doctor found: the ids of causes with whom they are about, best first.
+pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Result<Vec<(String, String)>, Error> {
+    let ran = match look {
+        Look::Cluster => {
+            let kubeconfig = target.kubeconfig()?;
+            let shown = kubeconfig.display().to_string();
+            let program = own_program()?.display().to_string();
+            run_here(&program, &["doctor", "--kubeconfig", &shown, "--output", "json"], &kubeconfig, machines)?
+        }
+        Look::Node { on } => {
+            let script = "exec \"$1\" doctor node --node-name \"$2\" --output json";
+            machines.try_run(on, script, &[&machines.kedge()?, on], None)?
+        }
+    };
+    let said: Value = serde_json::from_slice(&ran.stdout).map_err(|error| Error::Command {
+        machine: target.told(),
+        command: "kedge doctor".to_owned(),
+        why: format!("{error}: {}", ran.said),
+    })?;
+    Ok(causes(&said))
+}
+
+fn causes(said: &Value) -> Vec<(String, String)> {
+    let causes = said["causes"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    causes.map(|cause| (text(&cause["id"]), format!("{} {}", text(&cause["id"]), cause["subject"]))).collect()
+}
+
+/// The place of a cause among those that were not there before, from 1 on.
+pub fn rank(causes: &[(String, String)], before: &[String], wanted: &str) -> Option<usize> {
+    let fresh = causes.iter().filter(|(_, key)| !before.contains(key));
+    fresh.map(|(id, _)| id).position(|id| id == wanted).map(|index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_there_before_does_not_count() {
+        let said = json!({"causes": [{"id": "F1", "subject": {"name": "/"}}, {"id": "A5", "subject": {"name": "x"}}]});
+        let causes = causes(&said);
+        assert_eq!(rank(&causes, &[], "A5"), Some(2));
+        assert_eq!(rank(&causes, std::slice::from_ref(&causes[0].1), "A5"), Some(1));
+        assert_eq!(rank(&causes, &[], "A6"), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! The files of the scenarios, one to a drill.
+
+/// Their texts.
+pub(crate) const BUILTIN: &[&str] = &[
+    include_str!("../scenarios/certificate-expired.yaml"),
+    include_str!("../scenarios/certificate-from-the-future.yaml"),
+    include_str!("../scenarios/configmap-missing.yaml"),
+    include_str!("../scenarios/controller-manager-kubeconfig.yaml"),
+    include_str!("../scenarios/controller-manager-pki-path.yaml"),
+    include_str!("../scenarios/controller-manager-unmounted-file.yaml"),
+    include_str!("../scenarios/cordoned.yaml"),
+    include_str!("../scenarios/forwarding-off.yaml"),
+    include_str!("../scenarios/full-log-disk.yaml"),
+    include_str!("../scenarios/image-missing.yaml"),
+    include_str!("../scenarios/init-container-fails.yaml"),
+    include_str!("../scenarios/manifest-copy.yaml"),
+    include_str!("../scenarios/namespace-stuck.yaml"),
+    include_str!("../scenarios/no-room.yaml"),
+    include_str!("../scenarios/no-storage-class.yaml"),
+    include_str!("../scenarios/no-such-node.yaml"),
+    include_str!("../scenarios/node-cut-off.yaml"),
+    include_str!("../scenarios/node-without-power.yaml"),
+    include_str!("../scenarios/one-of-two-containers.yaml"),
+    include_str!("../scenarios/port-of-the-node-taken.yaml"),
+    include_str!("../scenarios/quota.yaml"),
+    include_str!("../scenarios/scheduler-kubeconfig-path.yaml"),
+    include_str!("../scenarios/scheduler-program.yaml"),
+    include_str!("../scenarios/secret-missing.yaml"),
+    include_str!("../scenarios/tainted.yaml"),
+];

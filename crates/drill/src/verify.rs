@@ -1,0 +1,169 @@
+//! A drill without a person: break, let the doctor say the cause, repair as documented, bring back, and hold what was
+//! seen against what must not happen to anybody else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::engine::Drill;
+use crate::error::Error;
+use crate::finding::{diagnose, rank};
+use crate::machines::run_here;
+use crate::observe;
+use crate::scenario::Scenario;
+use crate::target::Target;
+
+const DIAGNOSE_PATIENCE: Duration = Duration::from_secs(100);
+const REPAIR_PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(500);
+
+/// What a drill showed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The scenario.
+    pub scenario: String,
+    /// Its title.
+    pub title: String,
+    /// The true cause.
+    pub cause: String,
+    /// Seconds until the symptoms were seen.
+    pub symptoms_after: f64,
+    /// Seconds from then until the doctor named the true cause first, one look included.
+    pub diagnosed_after: f64,
+    /// How long one look of the doctor took, in seconds.
+    pub look_took: f64,
+    /// The place of the true cause in what the doctor said; absent where it is not in it.
+    pub rank: Option<usize>,
+    /// What the doctor named, best first.
+    pub named: Vec<String>,
+    /// Seconds from the first command of the repair until all was well.
+    pub repaired_after: f64,
+    /// Pods that the drill must not have touched, and that were restarted or are gone.
+    pub bystanders: Vec<String>,
+}
+
+impl Drill {
+    /// Does a drill from start to end, and takes it back whatever comes of it.
+    pub async fn verify(&self, scenario: &Scenario, target: &Target) -> Result<Verified, Error> {
+        let done = self.break_and_repair(scenario, target).await;
+        if self.active()?.is_some() {
+            let stopped = self.stop().await;
+            // What went wrong first is what counts.
+            if done.is_ok() {
+                stopped?;
+            }
+        }
+        done
+    }
+
+    async fn break_and_repair(&self, scenario: &Scenario, target: &Target) -> Result<Verified, Error> {
+        let before = pods(target).await?;
+        let started = self.start(scenario, target).await?;
+        let run = self.needed()?;
+        let begun = Instant::now();
+        let (named, look_took) = self.ask(&run.scenario, target, &run.before).await?;
+        let diagnosed_after = begun.elapsed().as_secs_f64();
+        let begun = Instant::now();
+        repair(&run.scenario, target)?;
+        let machines = target.machines();
+        observe::wait(&run.scenario.repaired, target, &machines, REPAIR_PATIENCE).await?;
+        self.check(Some(&run.scenario.cause)).await?;
+        let repaired_after = begun.elapsed().as_secs_f64();
+        let after = pods(target).await?;
+        Ok(Verified {
+            scenario: run.scenario.id.clone(),
+            title: run.scenario.title.clone(),
+            cause: run.scenario.cause.clone(),
+            symptoms_after: started.symptoms_after,
+            diagnosed_after,
+            look_took,
+            rank: rank(&named, &run.before, &run.scenario.cause),
+            named: named.into_iter().map(|(_, key)| key).filter(|key| !run.before.contains(key)).collect(),
+            repaired_after,
+            bystanders: bystanders(&before, &after, &run.scenario.touches),
+        })
+    }
+
+    /// Asks the doctor until the true cause comes first: some causes need time to show in what it sees.
+    async fn ask(
+        &self,
+        scenario: &Scenario,
+        target: &Target,
+        before: &[String],
+    ) -> Result<(Vec<(String, String)>, f64), Error> {
+        let machines = target.machines();
+        let deadline = Instant::now() + DIAGNOSE_PATIENCE.min(Duration::from_secs(scenario.within.max(10)));
+        loop {
+            let begun = Instant::now();
+            let named = diagnose(&scenario.diagnose, target, &machines)?;
+            let took = begun.elapsed().as_secs_f64();
+            if rank(&named, before, &scenario.cause) == Some(1) || Instant::now() > deadline {
+                return Ok((named, took));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+fn repair(scenario: &Scenario, target: &Target) -> Result<(), Error> {
+    let machines = target.machines();
+    for step in &scenario.repair {
+        match &step.on {
+            Some(machine) => machines.run(machine, &step.run, &[]).map(|_| ())?,
+            None => {
+                let ran = run_here("sh", &["-c", &step.run], &target.kubeconfig()?, &machines)?;
+                if !ran.ok {
+                    let (machine, command) = ("this machine".to_owned(), step.run.clone());
+                    return Err(Error::Command { machine, command, why: ran.said });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Pods outside of the drill's namespace: who they are, and how often their containers were restarted.
+type Pods = BTreeMap<String, (String, i64)>;
+
+async fn pods(target: &Target) -> Result<Pods, Error> {
+    let pods = target.api().await?.list("/api/v1/pods").await?;
+    let others = pods.iter().filter(|pod| {
+        pod["metadata"]["namespace"] != crate::api::NAMESPACE && pod["metadata"]["deletionTimestamp"].is_null()
+    });
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(others
+        .map(|pod| {
+            let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+            let restarts = statuses.map(|status| status["restartCount"].as_i64().unwrap_or_default()).sum();
+            (text(&pod["metadata"]["name"]), (text(&pod["metadata"]["uid"]), restarts))
+        })
+        .collect())
+}
+
+fn bystanders(before: &Pods, after: &Pods, touches: &[String]) -> Vec<String> {
+    let others = before.iter().filter(|(name, _)| !touches.iter().any(|touched| name.starts_with(touched.as_str())));
+    let changed = others.filter(|(name, was)| after.get(*name) != Some(was));
+    changed
+        .map(|(name, (_, was))| match after.get(name) {
+            Some((_, now)) => format!("{name}: restarted {was} times before, {now} after"),
+            None => format!("{name}: gone"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_was_not_meant_is_a_bystander() {
+        let pod = |name: &str, uid: &str, restarts| (name.to_owned(), (uid.to_owned(), restarts));
+        let before = Pods::from([pod("web-1", "a", 0), pod("kube-scheduler-n", "b", 1), pod("dns-1", "c", 0)]);
+        let after = Pods::from([pod("web-1", "a", 1), pod("kube-scheduler-n", "b", 4), pod("new", "d", 0)]);
+        let found = bystanders(&before, &after, &["kube-scheduler".to_owned()]);
+        assert_eq!(found, ["dns-1: gone", "web-1: restarted 0 times before, 1 after"]);
+    }
+}
