@@ -52,7 +52,11 @@ fn node_bootstrap() -> Vec<Value> {
     let tokens = || vec![group(NODE_TOKEN_GROUP)];
     let readers = || vec![group(NODE_TOKEN_GROUP), group(NODES)];
     let get_nodes = json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["nodes"]}]);
+    let list_nodes = json!([{"verbs": ["list"], "apiGroups": [""], "resources": ["nodes"]}]);
     let mut objects = vec![
+        // DIVERGES: kubeadm lets them get a node by its name only. A machine that joins compares itself with those there.
+        role("", "kedge:compare-nodes", list_nodes),
+        binding("", "kedge:compare-nodes", "kedge:compare-nodes", &tokens()),
         role("", "kubeadm:get-nodes", get_nodes),
         binding("", "kubeadm:get-nodes", "kubeadm:get-nodes", &tokens()),
         binding("", "kubeadm:kubelet-bootstrap", "system:node-bootstrapper", &tokens()),
@@ -147,6 +151,8 @@ mod tests {
         assert_eq!(
             names,
             [
+                "ClusterRole kedge:compare-nodes",
+                "ClusterRoleBinding kedge:compare-nodes",
                 "ClusterRole kubeadm:get-nodes",
                 "ClusterRoleBinding kubeadm:get-nodes",
                 "ClusterRoleBinding kubeadm:kubelet-bootstrap",

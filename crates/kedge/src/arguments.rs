@@ -4,6 +4,7 @@ mod apiserver;
 mod bootstrap;
 mod cluster;
 mod components;
+mod config;
 mod doctor;
 mod drill;
 pub(crate) mod ignored;
@@ -24,12 +25,13 @@ pub(crate) use bootstrap::{
 };
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
+pub(crate) use config::{ConfigCommand, ConfigFlags, ImagesCommand, PrintCommand};
 pub(crate) use doctor::{
     DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace, DoctorUndoFlags,
 };
 pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
-pub(crate) use join::JoinFlags;
+pub(crate) use join::{JoinCommand, JoinFlags};
 pub(crate) use network::NetworkFlags;
 pub(crate) use upgrade::{
     NodeFlags as NodeUpgradeFlags, PlanOutput, SharedFlags, UpgradeCommand, UpgradeFlags, WorkFlags,
@@ -67,6 +69,8 @@ pub(crate) enum Command {
     Init(Box<InitFlags>),
     /// Make this machine a worker of a cluster, as kubeadm does.
     Join(Box<JoinFlags>),
+    /// Print, check and convert the files that `init` and `join` read.
+    Config(ConfigFlags),
     /// Take off this machine what `init` or `join` put on it.
     Reset(ResetFlags),
     /// Bring a cluster that `init` made to the version of this kedge, one machine after the other, as kubeadm does.
@@ -83,6 +87,9 @@ pub(crate) enum Command {
     KubeProxy(Box<ProxyFlags>),
     /// Run the agent of the pod network alone: CNI configuration, routes, policies.
     NetworkAgent(Box<NetworkAgentFlags>),
+    /// Ask the agent of the pod network of this machine whether it is ready.
+    #[command(hide = true)]
+    NetworkReady(NetworkReadyFlags),
     /// Run cluster DNS alone.
     Dns(Box<DnsFlags>),
     /// Work with the images of the cluster's container runtime.
@@ -100,6 +107,13 @@ pub(crate) enum Command {
     Man(ManFlags),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NetworkReadyFlags {
+    /// Where the agent says how it is.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    pub(crate) health_address: SocketAddr,
 }
 
 /// How results are printed.

@@ -4,6 +4,7 @@
 //! Invariant: checks change nothing on the machine (a probe file of the disk check is gone at its end), and all of them
 //! run, so that everything that is wrong shows at once.
 
+mod environment;
 mod host_checks;
 mod mend;
 mod own_checks;
@@ -15,6 +16,7 @@ use ipnet::IpNet;
 
 use crate::Say;
 
+pub(crate) use environment::{external_etcd_files, external_etcd_version};
 pub(crate) use mend::mend_aloud;
 pub use mend::{Change, mend};
 
@@ -40,6 +42,8 @@ pub struct CheckFacts {
     pub node_ip: IpAddr,
     /// The port of its API server.
     pub api_port: u16,
+    /// The host under which the API is looked for, where that is known.
+    pub api_host: Option<String>,
     /// The container runtime's socket; none where none was found.
     pub cri_socket: Option<String>,
     /// Where etcd's data will be, where the machine runs a member.
@@ -66,7 +70,7 @@ impl CheckResult {
         Self { name: name.into(), ..Self::default() }
     }
 
-    fn warning(mut self, text: impl Into<String>) -> Self {
+    pub(crate) fn warning(mut self, text: impl Into<String>) -> Self {
         self.warnings.push(text.into());
         self
     }
@@ -92,12 +96,14 @@ pub struct ChecksFailed {
 type Check = fn(&CheckFacts) -> Vec<CheckResult>;
 
 /// The table, in the order in which results show.
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 22] = [
     host_checks::privileged_user,
     host_checks::cpus,
     host_checks::memory,
+    environment::firewalld,
     host_checks::ports,
     host_checks::files,
+    environment::proxies,
     host_checks::swap,
     host_checks::programs,
     host_checks::system,
@@ -115,16 +121,16 @@ const CHECKS: [Check; 20] = [
     own_checks::disk,
 ];
 
-/// Runs all checks, tells of warnings, and fails where there is an error that nobody ignores. `runtime` is what the
-/// container runtime's check found, which needs to talk to it.
+/// Runs all checks, tells of warnings, and fails where there is an error that nobody ignores. `asked` is what
+/// the checks found that talk to others.
 pub fn run_checks(
     facts: &CheckFacts,
-    runtime: CheckResult,
+    asked: Vec<CheckResult>,
     ignored: &[String],
     say: Say<'_>,
 ) -> Result<(), ChecksFailed> {
     say("[preflight] Running pre-flight checks");
-    let results = CHECKS.iter().flat_map(|check| check(facts)).chain([runtime]);
+    let results = CHECKS.iter().flat_map(|check| check(facts)).chain(asked);
     judge(results.collect(), ignored, say)
 }
 

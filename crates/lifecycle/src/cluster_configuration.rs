@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::join::JoinConfiguration;
+
 /// The version of the documents.
 pub const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
 
@@ -284,6 +286,17 @@ pub struct NodeRegistration {
     image_pull_serial: Value,
 }
 
+impl NodeRegistration {
+    /// The fields that were given and do nothing.
+    pub(crate) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
+        let fields = [
+            ("nodeRegistration.imagePullPolicy", &self.image_pull_policy),
+            ("nodeRegistration.imagePullSerial", &self.image_pull_serial),
+        ];
+        fields.map(|(name, value)| (!value.is_null()).then_some(name)).into_iter().flatten()
+    }
+}
+
 /// Where this control plane is reached.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -337,8 +350,12 @@ pub struct InitConfiguration {
 pub struct Documents {
     /// What the first control plane is told.
     pub init: InitConfiguration,
+    /// What a machine that joins is told, where there is such a document.
+    pub join: Option<JoinConfiguration>,
     /// What all control planes share.
     pub cluster: ClusterConfiguration,
+    /// The kinds that were read.
+    pub kinds: Vec<String>,
     /// Fields of the kubelets' configuration that win over the usual ones.
     pub kubelet: Map<String, Value>,
     /// Fields of the proxies' configuration that win over the usual ones.
@@ -357,6 +374,7 @@ impl Documents {
             let mut said =
                 |name: &str| fields.remove(name).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             let (api_version, kind) = (said("apiVersion"), said("kind"));
+            read.kinds.push(kind.clone());
             let wrap = |kind| move |source| ConfigurationError::Field { kind, source };
             match (api_version.as_str(), kind.as_str()) {
                 (API_VERSION, "InitConfiguration") => {
@@ -367,9 +385,13 @@ impl Documents {
                     let parsed = serde_json::from_value(Value::Object(fields));
                     read.cluster = parsed.map_err(wrap("ClusterConfiguration"))?;
                 }
+                (API_VERSION, "JoinConfiguration") => {
+                    let parsed = serde_json::from_value(Value::Object(fields));
+                    read.join = Some(parsed.map_err(wrap("JoinConfiguration"))?);
+                }
                 ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration") => read.kubelet = fields,
                 ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration") => read.proxy = fields,
-                (API_VERSION, "JoinConfiguration" | "ResetConfiguration" | "UpgradeConfiguration") => {
+                (API_VERSION, "ResetConfiguration" | "UpgradeConfiguration") => {
                     read.without_effect.push(kind);
                 }
                 _ => return Err(ConfigurationError::Kind { api_version, kind }),
@@ -387,8 +409,6 @@ fn unused_fields(read: &Documents) -> Vec<String> {
     let fields = [
         ("InitConfiguration.patches", &init.patches),
         ("InitConfiguration.timeouts", &init.timeouts),
-        ("InitConfiguration.nodeRegistration.imagePullPolicy", &init.node_registration.image_pull_policy),
-        ("InitConfiguration.nodeRegistration.imagePullSerial", &init.node_registration.image_pull_serial),
         ("ClusterConfiguration.imageRepository", &cluster.image_repository),
         ("ClusterConfiguration.featureGates", &cluster.feature_gates),
         ("ClusterConfiguration.encryptionAlgorithm", &cluster.encryption_algorithm),
@@ -401,7 +421,8 @@ fn unused_fields(read: &Documents) -> Vec<String> {
     ];
     let named = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.to_owned());
     let expires = init.bootstrap_tokens.iter().any(|token| !token.expires.is_null());
-    named.chain(expires.then(|| "InitConfiguration.bootstrapTokens.expires".to_owned())).collect()
+    let of_node = init.node_registration.without_effect().map(|name| format!("InitConfiguration.{name}"));
+    named.chain(of_node).chain(expires.then(|| "InitConfiguration.bootstrapTokens.expires".to_owned())).collect()
 }
 
 impl ClusterConfiguration {

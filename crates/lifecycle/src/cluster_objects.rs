@@ -2,16 +2,24 @@
 //!
 //! Invariant: an object is applied as a whole by one manager, so that what others set on other fields stays.
 
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
 use kedge_client::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::Say;
 use crate::cluster_configuration::ClusterConfiguration;
+use crate::init::{PhaseError, failed};
 
 /// The manager of the fields; upstream's.
 const MANAGER: &str = "kubeadm";
+
+const NODE_PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Why an object is not there.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +31,25 @@ pub struct ApplyError {
     pub name: String,
     /// Why.
     pub source: Box<kube::Error>,
+}
+
+/// The kubelet registers its node when it has found the API server.
+pub(crate) async fn wait_for_node(client: &Client, name: &str) -> Result<(), PhaseError> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let deadline = Instant::now() + NODE_PATIENCE;
+    loop {
+        match nodes.get_opt(name).await {
+            Ok(Some(_)) => return Ok(()),
+            _ if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Ok(None) => {
+                let seconds = NODE_PATIENCE.as_secs();
+                return Err(PhaseError::Missing(format!(
+                    "the kubelet has not registered the node {name} within {seconds} s"
+                )));
+            }
+            Err(source) => return Err(failed("Node", name, source)),
+        }
+    }
 }
 
 /// Applies an object.

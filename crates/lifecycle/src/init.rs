@@ -9,8 +9,6 @@ mod cluster_phases;
 mod phases;
 mod settings;
 
-use std::time::Duration;
-
 use kedge_bootstrap::BootstrapError;
 use kedge_client::{Client, client_from_kubeconfig};
 use kedge_pki::PkiError;
@@ -54,6 +52,9 @@ pub enum PhaseError {
     /// There is no such phase.
     #[error("unknown phase {0:?}; `kedge init phase --help` lists them")]
     Unknown(String),
+    /// There is no such phase of joining.
+    #[error("unknown phase {0:?}; `kedge join phase --help` lists them")]
+    UnknownJoin(String),
     /// A check failed.
     #[error(transparent)]
     Checks(#[from] ChecksFailed),
@@ -78,6 +79,9 @@ pub enum PhaseError {
     /// Tokens, certificates for others.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    /// A control plane's certificates for another one.
+    #[error("error downloading certs")]
+    DownloadCerts(#[source] BootstrapError),
     /// The API can't be asked.
     #[error("cannot make a client")]
     Client(#[from] kedge_client::ConnectError),
@@ -184,6 +188,3 @@ impl<'a> Init<'a> {
         self.admin.get_or_try_init(|| async { Ok(client_from_kubeconfig(&path).await?) }).await
     }
 }
-
-/// How long a phase tries to get an object that another part of the cluster makes.
-const PATIENCE: Duration = Duration::from_secs(120);

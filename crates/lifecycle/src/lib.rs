@@ -9,6 +9,7 @@ mod certs;
 mod checks;
 mod cluster_configuration;
 mod cluster_objects;
+mod config_files;
 mod demo;
 mod etcd_members;
 mod health_wait;
@@ -22,6 +23,7 @@ mod layout;
 mod lock;
 mod manifests;
 mod node_access;
+mod peer_checks;
 mod preflight;
 mod process;
 mod run_file;
@@ -42,13 +44,14 @@ pub use cluster_objects::{
     ApplyError, apply_object, apply_objects, control_plane_taint, mark_control_plane, upload_cluster_configuration,
     upload_kubelet_configuration,
 };
+pub use config_files::{init_defaults, join_defaults, migrate, validate};
 pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
 pub use etcd_members::{EtcdMembers, EtcdMembersError, KnownMember};
 pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_kubelet};
 pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
 pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};
-pub use join::{ControlPlaneSettings, Join, JoinFlags, JoinSettings};
+pub use join::{ControlPlaneSettings, JOIN_PHASES, Join, JoinConfiguration, JoinDiscovery, JoinFlags, JoinSettings};
 pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
 pub use kubelet_service::{
     KUBELET_LOG, KubeletServiceError, keep_kubelet, kubelet_configuration, start_kubelet, stop_kubelet,
@@ -63,7 +66,7 @@ pub use manifests::{
 pub use preflight::{Finding, Needs, Severity, missing_programs, preflight};
 pub use process::ProcessMark;
 pub use run_file::{RunFile, RunFileError};
-pub use system_images::{SystemImages, ensure_system_images, sandbox_of};
+pub use system_images::{SystemImages, ensure_system_images, make_system_images, runtime_socket, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
 pub use upgrade::{
     AvailableUpgrade, ClusterVersion, CommandCheck, ComponentPlan, ConfigVersion, Confirm, Upgrade, UpgradePlan,

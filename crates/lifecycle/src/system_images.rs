@@ -12,6 +12,7 @@ use kedge_oci::ImageBuilder;
 use crate::images::ImageError;
 use crate::init::PhaseError;
 
+const NO_ETCD: &str = "none";
 const BINARY: &str = "/usr/local/bin/kedge";
 /// The names under which the binary is a component.
 const NAMES: [&str; 5] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"];
@@ -33,12 +34,17 @@ pub struct SystemImages {
 impl SystemImages {
     /// The names for this version of Kedge and the etcd of this machine.
     pub fn of_machine(sandbox: Option<String>) -> Self {
-        let etcd = etcd_version().unwrap_or_else(|| "none".to_owned());
+        let etcd = etcd_version().unwrap_or_else(|| NO_ETCD.to_owned());
         Self {
             kedge: format!("localhost/kedge:{}", kedge_meta::image_tag()),
             etcd: format!("localhost/etcd:v{etcd}"),
             sandbox,
         }
+    }
+
+    /// Whether this machine has an etcd to make an image of.
+    pub fn has_etcd(&self) -> bool {
+        !self.etcd.ends_with(NO_ETCD)
     }
 }
 
@@ -59,7 +65,7 @@ fn etcd_version() -> Option<String> {
 }
 
 /// The container runtime's socket as it was named, else one that answers.
-pub(crate) async fn runtime_socket(named: Option<&str>) -> Option<String> {
+pub async fn runtime_socket(named: Option<&str>) -> Option<String> {
     match named {
         Some(socket) if socket.contains("://") => Some(socket.to_owned()),
         Some(socket) => Some(format!("unix://{socket}")),
@@ -68,7 +74,7 @@ pub(crate) async fn runtime_socket(named: Option<&str>) -> Option<String> {
 }
 
 /// Makes the images of this machine, for the runtime behind a socket.
-pub(crate) async fn make_system_images(socket: Option<String>, with_etcd: bool) -> Result<(), PhaseError> {
+pub async fn make_system_images(socket: Option<String>, with_etcd: bool) -> Result<(), PhaseError> {
     let socket = socket.ok_or_else(|| PhaseError::Missing("no container runtime answers".to_owned()))?;
     let runtime = Runtime::connect(&socket).await?;
     let images = SystemImages::of_machine(sandbox_of(&runtime).await);

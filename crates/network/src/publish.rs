@@ -17,10 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::cni::write_atomically;
 use crate::config::Error;
-use crate::reach::{REACHABILITY_ANNOTATION, Reachability};
-
-/// The file in the state directory.
-pub(crate) const REACHABILITY_FILE: &str = "reachability.json";
+use crate::reach::{REACHABILITY_ANNOTATION, REACHABILITY_FILE, Reachability};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a failure the API is asked again.

@@ -1,16 +1,20 @@
 //! What this node knows of its way to every other: the session that brings routes, and whether packets of pods arrive.
-//! The doctor reads it: as a file of the node, and as an annotation of its Node. Pure.
+//! The doctor reads it: as a file of the node, and as an annotation of its Node. Pure, but for reading that file.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 
 use jiff::Timestamp;
+use kedge_bgp::SessionState;
 use serde::{Deserialize, Serialize};
 
 use crate::mode::Way;
 
 /// The annotation of a Node that has its [`Reachability`].
 pub const REACHABILITY_ANNOTATION: &str = "network.kedge.dev/reachability";
+/// The file in the state directory.
+pub(crate) const REACHABILITY_FILE: &str = "reachability.json";
 
 /// All peers of one node, as it sees them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,6 +24,21 @@ pub struct Reachability {
     pub node: String,
     /// Its peers, by address.
     pub peers: Vec<PeerReachability>,
+}
+
+impl Reachability {
+    /// What the agent of this machine wrote last, where one did.
+    pub fn read(state_dir: &Path) -> Option<Self> {
+        let text = std::fs::read(state_dir.join(REACHABILITY_FILE)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// The peers whose session is wanted and not established.
+    pub fn not_established(&self) -> impl Iterator<Item = IpAddr> {
+        let is_up = |state: &String| state == SessionState::Established.as_str();
+        let missing = self.peers.iter().filter(move |peer| peer.session.as_ref().is_some_and(|state| !is_up(state)));
+        missing.map(|peer| peer.address)
+    }
 }
 
 /// One peer.

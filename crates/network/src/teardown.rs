@@ -9,7 +9,7 @@ use kedge_netfilter::{Family, Nft};
 use crate::config::Error;
 use crate::link::{Devices, Links, Maker};
 use crate::mode::VxlanConfig;
-use crate::publish::REACHABILITY_FILE;
+use crate::reach::REACHABILITY_FILE;
 use crate::record::{Record, remove_file};
 use crate::rules::TABLE;
 use crate::setup::sysctls;

@@ -37,6 +37,20 @@ const FILES: [&str; 6] = [
 ];
 /// What Kedge writes where the container runtime looks for its network.
 const CNI_FILE: &str = "/etc/cni/net.d";
+/// kubeadm's words; Kedge makes no such rules, and removes those of nftables that it made.
+const LEFT_TO_PEOPLE: &str = "
+The reset process does not reset or clean up iptables rules or IPVS tables.
+If you wish to reset iptables, you must do so manually by using the \"iptables\" command.
+
+If your cluster was setup to utilize IPVS, run ipvsadm --clear (or similar)
+to reset your system's IPVS tables.
+
+The reset process does not clean your kubeconfig files and you must remove them manually.
+Please, check the contents of the $HOME/.kube/config file.
+";
+const CGROUPS: &str = "/sys/fs/cgroup";
+const GROUP_TRIES: u32 = 20;
+const GROUP_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 const ETCD_PORT: u16 = 2379;
 const POD_LOGS: &str = "/var/log/pods";
 const CONTAINER_LOGS: &str = "/var/log/containers";
@@ -53,6 +67,7 @@ pub async fn reset(options: &ResetOptions, say: Say<'_>) -> Result<(), Error> {
     reset.membership().await;
     reset.kubelet().await;
     reset.pods(endpoint.as_deref()).await;
+    reset.groups().await;
     reset.mounts();
     reset.rules().await;
     reset.directories(etcd_data);
@@ -166,6 +181,28 @@ impl Reset<'_> {
         }
     }
 
+    /// The control groups of pods, which the kubelet made for them; one in which something runs stays.
+    async fn groups(&mut self) {
+        let groups = pod_groups(Path::new(CGROUPS));
+        if groups.is_empty() || !self.does("Removing control groups of pods", "remove control groups of pods") {
+            return;
+        }
+        for group in groups {
+            let mut removed = remove_groups(&group);
+            // What ended a moment ago may still count.
+            for _ in 0..GROUP_TRIES {
+                if removed.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(GROUP_PAUSE).await;
+                removed = remove_groups(&group);
+            }
+            if let Err(error) = removed {
+                self.failed.push(format!("{}: {error}", group.display()));
+            }
+        }
+    }
+
     fn mounts(&mut self) {
         let done = format!("Unmounting mounted directories in \"{KUBELET_DIR}\"");
         if self.does(&done, &format!("unmount mounted directories in \"{KUBELET_DIR}\""))
@@ -235,21 +272,43 @@ impl Reset<'_> {
         let say = self.say;
         say("");
         say("The reset process does not remove:");
-        let others = others_in(Path::new(CNI_FILE));
-        if !others.is_empty() {
-            say(&format!(
-                "- {} in {CNI_FILE}: not Kedge's, remove them by hand if nobody uses them",
-                others.join(", ")
-            ));
-        }
         say("- images in the container runtime: they may be used again (`ctr -n k8s.io images ls`)");
-        say("- $HOME/.kube/config: it may hold other clusters; clean it by hand");
         for file in ["/etc/sysctl.d/90-kedge.conf", "/etc/modules-load.d/kedge.conf"] {
             if Path::new(file).exists() {
                 say(&format!("- {file}: made by --fix, and others may rely on it by now; `rm {file}` removes it"));
             }
         }
+        let others = others_in(Path::new(CNI_FILE));
+        if !others.is_empty() {
+            say("");
+            say(&format!(
+                "The reset process does not clean CNI configuration. To do so, you must remove {CNI_FILE}\n(what is left is \
+                 not Kedge's: {})",
+                others.join(", ")
+            ));
+        }
+        say(LEFT_TO_PEOPLE);
     }
+}
+
+/// The groups of pods in every hierarchy, of either driver.
+fn pod_groups(root: &Path) -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = std::iter::once(root.to_owned()).chain(hierarchies);
+    let groups = places.flat_map(|place| ["kubepods", "kubepods.slice"].map(|name| place.join(name)));
+    // Several names may lead to one hierarchy.
+    groups.filter(|group| group.is_dir() && !group.parent().is_some_and(Path::is_symlink)).collect()
+}
+
+/// Removes a group after those in it. Its files are the kernel's, and go with it.
+fn remove_groups(group: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_groups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
 }
 
 fn others_in(dir: &Path) -> Vec<String> {
@@ -272,6 +331,20 @@ fn empty(dir: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_of_pods_go_and_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        for group in ["memory/kubepods/burstable/pod1", "cpu,cpuacct/kubepods", "unified/system", "kubepods.slice/a"] {
+            fs::create_dir_all(dir.path().join(group)).unwrap();
+        }
+        std::os::unix::fs::symlink("cpu,cpuacct", dir.path().join("cpu")).unwrap();
+        let groups = pod_groups(dir.path());
+        assert_eq!(groups.len(), 3, "{groups:?}");
+        groups.iter().for_each(|group| remove_groups(group).unwrap());
+        assert_eq!(pod_groups(dir.path()), Vec::<PathBuf>::new());
+        assert!(dir.path().join("unified/system").exists());
+    }
 
     #[test]
     fn a_directory_is_emptied_and_stays() {

@@ -114,6 +114,9 @@ pub(crate) struct InitOptions {
     /// Kubeconfig of the administrator, for phases that talk to the cluster [default: /etc/kubernetes/admin.conf].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// How much is logged; 5 and more shows every cause of an error. `KEDGE_LOG` wins.
+    #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) v: u8,
 }
 
 impl InitOptions {

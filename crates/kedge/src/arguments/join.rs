@@ -3,14 +3,41 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use kedge_supervisor::{BootstrapToken, JoinFlags as Asked};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = false)]
 pub(crate) struct JoinFlags {
+    #[command(subcommand)]
+    pub(crate) command: Option<JoinCommand>,
     /// Where the API server is.
     #[arg(value_name = "HOST[:PORT]")]
-    endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) flags: JoinOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinCommand {
+    /// Run one phase alone.
+    Phase {
+        /// The phase: preflight, control-plane-prepare (download-certs, certs, kubeconfig, control-plane), check-etcd,
+        /// kubelet-start, etcd-join, kubelet-wait-bootstrap, control-plane-join (mark-control-plane), wait-control-plane.
+        phase: String,
+        /// A part of it, or `all` for all of them, and where the API server is.
+        #[arg(value_name = "PART] [HOST[:PORT]", num_args = 0..=2)]
+        words: Vec<String>,
+        #[command(flatten)]
+        flags: Box<JoinOptions>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinOptions {
+    /// File with a JoinConfiguration of kubeadm.k8s.io/v1beta4.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The token, for both purposes below.
     #[arg(long, value_name = "TOKEN")]
     token: Option<BootstrapToken>,
@@ -41,6 +68,12 @@ pub(crate) struct JoinFlags {
     /// Checks whose errors are shown as warnings; `all` for all.
     #[arg(long, value_name = "CHECKS", value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out.
+    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
+    skip_phases: Vec<String>,
+    /// Change nothing; show what would be done.
+    #[arg(long)]
+    dry_run: bool,
     /// Mend what can be mended of the machine first, and show each change with how to undo it.
     #[arg(long)]
     fix: bool,
@@ -53,12 +86,16 @@ pub(crate) struct JoinFlags {
     /// Port of its API server [default: 6443].
     #[arg(long, value_name = "PORT", requires = "control_plane", value_parser = clap::value_parser!(u16).range(1..))]
     apiserver_bind_port: Option<u16>,
+    /// How much is logged; 5 and more shows every cause of an error. `KEDGE_LOG` wins.
+    #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
+    pub(crate) v: u8,
 }
 
-impl JoinFlags {
-    pub(crate) fn asked(self) -> Asked {
+impl JoinOptions {
+    pub(crate) fn asked(self, endpoint: Option<String>) -> Asked {
         Asked {
-            endpoint: self.endpoint,
+            config: self.config,
+            endpoint,
             token: self.token,
             discovery_token: self.discovery_token,
             tls_bootstrap_token: self.tls_bootstrap_token,
@@ -69,6 +106,8 @@ impl JoinFlags {
             node_ip: self.node_ip,
             cri_socket: self.cri_socket,
             ignore_preflight_errors: self.ignore_preflight_errors,
+            skip_phases: self.skip_phases,
+            dry_run: self.dry_run,
             fix: self.fix,
             control_plane: self.control_plane,
             certificate_key: self.certificate_key,

@@ -8,25 +8,51 @@ use crate::arguments::{InitCommand, InitFlags};
 use crate::commands::up::cancel_on_signals;
 use crate::output::{start_logging, start_logging_at};
 
+/// From here on, everything is said: upstream's level.
+const MUCH: u8 = 5;
+
 pub(crate) async fn run(flags: InitFlags) -> Result<()> {
-    start_logging(false);
     let (options, phase) = match flags.command {
         None => (flags.flags, None),
         Some(InitCommand::Phase { phase, part, flags }) => (*flags, Some((phase, part))),
     };
+    let v = options.v;
+    start_logging_with(v);
     let settings = InitSettings::new(options.asked())?;
     let init = Init::new(settings, &|line| println!("{line}"))?;
     let done = match phase {
         None => init.run().await,
         Some((phase, part)) => init.phase(&phase, part.as_deref()).await,
     };
-    done.map_err(|error| on_one_line(&error))
+    done.map_err(|error| failed_phase(&error, v))
 }
 
 /// On one line, as kubeadm writes it: people and their scripts know it so.
 pub(crate) fn on_one_line(error: &dyn std::error::Error) -> anyhow::Error {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    anyhow::anyhow!(causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")))
+    anyhow::anyhow!(line(error))
+}
+
+/// The same for a phase, with how to see more; each cause on a line of its own where much is asked for.
+pub(crate) fn failed_phase(error: &dyn std::error::Error, v: u8) -> anyhow::Error {
+    let text = line(error);
+    if v < MUCH {
+        return anyhow::anyhow!("{text}\nTo see the stack trace of this error execute with --v=5 or higher");
+    }
+    let stack: Vec<String> = causes(error).map(|cause| format!("{cause:?}")).collect();
+    anyhow::anyhow!("{text}\n{error:?}\n{}", stack.join("\n"))
+}
+
+fn line(error: &dyn std::error::Error) -> String {
+    causes(error).fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn causes(error: &dyn std::error::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(error.source(), |cause| cause.source())
+}
+
+/// Warnings, or everything.
+pub(crate) fn start_logging_with(v: u8) {
+    if v < MUCH { start_logging(false) } else { start_logging_at("debug") }
 }
 
 /// Keeps the kubelet running until SIGINT or SIGTERM.

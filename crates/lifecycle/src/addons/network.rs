@@ -66,9 +66,14 @@ fn daemon_set(addon: &NetworkAddon<'_>) -> Value {
                         "imagePullPolicy": "IfNotPresent",
                         "command": command,
                         "env": [env("NODE_NAME", "spec.nodeName"), env("NODE_IP", "status.hostIP")],
+                        // The text that names the missing peers becomes the event's; of HTTP only the status would.
                         "readinessProbe": {
-                            "httpGet": {"host": "127.0.0.1", "path": "/healthz", "port": HEALTH_PORT},
-                            "periodSeconds": 5,
+                            "exec": {"command": [
+                                "/usr/local/bin/kedge", "network-ready", format!("--health-address=127.0.0.1:{HEALTH_PORT}"),
+                            ]},
+                            "initialDelaySeconds": 2,
+                            "periodSeconds": 10,
+                            "timeoutSeconds": 10,
                         },
                         "securityContext": {"privileged": true},
                         "volumeMounts": [

@@ -83,10 +83,16 @@ pub(super) fn etcd_directory(facts: &CheckFacts) -> Vec<CheckResult> {
 }
 
 pub(super) fn swap(facts: &CheckFacts) -> Vec<CheckResult> {
+    let result = CheckResult::new("Swap");
     if read(facts, "/proc/swaps").lines().count() < 2 {
-        return Vec::new();
+        return match super::mend::without_swap(&read(facts, "/etc/fstab")) {
+            Some(_) => vec![result.warning(
+                "swap is off, but /etc/fstab turns it on at the next start of the machine; take it out there, or use --fix",
+            )],
+            None => Vec::new(),
+        };
     }
-    vec![CheckResult::new("Swap").warning(
+    vec![result.warning(
         "swap is supported for cgroup v2 only. The kubelet must be properly configured to use swap. Please refer to \
          https://kubernetes.io/docs/concepts/architecture/nodes/#swap-memory, or disable swap on the node",
     )]
@@ -131,12 +137,18 @@ pub(super) fn hostname(facts: &CheckFacts) -> Vec<CheckResult> {
     match resolved.map(|mut addresses| addresses.next()) {
         Ok(Some(_)) => Vec::new(),
         Ok(None) => vec![result.warning(format!("hostname \"{name}\" could not be reached"))],
-        Err(error) => vec![
-            result
-                .warning(format!("hostname \"{name}\" could not be reached"))
-                .warning(format!("hostname \"{name}\": lookup {name}: {}", reason(&error))),
-        ],
+        Err(error) => vec![result.warning(format!("hostname \"{name}\" could not be reached")).warning(format!(
+            "hostname \"{name}\": lookup {name}{}: {}",
+            asked_whom(facts),
+            reason(&error)
+        ))],
     }
+}
+
+/// The name server, as Go's resolver names it.
+fn asked_whom(facts: &CheckFacts) -> String {
+    let first = super::own_checks::nameservers(&read(facts, "/etc/resolv.conf")).next();
+    first.map(|server| format!(" on {}", SocketAddr::new(server, 53))).unwrap_or_default()
 }
 
 fn reason(error: &std::io::Error) -> String {
@@ -192,6 +204,7 @@ mod tests {
             node_name: "n1".to_owned(),
             node_ip: "192.0.2.2".parse().unwrap(),
             api_port: 6443,
+            api_host: None,
             cri_socket: None,
             etcd_data_dir: Some("/var/lib/etcd".into()),
             ranges: Vec::new(),
@@ -242,6 +255,17 @@ mod tests {
                 "E FileAvailable--etc-kubernetes-manifests-etcd.yaml: /etc/kubernetes/manifests/etcd.yaml already exists",
             ],
         );
+        check(swap, &[]);
+        put(root, "etc/fstab", "/dev/b none swap sw 0 0\n");
+        check(
+            swap,
+            &[
+                "W Swap: swap is off, but /etc/fstab turns it on at the next start of the machine; take it out there, or use \
+                 --fix",
+            ],
+        );
+        put(root, "etc/resolv.conf", "nameserver 192.0.2.53\n");
+        assert_eq!(asked_whom(&facts), " on 192.0.2.53:53");
         check(etcd_directory, &[]);
         put(root, "var/lib/etcd/member", "");
         check(etcd_directory, &["E DirAvailable--var-lib-etcd: /var/lib/etcd is not empty"]);

@@ -93,16 +93,15 @@ fn switches(facts: &CheckFacts) -> Vec<Change> {
 }
 
 fn swap(facts: &CheckFacts) -> Vec<Change> {
-    if read(facts, "/proc/swaps").lines().count() < 2 {
-        return Vec::new();
+    let mut changes = Vec::new();
+    if read(facts, "/proc/swaps").lines().count() > 1 {
+        changes.push(match run("swapoff", &["-a"]) {
+            Ok(()) => Change::new("turned swap off", "swapon -a"),
+            Err(error) => Change::failed("turn swap off", &error),
+        });
     }
-    let mut changes = vec![match run("swapoff", &["-a"]) {
-        Ok(()) => Change::new("turned swap off", "swapon -a"),
-        Err(error) => Change::failed("turn swap off", &error),
-    }];
     let table = read(facts, "/etc/fstab");
-    let without = without_swap(&table);
-    if without != table {
+    if let Some(without) = without_swap(&table) {
         let saved = "/etc/fstab.kedge-saved";
         let written =
             fs::write(below(facts, saved), &table).and_then(|()| fs::write(below(facts, "/etc/fstab"), &without));
@@ -114,13 +113,14 @@ fn swap(facts: &CheckFacts) -> Vec<Change> {
     changes
 }
 
-/// The text of `/etc/fstab` with lines of swap as comments.
-fn without_swap(table: &str) -> String {
+/// The text of `/etc/fstab` with lines of swap as comments, where it has some.
+pub(super) fn without_swap(table: &str) -> Option<String> {
     let line = |line: &str| {
         let is_swap = !line.trim_start().starts_with('#') && line.split_whitespace().nth(2) == Some("swap");
         if is_swap { format!("#{line}\n") } else { format!("{line}\n") }
     };
-    table.lines().map(line).collect()
+    let without: String = table.lines().map(line).collect();
+    without.lines().ne(table.lines()).then_some(without)
 }
 
 fn hosts(facts: &CheckFacts) -> Vec<Change> {
@@ -196,6 +196,7 @@ mod tests {
             node_name: "no-such-host.invalid".to_owned(),
             node_ip: "192.0.2.2".parse().unwrap(),
             api_port: 6443,
+            api_host: None,
             cri_socket: None,
             etcd_data_dir: None,
             ranges: Vec::new(),
@@ -219,9 +220,8 @@ mod tests {
     #[test]
     fn swap_becomes_a_comment() {
         let table = "/dev/a / ext4 defaults 0 1\n/dev/b none swap sw 0 0\n# /dev/c none swap sw 0 0\n";
-        assert_eq!(
-            without_swap(table),
-            "/dev/a / ext4 defaults 0 1\n#/dev/b none swap sw 0 0\n# /dev/c none swap sw 0 0\n"
-        );
+        let without = "/dev/a / ext4 defaults 0 1\n#/dev/b none swap sw 0 0\n# /dev/c none swap sw 0 0\n";
+        assert_eq!(without_swap(table).as_deref(), Some(without));
+        assert_eq!((without_swap(without), without_swap("")), (None, None));
     }
 }

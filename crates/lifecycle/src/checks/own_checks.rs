@@ -76,7 +76,7 @@ pub(super) fn ranges(facts: &CheckFacts) -> Vec<CheckResult> {
     vec![result]
 }
 
-fn nameservers(text: &str) -> impl Iterator<Item = std::net::IpAddr> {
+pub(super) fn nameservers(text: &str) -> impl Iterator<Item = std::net::IpAddr> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok())
         .collect::<Vec<_>>()
@@ -188,6 +188,7 @@ mod tests {
             node_name: "n1".to_owned(),
             node_ip: "192.0.2.2".parse().unwrap(),
             api_port: 6443,
+            api_host: None,
             cri_socket: None,
             etcd_data_dir: None,
             ranges: vec![

@@ -1,26 +1,23 @@
 //! What each phase does in the cluster: configuration, certificates for others, the node's mark, tokens, add-ons.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kedge_bootstrap::{create_token, ensure_cluster_info, ensure_node_bootstrap_rbac, public_key_pin, upload_certs};
-use kedge_client::Client;
 use kube::Api;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::closing::Closing;
-use super::{Init, PATIENCE, PhaseError};
+use super::{Init, PhaseError};
 use crate::addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
 use crate::cluster_configuration::ClusterConfiguration;
 use crate::cluster_objects::{
     ApplyError, apply_objects, mark_control_plane, upload_cluster_configuration, upload_kubelet_configuration,
+    wait_for_node,
 };
 use crate::node_access;
 use crate::system_images::SystemImages;
 
-const POLL: Duration = Duration::from_millis(100);
 /// What the phase bootstrap-token lets others do, in upstream's words.
 pub(crate) const GRANTS: [&str; 4] = [
     "Node Bootstrap tokens to get nodes",
@@ -66,27 +63,8 @@ impl Init<'_> {
             return Ok(());
         }
         let client = self.admin().await?;
-        self.wait_for_node(client).await?;
+        wait_for_node(client, &self.settings.node_name).await?;
         Ok(mark_control_plane(client, &self.settings.node_name, &self.settings.taints, self.say).await?)
-    }
-
-    /// The kubelet registers the node when it has found the API server.
-    async fn wait_for_node(&self, client: &Client) -> Result<(), PhaseError> {
-        let name = &self.settings.node_name;
-        let nodes: Api<Node> = Api::all(client.clone());
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match nodes.get_opt(name).await {
-                Ok(Some(_)) => return Ok(()),
-                _ if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-                Ok(None) => {
-                    let text =
-                        format!("the kubelet has not registered the node {name} within {} s", PATIENCE.as_secs());
-                    return Err(PhaseError::Missing(text));
-                }
-                Err(source) => return Err(failed("Node", name, source)),
-            }
-        }
     }
 
     pub(super) async fn bootstrap_token(&self) -> Result<(), PhaseError> {

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::{Init, PhaseError};
 use crate::certs::{CertificateFacts, ensure_certificates};
-use crate::checks::{CheckFacts, Role, check_runtime, mend_aloud, run_checks};
+use crate::checks::{
+    CheckFacts, Role, check_runtime, external_etcd_files, external_etcd_version, mend_aloud, run_checks,
+};
 use crate::cluster_configuration::Argument;
 use crate::health_wait::{wait_for_components, wait_for_kubelet};
 use crate::host::MANIFESTS_DIR;
@@ -58,8 +60,11 @@ impl Init<'_> {
         if self.settings.fix && !self.only_says("mend modules, kernel switches, swap and the hosts file") {
             mend_aloud(&facts, self.say);
         }
-        let runtime = check_runtime(facts.cri_socket.as_deref()).await;
-        run_checks(&facts, runtime, &self.settings.ignore_preflight_errors, self.say)?;
+        let mut asked = vec![check_runtime(facts.cri_socket.as_deref()).await];
+        if let Some(etcd) = &self.settings.cluster.etcd.external {
+            asked.extend([external_etcd_version(etcd).await, external_etcd_files(etcd)]);
+        }
+        run_checks(&facts, asked, &self.settings.ignore_preflight_errors, self.say)?;
         if self.only_says("make the images of the control plane") {
             return Ok(());
         }
@@ -77,6 +82,7 @@ impl Init<'_> {
             node_name: settings.node_name.clone(),
             node_ip: settings.local.advertise_address,
             api_port: settings.local.bind_port,
+            api_host: Some(settings.local.advertise_address.to_string()),
             cri_socket: self.cri_socket().await,
             etcd_data_dir: etcd.map(|etcd| PathBuf::from(etcd.data_dir)),
             ranges: [services, with("--pod-network-cidr", &settings.pod_ranges)].concat(),

@@ -120,7 +120,8 @@ impl InitSettings {
                 Documents::read(&text.map_err(|error| wrong("--config", format!("{}: {error}", path.display())))?)?
             }
         };
-        let Documents { init, cluster, kubelet, proxy, without_effect } = documents;
+        let Documents { init, join, cluster, kubelet, proxy, mut without_effect, .. } = documents;
+        without_effect.extend(join.map(|_| "JoinConfiguration".to_owned()));
         let cluster = merged(cluster, &flags)?;
         let registration = init.node_registration;
         let node_name = match flags.node_name.clone().or_else(|| text(&registration.name)) {

@@ -4,19 +4,26 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kedge_bootstrap::{BootstrapToken, CertificateKey, Discovery};
+use serde_json::Value;
 
+use super::configuration::patience;
+use super::file::{merged, read_file, taint_text};
 use crate::addresses::{find_node_ip, hostname};
-use crate::cluster_configuration::ConfigurationError;
+use crate::cluster_configuration::{Argument, ConfigurationError};
 use crate::join::control_plane::ControlPlaneSettings;
 
 const PORT: u16 = 6443;
+const DISCOVERY_PATIENCE: Duration = Duration::from_secs(300);
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Flags, as they were given; each has the name of its field.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs, reason = "the names are the flags', which say themselves what they are for")]
 pub struct JoinFlags {
+    pub config: Option<PathBuf>,
     pub endpoint: Option<String>,
     pub token: Option<BootstrapToken>,
     pub discovery_token: Option<BootstrapToken>,
@@ -28,6 +35,8 @@ pub struct JoinFlags {
     pub node_ip: Option<IpAddr>,
     pub cri_socket: Option<String>,
     pub ignore_preflight_errors: Vec<String>,
+    pub skip_phases: Vec<String>,
+    pub dry_run: bool,
     pub fix: bool,
     pub control_plane: bool,
     pub certificate_key: Option<CertificateKey>,
@@ -49,15 +58,35 @@ pub struct JoinSettings {
     pub cri_socket: Option<String>,
     /// Checks whose errors are warnings.
     pub ignore_preflight_errors: Vec<String>,
+    /// Phases to leave out.
+    pub skip_phases: Vec<String>,
+    /// Whether nothing is changed.
+    pub dry_run: bool,
     /// Whether the machine is mended.
     pub fix: bool,
+    /// Where the cluster's authority is written; with the other certificates where absent.
+    pub ca_cert_path: Option<PathBuf>,
+    /// Taints with which a worker registers, as `key=value:effect`.
+    pub taints: Vec<String>,
+    /// Taints of a control plane; the usual one where absent.
+    pub control_plane_taints: Option<Vec<Value>>,
+    /// Flags of the kubelet.
+    pub kubelet_extra_args: Vec<Argument>,
+    /// How long the cluster is looked for.
+    pub discovery_patience: Duration,
+    /// How long the kubelet may take to get its certificate.
+    pub bootstrap_patience: Duration,
+    /// What in the file has no effect.
+    pub without_effect: Vec<String>,
     /// What a further control plane is asked for; a worker has none.
     pub control_plane: Option<ControlPlaneSettings>,
 }
 
 impl JoinSettings {
-    /// Checks the flags and looks at the machine for what nobody said.
+    /// Reads the file, checks the flags and looks at the machine for what nobody said.
     pub fn new(flags: JoinFlags) -> Result<Self, ConfigurationError> {
+        let (file, without_effect) = read_file(&flags)?;
+        let flags = merged(flags, &file)?;
         let discovery = discovery(&flags)?;
         let node_name = match flags.node_name {
             Some(name) => name,
@@ -67,6 +96,8 @@ impl JoinSettings {
             Some(address) => address,
             None => find_node_ip(false).map_err(|error| wrong("--node-ip", error.to_string()))?,
         };
+        let registration = file.node_registration;
+        let of_workers = registration.taints.iter().flatten().filter(|_| !flags.control_plane);
         Ok(Self {
             discovery,
             tls_bootstrap_token: flags.tls_bootstrap_token.or(flags.token),
@@ -74,16 +105,32 @@ impl JoinSettings {
             node_ip,
             cri_socket: flags.cri_socket,
             ignore_preflight_errors: flags.ignore_preflight_errors,
+            skip_phases: flags.skip_phases,
+            dry_run: flags.dry_run,
             fix: flags.fix,
+            ca_cert_path: (!file.ca_cert_path.is_empty()).then(|| file.ca_cert_path.clone().into()),
+            taints: of_workers.map(taint_text).collect::<Result<_, _>>()?,
+            control_plane_taints: registration.taints,
+            kubelet_extra_args: registration.kubelet_extra_args,
+            discovery_patience: patience("discovery", file.timeouts.discovery.as_deref(), DISCOVERY_PATIENCE)?,
+            bootstrap_patience: patience("tlsBootstrap", file.timeouts.tls_bootstrap.as_deref(), BOOTSTRAP_PATIENCE)?,
+            without_effect,
             control_plane: flags.control_plane.then_some(ControlPlaneSettings {
                 certificate_key: flags.certificate_key,
                 bind_port: flags.apiserver_bind_port.unwrap_or(PORT),
             }),
         })
     }
+
+    /// The host of the API server that was named, without its port.
+    pub(super) fn api_host(&self) -> Option<String> {
+        let Discovery::Token { endpoint, .. } = &self.discovery else { return None };
+        let (host, _) = endpoint.rsplit_once(':')?;
+        Some(host.trim_matches(['[', ']']).to_owned())
+    }
 }
 
-fn wrong(field: &str, why: impl Into<String>) -> ConfigurationError {
+pub(super) fn wrong(field: &str, why: impl Into<String>) -> ConfigurationError {
     ConfigurationError::Value { field: field.to_owned(), why: why.into() }
 }
 
@@ -160,6 +207,73 @@ mod tests {
             let Discovery::Token { endpoint, pins, .. } = found else { panic!("{found:?}") };
             assert_eq!((endpoint.as_str(), pins.len()), (expected, 1));
         }
+    }
+
+    const FILE: &str = "apiVersion: kubeadm.k8s.io/v1beta4
+kind: JoinConfiguration
+discovery:
+  bootstrapToken: {token: abcdef.0123456789abcdef, apiServerEndpoint: 'lb:7443', unsafeSkipCAVerification: true}
+nodeRegistration:
+  name: from-file
+  taints: [{key: dedicated, value: gpu, effect: NoSchedule}]
+  kubeletExtraArgs: [{name: v, value: '2'}]
+controlPlane:
+  localAPIEndpoint: {advertiseAddress: 192.0.2.9, bindPort: 6444}
+timeouts: {discovery: 1m0s, upgradeManifests: 5m0s}
+skipPhases: [preflight]
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+";
+
+    fn from_file(text: &str, change: impl FnOnce(&mut JoinFlags)) -> Result<JoinSettings, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("join.yaml");
+        std::fs::write(&path, text).unwrap();
+        let mut flags = JoinFlags { config: Some(path), ..JoinFlags::default() };
+        change(&mut flags);
+        let text = |error: ConfigurationError| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {cause}")
+        };
+        JoinSettings::new(flags).map_err(text)
+    }
+
+    #[test]
+    fn a_file_says_all_and_flags_win() {
+        let settings = from_file(FILE, |_| {}).unwrap();
+        let own = settings.control_plane.clone().unwrap();
+        assert_eq!((settings.node_name.as_str(), settings.node_ip.to_string().as_str()), ("from-file", "192.0.2.9"));
+        assert_eq!((own.bind_port, settings.api_host().as_deref()), (6444, Some("lb")));
+        assert_eq!(settings.discovery_patience, Duration::from_secs(60));
+        assert_eq!(settings.tls_bootstrap_token.map(|token| token.id().to_owned()).as_deref(), Some("abcdef"));
+        assert_eq!(settings.skip_phases, ["preflight"]);
+        assert_eq!((settings.taints.len(), settings.control_plane_taints.map(|taints| taints.len())), (0, Some(1)));
+        assert_eq!(settings.without_effect, ["JoinConfiguration.timeouts.upgradeManifests", "ClusterConfiguration"]);
+        let flags = |flags: &mut JoinFlags| {
+            flags.node_name = Some("n1".to_owned());
+            flags.endpoint = Some("other".to_owned());
+        };
+        let settings = from_file(FILE, flags).unwrap();
+        assert_eq!((settings.node_name.as_str(), settings.api_host().as_deref()), ("n1", Some("other")));
+        let worker =
+            FILE.replace("controlPlane:\n  localAPIEndpoint: {advertiseAddress: 192.0.2.9, bindPort: 6444}\n", "");
+        let settings = from_file(&worker, |flags| flags.node_ip = Some([192, 0, 2, 9].into())).unwrap();
+        assert!(settings.control_plane.is_none());
+        assert_eq!(settings.taints, ["dedicated=gpu:NoSchedule"]);
+    }
+
+    #[test]
+    fn what_a_file_lacks_or_has_too_much_is_named() {
+        let check = |text: &str, expected: &str| {
+            let error = from_file(text, |_| {}).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(&FILE.replace("skipPhases", "skipPhasess"), "unknown field `skipPhasess`");
+        check(&FILE.replace("discovery: 1m0s", "discovery: soon"), "timeouts.discovery: \"soon\" is no duration");
+        check(&FILE.replace("abcdef.0123456789abcdef", "nonsense"), "discovery.bootstrapToken.token");
+        check(&FILE.replace("effect: NoSchedule", "value: b").replace("controlPlane:", "#"), "is not understood");
+        check("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n", "no JoinConfiguration found");
     }
 
     #[test]

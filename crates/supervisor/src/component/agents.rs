@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kedge_client::{Backoff, Client, Informers};
 use kedge_lifecycle::hostname;
-use kedge_meta::ComponentState;
+use kedge_meta::{ComponentReport, ComponentState};
 use kedge_proxy::NodePortAddresses;
 use kube::api::{Api, ListParams};
 use tokio::task::JoinSet;
@@ -196,9 +196,13 @@ pub async fn run_network_agent(options: NetworkAgentOptions, shutdown: Cancellat
     let Some((_, service_cidrs)) = ask_cluster(&client, &options.node_name, &shutdown).await else { return Ok(()) };
     let (_, board) = surroundings();
     if let Some(address) = options.health_address {
-        let board = board.clone();
-        let is_well = move || board.reports().iter().all(|report| report.state == ComponentState::Running);
-        health::serve_plain(address, is_well, shutdown.clone()).await?;
+        let (board, state_dir) = (board.clone(), options.state_dir.clone());
+        let complaint = move || {
+            let reports = board.reports();
+            let peers = kedge_network::Reachability::read(&state_dir).unwrap_or_default();
+            complaint(&reports, &peers.not_established().collect::<Vec<_>>())
+        };
+        health::serve_plain(address, complaint, shutdown.clone()).await?;
     }
     let informers = Informers::new(client, shutdown.clone());
     let mut components: JoinSet<Ended> = JoinSet::new();
@@ -228,6 +232,21 @@ pub async fn run_network_agent(options: NetworkAgentOptions, shutdown: Cancellat
     finish(components, &shutdown).await
 }
 
+/// Why the pod network is not ready, where it is not; with the peers that no routes come from.
+fn complaint(reports: &[ComponentReport], not_established: &[IpAddr]) -> Option<String> {
+    let bad = reports.iter().filter(|report| report.state != ComponentState::Running);
+    let said: Vec<String> = bad
+        .map(|report| match (report.reason.as_str(), not_established) {
+            ("BGPPeersNotEstablished", [_, ..]) => {
+                let peers: Vec<String> = not_established.iter().map(ToString::to_string).collect();
+                format!("BGP not established with {}: {}", peers.join(","), report.message)
+            }
+            _ => format!("{}: {} {}", report.component, report.reason, report.message),
+        })
+        .collect();
+    (!said.is_empty()).then(|| format!("kedge-network is not ready: {}", said.join("; ")))
+}
+
 /// Waits for `shutdown`; what ends before ends the process, so that nothing runs half.
 async fn finish(mut components: JoinSet<Ended>, shutdown: &CancellationToken) -> Result<(), Error> {
     let early = tokio::select! {
@@ -253,8 +272,9 @@ pub async fn run_dns(options: DnsOptions, shutdown: CancellationToken) -> Result
     let (_, board) = surroundings();
     if let Some(address) = options.health_address {
         let board = Arc::new(board.clone());
-        let is_well = move || board.reports().iter().all(|report| report.reason != "NotSynced");
-        health::serve_plain(address, is_well, shutdown.clone()).await?;
+        let is_lost = move || board.reports().iter().any(|report| report.reason == "NotSynced");
+        let complaint = move || is_lost().then(|| "the names of the cluster are not known yet".to_owned());
+        health::serve_plain(address, complaint, shutdown.clone()).await?;
     }
     let config = kedge_dns::Config {
         listen: options.listen,
@@ -271,4 +291,30 @@ pub async fn run_dns(options: DnsOptions, shutdown: CancellationToken) -> Result
     let deps = kedge_dns::Deps::new(&informers, board.component(NAME));
     tokio::spawn(give_memory_back(shutdown.clone()));
     kedge_dns::run(config, deps, shutdown).await.map_err(|error| failed(NAME, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_is_not_ready_names_the_peers() {
+        let (_, board) = surroundings();
+        let bgp = board.component("kedge-bgp");
+        bgp.running();
+        assert_eq!(complaint(&board.reports(), &[]), None);
+        bgp.degraded("BGPPeersNotEstablished", "0 of 2 BGP peers are established");
+        let peers = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])];
+        assert_eq!(
+            complaint(&board.reports(), &peers).as_deref(),
+            Some(
+                "kedge-network is not ready: BGP not established with 192.0.2.1,192.0.2.2: 0 of 2 BGP peers are established"
+            )
+        );
+        bgp.degraded("NetworkPluginNotReady", "no range");
+        assert_eq!(
+            complaint(&board.reports(), &peers).as_deref(),
+            Some("kedge-network is not ready: kedge-bgp: NetworkPluginNotReady no range")
+        );
+    }
 }

@@ -45,10 +45,10 @@ pub struct HealthOptions {
     pub cert_dir: Option<PathBuf>,
 }
 
-/// Answers everybody on a plain address until `shutdown`: with `ok`, or with 503 while `is_well` says no.
+/// Answers everybody on a plain address until `shutdown`: with `ok`, or with 500 and what there is to complain of.
 pub(crate) async fn serve_plain(
     address: SocketAddr,
-    is_well: impl Fn() -> bool + Clone + Send + 'static,
+    complaint: impl Fn() -> Option<String> + Clone + Send + 'static,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let listen = |source| Error::Listen { address: address.to_string(), source };
@@ -63,9 +63,9 @@ pub(crate) async fn serve_plain(
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let is_well = is_well.clone();
+            let complaint = complaint.clone();
             let service = service_fn(move |_: Request<Incoming>| {
-                let answer = answer("/healthz", !is_well());
+                let answer = answer("/healthz", complaint());
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut builder = http1::Builder::new();
@@ -122,7 +122,7 @@ async fn connection(name: &'static str, acceptor: TlsAcceptor, stream: TcpStream
             .reports()
             .iter()
             .any(|report| report.component == name && matches!(report.state, ComponentState::Stopped));
-        let answer = answer(request.uri().path(), stopped);
+        let answer = answer(request.uri().path(), stopped.then(|| "its loops have stopped".to_owned()));
         async move { Ok::<_, Infallible>(answer) }
     });
     let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
@@ -131,16 +131,16 @@ async fn connection(name: &'static str, acceptor: TlsAcceptor, stream: TcpStream
     }
 }
 
-fn answer(path: &str, stopped: bool) -> Response<Full<Bytes>> {
+fn answer(path: &str, complaint: Option<String>) -> Response<Full<Bytes>> {
     let is_health = ["/healthz", "/livez", "/readyz"]
         .iter()
         .any(|known| path == *known || path.strip_prefix(known).is_some_and(|rest| rest.starts_with('/')));
-    let (status, text) = match (is_health, stopped) {
-        (true, false) => (StatusCode::OK, "ok"),
-        (true, true) => (StatusCode::INTERNAL_SERVER_ERROR, "its loops have stopped"),
-        (false, _) => (StatusCode::NOT_FOUND, "404 page not found\n"),
+    let (status, text) = match (is_health, complaint) {
+        (true, None) => (StatusCode::OK, "ok".to_owned()),
+        (true, Some(complaint)) => (StatusCode::INTERNAL_SERVER_ERROR, complaint),
+        (false, _) => (StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
     };
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response
 }
@@ -179,8 +179,9 @@ mod tests {
 
     #[test]
     fn only_health_is_served() {
-        let check = |path: &str, stopped, expected: u16| {
-            assert_eq!(answer(path, stopped).status().as_u16(), expected, "{path} {stopped}");
+        let check = |path: &str, stopped: bool, expected: u16| {
+            let complaint = stopped.then(|| "its loops have stopped".to_owned());
+            assert_eq!(answer(path, complaint).status().as_u16(), expected, "{path} {stopped}");
         };
         check("/healthz", false, 200);
         check("/livez/ping", false, 200);
