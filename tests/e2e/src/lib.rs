@@ -14,6 +14,7 @@ mod node_agent;
 mod pods;
 mod registry;
 mod server;
+mod switch;
 mod wait;
 
 pub use api::ApiProxy;
@@ -27,4 +28,5 @@ pub use node_agent::{Container, NodeAgent, addresses_below};
 pub use pods::{BUSYBOX, Node, condition, container, manifest, script_spec};
 pub use registry::{REGISTRY_USER, Registry};
 pub use server::{Answer, Server, answer, grpc_serving};
+pub use switch::Switch;
 pub use wait::eventually;

@@ -90,6 +90,11 @@ impl Machine {
         &self.address
     }
 
+    /// The process id of its first process.
+    pub(crate) fn first_process(&self) -> u32 {
+        self.init
+    }
+
     /// Runs a shell script on it.
     pub fn try_sh(&self, script: &str) -> Output {
         let mut command = Command::new("nsenter");

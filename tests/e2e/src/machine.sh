@@ -34,6 +34,7 @@ hostname "$name"
 rm -f /etc/hosts /etc/resolv.conf /etc/hostname
 printf '127.0.0.1 localhost\n%s %s\n' "$address" "$name" > /etc/hosts
 printf '%s\n' "$name" > /etc/hostname
+tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
 : > /etc/resolv.conf
 ip link set lo up
 ip link add uplink type bridge
@@ -56,6 +57,8 @@ restrict_oom_score_adj = true
 disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
+[plugins."io.containerd.grpc.v1.cri".registry]
+config_path = "/etc/containerd/certs.d"
 CONFIG
 containerd > /var/log/containerd.log 2>&1 &
 until [ -S /run/containerd/containerd.sock ]; do sleep 0.05; done

@@ -1,4 +1,4 @@
-//! A registry of images on a host's loopback, filled from archives of the tests.
+//! A registry of images on a host's loopback or at an address, filled from archives of the tests.
 //!
 //! It only gives out; what lies below `private/` wants a user. Invariant: every blob that it gives out is one of an
 //! archive's.
@@ -23,8 +23,9 @@ const PORT: u16 = 5000;
 /// By path below `/v2/`: the type and the bytes.
 type Contents = Arc<Mutex<HashMap<String, (String, Bytes)>>>;
 
-/// A running registry at `localhost:5000`.
+/// A running registry, at `localhost:5000` where nothing else was asked for.
 pub struct Registry {
+    place: String,
     contents: Contents,
     asked: Arc<Mutex<Vec<String>>>,
     scratch: tempfile::TempDir,
@@ -34,26 +35,40 @@ pub struct Registry {
 impl Registry {
     /// An empty one in a network namespace.
     pub fn start(namespace: &str) -> Self {
+        Self::at(namespace, [127, 0, 0, 1].into(), "localhost")
+    }
+
+    /// An empty one in a network namespace, at an address that others know by a name.
+    pub fn at(namespace: &str, address: std::net::IpAddr, host: &str) -> Self {
         let contents = Contents::default();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (shared, log) = (contents.clone(), asked.clone());
-        let server = Server::start(namespace, ([127, 0, 0, 1], PORT).into(), move |request| {
+        let server = Server::start(namespace, (address, PORT).into(), move |request| {
             log.lock().expect("nobody panics with it").push(request.uri().path().to_owned());
             give(&shared, &request)
         });
         let scratch = tempfile::tempdir().expect("a directory can be made");
-        Self { contents, asked, scratch, _server: server }
+        Self { place: format!("{host}:{PORT}"), contents, asked, scratch, _server: server }
     }
 
     /// Puts an image of these files under a name such as `data:v1`; its whole reference.
     pub fn put(&self, name: &str, files: &[(&str, &str)]) -> String {
-        let reference = format!("localhost:{PORT}/{name}");
+        let reference = format!("{}/{name}", self.place);
         let mut image = ImageBuilder::new(&reference).expect("the name is one");
         for (path, text) in files {
             image = image.bytes(path, text.as_bytes().to_vec(), 0o644);
         }
         let archive = self.scratch.path().join("image.tar");
         image.write_to(&archive).expect("the image can be written");
+        self.take(&archive, name);
+        reference
+    }
+
+    /// Puts the image of the tests ([`crate::BUSYBOX`]) under a name; its whole reference.
+    pub fn put_busybox(&self, name: &str) -> String {
+        let reference = format!("{}/{name}", self.place);
+        let archive = self.scratch.path().join("busybox.tar");
+        crate::busybox_image(&reference, &archive);
         self.take(&archive, name);
         reference
     }

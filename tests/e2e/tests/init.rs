@@ -1,5 +1,5 @@
 //! `kedge init` on a machine of its own: what it says, what it makes, that static pods follow their files, and that
-//! `kedge reset` leaves a clean machine.
+//! `kedge reset` leaves a clean machine. Several machines are the field note's.
 //!
 //! One machine for all checks, in an order in which each leaves the cluster whole.
 
@@ -34,7 +34,6 @@ fn a_machine_becomes_a_cluster_and_a_machine_again() {
     the_cluster_is_as_kubeadm_makes_it(&machine);
     without_a_network_the_node_says_so(&machine);
     with_the_network_pods_run(&machine);
-    a_second_machine_joins_and_leaves(&machine);
     a_changed_manifest_takes_effect(&machine);
     a_phase_can_be_run_again(&machine);
     reset(&machine, &before);
@@ -164,86 +163,6 @@ fn with_the_network_pods_run(machine: &Machine) {
         let log = machine.sh(&format!("kubectl logs -n kube-system {agent} --tail=-1 2>&1"));
         assert!(!log.contains("forbidden"), "{agent} may not do its work:\n{log}");
     }
-}
-
-fn a_second_machine_joins_and_leaves(machine: &Machine) {
-    let Some(worker) = Machine::start("init-2", "198.51.100.12") else { return };
-    machine.plug(&worker);
-    for each in [machine, &worker] {
-        each.sh("printf '198.51.100.11 init-1\n198.51.100.12 init-2\n127.0.0.1 localhost\n' > /etc/hosts");
-    }
-    worker.load_busybox();
-    let before = traces(&worker);
-    let told = machine.sh("$KEDGE token create --print-join-command");
-    let join = format!("$KEDGE {} --ignore-preflight-errors=NumCPU 2>&1", told.trim().trim_start_matches("kedge "));
-    let trusting = worker.try_sh("$KEDGE join init-1:6443 --token abcdef.0123456789abcdef");
-    assert!(!trusting.ok && trusting.all().contains("without caCertHashes can be unsafe"), "{}", trusting.all());
-    assert_eq!(traces(&worker), before);
-    let said = worker.sh(&join);
-    for line in [
-        "[preflight] Running pre-flight checks",
-        "[preflight] Reading configuration from the \"kubeadm-config\" ConfigMap in namespace \"kube-system\"...",
-        "[kubelet-start] Writing kubelet configuration to file \"/var/lib/kubelet/config.yaml\"",
-        "[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap",
-        "This node has joined the cluster:\n* Certificate signing request was sent to apiserver and a response was received.",
-        "Run 'kubectl get nodes' on the control-plane to see this node join the cluster.",
-    ] {
-        assert!(said.contains(line), "{line:?} is not in\n{said}");
-    }
-    assert!(!worker.try_sh("test -e /etc/kubernetes/bootstrap-kubelet.conf").ok);
-    machine.shows("the second node", "kubectl get nodes -o name", "node/init-2");
-    machine.sh("kubectl wait --for=condition=Ready node/init-2 --timeout=120s");
-    machine.sh(&format!(
-        "kubectl run far --image={BUSYBOX} --restart=Never --overrides='{{\"spec\":{{\"nodeName\":\"init-2\"}}}}' --command -- sh -c \
-         'until nc -w 2 kubernetes.default.svc.cluster.local 443 </dev/null; do sleep 0.2; done; echo reached'"
-    ));
-    machine.shows("a pod of the second node that reaches a Service by its name", "kubectl logs far", "reached");
-    let again = worker.try_sh(&join);
-    let there = "[ERROR FileAvailable--etc-kubernetes-kubelet.conf]: /etc/kubernetes/kubelet.conf already exists";
-    assert!(!again.ok && again.all().contains(there), "{}", again.all());
-    machine.sh("kubectl delete pod far --grace-period=1; kubectl delete node init-2");
-    let said = worker.sh("$KEDGE reset --force 2>&1");
-    assert_eq!(traces(&worker), before, "{said}");
-    a_second_control_plane_joins_and_leaves(machine, &worker, &join);
-    assert_eq!(traces(&worker), before, "{said}");
-}
-
-fn a_second_control_plane_joins_and_leaves(machine: &Machine, second: &Machine, join: &str) {
-    machine.sh("kubectl delete secret -n kube-system kubeadm-certs");
-    let key = "9".repeat(64);
-    let join = join.replace(" 2>&1", &format!(" --control-plane --certificate-key {key} 2>&1"));
-    let expired = second.try_sh(&join);
-    for line in [
-        "error execution phase control-plane-prepare",
-        "Secret \"kubeadm-certs\" was not found in the \"kube-system\" Namespace",
-    ] {
-        assert!(!expired.ok && expired.all().contains(line), "{line:?} is not in\n{}", expired.all());
-    }
-    second.sh("$KEDGE reset --force 2>&1");
-    machine.sh(&format!(
-        "$KEDGE init phase upload-certs --upload-certs --certificate-key {key} --config /root/kubeadm.yaml 2>&1"
-    ));
-    let said = second.sh(&join);
-    for line in [
-        "[certs] Using existing ca certificate authority",
-        "[control-plane] Creating static Pod manifest for \"kube-apiserver\"",
-        "[etcd] Announced new etcd member joining to the existing etcd cluster",
-        "[mark-control-plane] Marking the node init-2 as control-plane",
-        "This node has joined the cluster and a new control plane instance was created:",
-    ] {
-        assert!(said.contains(line), "{line:?} is not in\n{said}");
-    }
-    second.shows(
-        "two control planes",
-        "kubectl get nodes --selector=node-role.kubernetes.io/control-plane -o name",
-        "node/init-2",
-    );
-    let own = "kubectl --server https://198.51.100.12:6443 get pods -n kube-system -o name";
-    second.shows("the second API server with the same objects", own, "pod/etcd-init-1");
-    second.shows("the second member of etcd", own, "pod/etcd-init-2");
-    let said = second.sh("$KEDGE reset --force 2>&1");
-    assert!(said.contains("[reset] Removing this machine's member from etcd") && !said.contains("WARNING"), "{said}");
-    machine.shows("a first control plane that goes on alone", "kubectl delete node init-2 2>&1", "\"init-2\" deleted");
 }
 
 fn a_changed_manifest_takes_effect(machine: &Machine) {
