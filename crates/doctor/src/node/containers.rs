@@ -58,7 +58,12 @@ async fn pods(runtime: &Runtime) -> Result<Vec<Value>, String> {
     }
     let mut pods: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
     for ((namespace, pod, name), container) in latest {
-        let answer = runtime.container_status(&container.id, false).await.map_err(|error| error.to_string())?;
+        let answer = match runtime.container_status(&container.id, false).await {
+            Ok(answer) => answer,
+            // It was removed since it was listed: the runtime answers, and has nothing to tell of it.
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.to_string()),
+        };
         let Some(status) = answer.status else { continue };
         pods.entry((namespace, pod)).or_default().push(container_status(&name, &container, &status));
     }

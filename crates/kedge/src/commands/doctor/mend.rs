@@ -18,7 +18,9 @@ use crate::output;
 
 /// How long a cause may take to go away: a static pod is pulled down, made again, and has to become ready.
 const PATIENCE: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_secs(3);
+/// How long a component that starts again may hide things, or fail others, once the cause is gone.
+const SETTLING: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_secs(1);
 /// Repairs in one run: each may uncover the next cause.
 const MOST_REPAIRS: usize = 20;
 
@@ -99,7 +101,7 @@ fn is_agreed(consent: Consent) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Looks until the cause is gone. What got worse by then is taken back.
+/// Looks until the cause is gone, and nothing new fails or is hidden. What got worse beside the cause is taken back.
 async fn verify<F: Future<Output = Diagnosis>>(
     look: &impl Fn() -> F,
     before: &Diagnosis,
@@ -110,14 +112,19 @@ async fn verify<F: Future<Output = Diagnosis>>(
     let start = Instant::now();
     loop {
         let after = look().await;
+        let elapsed = start.elapsed();
         let new: Vec<Key> = failures(&after).difference(&failures(before)).cloned().collect();
         let is_gone = !after.causes.iter().any(|left| key(left) == key(cause));
+        let hidden = hidden(before, &after);
         // What the cause hid shows as new once it is gone: only beside the cause itself is it worse.
-        if is_gone {
-            println!("   mended: {} is gone after {}", cause.id, output::seconds(start.elapsed()));
+        if is_gone && (elapsed >= SETTLING || (new.is_empty() && hidden.is_empty())) {
+            println!("   mended: {} is gone after {}", cause.id, output::seconds(elapsed));
+            if !hidden.is_empty() {
+                println!("   but this can no longer be looked at: {}", hidden.join(", "));
+            }
             return Ok(after);
         }
-        if start.elapsed() < PATIENCE {
+        if is_gone || elapsed < PATIENCE {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
@@ -130,6 +137,12 @@ async fn verify<F: Future<Output = Diagnosis>>(
         undo_record(host, record)?;
         return Ok(look().await);
     }
+}
+
+/// What was looked at before, and could not be looked at now: a cause that is not seen there may still be there.
+fn hidden(before: &Diagnosis, after: &Diagnosis) -> Vec<String> {
+    let was_unseen = |what: &str| before.not_seen.iter().any(|unseen| unseen.what == what);
+    after.not_seen.iter().map(|unseen| unseen.what.clone()).filter(|what| !was_unseen(what)).collect()
 }
 
 fn undo_record(host: &Host, path: &std::path::Path) -> Result<()> {
