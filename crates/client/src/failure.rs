@@ -85,11 +85,14 @@ pub(crate) fn of_status(code: u16) -> FailureCause {
 fn of_chain(error: &(dyn StdError + 'static)) -> FailureCause {
     let mut link = Some(error);
     while let Some(current) = link {
-        let kind = current.downcast_ref::<std::io::Error>().and_then(|error| of_kind(error.kind()));
+        let io = current.downcast_ref::<std::io::Error>();
+        let kind = io.and_then(|error| of_kind(error.kind()));
         if let Some(cause) = kind.or_else(|| of_text(&current.to_string())) {
             return cause;
         }
-        link = current.source();
+        // An error of I/O that wraps another names that one's source as its own, and so would pass it over.
+        let wrapped = io.and_then(|error| error.get_ref()).map(|inner| inner as &(dyn StdError + 'static));
+        link = wrapped.or_else(|| current.source());
     }
     FailureCause::Other
 }
@@ -139,6 +142,11 @@ mod tests {
         kube::Error::Service(Box::new(std::io::Error::new(kind, text.to_owned())))
     }
 
+    /// As the TLS library hands on what ends a handshake.
+    fn wrapped(kind: ErrorKind, text: &str) -> kube::Error {
+        kube::Error::Service(Box::new(std::io::Error::other(std::io::Error::new(kind, text.to_owned()))))
+    }
+
     #[test]
     fn failures_are_told_apart() {
         let status = |code| {
@@ -160,6 +168,8 @@ mod tests {
             (io(ErrorKind::InvalidData, "received corrupt message of type InvalidContentType"), "TLS"),
             (io(ErrorKind::InvalidData, "received fatal alert: BadCertificate"), "TLS"),
             (io(ErrorKind::Other, "something else"), "other"),
+            (wrapped(ErrorKind::UnexpectedEof, "tls handshake eof"), "connection reset"),
+            (wrapped(ErrorKind::ConnectionRefused, "refused"), "connection refused"),
             (status(401), "unauthorized"),
             (status(403), "forbidden"),
             (status(503), "status 503"),

@@ -47,7 +47,7 @@ fn a_cluster_is_healthy_until_something_is_wrong() {
     let other = own.replace("client-key-data", "unknown-key").replace("client-certificate-data", "unknown-certificate");
     std::fs::write(&stranger, other).expect("it is written");
     let (code, said) = doctor(&["--kubeconfig", &stranger.to_string_lossy()]).expect("there is a binary");
-    assert_eq!((code, ids(&said)), (0, vec![]), "{said}");
+    assert_eq!((code, ids(&said)), (3, vec![]), "{said}");
     assert!(said["notSeen"].as_array().is_some_and(|unseen| unseen.len() > 5), "{said}");
 
     host.kill();

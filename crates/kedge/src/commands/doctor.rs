@@ -49,9 +49,12 @@ async fn report(flags: &DoctorFlags) -> Result<ExitCode> {
     let mut shown = None;
     loop {
         let Some(evidence) = look(flags).await? else { return Ok(ExitCode::SUCCESS) };
+        let is_blind = evidence.items.is_empty();
         let diagnosis = filter::wanted(diagnose(&filter::recent(evidence, flags.since)), flags);
         if !flags.watch {
-            return print(&diagnosis, flags);
+            let code = print(&diagnosis, flags)?;
+            // Silence about nothing at all is no health.
+            return Ok(if is_blind { ExitCode::from(NOT_SEEN) } else { code });
         }
         let causes: Vec<_> = diagnosis.causes.iter().map(|cause| (cause.id, cause.subject.clone())).collect();
         if shown.as_ref() != Some(&causes) {
