@@ -27,6 +27,13 @@ const REMEMBERED: usize = 4096;
 #[derive(Default)]
 pub(crate) struct VerifiedTokens(Mutex<HashMap<[u8; 32], TokenClaims>>);
 
+impl VerifiedTokens {
+    /// Forgets them all: the keys have changed.
+    pub(crate) fn forget(&self) {
+        self.0.lock().clear();
+    }
+}
+
 /// The user of a request.
 pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Caller) -> Result<UserInfo, ApiStatus> {
     let by_header = match (caller, &core.front_proxy) {
@@ -88,7 +95,7 @@ fn verified(core: &Core, token: &str, audiences: &[String]) -> Option<TokenClaim
     if let Some(claims) = core.verified_tokens.0.lock().get(&digest).filter(|claims| claims.expires > now) {
         return Some(claims.clone());
     }
-    let claims = core.token_keys.verify(token, &core.config.service_account_issuer, audiences, now);
+    let claims = core.token_keys.load().verify(token, &core.config.service_account_issuer, audiences, now);
     let claims = claims.inspect_err(|error| tracing::debug!(%error, "a bearer token is refused")).ok()?;
     let mut remembered = core.verified_tokens.0.lock();
     if remembered.len() >= REMEMBERED {

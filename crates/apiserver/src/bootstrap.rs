@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::admission::missing_records;
 use crate::core::{Core, decode, new_uid};
+use crate::front_proxy::FrontProxy;
 use crate::reply::store_error;
 use crate::{encode, object, write};
 
@@ -118,15 +119,46 @@ async fn plan(
     Ok(())
 }
 
-/// Brings an object that is there up to date with what it is to say now.
+/// Brings what extension servers are told about authorities up to date.
+pub(crate) async fn publish_authorities(
+    core: &Core,
+    clients: Option<&str>,
+    front_proxies: Option<&str>,
+) -> Result<(), ApiStatus> {
+    let proxy = core.front_proxy.clone().map(|proxy| match front_proxies {
+        Some(pem) => FrontProxy { authority_pem: pem.to_owned(), ..proxy },
+        None => proxy,
+    });
+    for _ in 0..ATTEMPTS {
+        let mut transaction = Transaction::default();
+        let wanted = objects::extension_authentication(clients, proxy.as_ref());
+        plan_update(core, &wanted, &["data"], &mut transaction).await?;
+        if is_done(core, transaction).await? {
+            return Ok(());
+        }
+    }
+    Err(ApiStatus::internal("somebody else keeps changing the ConfigMap extension-apiserver-authentication"))
+}
+
+/// Brings endpoints that are there up to date with what they are to say now.
 async fn plan_refresh(core: &Core, wanted: Value, transaction: &mut Transaction) -> Result<(), ApiStatus> {
+    plan_update(core, &wanted, &["subsets", "addressType", "endpoints", "ports"], transaction).await
+}
+
+/// Brings some fields of an object that is there up to date with what they are to say now.
+async fn plan_update(
+    core: &Core,
+    wanted: &Value,
+    fields: &[&str],
+    transaction: &mut Transaction,
+) -> Result<(), ApiStatus> {
     let registry = core.registry.load();
-    let resource = resource_of(&registry, &wanted)?;
-    let key = resource.key(object::namespace(&wanted), object::name(&wanted));
+    let resource = resource_of(&registry, wanted)?;
+    let key = resource.key(object::namespace(wanted), object::name(wanted));
     let Some(record) = core.store.get(&key).await.map_err(store_error)? else { return Ok(()) };
     let mut object = decode(&record)?;
-    for field in ["subsets", "addressType", "endpoints", "ports"] {
-        object::copy_field(&wanted, &mut object, field);
+    for field in fields {
+        object::copy_field(wanted, &mut object, field);
     }
     let value = encode::template(&object);
     if !encode::is_unchanged(&value, &record) {

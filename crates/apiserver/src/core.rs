@@ -32,7 +32,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) status: ComponentStatus,
     pub(crate) board: StatusBoard,
-    pub(crate) token_keys: TokenKeys,
+    pub(crate) token_keys: ArcSwap<TokenKeys>,
     pub(crate) front_proxy: Option<FrontProxy>,
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) registry: ArcSwap<Registry>,

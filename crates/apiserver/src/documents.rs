@@ -36,7 +36,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
         (".well-known", "openid-configuration") => Ok(issuer(core)),
         ("openid", "v1/jwks") => {
             let content_type = http::HeaderValue::from_static("application/jwk-set+json");
-            Ok(reply::bytes(StatusCode::OK, content_type, core.token_keys.jwks().to_string()))
+            Ok(reply::bytes(StatusCode::OK, content_type, core.token_keys.load().jwks().to_string()))
         }
         ("kedge", "v1/status") => {
             let reports = json!({"components": core.board.reports()});

@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
+use kedge_auth::TokenKeys;
 use kedge_meta::{ApiStatus, UserInfo};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -85,7 +86,7 @@ impl ApiServer {
             clock: deps.clock,
             status: deps.status,
             board: deps.board,
-            token_keys: deps.token_keys,
+            token_keys: ArcSwap::from_pointee(deps.token_keys),
             kubelet_tls: deps.kubelet_tls,
             front_proxy: deps.front_proxy,
         });
@@ -107,6 +108,17 @@ impl ApiServer {
         self.core.local.add(&api);
         local::announce(&self.core.registry, &api);
         Ok(())
+    }
+
+    /// Signs and takes tokens with other keys from now on; tokens of keys that are gone are refused at once.
+    pub fn replace_token_keys(&self, keys: TokenKeys) {
+        self.core.token_keys.store(Arc::new(keys));
+        self.core.verified_tokens.forget();
+    }
+
+    /// Tells extension servers whose certificates are good now: of clients, and of front proxies.
+    pub async fn publish_authorities(&self, clients: Option<&str>, front_proxies: Option<&str>) -> Result<(), Error> {
+        bootstrap::publish_authorities(&self.core, clients, front_proxies).await.map_err(Error::Bootstrap)
     }
 
     /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then ends watches and waits for what runs.

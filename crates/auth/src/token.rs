@@ -43,8 +43,16 @@ impl TokenKeys {
         Ok(Self { key_id: URL_SAFE_NO_PAD.encode(digest.as_ref()), pair, random, others: Vec::new() })
     }
 
-    /// Takes tokens of a further key too: a PEM with a public key of RSA or on P-256, or the private one on P-256.
+    /// Takes tokens of further keys too: a PEM with public keys of RSA or on P-256, or private ones on P-256.
     pub fn also_verify_with(&mut self, pem: &str) -> Result<(), AuthError> {
+        let blocks: Vec<String> = pem.split("-----BEGIN ").skip(1).map(|block| format!("-----BEGIN {block}")).collect();
+        if blocks.is_empty() {
+            return Err(AuthError::Key("there is no PEM block with a key".to_owned()));
+        }
+        blocks.iter().try_for_each(|block| self.also_verify_with_block(block))
+    }
+
+    fn also_verify_with_block(&mut self, pem: &str) -> Result<(), AuthError> {
         if pem.contains("PRIVATE KEY") {
             let other = Self::from_private_pem(pem)?;
             self.others.push(("ES256", other.pair.public_key().as_ref().to_vec()));
@@ -321,5 +329,24 @@ mod tests {
         for nonsense in ["", "a.b", "a.b.c", "e30.e30.e30"] {
             assert!(ours.verify(nonsense, "i", &audiences, now).is_err(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn keys_are_replaced_without_a_gap() {
+        let pem = || {
+            let random = SystemRandom::new();
+            let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der.as_ref()))
+        };
+        let (old, new) = (pem(), pem());
+        let signed = TokenKeys::from_private_pem(&old).unwrap().issue(&json!({"a": 1}));
+        let (text, signature) = signed.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let mut keys = TokenKeys::from_private_pem(&new).unwrap();
+        assert!(!keys.is_signed("ES256", text.as_bytes(), &signature));
+        // Both in one file, as upstream takes them.
+        keys.also_verify_with(&format!("{new}{old}")).unwrap();
+        assert!(keys.is_signed("ES256", text.as_bytes(), &signature));
+        assert!(keys.also_verify_with("no key").is_err());
     }
 }

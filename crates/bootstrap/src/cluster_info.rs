@@ -3,12 +3,15 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kedge_client::Client;
-use serde_json::json;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 
 use crate::error::BootstrapError;
 use crate::objects::put;
-use crate::rbac::ensure_cluster_info_rbac;
+use crate::rbac::{ensure_cluster_info_rbac, ensure_nodes_read_cluster_info};
 
 /// Publishes where the API is (`https://host:port`) and its authority, and lets anybody read it.
 pub async fn ensure_cluster_info(client: &Client, server: &str, authority_pem: &str) -> Result<(), BootstrapError> {
@@ -32,4 +35,40 @@ pub fn cluster_info_kubeconfig(server: &str, authority_pem: &str) -> Result<Stri
     });
     serde_yaml::to_string(&document)
         .map_err(|error| BootstrapError::Kubeconfig { what: error.to_string(), source: None })
+}
+
+/// The authorities that the kubeconfig in `cluster-info` names.
+pub(crate) fn authority_in(kubeconfig: &str) -> Option<String> {
+    let document: Value = serde_yaml::from_str(kubeconfig).ok()?;
+    let data = document.pointer("/clusters/0/cluster/certificate-authority-data")?.as_str()?;
+    String::from_utf8(STANDARD.decode(data).ok()?).ok()
+}
+
+/// Names other authorities in `cluster-info`, and lets nodes read it, so that they follow. `false` where it is not there.
+pub async fn publish_cluster_authority(client: &Client, authority_pem: &str) -> Result<bool, BootstrapError> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
+    let what = "unable to update ConfigMap \"cluster-info\"";
+    let found = maps.get_opt("cluster-info").await.map_err(BootstrapError::api(what))?;
+    let Some(text) = found.and_then(|map| map.data?.remove("kubeconfig")) else { return Ok(false) };
+    let wrong = |why: &str| BootstrapError::Kubeconfig { what: format!("{what}: {why}"), source: None };
+    let mut document: Value = serde_yaml::from_str(&text).map_err(|error| wrong(&error.to_string()))?;
+    let cluster = document.pointer_mut("/clusters/0/cluster").ok_or_else(|| wrong("it names no cluster"))?;
+    cluster["certificate-authority-data"] = STANDARD.encode(authority_pem).into();
+    let text = serde_yaml::to_string(&document).map_err(|error| wrong(&error.to_string()))?;
+    let patch = Patch::Merge(json!({"data": {"kubeconfig": text}}));
+    maps.patch("cluster-info", &PatchParams::default(), &patch).await.map_err(BootstrapError::api(what))?;
+    ensure_nodes_read_cluster_info(client).await?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_reads_back() {
+        let text = cluster_info_kubeconfig("https://lb:6443", "one\ntwo\n").unwrap();
+        assert_eq!(authority_in(&text).as_deref(), Some("one\ntwo\n"));
+        assert_eq!(authority_in("clusters: []"), None);
+    }
 }

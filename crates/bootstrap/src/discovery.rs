@@ -112,10 +112,11 @@ fn check_pin(pin: &str) -> Result<(), BootstrapError> {
 fn check_authority(pem: &str, pins: &[String]) -> Result<(), BootstrapError> {
     let wrong =
         |why: String| BootstrapError::Discovery(format!("cluster CA found in {NAME} ConfigMap is invalid: {why}"));
-    let found = kedge_pki::public_key_pin(pem).map_err(wrong)?;
-    match pins.iter().any(|pin| pin.eq_ignore_ascii_case(&found)) {
+    // Several, while the authority is being replaced; who knew one of them may believe the signed word about the others.
+    let found = kedge_pki::public_key_pins(pem).map_err(wrong)?;
+    match pins.iter().any(|pin| found.iter().any(|found| pin.eq_ignore_ascii_case(found))) {
         true => Ok(()),
-        false => Err(wrong(format!("none of the public keys \"{found}\" are pinned"))),
+        false => Err(wrong(format!("none of the public keys \"{}\" are pinned", found.join("\", \"")))),
     }
 }
 

@@ -5,6 +5,7 @@
 //! what in which order is `lifecycle`'s and the commands' business. Invariant: a private key never leaves the machine it was
 //! made on, but encrypted in the transfer of a control plane's authorities.
 
+mod authority_following;
 mod certificate_key;
 mod certificate_store;
 mod certs_secret;
@@ -21,16 +22,17 @@ mod signing_request;
 mod token;
 mod tokens;
 
+pub use authority_following::{AuthorityFollower, SIGNER_ANNOTATION, TRUSTED_ANNOTATION};
 pub use certificate_key::CertificateKey;
 pub use certificate_store::CertificateStore;
 pub use certs_secret::{download_certs, transferred_files, upload_certs};
-pub use cluster_info::{cluster_info_kubeconfig, ensure_cluster_info};
+pub use cluster_info::{cluster_info_kubeconfig, ensure_cluster_info, publish_cluster_authority};
 pub use discovery::{DiscoveredCluster, Discovery, discover};
 pub use error::BootstrapError;
 pub use join_command::join_command;
-pub use kedge_pki::public_key_pin;
-pub use local_renewal::{keep_local_renewed, renew_local};
-pub use node_certificate::{NodeCertificate, NodeIdentity};
+pub use kedge_pki::{public_key_pin, public_key_pins};
+pub use local_renewal::LocalRenewal;
+pub use node_certificate::{NodeCertificate, NodeIdentity, renewal_command};
 pub use rbac::{ensure_cluster_admins, ensure_node_bootstrap_rbac};
 pub use rotation::keep_rotated;
 pub use signing_request::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER, SigningRequest};

@@ -3,6 +3,7 @@
 //!
 //! Invariant: a kubeconfig that works is never replaced; the key stays in the certificates' directory.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use kedge_client::{Backoff, client_from_kubeconfig};
 use kedge_pki::{
     CertificateAuthority, CertificateDirs, CertificateFacts, KubeconfigCluster, KubeconfigUser, LeafRequest,
-    write_kubeconfig,
+    public_key_pins, write_kubeconfig,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,9 @@ pub struct NodeIdentity {
     pub bootstrap_kubeconfig: Option<PathBuf>,
     /// Keys and certificates.
     pub cert_dir: PathBuf,
+    /// The certificate of the authority whose clients the node takes; a control plane has its key beside it. Where absent,
+    /// it is looked for in `pki/ca.crt` beside the kubeconfig.
+    pub authority: Option<PathBuf>,
 }
 
 /// What is there at a start.
@@ -73,18 +77,31 @@ impl NodeIdentity {
         }
     }
 
+    /// The certificates of the authorities that this node trusts.
+    pub(crate) fn authority_file(&self) -> Option<PathBuf> {
+        let usual = || Some(self.kubeconfig.parent()?.join("pki/ca.crt"));
+        self.authority.clone().or_else(usual)
+    }
+
     /// The cluster's authority with its key, which a control plane's machine has beside the kubeconfig.
     fn authority_files(&self) -> Option<(PathBuf, PathBuf)> {
-        let pki = self.kubeconfig.parent()?.join("pki");
-        let files = (pki.join("ca.crt"), pki.join("ca.key"));
+        let certificate = self.authority_file()?;
+        let files = (certificate.clone(), certificate.with_extension("key"));
         (files.0.exists() && files.1.exists()).then_some(files)
     }
 
     /// Where certificates of the whole control plane are renewed, if this is the machine of one.
     pub fn control_plane_dirs(&self) -> Option<CertificateDirs> {
-        self.authority_files()?;
-        let kubernetes = self.kubeconfig.parent()?.to_owned();
-        Some(CertificateDirs { pki: kubernetes.join("pki"), kubernetes })
+        let pki = self.authority_files()?.0.parent()?.to_owned();
+        Some(CertificateDirs { pki, kubernetes: self.kubeconfig.parent()?.to_owned() })
+    }
+
+    /// Makes another client certificate where the one that is there has expired and the authority is here.
+    pub fn mend_if_expired(&self, now: Timestamp) -> Result<(), BootstrapError> {
+        match self.state(now) {
+            NodeCertificate::Expired => self.mend(),
+            NodeCertificate::Good | NodeCertificate::Missing => Ok(()),
+        }
     }
 
     /// Nobody answers to an expired certificate; a control plane's machine makes itself another one.
@@ -106,10 +123,16 @@ impl NodeIdentity {
 
     fn advice(&self) -> String {
         format!(
-            "the client certificate in {} has expired, so this node cannot ask for another one; on a control plane run `kedge \
-             token create --print-join-command`, and what it prints here",
-            self.kubeconfig.display()
+            "the client certificate in {} has expired, so this node cannot ask for another one: run `{}` on this machine",
+            self.kubeconfig.display(),
+            self.renewal_command()
         )
+    }
+
+    /// The one command that gives a node another certificate when it cannot ask for one any more.
+    pub fn renewal_command(&self) -> String {
+        let cluster = KubeconfigCluster::read(&self.kubeconfig).ok();
+        renewal_command(cluster.as_ref())
     }
 
     async fn bootstrap(&self, bootstrap: &Path, shutdown: &CancellationToken) -> Result<(), BootstrapError> {
@@ -151,6 +174,20 @@ impl NodeIdentity {
     }
 }
 
+/// The command by which a node of a cluster that is reached like this gets another certificate.
+pub fn renewal_command(cluster: Option<&KubeconfigCluster>) -> String {
+    let endpoint = cluster.map(|cluster| cluster.server.trim_start_matches("https://"));
+    // A node's own balancer ends with its kubelet.
+    let is_own = |endpoint: &str| endpoint.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let endpoint = endpoint.filter(|endpoint| !is_own(endpoint)).unwrap_or("<address of a control plane>:6443");
+    let pins = cluster.and_then(|cluster| public_key_pins(&cluster.authority_pem).ok()).unwrap_or_default();
+    let pins: Vec<String> = pins.iter().map(|pin| format!(" --discovery-token-ca-cert-hash {pin}")).collect();
+    format!(
+        "kedge join {endpoint} --renew{} --token <what `kedge token create` prints on a control plane>",
+        pins.concat()
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +200,7 @@ mod tests {
             kubeconfig: dir.path().join("kubelet.conf"),
             bootstrap_kubeconfig: Some(dir.path().join("bootstrap-kubelet.conf")),
             cert_dir: dir.path().join("pki"),
+            authority: None,
         };
         let now = Timestamp::now();
         assert_eq!(identity.state(now), NodeCertificate::Missing);
@@ -190,6 +228,7 @@ mod tests {
             kubeconfig: dir.path().join("kubelet.conf"),
             bootstrap_kubeconfig: None,
             cert_dir: dir.path().join("kubelet"),
+            authority: None,
         };
         let pki = dir.path().join("pki");
         let authority = CertificateAuthority::ensure(&pki, "ca", "kubernetes").unwrap();
@@ -207,7 +246,11 @@ mod tests {
         assert_eq!(identity.state(Timestamp::now()), NodeCertificate::Expired);
         std::fs::rename(pki.join("ca.key"), dir.path().join("away")).unwrap();
         let error = identity.ensure(&CancellationToken::new()).await.unwrap_err().to_string();
-        assert!(error.contains("on a control plane run `kedge token create --print-join-command`"), "{error}");
+        let pin = kedge_pki::public_key_pin(authority.certificate_pem()).unwrap();
+        let command = format!(
+            "run `kedge join <address of a control plane>:6443 --renew --discovery-token-ca-cert-hash {pin} --token <"
+        );
+        assert!(error.contains(&command), "{error}");
         assert!(identity.control_plane_dirs().is_none());
         std::fs::rename(dir.path().join("away"), pki.join("ca.key")).unwrap();
         identity.ensure(&CancellationToken::new()).await.unwrap();

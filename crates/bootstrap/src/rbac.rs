@@ -41,6 +41,12 @@ pub(crate) async fn ensure_cluster_info_rbac(client: &Client) -> Result<(), Boot
     put_all(client, reader("kube-public", name, "configmaps", "cluster-info", &[anybody])).await
 }
 
+/// Ensures that nodes may read it as themselves, also where nobody else may.
+pub(crate) async fn ensure_nodes_read_cluster_info(client: &Client) -> Result<(), BootstrapError> {
+    let name = "kedge:nodes-read-cluster-info";
+    put_all(client, reader("kube-public", name, "configmaps", "cluster-info", &[group(NODES)])).await
+}
+
 async fn put_all(client: &Client, objects: Vec<Value>) -> Result<(), BootstrapError> {
     for object in objects {
         put(client, object).await?;

@@ -3,11 +3,12 @@
 //!
 //! Invariant: what is there is used until something newer is; no failure ends the loop.
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use kedge_client::{Backoff, Client};
-use kedge_pki::CertificateFacts;
+use kedge_pki::{CertificateFacts, signer_in};
 use rand::Rng;
 use tokio_util::sync::CancellationToken;
 
@@ -16,11 +17,13 @@ use crate::signing_request::SigningRequest;
 
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(150);
-/// The clock may jump; the time is looked at this often at least.
-const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+/// The clock may jump, and authorities be replaced: both are looked at this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// A certificate that is still the old authority's is asked for again after so long: not every signer has the new one yet.
+const REPLACEMENT_PAUSE: Duration = Duration::from_secs(30);
 
 /// The moment to renew a certificate; `position` from 0 to 1 chooses within the last tenths of its life.
-fn renewal(facts: &CertificateFacts, position: f64) -> Timestamp {
+pub(crate) fn renewal(facts: &CertificateFacts, position: f64) -> Timestamp {
     let life = facts.not_after.duration_since(facts.not_before);
     let share = 0.7 + 0.2 * position.clamp(0.0, 1.0);
     facts.not_before + SignedDuration::from_secs_f64(life.as_secs_f64() * share)
@@ -34,18 +37,36 @@ fn says(facts: &CertificateFacts, request: &SigningRequest) -> bool {
         && subject.addresses.iter().all(|address| facts.names.addresses.contains(address))
 }
 
-/// Renews the certificate of a store until `shutdown`; makes the first one where there is none.
+/// Whether the authority that signed a certificate is being replaced: it is trusted still, and not the first any more.
+fn is_of_replaced(authority: Option<&Path>, certificate_pem: &str) -> bool {
+    let bundle = authority.and_then(|path| std::fs::read_to_string(path).ok());
+    bundle.and_then(|bundle| signer_in(&bundle, certificate_pem)).is_some_and(|place| place > 0)
+}
+
+/// Renews the certificate of a store until `shutdown`, also where the first authority in the file `authority` is another one
+/// than its own; makes the first one where there is none.
 pub async fn keep_rotated(
     client: Client,
     store: CertificateStore,
     request: SigningRequest,
+    authority: Option<PathBuf>,
     shutdown: CancellationToken,
 ) {
     let position = rand::rng().random::<f64>();
+    let mut replaced: Option<Instant> = None;
     let mut backoff = Backoff::new(FIRST_RETRY, LAST_RETRY);
     loop {
         let due = match store.load() {
-            Ok(Some((_, facts))) if says(&facts, &request) => Some(renewal(&facts, position)),
+            Ok(Some((identity, facts))) if says(&facts, &request) => {
+                let may_ask = replaced.is_none_or(|replaced| replaced.elapsed() > REPLACEMENT_PAUSE);
+                match may_ask && is_of_replaced(authority.as_deref(), &identity.certificate_pem) {
+                    true => {
+                        replaced = Some(Instant::now());
+                        None
+                    }
+                    false => Some(renewal(&facts, position)),
+                }
+            }
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(%error, "the certificate cannot be read");
@@ -102,10 +123,10 @@ mod tests {
             common_name: "system:node:a".to_owned(),
             organizations: Vec::new(),
             issuer: String::new(),
-            fingerprint: String::new(),
             names: kedge_pki::AlternativeNames { dns_names: vec!["a".to_owned()], ..Default::default() },
             not_before: second(1000),
             not_after: second(2000),
+            fingerprint: String::new(),
             is_authority: false,
             is_for_servers: true,
             is_for_clients: false,

@@ -9,7 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tower::{BoxError, Service};
 
-use crate::reload::reloading;
+use crate::reload::{Source, reloading_in_cluster};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A watch brings a bookmark every minute or so; one that is silent for longer than two has lost its server.
@@ -37,33 +37,44 @@ pub enum ConnectError {
 /// A client that speaks HTTPS to the server of a kubeconfig's current context, and goes on with what the file and those that
 /// it names say later.
 pub async fn client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
-    reloading(path).await
+    Source::Kubeconfig(path.to_owned()).client().await
 }
 
-/// A client with what the file says now.
-pub(crate) async fn connect(path: &Path) -> Result<Client, ConnectError> {
-    let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map_err(ConnectError::Client)
-}
-
-/// A client for a program in a pod: its service account's token, the API server's Service.
+/// A client for a program in a pod: its service account's token, the API server's Service, the authorities that the pod is
+/// given at each time.
 pub fn client_in_cluster() -> Result<Client, ConnectError> {
-    let mut config = Config::incluster().map_err(ConnectError::Cluster)?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
-    Client::try_from(config).map_err(ConnectError::Client)
+    reloading_in_cluster()
 }
 
 /// A client to the server of a kubeconfig that shows no credentials of the file's: who uses it brings its own.
 pub async fn anonymous_client_from_kubeconfig(path: &Path) -> Result<Client, ConnectError> {
+    Source::Anonymous(path.to_owned()).client().await
+}
+
+/// A client with what the file says now.
+pub(crate) async fn connect_with(path: &Path) -> Result<Client, ConnectError> {
+    made_of(configuration(path).await?)
+}
+
+/// The same without the file's credentials.
+pub(crate) async fn connect_anonymously(path: &Path) -> Result<Client, ConnectError> {
+    let mut config = configuration(path).await?;
+    config.auth_info = kube::config::AuthInfo::default();
+    made_of(config)
+}
+
+/// A client with what the pod is given now.
+pub(crate) fn connect_in_cluster() -> Result<Client, ConnectError> {
+    made_of(Config::incluster().map_err(ConnectError::Cluster)?)
+}
+
+async fn configuration(path: &Path) -> Result<Config, ConnectError> {
     let wrap = |source| ConnectError::Kubeconfig { path: path.to_owned(), source };
     let kubeconfig = Kubeconfig::read_from(path).map_err(wrap)?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)?;
-    config.auth_info = kube::config::AuthInfo::default();
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrap)
+}
+
+fn made_of(mut config: Config) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     Client::try_from(config).map_err(ConnectError::Client)

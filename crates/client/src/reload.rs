@@ -1,9 +1,11 @@
-//! A client that follows its kubeconfig: where the file, or a certificate, key or authority that it names, has changed, the
-//! next request goes out over a new connection with what is there now.
+//! A client that follows the files that it is made of: where its kubeconfig, or a certificate, key or authority that it
+//! names, or the authority that a pod is given, has changed, the next request goes out over a new connection with what is
+//! there now.
 //!
 //! Requests that run, watches among them, end on the connection they began on. Invariant: what cannot be used is said, and
 //! what worked last goes on.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,22 +19,64 @@ use kube::config::Kubeconfig;
 use parking_lot::Mutex;
 use tower::Service;
 
-use crate::connect::{ConnectError, connect};
+use crate::connect::{ConnectError, connect_anonymously, connect_in_cluster, connect_with};
 
 /// The files are looked at again after so long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Where a pod finds whom to trust.
+const POD_AUTHORITY: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
-/// A client for a kubeconfig, as the file is at each time.
-pub(crate) async fn reloading(path: &Path) -> Result<Client, ConnectError> {
-    let marks = marks(path);
-    let client = connect(path).await?;
-    let namespace = client.default_namespace().to_owned();
-    let state = State { client, marks, looked: Instant::now() };
-    Ok(Client::new(Reloading { path: Arc::from(path), state: Arc::new(Mutex::new(state)) }, namespace))
+/// What a client is made of.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// A kubeconfig.
+    Kubeconfig(PathBuf),
+    /// The same without its user's credentials.
+    Anonymous(PathBuf),
+    /// What every pod is given.
+    Pod,
 }
 
-/// A file, and what changes when it is written.
-type Mark = (PathBuf, Option<(SystemTime, u64)>);
+impl Source {
+    /// A client with what the files say at each time.
+    pub(crate) async fn client(self) -> Result<Client, ConnectError> {
+        let marks = self.marks();
+        let client = self.connect().await?;
+        Ok(reloading(self, client, marks))
+    }
+
+    async fn connect(&self) -> Result<Client, ConnectError> {
+        match self {
+            Self::Kubeconfig(path) => connect_with(path).await,
+            Self::Anonymous(path) => connect_anonymously(path).await,
+            Self::Pod => connect_in_cluster(),
+        }
+    }
+
+    /// All files that count, as they are now.
+    fn marks(&self) -> Vec<Mark> {
+        let files = match self {
+            Self::Kubeconfig(path) | Self::Anonymous(path) => named_by(path),
+            Self::Pod => vec![POD_AUTHORITY.into()],
+        };
+        files.into_iter().map(|file| (file.clone(), mark(&file))).collect()
+    }
+}
+
+/// The same for a pod, whose first client is made at once.
+pub(crate) fn reloading_in_cluster() -> Result<Client, ConnectError> {
+    let marks = Source::Pod.marks();
+    Ok(reloading(Source::Pod, connect_in_cluster()?, marks))
+}
+
+fn reloading(source: Source, client: Client, marks: Vec<Mark>) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let state = State { client, marks, looked: Instant::now() };
+    Client::new(Reloading { source: Arc::new(source), state: Arc::new(Mutex::new(state)) }, namespace)
+}
+
+/// A file, and what changes when it is written or replaced.
+type Mark = (PathBuf, Option<(SystemTime, u64, u64)>);
 
 struct State {
     client: Client,
@@ -42,7 +86,7 @@ struct State {
 
 #[derive(Clone)]
 struct Reloading {
-    path: Arc<Path>,
+    source: Arc<Source>,
     state: Arc<Mutex<State>>,
 }
 
@@ -54,14 +98,14 @@ impl Reloading {
                 return state.client.clone();
             }
             state.looked = Instant::now();
-            if marks(&self.path) == state.marks {
+            if self.source.marks() == state.marks {
                 return state.client.clone();
             }
         }
-        let marks = marks(&self.path);
-        match connect(&self.path).await {
+        let marks = self.source.marks();
+        match self.source.connect().await {
             Ok(client) => {
-                tracing::info!(kubeconfig = %self.path.display(), "credentials have changed; new connections use them");
+                tracing::info!(source = ?self.source, "credentials have changed; new connections use them");
                 let mut state = self.state.lock();
                 state.client = client.clone();
                 state.marks = marks;
@@ -77,7 +121,7 @@ impl Reloading {
 }
 
 /// The kubeconfig and all files that it names.
-fn marks(path: &Path) -> Vec<Mark> {
+fn named_by(path: &Path) -> Vec<PathBuf> {
     let mut files = vec![path.to_owned()];
     if let Ok(kubeconfig) = Kubeconfig::read_from(path) {
         let clusters = kubeconfig.clusters.into_iter().filter_map(|named| named.cluster?.certificate_authority);
@@ -85,12 +129,12 @@ fn marks(path: &Path) -> Vec<Mark> {
         let users = users.flat_map(|user| [user.client_certificate, user.client_key]).flatten();
         files.extend(clusters.chain(users).map(PathBuf::from));
     }
-    files.into_iter().map(|file| (file.clone(), mark(&file))).collect()
+    files
 }
 
-fn mark(file: &Path) -> Option<(SystemTime, u64)> {
+fn mark(file: &Path) -> Option<(SystemTime, u64, u64)> {
     let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 impl Service<http::Request<Body>> for Reloading {
@@ -143,13 +187,14 @@ mod tests {
         let (first, second) = (serve("first").await, serve("second").await);
         kubeconfig(dir.path(), first);
         let path = dir.path().join("config");
+        let source = Source::Kubeconfig(path.clone());
         let reloading = Reloading {
-            path: Arc::from(path.as_path()),
             state: Arc::new(Mutex::new(State {
-                client: connect(&path).await.unwrap(),
-                marks: marks(&path),
+                client: source.connect().await.unwrap(),
+                marks: source.marks(),
                 looked: Instant::now(),
             })),
+            source: Arc::new(source),
         };
         let client = Client::new(reloading.clone(), "default");
         let ask = async || client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kedge_client::{Client, Informers, LeaderConfig};
 use kedge_meta::{Clock, StatusBoard};
+use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::load_balancer::AddressPool;
@@ -15,8 +16,9 @@ pub struct Config {
     /// Which controllers run, in upstream's `--controllers` syntax: `*` for all that are on by default, `name` to add
     /// one, `-name` to leave one out.
     pub controllers: Vec<String>,
-    /// The PEM bundle that `kube-root-ca.crt` in every namespace carries; empty leaves the publisher off.
-    pub root_ca_pem: String,
+    /// The PEM bundle that `kube-root-ca.crt` in every namespace carries, as it is at the time; empty at the start leaves
+    /// the publisher off.
+    pub root_ca_pem: watch::Receiver<String>,
     /// Address ranges from which nodes get their pod CIDR, at most one for each family; empty leaves node IPAM off.
     pub cluster_cidrs: Vec<String>,
     /// The length of a node's IPv4 CIDR.
@@ -54,7 +56,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             controllers: vec!["*".to_owned()],
-            root_ca_pem: String::new(),
+            root_ca_pem: watch::channel(String::new()).1,
             cluster_cidrs: Vec::new(),
             node_cidr_mask_ipv4: 24,
             node_cidr_mask_ipv6: 64,

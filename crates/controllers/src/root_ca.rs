@@ -23,7 +23,7 @@ const DESCRIPTION_TEXT: &str = "Contains a CA bundle that can be used to verify 
 
 /// Starts the controller, unless there is no bundle to publish.
 pub(crate) fn start(mut starter: Starter<'_>) {
-    if starter.context.config.root_ca_pem.is_empty() {
+    if starter.context.config.root_ca_pem.borrow().is_empty() {
         return;
     }
     let namespaces = starter.informer::<Namespace>();
@@ -37,9 +37,19 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     starter.enqueue(&config_maps, &queue, |change| {
         vec![ObjectKey::cluster(change.object().metadata.namespace.clone().unwrap_or_default())]
     });
+    starter.spawn(follow_bundle(starter.context.clone(), namespaces.clone(), queue.clone()));
     let workers = starter.context.config.concurrency;
     let controller = Publisher { context: starter.context.clone(), namespaces, config_maps };
     starter.work(Arc::new(controller), queue, workers);
+}
+
+/// Looks at every namespace again when the bundle has changed.
+async fn follow_bundle(context: Context, namespaces: Informer<Namespace>, queue: Queue<ObjectKey>) {
+    let mut bundle = context.config.root_ca_pem.clone();
+    // Where nobody can change it, there is nothing to wait for.
+    while let Some(Ok(())) = context.shutdown.run_until_cancelled(bundle.changed()).await {
+        namespaces.list().iter().for_each(|namespace| queue.add(object_key(&**namespace)));
+    }
 }
 
 struct Publisher {
@@ -63,7 +73,8 @@ impl Controller for Publisher {
         }
         let current = self.config_maps.get(&ObjectKey::new(&key.name, NAME));
         let config_maps = Api::<ConfigMap>::namespaced(self.context.client.clone(), &key.name);
-        let result = match plan(&key.name, current.as_deref(), &self.context.config.root_ca_pem) {
+        let bundle = self.context.config.root_ca_pem.borrow().clone();
+        let result = match plan(&key.name, current.as_deref(), &bundle) {
             None => return Ok(Next::Done),
             Some(Action::Create(map)) => config_maps.create(&PostParams::default(), &map).await,
             Some(Action::Update(map)) => config_maps.replace(NAME, &PostParams::default(), &map).await,

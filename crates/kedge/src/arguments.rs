@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use apiserver::ApiServerFlags;
 pub(crate) use bootstrap::{
     CertDirs, CertsCommand, CertsFlags, CreateTokenFlags, KubeconfigCommand, KubeconfigFlags, KubeconfigUserFlags,
-    TokenCommand, TokenFlags,
+    RotateCaStep, TokenCommand, TokenFlags,
 };
 pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags, IpFamily, NodeCommand};
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
@@ -411,6 +411,9 @@ pub(crate) struct KubeletFlags {
     /// Whether the cluster is asked for the serving certificate.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) rotate_server_certificates: Option<bool>,
+    /// Whether the certificates of a control plane are renewed late in their lives, on a machine with its authority's key.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub(crate) rotate_control_plane_certificates: bool,
     /// How much is logged: 2 and more is information, 4 and more is for finding faults. `KEDGE_LOG` wins.
     #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
     pub(crate) v: u8,

@@ -82,7 +82,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Down(flags) => commands::down::run(flags).await,
         Command::Status(flags) => commands::status::run(flags).await,
         Command::Token(flags) => commands::token::run(flags).await,
-        Command::Certs(flags) => commands::certs::run(flags),
+        Command::Certs(flags) => commands::certs::run(flags).await,
         Command::Kubeconfig(flags) => commands::kubeconfig::run(flags),
         Command::Kubelet(flags) => commands::kubelet::run(*flags).await,
         Command::Init(flags) => commands::init::run(*flags).await,

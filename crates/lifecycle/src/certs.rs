@@ -1,12 +1,12 @@
 //! The certificates of a control plane: kubeadm's files, names and purposes.
 //!
 //! Invariant: an authority and the service-account key that exist are never replaced; a leaf is made anew only where it
-//! does not serve any more.
+//! does not serve any more. Of an authority whose key is kept elsewhere, all leaves have to be there.
 
 use std::net::IpAddr;
 use std::path::Path;
 
-use kedge_pki::{CertificateAuthority, LeafRequest, PkiError, ensure_service_account_key};
+use kedge_pki::{CertificateAuthority, Identity, LeafRequest, PkiError, ensure_service_account_key, signer_in};
 
 use crate::Say;
 use crate::cluster_configuration::{ClusterConfiguration, LocalEndpoint};
@@ -72,9 +72,18 @@ pub fn ensure_certificates(
         if !wanted(name) && !leaves.iter().any(|leaf| wanted(leaf.name)) {
             continue;
         }
-        let authority = ensure_authority(&dir, name, common_name, say)?;
+        let authority = match is_keyless(&dir, name) {
+            true => None,
+            false => Some(ensure_authority(&dir, (name, common_name), facts.cluster, say)?),
+        };
+        if authority.is_none() {
+            say(&format!("[certs] Using existing {name} keyless certificate authority"));
+        }
         for leaf in leaves.iter().filter(|leaf| wanted(leaf.name)) {
-            ensure_leaf(&authority, &dir, leaf, say)?;
+            match &authority {
+                Some(authority) => ensure_leaf(authority, &dir, leaf, say)?,
+                None => check_leaf(&dir, name, leaf.name, say)?,
+            }
         }
     }
     if wanted("sa") {
@@ -87,12 +96,54 @@ pub fn ensure_certificates(
     Ok(())
 }
 
-fn ensure_authority(dir: &Path, name: &str, common_name: &str, say: Say<'_>) -> Result<CertificateAuthority, PkiError> {
+/// Whether an authority's certificate is here, and its key kept elsewhere.
+pub(crate) fn is_keyless(dir: &Path, name: &str) -> bool {
+    dir.join(format!("{name}.crt")).exists() && !dir.join(format!("{name}.key")).exists()
+}
+
+/// A leaf that the user has to bring, because it cannot be made here.
+fn check_leaf(dir: &Path, authority: &str, name: &str, say: Say<'_>) -> Result<(), PkiError> {
+    let read = |name: &str, end: &str| std::fs::read_to_string(dir.join(format!("{name}.{end}"))).unwrap_or_default();
+    let leaf = Identity { certificate_pem: read(name, "crt"), key_pem: read(name, "key") };
+    check_brought(&leaf, &read(authority, "crt")).map_err(|why| PkiError::Refused {
+        name: name.to_owned(),
+        why: format!("invalid or incomplete external CA: the key of {authority} is not here, and {why}"),
+    })?;
+    say(&format!("[certs] Using existing {name} certificate and key on disk"));
+    Ok(())
+}
+
+/// Whether a certificate that was brought along can be used.
+pub(crate) fn check_brought(identity: &Identity, authority_pem: &str) -> Result<(), String> {
+    identity.check().map_err(|why| format!("certificate and key are not there or no pair ({why})"))?;
+    if signer_in(authority_pem, &identity.certificate_pem).is_none() {
+        return Err("the certificate is not signed by it".to_owned());
+    }
+    let facts = kedge_pki::CertificateFacts::read(&identity.certificate_pem)?;
+    match facts.has_expired(jiff::Timestamp::now()) {
+        true => Err(format!("the certificate has expired at {}", facts.not_after)),
+        false => Ok(()),
+    }
+}
+
+fn ensure_authority(
+    dir: &Path,
+    (name, common_name): (&str, &str),
+    cluster: &ClusterConfiguration,
+    say: Say<'_>,
+) -> Result<CertificateAuthority, PkiError> {
     match dir.join(format!("{name}.crt")).exists() {
         true => say(&format!("[certs] Using existing {name} certificate authority")),
         false => say(&format!("[certs] Generating \"{name}\" certificate and key")),
     }
-    CertificateAuthority::ensure(dir, name, common_name)
+    let authority = match &cluster.ca_certificate_validity_period {
+        Some(period) => CertificateAuthority::ensure_for(dir, name, common_name, period.length())?,
+        None => CertificateAuthority::ensure(dir, name, common_name)?,
+    };
+    Ok(match &cluster.certificate_validity_period {
+        Some(period) => authority.with_leaf_lifetime(period.length()),
+        None => authority,
+    })
 }
 
 fn ensure_leaf(authority: &CertificateAuthority, dir: &Path, leaf: &Leaf, say: Say<'_>) -> Result<(), PkiError> {
@@ -204,5 +255,33 @@ mod tests {
         ensure_certificates(&facts, &layout, None, &say).unwrap();
         let again = lines.lock().unwrap().clone();
         assert!(!again.iter().any(|line| line.contains("Generating")), "{again:#?}");
+    }
+
+    #[test]
+    fn an_authority_without_its_key_wants_all_leaves() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = HostLayout::below(dir.path());
+        let cluster = ClusterConfiguration::default();
+        let facts = CertificateFacts {
+            cluster: &cluster,
+            local: LocalEndpoint { advertise_address: "192.0.2.2".parse().unwrap(), bind_port: 6443 },
+            node_name: "n1",
+            api_service_ips: Vec::new(),
+            embedded_store: true,
+        };
+        let ensure = || ensure_certificates(&facts, &layout, None, &|_| {});
+        ensure().unwrap();
+        let before = std::fs::read(layout.pki().join("apiserver.crt")).unwrap();
+        std::fs::remove_file(layout.pki().join("ca.key")).unwrap();
+        ensure().unwrap();
+        assert_eq!(std::fs::read(layout.pki().join("apiserver.crt")).unwrap(), before);
+        let other = CertificateAuthority::ensure(dir.path(), "other", "kubernetes").unwrap();
+        let foreign = other.issue(&LeafRequest::server("kube-apiserver", Vec::new(), Vec::new())).unwrap();
+        std::fs::write(layout.pki().join("apiserver.crt"), foreign.certificate_pem).unwrap();
+        std::fs::write(layout.pki().join("apiserver.key"), foreign.key_pem).unwrap();
+        let error = ensure().unwrap_err().to_string();
+        assert!(error.contains("external CA") && error.contains("not signed by it"), "{error}");
+        std::fs::remove_file(layout.pki().join("apiserver.crt")).unwrap();
+        assert!(ensure().unwrap_err().to_string().contains("are not there"), "{error}");
     }
 }

@@ -237,12 +237,43 @@ pub struct ClusterConfiguration {
     /// Has no effect: keys are on the curve P-256.
     #[serde(skip_serializing)]
     pub encryption_algorithm: Value,
-    /// Has no effect: a year.
-    #[serde(skip_serializing)]
-    pub certificate_validity_period: Value,
-    /// Has no effect: ten years.
-    #[serde(rename = "caCertificateValidityPeriod", skip_serializing)]
-    pub ca_certificate_validity_period: Value,
+    /// How long certificates are good: a year, where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_validity_period: Option<Period>,
+    /// How long authorities are: ten years, where it is not said.
+    #[serde(rename = "caCertificateValidityPeriod", skip_serializing_if = "Option::is_none")]
+    pub ca_certificate_validity_period: Option<Period>,
+}
+
+/// A length of time of at least a minute, as Go writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Period {
+    text: String,
+    length: Duration,
+}
+
+impl Period {
+    /// How long it is.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+}
+
+impl TryFrom<String> for Period {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let length = parse_duration(&text).filter(|length| *length >= Duration::from_secs(60));
+        let length = length.ok_or_else(|| format!("{text:?} is no duration of a minute or more, such as 8760h0m0s"))?;
+        Ok(Self { text, length })
+    }
+}
+
+impl From<Period> for String {
+    fn from(period: Period) -> Self {
+        period.text
+    }
 }
 
 impl Default for ClusterConfiguration {
@@ -262,8 +293,8 @@ impl Default for ClusterConfiguration {
             image_repository: Value::Null,
             feature_gates: Value::Null,
             encryption_algorithm: Value::Null,
-            certificate_validity_period: Value::Null,
-            ca_certificate_validity_period: Value::Null,
+            certificate_validity_period: None,
+            ca_certificate_validity_period: None,
         }
     }
 }
@@ -412,8 +443,6 @@ fn unused_fields(read: &Documents) -> Vec<String> {
         ("ClusterConfiguration.imageRepository", &cluster.image_repository),
         ("ClusterConfiguration.featureGates", &cluster.feature_gates),
         ("ClusterConfiguration.encryptionAlgorithm", &cluster.encryption_algorithm),
-        ("ClusterConfiguration.certificateValidityPeriod", &cluster.certificate_validity_period),
-        ("ClusterConfiguration.caCertificateValidityPeriod", &cluster.ca_certificate_validity_period),
         ("ClusterConfiguration.dns.imageRepository", &cluster.dns.image_repository),
         ("ClusterConfiguration.dns.imageTag", &cluster.dns.image_tag),
         ("ClusterConfiguration.etcd.local.imageRepository", &local.image_repository),
@@ -520,6 +549,21 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_live_as_long_as_is_said() {
+        let text = |period: &str| {
+            format!("apiVersion: {API_VERSION}\nkind: ClusterConfiguration\ncertificateValidityPeriod: {period}\n")
+        };
+        let read = Documents::read(&text("4380h0m0s")).unwrap();
+        let period = read.cluster.certificate_validity_period.clone().unwrap();
+        assert_eq!(period.length(), Duration::from_secs(4380 * 3600));
+        assert!(read.without_effect.is_empty());
+        assert_eq!(serde_json::to_value(&read.cluster).unwrap()["certificateValidityPeriod"], "4380h0m0s");
+        for wrong in ["30s", "a year", "-1h"] {
+            assert!(Documents::read(&text(wrong)).is_err(), "{wrong}");
+        }
+    }
 
     const TEXT: &str = "apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration

@@ -10,6 +10,7 @@ mod etcd_member;
 mod file;
 mod find;
 mod kubelet;
+mod renewal;
 mod settings;
 
 use kedge_client::{Client, client_from_kubeconfig};
@@ -78,6 +79,10 @@ impl<'a> Join<'a> {
 
     /// Runs all phases but those that are skipped.
     pub async fn run(&self) -> Result<(), InitError> {
+        if self.settings.renew {
+            let wrap = |source| InitError { phase: "kubelet-start".to_owned(), source };
+            return self.renew().await.map_err(wrap);
+        }
         let is_control_plane = self.settings.control_plane.is_some();
         for (phase, parts) in JOIN_PHASES {
             if self.skips(phase) || !(is_control_plane || OF_WORKERS.contains(&phase)) {

@@ -3,10 +3,15 @@
 //! Invariant: a file that is there and fits the authority stays as it is.
 
 use std::path::Path;
+use std::time::Duration;
 
-use kedge_pki::{CertificateAuthority, KubeconfigCluster, KubeconfigUser, LeafRequest, PkiError, write_kubeconfig};
+use kedge_pki::{
+    CertificateAuthority, KubeconfigCluster, KubeconfigUser, LeafRequest, PkiError, kubeconfig_identity,
+    write_kubeconfig,
+};
 
 use crate::Say;
+use crate::certs::{check_brought, is_keyless};
 use crate::host::HostLayout;
 
 /// What kubeconfigs are made of.
@@ -20,6 +25,8 @@ pub struct KubeconfigFacts<'a> {
     pub local: String,
     /// The node's name.
     pub node_name: &'a str,
+    /// How long their certificates are good, where that is not the usual time.
+    pub lifetime: Option<Duration>,
 }
 
 /// The files, as `kedge init phase kubeconfig` names their phases.
@@ -39,7 +46,14 @@ pub fn ensure_kubeconfigs(
     say: Say<'_>,
 ) -> Result<(), PkiError> {
     say(&format!("[kubeconfig] Using kubeconfig folder \"{}\"", crate::host::KUBERNETES_DIR));
+    if is_keyless(&layout.pki(), "ca") {
+        return check_brought_along(layout, wanted, say);
+    }
     let authority = CertificateAuthority::ensure(&layout.pki(), "ca", "kubernetes")?;
+    let authority = match facts.lifetime {
+        Some(lifetime) => authority.with_leaf_lifetime(lifetime),
+        None => authority,
+    };
     for (_, file) in KUBECONFIGS.iter().filter(|(phase, _)| wanted.contains(phase)) {
         let path = layout.kubeconfig(file);
         if is_of(&path, &authority) {
@@ -52,6 +66,30 @@ pub fn ensure_kubeconfigs(
         let cluster = KubeconfigCluster { server, authority_pem, tls_server_name: None };
         let identity = KubeconfigUser::Embedded(authority.issue(&request)?);
         write_kubeconfig(&path, facts.cluster_name, &user, &cluster, &identity)?;
+    }
+    Ok(())
+}
+
+/// Kubeconfigs cannot be made where the authority's key is kept elsewhere: the user brings them.
+fn check_brought_along(layout: &HostLayout, wanted: &[&str], say: Say<'_>) -> Result<(), PkiError> {
+    let authority = std::fs::read_to_string(layout.pki().join("ca.crt")).unwrap_or_default();
+    for (_, file) in KUBECONFIGS.iter().filter(|(phase, _)| wanted.contains(phase)) {
+        let path = layout.kubeconfig(file);
+        // Only whoever has it needs it.
+        if *file == "super-admin.conf" && !path.exists() {
+            continue;
+        }
+        let refuse = |why: String| PkiError::Refused {
+            name: (*file).to_owned(),
+            why: format!("invalid or incomplete external CA: the key of ca is not here, and {why}"),
+        };
+        let identity = match path.exists() {
+            true => kubeconfig_identity(&path)?,
+            false => None,
+        };
+        let identity = identity.ok_or_else(|| refuse(format!("{} is not there", path.display())))?;
+        check_brought(&identity, &authority).map_err(refuse)?;
+        say(&format!("[kubeconfig] External CA mode: Using user provided {file}"));
     }
     Ok(())
 }
@@ -104,6 +142,7 @@ mod tests {
             endpoint: "lb.example:6443".to_owned(),
             local: "192.0.2.2:6443".to_owned(),
             node_name: "n1",
+            lifetime: None,
         };
         let lines = Mutex::new(Vec::new());
         let say = |line: &str| lines.lock().unwrap().push(line.to_owned());
@@ -119,5 +158,17 @@ mod tests {
         ensure_kubeconfigs(&facts, &layout, &all, &say).unwrap();
         let said = lines.lock().unwrap().clone();
         assert_eq!(said.iter().filter(|line| line.contains("Using existing")).count(), 5, "{said:#?}");
+        // With the authority's key elsewhere they are the user's.
+        std::fs::remove_file(layout.pki().join("ca.key")).unwrap();
+        lines.lock().unwrap().clear();
+        ensure_kubeconfigs(&facts, &layout, &all, &say).unwrap();
+        let said = lines.lock().unwrap().clone();
+        assert!(
+            said.contains(&"[kubeconfig] External CA mode: Using user provided admin.conf".to_owned()),
+            "{said:#?}"
+        );
+        std::fs::remove_file(layout.kubeconfig("scheduler.conf")).unwrap();
+        let error = ensure_kubeconfigs(&facts, &layout, &all, &say).unwrap_err().to_string();
+        assert!(error.contains("scheduler.conf is not there"), "{error}");
     }
 }

@@ -5,6 +5,7 @@
 
 mod addons;
 mod addresses;
+mod authority_rotation;
 mod certs;
 mod checks;
 mod cluster_configuration;
@@ -33,11 +34,12 @@ mod upgrade;
 
 pub use addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
 pub use addresses::{AddressError, find_node_ip, hostname};
+pub use authority_rotation::{AuthorityRotation, RotationError, RotationStep};
 pub use certs::{CERTIFICATES, CertificateFacts, ensure_certificates};
 pub use checks::{Change, CheckFacts, CheckResult, ChecksFailed, Role, check_runtime, mend, run_checks};
 pub use cluster_configuration::{
     API_VERSION, Addon, ApiEndpoint, Argument, ClusterConfiguration, Component, ConfigurationError, Documents, Etcd,
-    ExternalEtcd, HostPathMount, InitConfiguration, LocalEndpoint, LocalEtcd, Networking, NodeRegistration,
+    ExternalEtcd, HostPathMount, InitConfiguration, LocalEndpoint, LocalEtcd, Networking, NodeRegistration, Period,
     TokenConfiguration,
 };
 pub use cluster_objects::{

@@ -1,7 +1,7 @@
 //! The static pods of a control plane: upstream's names, flags, probes and host paths, around images that are made on the
 //! machine.
 //!
-//! Pure but for [`write_manifest`]. Invariant: a file appears whole or not at all, so that the kubelet never reads half of
+//! Pure but for [`write_manifest`], and for the question whether the authority's key is here. Invariant: a file appears whole or not at all, so that the kubelet never reads half of
 //! one.
 
 mod etcd;
@@ -11,6 +11,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::certs::is_keyless;
 use crate::cluster_configuration::{Argument, ClusterConfiguration, Component, LocalEndpoint};
 use crate::host::{HostLayout, KUBERNETES_DIR};
 
@@ -41,7 +42,7 @@ pub fn control_plane_pod(component: &str, facts: &ManifestFacts, layout: &HostLa
     let pki = layout.certificates_dir().display().to_string();
     match component {
         "kube-apiserver" => apiserver(facts, &pki),
-        "kube-controller-manager" => controller_manager(facts, &pki),
+        "kube-controller-manager" => controller_manager(facts, &pki, is_keyless(&layout.pki(), "ca")),
         _ => scheduler(facts),
     }
 }
@@ -111,7 +112,7 @@ fn apiserver(facts: &ManifestFacts, pki: &str) -> Value {
 /// Where the API server's own store is on the host.
 pub const EMBEDDED_STORE_DIR: &str = "/var/lib/kedge/store";
 
-fn controller_manager(facts: &ManifestFacts, pki: &str) -> Value {
+fn controller_manager(facts: &ManifestFacts, pki: &str, is_keyless: bool) -> Value {
     let cluster = &facts.cluster;
     let kubeconfig = format!("{KUBERNETES_DIR}/controller-manager.conf");
     let file = |name: &str| format!("{pki}/{name}");
@@ -121,8 +122,6 @@ fn controller_manager(facts: &ManifestFacts, pki: &str) -> Value {
         flag("bind-address", "127.0.0.1"),
         flag("client-ca-file", file("ca.crt")),
         flag("cluster-name", &cluster.cluster_name),
-        flag("cluster-signing-cert-file", file("ca.crt")),
-        flag("cluster-signing-key-file", file("ca.key")),
         flag("controllers", "*,bootstrapsigner,tokencleaner"),
         flag("kubeconfig", &kubeconfig),
         flag("leader-elect", true),
@@ -131,6 +130,11 @@ fn controller_manager(facts: &ManifestFacts, pki: &str) -> Value {
         flag("service-account-private-key-file", file("sa.key")),
         flag("use-service-account-credentials", true),
     ];
+    // Where the authority's key is kept elsewhere, nothing is signed here.
+    if !is_keyless {
+        flags.push(flag("cluster-signing-cert-file", file("ca.crt")));
+        flags.push(flag("cluster-signing-key-file", file("ca.key")));
+    }
     if !cluster.networking.pod_subnet.is_empty() {
         flags.push(flag("allocate-node-cidrs", true));
         flags.push(flag("cluster-cidr", &cluster.networking.pod_subnet));
@@ -348,6 +352,20 @@ pub(crate) mod tests {
         assert_eq!(pod["spec"]["containers"][0]["startupProbe"]["failureThreshold"], 24);
         let pod = control_plane_pod("kube-controller-manager", &facts(), &HostLayout::default());
         assert!(super::tests::words(&pod).contains(&"--cluster-cidr=10.244.0.0/16"));
+    }
+
+    #[test]
+    fn nothing_is_signed_where_the_authoritys_key_is_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = HostLayout::below(dir.path());
+        let signs = || {
+            let pod = control_plane_pod("kube-controller-manager", &facts(), &layout);
+            words(&pod).iter().filter(|word| word.starts_with("--cluster-signing-")).count()
+        };
+        kedge_pki::CertificateAuthority::ensure(&layout.pki(), "ca", "kubernetes").unwrap();
+        assert_eq!(signs(), 2);
+        std::fs::remove_file(layout.pki().join("ca.key")).unwrap();
+        assert_eq!(signs(), 0);
     }
 
     #[test]

@@ -22,12 +22,13 @@ use crate::usages::KeyUsages;
 
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
-/// A leaf is made anew when less than this is left of its life.
+/// A leaf is made anew when less than this is left of its life, or less than this part of it.
 const RENEW_BEFORE: Duration = Duration::from_secs(60 * 86_400);
+const RENEW_SHARE: f64 = 0.3;
 /// A certificate with a shorter life loses nothing of it to the difference of clocks.
 const SHORT_LIFETIME: Duration = Duration::from_secs(8 * 3600);
 /// Certificates begin a little in the past, for clocks that differ.
-const BACKDATE: Duration = Duration::from_secs(300);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(300);
 
 /// What a leaf certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,19 +133,27 @@ impl Identity {
 }
 
 /// A certificate authority with its key.
+///
+/// Its file may hold several certificates: the first is the one that signs.
 pub struct CertificateAuthority {
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+    leaf_lifetime: Duration,
 }
 
 impl CertificateAuthority {
     /// The authority in `<dir>/<name>.crt` and `.key`, made if neither is there.
     pub fn ensure(dir: &Path, name: &str, common_name: &str) -> Result<Self, PkiError> {
+        Self::ensure_for(dir, name, common_name, AUTHORITY_LIFETIME)
+    }
+
+    /// The same; one that is made lives so long.
+    pub fn ensure_for(dir: &Path, name: &str, common_name: &str, lifetime: Duration) -> Result<Self, PkiError> {
         let (certificate_path, key_path) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
         match (read(&certificate_path)?, read(&key_path)?) {
             (Some(certificate_pem), Some(key_pem)) => Self::load(certificate_pem, &key_pem, &certificate_path),
             (None, None) => {
-                let (authority, key_pem) = Self::generate(common_name)?;
+                let (authority, key_pem) = Self::generate(common_name, lifetime)?;
                 write_private(&key_path, key_pem.as_bytes())?;
                 write(&certificate_path, authority.certificate_pem.as_bytes(), 0o644)?;
                 Ok(authority)
@@ -154,7 +163,13 @@ impl CertificateAuthority {
         }
     }
 
-    /// The authority's certificate as PEM.
+    /// The same authority, whose leaves live so long.
+    #[must_use]
+    pub fn with_leaf_lifetime(self, leaf_lifetime: Duration) -> Self {
+        Self { leaf_lifetime, ..self }
+    }
+
+    /// The authority's certificate as PEM; behind it those that are trusted beside it, while it is being rotated.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -166,7 +181,7 @@ impl CertificateAuthority {
 
     /// Issues a leaf certificate with a new key.
     pub fn issue(&self, request: &LeafRequest) -> Result<Identity, PkiError> {
-        self.issue_during(request, lifetime(LEAF_LIFETIME))
+        self.issue_during(request, lifetime(self.leaf_lifetime))
     }
 
     /// The same, valid from and until so many hours from now: what clocks and neglect make of certificates.
@@ -256,7 +271,7 @@ impl CertificateAuthority {
         Ok(identity)
     }
 
-    fn generate(common_name: &str) -> Result<(Self, String), PkiError> {
+    fn generate(common_name: &str, life: Duration) -> Result<(Self, String), PkiError> {
         let wrap = |source| PkiError::Generate { name: common_name.to_owned(), source };
         let key = KeyPair::generate().map_err(wrap)?;
         let key_pem = key.serialize_pem();
@@ -267,9 +282,10 @@ impl CertificateAuthority {
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyCertSign];
         params.subject_alt_names = vec![SanType::DnsName(common_name.try_into().map_err(wrap)?)];
-        (params.not_before, params.not_after) = lifetime(AUTHORITY_LIFETIME);
+        (params.not_before, params.not_after) = lifetime(life);
         let certificate_pem = params.self_signed(&key).map_err(wrap)?.pem();
-        Ok((Self { certificate_pem, issuer: Issuer::new(params, key) }, key_pem))
+        let issuer = Issuer::new(params, key);
+        Ok((Self { certificate_pem, issuer, leaf_lifetime: LEAF_LIFETIME }, key_pem))
     }
 
     /// The authority in two files.
@@ -289,7 +305,7 @@ impl CertificateAuthority {
         let malformed = |error: rcgen::Error| PkiError::Malformed { path: path.to_owned(), why: error.to_string() };
         let key = KeyPair::from_pem(&pkcs8(key_pem)).map_err(malformed)?;
         let issuer = Issuer::from_ca_cert_pem(&certificate_pem, key).map_err(malformed)?;
-        Ok(Self { certificate_pem, issuer })
+        Ok(Self { certificate_pem, issuer, leaf_lifetime: LEAF_LIFETIME })
     }
 
     /// Whether a leaf is ours, lives long enough and says all that is asked for.
@@ -297,7 +313,7 @@ impl CertificateAuthority {
         let Ok((_, own)) = parse_x509_pem(self.certificate_pem.as_bytes()) else { return false };
         let Ok((_, leaf)) = parse_x509_pem(certificate_pem.as_bytes()) else { return false };
         let (Ok(own), Ok(leaf)) = (own.parse_x509(), leaf.parse_x509()) else { return false };
-        let renew_at = OffsetDateTime::now_utc() + RENEW_BEFORE;
+        let renew_at = OffsetDateTime::now_utc() + RENEW_BEFORE.min(self.leaf_lifetime.mul_f64(RENEW_SHARE));
         leaf.issuer() == own.subject()
             && leaf.validity().not_after.timestamp() > renew_at.unix_timestamp()
             && says(&leaf, request)

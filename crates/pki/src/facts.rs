@@ -7,6 +7,7 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::parse_x509_certificate;
 use x509_parser::pem::parse_x509_pem;
 
+use crate::bundle::certificates_in;
 use crate::certificate::AlternativeNames;
 use crate::request::add_names;
 
@@ -15,6 +16,11 @@ pub fn public_key_pin(pem: &str) -> Result<String, String> {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).map_err(|error| format!("it is no PEM: {error}"))?;
     let certificate = pem.parse_x509().map_err(|error| format!("it is no certificate: {error}"))?;
     Ok(format!("sha256:{}", hex_digest(certificate.public_key().raw)))
+}
+
+/// The pins of all authorities of a bundle, in its order.
+pub fn public_key_pins(bundle: &str) -> Result<Vec<String>, String> {
+    certificates_in(bundle).iter().map(|pem| public_key_pin(pem)).collect()
 }
 
 /// SHA-256 of bytes, in hex.
@@ -79,6 +85,13 @@ impl CertificateFacts {
             is_for_servers: usage.is_some_and(|usage| usage.server_auth || usage.any),
             is_for_clients: usage.is_some_and(|usage| usage.client_auth || usage.any),
         })
+    }
+
+    /// How much of its life is over at a moment: below 0 before it begins, above 1 after its end.
+    pub fn share_of_life(&self, now: Timestamp) -> f64 {
+        let seconds = |length: jiff::SignedDuration| length.as_secs_f64();
+        let life = seconds(self.not_after.duration_since(self.not_before));
+        if life <= 0.0 { f64::INFINITY } else { seconds(now.duration_since(self.not_before)) / life }
     }
 
     /// Whether it is past its end.

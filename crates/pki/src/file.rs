@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, and those that stay the same file because others have them mounted.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -26,6 +26,21 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiErr
     file.as_file().sync_all().map_err(wrap("write"))?;
     file.persist(path).map_err(|error| wrap("write")(error.error))?;
     Ok(())
+}
+
+/// Writes the file that is there, which stays the same file: whoever has it mounted sees what is in it now. What it will
+/// say is beside it, under `<name>.new`, until it is done; readers take what they cannot read for what is being written.
+pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<(), PkiError> {
+    let wrap = |source| PkiError::File { action: "write", path: path.to_owned(), source };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    write_private(beside, content)?;
+    let mut file = std::fs::File::options().write(true).open(path).map_err(wrap)?;
+    file.write_all(content).map_err(wrap)?;
+    file.set_len(content.len() as u64).map_err(wrap)?;
+    file.sync_all().map_err(wrap)?;
+    std::fs::remove_file(beside).map_err(wrap)
 }
 
 /// The text of a file, or `None` where there is no such file.

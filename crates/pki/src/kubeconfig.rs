@@ -9,7 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use crate::PkiError;
 use crate::authority::Identity;
-use crate::file::{read, write_private};
+use crate::file::{read, rewrite, write_private};
 
 /// What a kubeconfig says about one cluster.
 #[derive(Debug, Clone)]
@@ -148,21 +148,36 @@ pub fn kubeconfig_identity(path: &Path) -> Result<Option<Identity>, PkiError> {
 
 /// Puts another certificate and key into the user of a file's current context; all else stays.
 pub(crate) fn replace_kubeconfig_identity(path: &Path, identity: &Identity) -> Result<(), PkiError> {
+    change_current(path, "user", |fields| {
+        fields.remove("client-certificate");
+        fields.remove("client-key");
+        fields.insert("client-certificate-data".into(), encoded(&identity.certificate_pem));
+        fields.insert("client-key-data".into(), encoded(&identity.key_pem));
+    })
+}
+
+/// Puts other authorities into the cluster of a file's current context; all else stays.
+pub fn replace_kubeconfig_authority(path: &Path, authority_pem: &str) -> Result<(), PkiError> {
+    change_current(path, "cluster", |fields| {
+        fields.remove("certificate-authority");
+        fields.insert("certificate-authority-data".into(), encoded(authority_pem));
+    })
+}
+
+/// Changes the `user` or the `cluster` of a file's current context.
+fn change_current(path: &Path, what: &str, change: impl FnOnce(&mut Mapping)) -> Result<(), PkiError> {
     let wrong =
-        || PkiError::Malformed { path: path.to_owned(), why: "it has no current context with a user".to_owned() };
+        || PkiError::Malformed { path: path.to_owned(), why: format!("it has no current context with a {what}") };
     let mut document = load(path)?;
     let context = document.get("current-context").cloned().ok_or_else(wrong)?;
     let contexts = document.get("contexts").and_then(Value::as_sequence).cloned().unwrap_or_default();
     let context = contexts.into_iter().find(|item| item.get("name") == Some(&context)).ok_or_else(wrong)?;
-    let name = context.get("context").and_then(|context| context.get("user")).cloned().ok_or_else(wrong)?;
-    let users = document.get_mut("users").and_then(Value::as_sequence_mut).ok_or_else(wrong)?;
-    let user = users.iter_mut().find(|item| item.get("name") == Some(&name)).ok_or_else(wrong)?;
-    let fields = user.get_mut("user").and_then(Value::as_mapping_mut).ok_or_else(wrong)?;
-    fields.remove("client-certificate");
-    fields.remove("client-key");
-    fields.insert("client-certificate-data".into(), encoded(&identity.certificate_pem));
-    fields.insert("client-key-data".into(), encoded(&identity.key_pem));
-    store(path, &document)
+    let name = context.get("context").and_then(|context| context.get(what)).cloned().ok_or_else(wrong)?;
+    let items = document.get_mut(format!("{what}s")).and_then(Value::as_sequence_mut).ok_or_else(wrong)?;
+    let item = items.iter_mut().find(|item| item.get("name") == Some(&name)).ok_or_else(wrong)?;
+    change(item.get_mut(what).and_then(Value::as_mapping_mut).ok_or_else(wrong)?);
+    // A static pod mounts its kubeconfig as one file, and would not see another file in its place.
+    rewrite(path, text_of(path, &document)?.as_bytes())
 }
 
 /// Writes a kubeconfig with one context, `<user>@<cluster>`, in place of whatever is there.
@@ -265,9 +280,13 @@ fn put(document: &mut Mapping, list: &str, name: &str, field: &str, value: Value
     Ok(())
 }
 
+fn text_of(path: &Path, document: &Mapping) -> Result<String, PkiError> {
+    serde_yaml::to_string(document)
+        .map_err(|error| PkiError::Malformed { path: path.to_owned(), why: error.to_string() })
+}
+
 fn store(path: &Path, document: &Mapping) -> Result<(), PkiError> {
-    let text = serde_yaml::to_string(document)
-        .map_err(|error| PkiError::Malformed { path: path.to_owned(), why: error.to_string() })?;
+    let text = text_of(path, document)?;
     // A link stays a link: what it points to is replaced.
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     write_private(&target, text.as_bytes())
@@ -357,6 +376,28 @@ mod tests {
             let text = std::fs::read_to_string(&path).unwrap();
             assert!(text.contains("current-context: a@kubernetes"), "{text}");
         }
+    }
+
+    #[test]
+    fn who_has_the_file_open_sees_what_is_put_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("scheduler.conf");
+        let cluster = KubeconfigCluster {
+            server: "https://10.0.0.1:6443".to_owned(),
+            authority_pem: "a long authority that becomes a short one".repeat(20),
+            tls_server_name: None,
+        };
+        let identity = |text: &str| Identity { certificate_pem: text.to_owned(), key_pem: "key".to_owned() };
+        let user = KubeconfigUser::Embedded(identity("old"));
+        write_kubeconfig(&path, "kubernetes", "a", &cluster, &user).unwrap();
+        let opened = std::fs::File::open(&path).unwrap();
+        replace_kubeconfig_authority(&path, "short").unwrap();
+        replace_kubeconfig_identity(&path, &identity("new")).unwrap();
+        let text = std::io::read_to_string(opened).unwrap();
+        assert_eq!(text, std::fs::read_to_string(&path).unwrap());
+        assert_eq!(KubeconfigCluster::read(&path).unwrap().authority_pem, "short");
+        assert_eq!(kubeconfig_certificate(&path).unwrap().as_deref(), Some("new"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! anew when it is about to expire or lacks a name; files appear whole or not at all, private ones with mode 0600.
 
 mod authority;
+mod bundle;
 mod certificate;
 mod cluster;
 mod facts;
 mod file;
+mod followed;
 mod key;
 mod kubeconfig;
 mod reload;
@@ -17,16 +19,18 @@ mod tls;
 mod usages;
 
 pub use authority::{CertificateAuthority, Identity, LeafRequest, Usage};
+pub use bundle::{bundle_of, certificates_in, signer_in};
 pub use certificate::AlternativeNames;
 pub use cluster::{ClusterNames, ClusterPki, ensure_service_account_key};
-pub use facts::{CertificateFacts, hex_digest, public_key_pin};
+pub use facts::{CertificateFacts, hex_digest, public_key_pin, public_key_pins};
 pub use file::{write_private, write_public};
+pub use followed::FileMarks;
 pub use kubeconfig::{
     KubeconfigCluster, KubeconfigEntry, KubeconfigUser, default_kubeconfig_path, kubeconfig_certificate,
     kubeconfig_identity, kubeconfig_server, kubeconfig_text, merge_kubeconfig, remove_from_kubeconfig,
-    write_kubeconfig,
+    replace_kubeconfig_authority, write_kubeconfig,
 };
-pub use reload::{ServerFiles, following_client_config};
+pub use reload::{ServerFiles, following_client_config, following_client_verifier};
 pub use renewal::{CertificateDirs, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownAuthority, KnownCertificate, Renewed};
 pub use request::{CertificateRequest, PendingIdentity};
 pub use tls::{

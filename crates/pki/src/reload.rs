@@ -1,17 +1,14 @@
-//! A server's TLS out of files that may change while it runs: the certificate that it shows, and the authorities of the
-//! clients that it takes.
+//! TLS out of files that may change while a process runs: the certificate that it shows, and the authorities of those whom
+//! it believes, of a server and of a client.
 //!
-//! The files are looked at when somebody connects, at most once a second. Invariant: what cannot be used is said, and what
-//! worked last goes on.
+//! Connections that are open end as they began. Invariant: what cannot be used is said, and what worked last goes on.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -20,9 +17,8 @@ use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, Serv
 use crate::PkiError;
 use crate::authority::Identity;
 use crate::file::read;
-use crate::tls::{certified_key, roots};
-
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+use crate::followed::Followed;
+use crate::tls::{AnyServer, certified_key, roots};
 
 /// The files of a server.
 #[derive(Debug, Clone)]
@@ -31,8 +27,8 @@ pub struct ServerFiles {
     pub certificate: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// Who signs the certificates of clients; they are not asked for one where absent.
-    pub client_authority: Option<PathBuf>,
+    /// Who signs the certificates of clients, in any number of files; clients are not asked for one where empty.
+    pub client_authorities: Vec<PathBuf>,
 }
 
 impl ServerFiles {
@@ -43,13 +39,9 @@ impl ServerFiles {
             .with_safe_default_protocol_versions()
             .map_err(|error| PkiError::Tls(error.to_string()))?;
         let shown = shown(&self.certificate, &self.key);
-        let builder = match self.client_authority.clone() {
-            None => builder.with_no_client_auth(),
-            Some(path) => {
-                let known = Followed::new(vec![path.clone()], move || verifier(&path));
-                known.current().ok_or_else(|| PkiError::Tls("no client authority".to_owned()))?;
-                builder.with_client_cert_verifier(Arc::new(Verifier { known }))
-            }
+        let builder = match self.client_authorities.is_empty() {
+            true => builder.with_no_client_auth(),
+            false => builder.with_client_cert_verifier(following_client_verifier(&self.client_authorities)?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(Shown(shown)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -57,79 +49,53 @@ impl ServerFiles {
     }
 }
 
-/// A client's TLS that trusts `authority_pem` and shows the certificate that is in the files at the time.
-pub fn following_client_config(certificate: &Path, key: &Path, authority_pem: &str) -> Result<ClientConfig, PkiError> {
-    Ok(ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+/// Takes the client certificates of the authorities that are in the files at the time, and callers without one.
+pub fn following_client_verifier(authorities: &[PathBuf]) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let files = authorities.to_vec();
+    let known = Followed::new(files.clone(), move || verifier(&files));
+    known.current().ok_or_else(|| PkiError::Tls("no client authority".to_owned()))?;
+    Ok(Arc::new(Verifier { known }))
+}
+
+/// A client's TLS that shows the certificate that is in the files at the time, and believes servers of the authorities that
+/// are in `authority` at the time; every server, where no file is named.
+pub fn following_client_config(
+    certificate: &Path,
+    key: &Path,
+    authority: Option<&Path>,
+) -> Result<ClientConfig, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match authority {
+        None => Arc::new(AnyServer { algorithms: provider.signature_verification_algorithms }),
+        Some(file) => Arc::new(ServerVerifier::following(file)?),
+    };
+    Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| PkiError::Tls(error.to_string()))?
-        .with_root_certificates(roots(authority_pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
         .with_client_cert_resolver(Arc::new(Shown(shown(certificate, key)))))
+}
+
+fn needed(path: &Path) -> Result<String, PkiError> {
+    read(path)?.ok_or_else(|| PkiError::Tls(format!("{} is missing", path.display())))
 }
 
 fn shown(certificate: &Path, key: &Path) -> Followed<Arc<CertifiedKey>> {
     let (certificate, key) = (certificate.to_owned(), key.to_owned());
     Followed::new(vec![certificate.clone(), key.clone()], move || {
-        let text = |path: &Path| read(path)?.ok_or_else(|| PkiError::Tls(format!("{} is missing", path.display())));
-        let identity = Identity { certificate_pem: text(&certificate)?, key_pem: text(&key)? };
+        let identity = Identity { certificate_pem: needed(&certificate)?, key_pem: needed(&key)? };
         certified_key(&identity).map(Arc::new)
     })
 }
 
-fn verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
-    let pem = read(path)?.ok_or_else(|| PkiError::Tls(format!("{} is missing", path.display())))?;
+fn verifier(files: &[PathBuf]) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    let pems = files.iter().map(|file| needed(file)).collect::<Result<Vec<_>, _>>()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&pem)?), provider)
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&pems.join("\n"))?), provider)
         .allow_unauthenticated()
         .build()
         .map_err(|error| PkiError::Tls(error.to_string()))
-}
-
-/// Something that is made of files, and made again when they have changed.
-struct Followed<T> {
-    files: Vec<PathBuf>,
-    make: Box<dyn Fn() -> Result<T, PkiError> + Send + Sync>,
-    state: Mutex<State<T>>,
-}
-
-struct State<T> {
-    made: Option<T>,
-    marks: Vec<Option<(SystemTime, u64)>>,
-    looked: Option<Instant>,
-}
-
-impl<T: Clone> Followed<T> {
-    fn new(files: Vec<PathBuf>, make: impl Fn() -> Result<T, PkiError> + Send + Sync + 'static) -> Self {
-        let state = Mutex::new(State { made: None, marks: Vec::new(), looked: None });
-        Self { files, make: Box::new(make), state }
-    }
-
-    fn current(&self) -> Option<T> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) && state.made.is_some() {
-            return state.made.clone();
-        }
-        state.looked = Some(Instant::now());
-        let marks: Vec<_> = self.files.iter().map(|file| mark(file)).collect();
-        if marks != state.marks || state.made.is_none() {
-            match (self.make)() {
-                Ok(made) => state.made = Some(made),
-                Err(error) => tracing::warn!(%error, "TLS files cannot be used; what was there before goes on"),
-            }
-            state.marks = marks;
-        }
-        state.made.clone()
-    }
-}
-
-impl<T> fmt::Debug for Followed<T> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Followed").field(&self.files).finish()
-    }
-}
-
-fn mark(file: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(file).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 #[derive(Debug)]
@@ -204,30 +170,118 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
+#[derive(Debug)]
+struct ServerVerifier {
+    known: Followed<Arc<WebPkiServerVerifier>>,
+}
+
+impl ServerVerifier {
+    fn following(file: &Path) -> Result<Self, PkiError> {
+        let path = file.to_owned();
+        let known = Followed::new(vec![path.clone()], move || {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(&needed(&path)?)?), provider);
+            builder.build().map_err(|error| PkiError::Tls(error.to_string()))
+        });
+        known.current().ok_or_else(|| PkiError::Tls("no authority of servers".to_owned()))?;
+        Ok(Self { known })
+    }
+
+    fn current(&self) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        self.known.current().ok_or_else(|| Error::General("no authority of servers".to_owned()))
+    }
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.current()?.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.current()?.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.current()?.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current().map(|verifier| verifier.supported_verify_schemes()).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-    #[test]
-    fn what_files_make_follows_them_and_outlives_what_is_broken() {
+    use super::*;
+    use crate::{CertificateAuthority, LeafRequest, write_public};
+
+    /// Whether a client and a server with these configurations come together.
+    async fn meet(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> bool {
+        let (near, far) = tokio::io::duplex(16_384);
+        let accepting = tokio::spawn(TlsAcceptor::from(server.clone()).accept(far));
+        let name = ServerName::try_from("server").unwrap();
+        let connected = TlsConnector::from(client.clone()).connect(name, near).await;
+        let accepted = accepting.await.unwrap();
+        connected.is_ok() && accepted.is_ok_and(|stream| stream.get_ref().1.peer_certificates().is_some())
+    }
+
+    #[tokio::test]
+    async fn an_authority_is_rotated_while_client_and_server_meet() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        let followed = Followed::new(vec![path.clone()], {
-            let path = path.clone();
-            move || match read(&path)?.unwrap_or_default().as_str() {
-                "" => Err(PkiError::Tls("empty".to_owned())),
-                text => Ok(text.to_owned()),
+        let path = |name: &str| dir.path().join(name);
+        let old = CertificateAuthority::ensure(dir.path(), "old", "kubernetes").unwrap();
+        let new = CertificateAuthority::ensure(dir.path(), "new", "kubernetes").unwrap();
+        let put = |name: &str, text: &str| write_public(&path(name), text.as_bytes()).unwrap();
+        let leaves = |authority: &CertificateAuthority| {
+            for (name, request) in [
+                ("server", LeafRequest::server("s", vec!["server".to_owned()], Vec::new())),
+                ("client", LeafRequest::client("c", &[])),
+            ] {
+                let leaf = authority.issue(&request).unwrap();
+                put(&format!("{name}.key"), &leaf.key_pem);
+                put(&format!("{name}.crt"), &leaf.certificate_pem);
             }
-        });
-        let look_again = || followed.state.lock().unwrap().looked = None;
-        assert_eq!(followed.current(), None);
-        std::fs::write(&path, "one").unwrap();
-        assert_eq!(followed.current().as_deref(), Some("one"));
-        std::fs::write(&path, "second").unwrap();
-        look_again();
-        assert_eq!(followed.current().as_deref(), Some("second"));
-        std::fs::write(&path, "").unwrap();
-        look_again();
-        assert_eq!(followed.current().as_deref(), Some("second"));
+        };
+        // Further clients, with an authority of their own that does not change.
+        CertificateAuthority::ensure(dir.path(), "proxies", "front-proxy-ca").unwrap();
+        put("ca.crt", old.certificate_pem());
+        leaves(&old);
+        let files = ServerFiles {
+            certificate: path("server.crt"),
+            key: path("server.key"),
+            client_authorities: vec![path("ca.crt"), path("proxies.crt")],
+        };
+        let server = Arc::new(files.server_config().unwrap());
+        let authority = path("ca.crt");
+        let client = following_client_config(&path("client.crt"), &path("client.key"), Some(&authority)).unwrap();
+        let client = Arc::new(client);
+        assert!(meet(&server, &client).await);
+        put("ca.crt", &format!("{}{}", old.certificate_pem(), new.certificate_pem()));
+        assert!(meet(&server, &client).await);
+        leaves(&new);
+        assert!(meet(&server, &client).await);
+        put("ca.crt", new.certificate_pem());
+        assert!(meet(&server, &client).await);
+        leaves(&old);
+        assert!(!meet(&server, &client).await, "the old authority is trusted no more");
     }
 }

@@ -3,11 +3,10 @@
 //! What a renewed certificate says is what the old one said. Invariant: without the authority's key nothing is changed.
 
 use std::path::{Path, PathBuf};
-
-use jiff::Timestamp;
+use std::time::Duration;
 
 use crate::PkiError;
-use crate::authority::{CertificateAuthority, Identity, LeafRequest, Usage};
+use crate::authority::{BACKDATE, CertificateAuthority, Identity, LeafRequest, Usage};
 use crate::facts::CertificateFacts;
 use crate::file::{read, write, write_private};
 use crate::kubeconfig::{kubeconfig_certificate, replace_kubeconfig_identity};
@@ -112,8 +111,12 @@ pub struct CertificateDirs {
 impl KnownAuthority {
     /// What it says; `None` where it is not there.
     pub fn facts(&self, dirs: &CertificateDirs) -> Result<Option<CertificateFacts>, PkiError> {
-        let path = dirs.pki.join(format!("{}.crt", self.base));
-        facts_of(read(&path)?, &path)
+        facts_of(self.bundle(dirs)?, &dirs.pki.join(format!("{}.crt", self.base)))
+    }
+
+    /// Whom those who trust it trust: its certificate, and others beside it while it is being rotated.
+    pub fn bundle(&self, dirs: &CertificateDirs) -> Result<Option<String>, PkiError> {
+        read(&dirs.pki.join(format!("{}.crt", self.base)))
     }
 
     /// Whether its key is kept elsewhere.
@@ -139,21 +142,27 @@ impl KnownCertificate {
         found.expect("each known certificate names a known authority")
     }
 
+    /// Where it is.
+    pub fn path(&self, dirs: &CertificateDirs) -> PathBuf {
+        match self.place {
+            Place::Files(base) => dirs.pki.join(format!("{base}.crt")),
+            Place::Kubeconfig(name) => dirs.kubernetes.join(name),
+        }
+    }
+
+    /// Its text; `None` where it is not there.
+    pub fn pem(&self, dirs: &CertificateDirs) -> Result<Option<String>, PkiError> {
+        let path = self.path(dirs);
+        match self.place {
+            Place::Files(_) => read(&path),
+            Place::Kubeconfig(_) if !path.exists() => Ok(None),
+            Place::Kubeconfig(_) => kubeconfig_certificate(&path),
+        }
+    }
+
     /// What it says; `None` where it is not there.
     pub fn facts(&self, dirs: &CertificateDirs) -> Result<Option<CertificateFacts>, PkiError> {
-        match self.place {
-            Place::Files(base) => {
-                let path = dirs.pki.join(format!("{base}.crt"));
-                facts_of(read(&path)?, &path)
-            }
-            Place::Kubeconfig(name) => {
-                let path = dirs.kubernetes.join(name);
-                if !path.exists() {
-                    return Ok(None);
-                }
-                facts_of(kubeconfig_certificate(&path)?, &path)
-            }
-        }
+        facts_of(self.pem(dirs)?, &self.path(dirs))
     }
 
     /// The request that would give the same certificate again.
@@ -177,7 +186,12 @@ impl KnownCertificate {
         if self.signer().is_external(dirs) {
             return Ok(Renewed::External);
         }
-        let identity = self.signer().load(dirs)?.issue(&self.request(&facts))?;
+        let authority = self.signer().load(dirs)?;
+        let authority = match lifetime_of(&facts, self.signer().facts(dirs)?.as_ref()) {
+            Some(lifetime) => authority.with_leaf_lifetime(lifetime),
+            None => authority,
+        };
+        let identity = authority.issue(&self.request(&facts))?;
         self.store(dirs, &identity)?;
         Ok(Renewed::Yes)
     }
@@ -191,14 +205,15 @@ impl KnownCertificate {
             Place::Kubeconfig(name) => replace_kubeconfig_identity(&dirs.kubernetes.join(name), identity),
         }
     }
+}
 
-    /// Renews it where it has expired or will before `horizon`.
-    pub fn renew_before(&self, dirs: &CertificateDirs, horizon: Timestamp) -> Result<Renewed, PkiError> {
-        match self.facts(dirs)? {
-            Some(facts) if facts.has_expired(horizon) => self.renew(dirs),
-            _ => Ok(Renewed::Missing),
-        }
+/// How long a certificate lived, or was to live; `None` where its authority's end cut that short.
+fn lifetime_of(facts: &CertificateFacts, authority: Option<&CertificateFacts>) -> Option<Duration> {
+    if authority.is_some_and(|authority| facts.not_after >= authority.not_after) {
+        return None;
     }
+    let life = Duration::try_from(facts.not_after.duration_since(facts.not_before)).ok()?;
+    life.checked_sub(BACKDATE).filter(|life| !life.is_zero())
 }
 
 fn facts_of(pem: Option<String>, path: &Path) -> Result<Option<CertificateFacts>, PkiError> {
@@ -210,6 +225,29 @@ fn facts_of(pem: Option<String>, path: &Path) -> Result<Option<CertificateFacts>
 mod tests {
     use super::*;
     use crate::{KubeconfigCluster, KubeconfigUser, write_kubeconfig};
+
+    #[test]
+    fn what_lived_long_lives_as_long_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dirs = CertificateDirs { kubernetes: dir.path().to_owned(), pki: dir.path().to_owned() };
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let authority = CertificateAuthority::ensure_for(dir.path(), "ca", "kubernetes", hours(1000)).unwrap();
+        let known = KnownCertificate::find("apiserver").unwrap();
+        // What the authority's end cut short is renewed for the usual year, which is cut short again.
+        for (asked, expected) in [(hours(10), hours(10)), (hours(5000), hours(1000))] {
+            let leaf = LeafRequest::server("kube-apiserver", vec!["a".to_owned()], Vec::new());
+            let authority = CertificateAuthority::load_files(&dir.path().join("ca.crt"), &dir.path().join("ca.key"))
+                .unwrap()
+                .with_leaf_lifetime(asked);
+            let issued = authority.issue(&leaf).unwrap();
+            known.store(&dirs, &issued).unwrap();
+            assert_eq!(known.renew(&dirs).unwrap(), Renewed::Yes);
+            let facts = known.facts(&dirs).unwrap().unwrap();
+            let life = Duration::try_from(facts.not_after.duration_since(facts.not_before)).unwrap() - BACKDATE;
+            assert!(life.abs_diff(expected) < hours(1), "{life:?}");
+        }
+        drop(authority);
+    }
 
     #[test]
     fn what_is_renewed_says_the_same_and_lives_longer() {
@@ -235,7 +273,6 @@ mod tests {
                 }
             };
             let (before, old_key) = (known.facts(&dirs).unwrap().unwrap(), key());
-            assert_eq!(known.renew_before(&dirs, Timestamp::now()).unwrap(), Renewed::Missing);
             assert_eq!(known.renew(&dirs).unwrap(), Renewed::Yes, "{name}");
             let after = known.facts(&dirs).unwrap().unwrap();
             assert_ne!(after.fingerprint, before.fingerprint);

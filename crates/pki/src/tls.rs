@@ -107,8 +107,8 @@ pub fn client_config_for_any_server() -> Result<ClientConfig, PkiError> {
 
 /// Believes every server; signatures of the handshake are checked.
 #[derive(Debug)]
-struct AnyServer {
-    algorithms: WebPkiSupportedAlgorithms,
+pub(crate) struct AnyServer {
+    pub(crate) algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ServerCertVerifier for AnyServer {

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::time::Instant;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -49,7 +50,7 @@ pub(crate) struct Servers {
 
 struct Member {
     endpoint: String,
-    channel: Channel,
+    channel: Mutex<Channel>,
 }
 
 impl Servers {
@@ -63,6 +64,15 @@ impl Servers {
         // Several processes should not all lean on the first member.
         let first = rand::rng().random_range(0..members.len());
         Ok(Self { members, current: AtomicUsize::new(first) })
+    }
+
+    /// New connections use other certificates; what is under way ends on the connection it began on.
+    pub(crate) fn replace_tls(&self, tls: &Tls) -> Result<(), EtcdError> {
+        let fresh = self.members.iter().map(|member| Member::new(&member.endpoint, tls));
+        for (member, fresh) in self.members.iter().zip(fresh.collect::<Result<Vec<_>, _>>()?) {
+            *member.channel.lock() = fresh.channel.into_inner();
+        }
+        Ok(())
     }
 
     pub(crate) fn endpoints(&self) -> Vec<String> {
@@ -173,7 +183,7 @@ impl Member {
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
-        Ok(Self { endpoint: url, channel: dialled.connect_lazy() })
+        Ok(Self { endpoint: url, channel: Mutex::new(dialled.connect_lazy()) })
     }
 
     async fn unary<M, T>(&self, method: &'static str, message: M) -> Result<T, Status>
@@ -181,7 +191,8 @@ impl Member {
         M: prost::Message + 'static,
         T: prost::Message + Default + 'static,
     {
-        let mut client = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        let mut client =
+            tonic::client::Grpc::new(self.channel.lock().clone()).max_decoding_message_size(LARGEST_ANSWER);
         client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let path = PathAndQuery::from_static(method);
         let answer = client.unary(with_leader(Request::new(message)), path, ProstCodec::<M, T>::default()).await?;
@@ -192,7 +203,8 @@ impl Member {
         &self,
         create: rpc::WatchCreateRequest,
     ) -> Result<(tokio::sync::mpsc::Sender<rpc::WatchRequest>, Streaming<rpc::WatchResponse>), Status> {
-        let mut client = tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        let mut client =
+            tonic::client::Grpc::new(self.channel.lock().clone()).max_decoding_message_size(LARGEST_ANSWER);
         client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let create = rpc::WatchRequest { request_union: Some(rpc::WatchUnion::Create(create)) };

@@ -22,7 +22,7 @@ use crate::feed::Feed;
 use crate::fresh::Fresh;
 use crate::layout::{Layout, number};
 use crate::leases::Leases;
-use crate::options::{EtcdError, Options};
+use crate::options::{EtcdError, Options, Tls};
 use crate::rpc;
 use crate::servers::{Effect, Servers};
 use crate::transaction::{Outcome, Plan};
@@ -50,6 +50,14 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
+    /// New connections to the members use other certificates from now on.
+    ///
+    /// # Errors
+    /// Where they cannot be used; those before stay.
+    pub fn replace_tls(&self, tls: &Tls) -> Result<(), EtcdError> {
+        self.servers.replace_tls(tls)
+    }
+
     /// Connects, and reads what is there. Ends when the copy is as new as etcd was when this was called.
     ///
     /// # Errors

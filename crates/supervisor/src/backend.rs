@@ -59,6 +59,14 @@ impl Backend {
         }
     }
 
+    /// Takes up the certificates that are in the files now.
+    pub(crate) fn reread_tls(&self, etcd: &EtcdOptions) -> Result<(), Error> {
+        match self {
+            Self::Embedded(_) => Ok(()),
+            Self::Etcd(store) => Ok(store.replace_tls(&read_tls(etcd)?)?),
+        }
+    }
+
     /// What is wrong with the store now, and what to do.
     pub(crate) fn failure(&self) -> Option<String> {
         let (why, advice) = match self {

@@ -6,6 +6,7 @@
 mod agents;
 mod apiserver;
 mod controller_manager;
+mod following;
 mod health;
 mod proxy_config;
 mod scheduler;

@@ -59,7 +59,7 @@ impl ControlPlane {
         let files = ServerFiles {
             certificate: dir.join("apiserver.crt"),
             key: dir.join("apiserver.key"),
-            client_authority: Some(dir.join("ca.crt")),
+            client_authorities: vec![dir.join("ca.crt")],
         };
         let tls = Arc::new(files.server_config()?);
         let server_shutdown = CancellationToken::new();
@@ -70,7 +70,7 @@ impl ControlPlane {
             ("kube-apiserver", result.map_err(|error| error.to_string()))
         });
         serving.spawn(keep_renewed(plan.clone(), server_shutdown.clone()));
-        serving.spawn(report_store(backend, board.clone(), server_shutdown.clone()));
+        serving.spawn(report_store(Arc::new(backend), board.clone(), server_shutdown.clone()));
         let loopback = UserInfo::authenticated("system:apiserver", ["system:masters"]);
         let informers = Informers::new(client_from_service(server.local_service(loopback)), shutdown.clone());
         Ok(Self { pki, store, server, board, clock, informers, server_shutdown, serving })
@@ -99,7 +99,7 @@ impl ControlPlane {
         let controllers = ["*", "bootstrap-signer-controller", "token-cleaner-controller"].map(str::to_owned);
         let config = kedge_controllers::Config {
             controllers: controllers.into(),
-            root_ca_pem: self.pki.authority.certificate_pem().to_owned(),
+            root_ca_pem: tokio::sync::watch::channel(self.pki.authority.certificate_pem().to_owned()).1,
             cluster_cidrs: plan.pod_networks.iter().map(ToString::to_string).collect(),
             node_cidr_mask_ipv4: plan.options.node_cidr_masks.0,
             node_cidr_mask_ipv6: plan.options.node_cidr_masks.1,
@@ -202,7 +202,7 @@ async fn api_server(
         kubelet_tls: Some(Arc::new(kedge_pki::following_client_config(
             &pki.dir.join("apiserver-kubelet-client.crt"),
             &pki.dir.join("apiserver-kubelet-client.key"),
-            authority,
+            Some(&pki.dir.join("ca.crt")),
         )?)),
     };
     Ok(ApiServer::new(config, deps).await?)
@@ -219,7 +219,7 @@ async fn keep_renewed(plan: Plan, shutdown: CancellationToken) -> Ended {
 }
 
 /// Keeps the store's line on the status board.
-pub(crate) async fn report_store(backend: Backend, board: StatusBoard, shutdown: CancellationToken) -> Ended {
+pub(crate) async fn report_store(backend: Arc<Backend>, board: StatusBoard, shutdown: CancellationToken) -> Ended {
     let status = board.component("store");
     loop {
         match backend.failure() {

@@ -90,6 +90,8 @@ pub struct KubeletOverrides {
     pub rotate_certificates: Option<bool>,
     /// Whether the cluster is asked for the serving certificate.
     pub rotate_server_certificates: Option<bool>,
+    /// Whether a control plane's certificates are renewed where the authority's key is.
+    pub rotate_control_plane_certificates: bool,
 }
 
 /// Runs the kubelet until `shutdown`. Containers go on after its end.

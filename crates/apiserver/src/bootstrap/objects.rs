@@ -57,7 +57,7 @@ fn priority_classes() -> [Value; 2] {
     ]
 }
 
-fn extension_authentication(client_ca: Option<&str>, proxy: Option<&FrontProxy>) -> Value {
+pub(super) fn extension_authentication(client_ca: Option<&str>, proxy: Option<&FrontProxy>) -> Value {
     let mut data = json!({});
     if let Some(client_ca) = client_ca {
         data["client-ca-file"] = json!(client_ca);

@@ -56,7 +56,7 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
         json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": format_time(call.now)});
     request["metadata"] = metadata;
     let expires = format_time(call.now + std::time::Duration::from_secs(seconds.unsigned_abs()));
-    let token = if options.dry_run { String::new() } else { core.token_keys.issue(&claims) };
+    let token = if options.dry_run { String::new() } else { core.token_keys.load().issue(&claims) };
     request["status"] = json!({"token": token, "expirationTimestamp": expires});
     Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &request))
 }

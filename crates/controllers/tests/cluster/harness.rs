@@ -48,7 +48,8 @@ fn token_keys() -> TokenKeys {
 impl Cluster {
     /// A cluster with one ready node, `node-1`.
     pub(crate) async fn start() -> Self {
-        Self::with(Config { root_ca_pem: "PEM".to_owned(), ..Config::default() }).await
+        let root_ca_pem = tokio::sync::watch::channel("PEM".to_owned()).1;
+        Self::with(Config { root_ca_pem, ..Config::default() }).await
     }
 
     pub(crate) async fn with(config: Config) -> Self {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Output;
 
@@ -93,6 +93,17 @@ pub(crate) enum CertsCommand {
         /// `all`, or the name of one as `check-expiration` shows it.
         name: String,
     },
+    /// Replace the cluster's authority by another one while everything runs, step by step: stage, switch, finish.
+    RotateCa {
+        #[command(flatten)]
+        dirs: CertDirs,
+        /// Go on without nodes that have not followed the step before.
+        #[arg(long)]
+        force: bool,
+        /// What to do.
+        #[arg(value_enum)]
+        step: RotateCaStep,
+    },
     /// Generate and print a key that encrypts a control plane's certificates.
     CertificateKey,
     /// Write a certificate request for each certificate that is there, for an authority that is kept elsewhere.
@@ -103,6 +114,21 @@ pub(crate) enum CertsCommand {
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
     },
+}
+
+/// The steps of `kedge certs rotate-ca`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RotateCaStep {
+    /// Show where a rotation stands, and which nodes have followed.
+    Status,
+    /// Make a new authority, and let everybody trust it beside the old one.
+    Stage,
+    /// Let the new authority sign.
+    Switch,
+    /// Trust the old authority no more.
+    Finish,
+    /// Take back what was staged.
+    Abort,
 }
 
 #[derive(Debug, Args)]

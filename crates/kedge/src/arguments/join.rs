@@ -77,6 +77,9 @@ pub(crate) struct JoinOptions {
     /// Mend what can be mended of the machine first, and show each change with how to undo it.
     #[arg(long)]
     fix: bool,
+    /// Give a machine that is a node already another certificate, where it cannot ask for one itself any more.
+    #[arg(long, conflicts_with_all = ["control_plane", "dry_run", "skip_phases"])]
+    renew: bool,
     /// Become a further control plane.
     #[arg(long)]
     control_plane: bool,
@@ -109,6 +112,7 @@ impl JoinOptions {
             skip_phases: self.skip_phases,
             dry_run: self.dry_run,
             fix: self.fix,
+            renew: self.renew,
             control_plane: self.control_plane,
             certificate_key: self.certificate_key,
             apiserver_bind_port: self.apiserver_bind_port,

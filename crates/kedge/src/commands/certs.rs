@@ -2,26 +2,42 @@
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use kedge_bootstrap::CertificateKey;
+use kedge_bootstrap::{CertificateKey, renewal_command};
 use kedge_pki::{
-    CertificateDirs, CertificateFacts, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownCertificate, PendingIdentity,
-    Renewed, write_private, write_public,
+    CertificateDirs, CertificateFacts, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownCertificate, KubeconfigCluster,
+    PendingIdentity, Renewed, write_private, write_public,
 };
+use kedge_supervisor::{AuthorityRotation, RotationStep};
 use serde_json::{Value, json};
 
-use crate::arguments::{CertDirs, CertsCommand, CertsFlags, Output};
-use crate::output::columns;
+use crate::arguments::{CertDirs, CertsCommand, CertsFlags, Output, RotateCaStep};
+use crate::commands::init::on_one_line;
+use crate::output::{columns, start_logging};
 
-pub(crate) fn run(flags: CertsFlags) -> Result<()> {
+pub(crate) async fn run(flags: CertsFlags) -> Result<()> {
     match flags.command {
         CertsCommand::CheckExpiration { dirs, output } => check(&directories(dirs), output),
         CertsCommand::Renew { dirs, name } => renew(&directories(dirs), &name),
+        CertsCommand::RotateCa { dirs, force, step } => rotate(directories(dirs), force, step).await,
         CertsCommand::CertificateKey => {
             println!("{}", CertificateKey::generate()?);
             Ok(())
         }
         CertsCommand::GenerateCsr { dirs, output_dir } => generate(&directories(dirs), &output_dir),
     }
+}
+
+async fn rotate(dirs: CertificateDirs, force: bool, step: RotateCaStep) -> Result<()> {
+    start_logging(false);
+    let rotation = AuthorityRotation::new(dirs, force, &|line| println!("{line}"));
+    let step = match step {
+        RotateCaStep::Status => return rotation.status().await.map_err(|error| on_one_line(&error)),
+        RotateCaStep::Stage => RotationStep::Stage,
+        RotateCaStep::Switch => RotationStep::Switch,
+        RotateCaStep::Finish => RotationStep::Finish,
+        RotateCaStep::Abort => RotationStep::Abort,
+    };
+    rotation.take(step).await.map_err(|error| on_one_line(&error))
 }
 
 fn directories(dirs: CertDirs) -> CertificateDirs {
@@ -71,7 +87,45 @@ fn check(dirs: &CertificateDirs, output: Output) -> Result<()> {
     let mut rows = vec![head(&["CERTIFICATE AUTHORITY", "EXPIRES", "RESIDUAL TIME", "EXTERNALLY MANAGED"])];
     rows.extend(authorities.iter().map(|line| line.row(now)));
     print!("\n{}", columns(&rows));
+    for line in advice(dirs, &leaves, now) {
+        println!("\n{line}");
+    }
     Ok(())
+}
+
+/// What mends the certificates that have expired: one command for those of a control plane, one for the node's own.
+fn advice(dirs: &CertificateDirs, leaves: &[Line], now: Timestamp) -> Vec<String> {
+    let has_expired = |facts: &Option<CertificateFacts>| facts.as_ref().is_some_and(|facts| facts.has_expired(now));
+    let over: Vec<&Line> = leaves.iter().filter(|line| has_expired(&line.facts)).collect();
+    let mut lines = Vec::new();
+    if over.iter().any(|line| !line.is_external) {
+        lines.push(
+            "Certificates have expired: run `kedge certs renew all` here, or start the kubelet, which does the same"
+                .to_owned(),
+        );
+    }
+    if over.iter().any(|line| line.is_external) {
+        lines.push(
+            "Certificates have expired whose authority is kept elsewhere: run `kedge certs generate-csr` here, have the \
+             requests signed there, and put the certificates in place of these"
+                .to_owned(),
+        );
+    }
+    let kubelet = dirs.kubernetes.join("kubelet.conf");
+    let shown = kedge_pki::kubeconfig_certificate(&kubelet).ok().flatten();
+    if shown.is_some_and(|pem| CertificateFacts::read(&pem).is_ok_and(|facts| facts.has_expired(now))) {
+        let cluster = KubeconfigCluster::read(&kubelet).ok();
+        lines.push(match dirs.pki.join("ca.key").exists() {
+            true => {
+                "The node's own client certificate has expired: the kubelet makes another one when it starts".to_owned()
+            }
+            false => format!(
+                "The node's own client certificate has expired: run `{}` on this machine",
+                renewal_command(cluster.as_ref())
+            ),
+        });
+    }
+    lines
 }
 
 impl Line {
@@ -124,8 +178,10 @@ fn renew(dirs: &CertificateDirs, name: &str) -> Result<()> {
         }
     }
     if name == "all" {
-        // DIVERGES: upstream's components have to be restarted; etcd, which is upstream's own, reads its files itself.
-        println!("\nDone renewing certificates. Running components take them up by themselves.");
+        // DIVERGES: upstream's components have to be restarted; etcd, which is upstream's own, reads its leaves itself.
+        println!(
+            "\nDone renewing certificates. Running components take them up by themselves: nothing has to be restarted."
+        );
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ fn options(flags: KubeletFlags) -> KubeletOptions {
             client_ca_file: flags.client_ca_file,
             rotate_certificates: flags.rotate_certificates,
             rotate_server_certificates: flags.rotate_server_certificates,
+            rotate_control_plane_certificates: flags.rotate_control_plane_certificates,
         },
     }
 }

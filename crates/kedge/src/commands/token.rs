@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use kedge_bootstrap::{
     BootstrapToken, CertificateKey, TokenInfo, TokenSpec, create_token, delete_token, join_command, list_tokens,
-    public_key_pin,
+    public_key_pins,
 };
 use kedge_client::client_from_kubeconfig;
 use kedge_pki::KubeconfigCluster;
@@ -48,9 +48,9 @@ async fn create(kubeconfig: &Path, flags: CreateTokenFlags) -> Result<()> {
         return Ok(());
     }
     let cluster = KubeconfigCluster::read(kubeconfig).context("failed to get join command")?;
-    let pin = public_key_pin(&cluster.authority_pem).map_err(anyhow::Error::msg)?;
+    let pins = public_key_pins(&cluster.authority_pem).map_err(anyhow::Error::msg)?;
     let endpoint = cluster.server.trim_start_matches("https://").trim_end_matches('/');
-    println!("{}", join_command(endpoint, &token, &[pin], key.is_some(), key.as_ref()));
+    println!("{}", join_command(endpoint, &token, &pins, key.is_some(), key.as_ref()));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use crate::certs::{CertificateFacts, ensure_certificates};
 use crate::checks::{
     CheckFacts, Role, check_runtime, external_etcd_files, external_etcd_version, mend_aloud, run_checks,
 };
-use crate::cluster_configuration::Argument;
+use crate::cluster_configuration::{Argument, Period};
 use crate::health_wait::{wait_for_components, wait_for_kubelet};
 use crate::host::MANIFESTS_DIR;
 use crate::kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
@@ -112,6 +112,7 @@ impl Init<'_> {
             endpoint: self.settings.endpoint(),
             local: self.settings.local.host_port(),
             node_name: &self.settings.node_name,
+            lifetime: self.settings.cluster.certificate_validity_period.as_ref().map(Period::length),
         };
         Ok(ensure_kubeconfigs(&facts, &self.layout, &wanted, self.say)?)
     }

@@ -10,7 +10,7 @@ use super::Join;
 use super::find::Found;
 use crate::addresses::nth_address;
 use crate::certs::{CertificateFacts, ensure_certificates};
-use crate::cluster_configuration::LocalEndpoint;
+use crate::cluster_configuration::{LocalEndpoint, Period};
 use crate::cluster_objects::{control_plane_taint, mark_control_plane, wait_for_node};
 use crate::health_wait::wait_for_components;
 use crate::host::MANIFESTS_DIR;
@@ -109,6 +109,7 @@ impl Join<'_> {
             endpoint: found.configuration.endpoint(&local),
             local: local.host_port(),
             node_name: &self.settings.node_name,
+            lifetime: found.configuration.certificate_validity_period.as_ref().map(Period::length),
         };
         let wanted = ["admin", "controller-manager", "scheduler"];
         Ok(ensure_kubeconfigs(&kubeconfigs, &found.layout, &wanted, self.say)?)

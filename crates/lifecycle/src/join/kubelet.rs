@@ -18,7 +18,7 @@ use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, 
 use crate::node_access;
 
 const POLL: Duration = Duration::from_millis(200);
-const BOOTSTRAP_USER: &str = "tls-bootstrap-token-user";
+pub(super) const BOOTSTRAP_USER: &str = "tls-bootstrap-token-user";
 
 impl Join<'_> {
     pub(super) async fn kubelet_start(&self) -> Result<(), PhaseError> {
@@ -87,7 +87,7 @@ impl Join<'_> {
         }
     }
 
-    async fn wait_for_certificate(&self) -> Result<(), PhaseError> {
+    pub(super) async fn wait_for_certificate(&self) -> Result<(), PhaseError> {
         let (kubeconfig, patience) = (self.layout.kubeconfig("kubelet.conf"), self.settings.bootstrap_patience);
         let deadline = Instant::now() + patience;
         while !kubeconfig.exists() {

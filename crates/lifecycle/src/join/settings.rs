@@ -38,6 +38,7 @@ pub struct JoinFlags {
     pub skip_phases: Vec<String>,
     pub dry_run: bool,
     pub fix: bool,
+    pub renew: bool,
     pub control_plane: bool,
     pub certificate_key: Option<CertificateKey>,
     pub apiserver_bind_port: Option<u16>,
@@ -78,6 +79,8 @@ pub struct JoinSettings {
     pub bootstrap_patience: Duration,
     /// What in the file has no effect.
     pub without_effect: Vec<String>,
+    /// Whether the machine is a node already, and only needs another certificate.
+    pub renew: bool,
     /// What a further control plane is asked for; a worker has none.
     pub control_plane: Option<ControlPlaneSettings>,
 }
@@ -115,6 +118,7 @@ impl JoinSettings {
             discovery_patience: patience("discovery", file.timeouts.discovery.as_deref(), DISCOVERY_PATIENCE)?,
             bootstrap_patience: patience("tlsBootstrap", file.timeouts.tls_bootstrap.as_deref(), BOOTSTRAP_PATIENCE)?,
             without_effect,
+            renew: flags.renew,
             control_plane: flags.control_plane.then_some(ControlPlaneSettings {
                 certificate_key: flags.certificate_key,
                 bind_port: flags.apiserver_bind_port.unwrap_or(PORT),

@@ -10,12 +10,13 @@ use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_client::{Informers, client_from_service};
 use kedge_lifecycle::find_node_ip;
 use kedge_meta::{Clock, StatusBoard, UserInfo};
-use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
+use kedge_pki::{CertificateAuthority, LeafRequest, ServerFiles};
 use kedge_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::following::{authorities, follow_apiserver_files};
 use super::{failed, read, read_optional, surroundings};
 use crate::backend::{Backend, EtcdOptions};
 use crate::control_plane::report_store;
@@ -111,6 +112,7 @@ pub async fn run_apiserver(options: ApiServerOptions, shutdown: CancellationToke
     let (clock, board) = surroundings();
     let tls = server_tls(&options)?;
     let Some(backend) = open_store(&options, &shutdown).await? else { return Ok(()) };
+    let backend = Arc::new(backend);
     let store = backend.store();
     let server = server(&options, &store, &board, &clock, &shutdown).await?;
     let Some(server) = server else { return close(&store).await };
@@ -122,6 +124,8 @@ pub async fn run_apiserver(options: ApiServerOptions, shutdown: CancellationToke
     let mut components = JoinSet::new();
     let source = Source { informers: &informers, server: &server, board: &board, clock: &clock };
     metrics_api::start(source, &mut components, &shutdown).await?;
+    let mut following = JoinSet::new();
+    follow_apiserver_files(&options, &server, &backend, &mut following, &shutdown);
     components.spawn(report_store(backend, board.clone(), shutdown.clone()));
     tokio::spawn(give_memory_back(shutdown.clone()));
     let served = server.serve(listener, Arc::new(tls), shutdown.clone()).await;
@@ -242,7 +246,7 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
     })
 }
 
-fn token_keys(options: &ApiServerOptions) -> Result<TokenKeys, Error> {
+pub(super) fn token_keys(options: &ApiServerOptions) -> Result<TokenKeys, Error> {
     let flag = "--service-account-signing-key-file";
     let mut keys = TokenKeys::from_private_pem(&read(flag, &options.service_account_signing_key_file)?)?;
     for path in &options.service_account_key_files {
@@ -255,7 +259,7 @@ fn front_proxy(options: &ApiServerOptions) -> Result<Option<FrontProxy>, Error> 
     let Some(headers) = &options.request_header else { return Ok(None) };
     let authority_pem = read("--requestheader-client-ca-file", &headers.client_ca_file)?;
     Ok(Some(FrontProxy {
-        verifier: kedge_pki::client_verifier(&[&authority_pem])?,
+        verifier: kedge_pki::following_client_verifier(std::slice::from_ref(&headers.client_ca_file))?,
         authority_pem,
         allowed_names: headers.allowed_names.clone(),
         username_headers: headers.username_headers.clone(),
@@ -268,39 +272,32 @@ fn kubelet_tls(options: &ApiServerOptions) -> Result<Option<rustls::ClientConfig
     let (Some(certificate), Some(key)) = (&options.kubelet_client_certificate, &options.kubelet_client_key) else {
         return Ok(None);
     };
-    let identity = Identity {
-        certificate_pem: read("--kubelet-client-certificate", certificate)?,
-        key_pem: read("--kubelet-client-key", key)?,
-    };
-    let authority = read_optional("--kubelet-certificate-authority", options.kubelet_certificate_authority.as_ref())?;
-    Ok(Some(match authority {
-        Some(authority) => kedge_pki::client_config(&identity, &authority)?,
-        None => kedge_pki::client_config_without_server_authority(&identity)?,
-    }))
+    read("--kubelet-client-certificate", certificate)?;
+    read("--kubelet-client-key", key)?;
+    let authority = options.kubelet_certificate_authority.as_deref();
+    Ok(Some(kedge_pki::following_client_config(certificate, key, authority)?))
 }
 
 /// Client certificates of the cluster's authority and of front proxies are taken.
 fn server_tls(options: &ApiServerOptions) -> Result<rustls::ServerConfig, Error> {
-    let identity = match (&options.tls_cert_file, &options.tls_private_key_file) {
-        (Some(certificate), Some(key)) => Identity {
-            certificate_pem: read("--tls-cert-file", certificate)?,
-            key_pem: read("--tls-private-key-file", key)?,
-        },
-        _ => own_identity(options)?,
+    let (certificate, key) = match (&options.tls_cert_file, &options.tls_private_key_file) {
+        (Some(certificate), Some(key)) => {
+            read("--tls-cert-file", certificate)?;
+            read("--tls-private-key-file", key)?;
+            (certificate.clone(), key.clone())
+        }
+        _ => own_files(options)?,
     };
-    let clients = read_optional("--client-ca-file", options.client_ca_file.as_ref())?;
+    read_optional("--client-ca-file", options.client_ca_file.as_ref())?;
     let proxies = options.request_header.as_ref().map(|headers| &headers.client_ca_file);
-    let proxies = read_optional("--requestheader-client-ca-file", proxies)?;
-    let authorities: Vec<String> = clients.into_iter().chain(proxies).collect();
-    Ok(match authorities.is_empty() {
-        true => kedge_pki::server_config_without_client_certificates(&identity)?,
-        false => kedge_pki::server_config(&identity, &authorities.join("\n"))?,
-    })
+    read_optional("--requestheader-client-ca-file", proxies)?;
+    Ok(ServerFiles { certificate, key, client_authorities: authorities(options) }.server_config()?)
 }
 
-fn own_identity(options: &ApiServerOptions) -> Result<Identity, Error> {
+fn own_files(options: &ApiServerOptions) -> Result<(PathBuf, PathBuf), Error> {
     let dir = &options.cert_dir;
     let authority = CertificateAuthority::ensure(dir, "apiserver-ca", "apiserver-ca")?;
     let addresses = options.advertise_address.into_iter().chain([IpAddr::from([127, 0, 0, 1])]).collect();
-    Ok(authority.ensure_leaf(dir, "apiserver", &LeafRequest::server(NAME, vec!["localhost".to_owned()], addresses))?)
+    authority.ensure_leaf(dir, "apiserver", &LeafRequest::server(NAME, vec!["localhost".to_owned()], addresses))?;
+    Ok((dir.join("apiserver.crt"), dir.join("apiserver.key")))
 }

@@ -7,7 +7,8 @@ use kedge_client::{Client, Informers, anonymous_client_from_kubeconfig, service_
 use kedge_controllers::CertificateSigner;
 use tokio_util::sync::CancellationToken;
 
-use super::{HealthOptions, LeaderOptions, client, failed, health, read_optional, surroundings};
+use super::following::follow_root_ca;
+use super::{HealthOptions, LeaderOptions, client, failed, health, surroundings};
 use crate::error::Error;
 use crate::kubelet::chain;
 use crate::memory::give_memory_back;
@@ -54,7 +55,7 @@ pub async fn run_controller_manager(
     let own = client(Some(&options.kubeconfig)).await?;
     let (clock, board) = surroundings();
     health::serve(NAME, &options.health, board.clone(), shutdown.clone()).await?;
-    let config = config(&options)?;
+    let config = config(&options, &shutdown)?;
     let deps = kedge_controllers::Deps {
         client_for: client_for(&options, &own).await?,
         informers: Informers::new(own.clone(), shutdown.clone()),
@@ -67,7 +68,10 @@ pub async fn run_controller_manager(
     kedge_controllers::run(config, deps, shutdown).await.map_err(|error| failed(NAME, &error))
 }
 
-fn config(options: &ControllerManagerOptions) -> Result<kedge_controllers::Config, Error> {
+fn config(
+    options: &ControllerManagerOptions,
+    shutdown: &CancellationToken,
+) -> Result<kedge_controllers::Config, Error> {
     let usual = kedge_controllers::Config::default();
     let mut controllers = options.controllers.clone();
     if !options.allocate_node_cidrs {
@@ -76,7 +80,7 @@ fn config(options: &ControllerManagerOptions) -> Result<kedge_controllers::Confi
     }
     Ok(kedge_controllers::Config {
         controllers,
-        root_ca_pem: read_optional("--root-ca-file", options.root_ca_file.as_ref())?.unwrap_or_default(),
+        root_ca_pem: follow_root_ca(options.root_ca_file.as_ref(), shutdown)?,
         cluster_cidrs: if options.allocate_node_cidrs { options.cluster_cidrs.clone() } else { Vec::new() },
         node_cidr_mask_ipv4: options.node_cidr_mask_ipv4.unwrap_or(usual.node_cidr_mask_ipv4),
         node_cidr_mask_ipv6: options.node_cidr_mask_ipv6.unwrap_or(usual.node_cidr_mask_ipv6),

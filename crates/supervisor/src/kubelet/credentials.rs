@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use kedge_bootstrap::{
-    BootstrapError, CertificateStore, NodeIdentity, SigningRequest, keep_local_renewed, keep_rotated,
+    AuthorityFollower, BootstrapError, CertificateStore, LocalRenewal, NodeIdentity, SigningRequest, keep_rotated,
 };
-use kedge_client::Client;
+use kedge_client::{Client, Recorder};
 use kedge_kubelet::{Config, LaunchSettings};
 use kedge_pki::{CertificateAuthority, LeafRequest, ServerFiles};
 use tokio_util::sync::CancellationToken;
@@ -28,25 +28,29 @@ pub(super) struct Credentials {
     client_authority: Option<PathBuf>,
     rotates_client: bool,
     asks_for_server: bool,
+    rotates_control_plane: bool,
 }
 
 impl Credentials {
     /// Flags win over the file.
     pub(super) fn new(options: &KubeletOptions, launch: &LaunchSettings, config: &Config) -> Self {
         let flags = &options.overrides;
+        let client_authority = flags.client_ca_file.clone().or_else(|| launch.client_ca_file.clone());
         Self {
             identity: NodeIdentity {
                 node_name: config.node_name.clone(),
                 kubeconfig: options.kubeconfig.clone(),
                 bootstrap_kubeconfig: options.bootstrap_kubeconfig.clone(),
                 cert_dir: options.cert_dir.clone(),
+                authority: client_authority.clone(),
             },
             node_ips: config.node_ips(),
             certificate: flags.tls_cert_file.clone().or_else(|| launch.tls_cert_file.clone()),
             key: flags.tls_private_key_file.clone().or_else(|| launch.tls_private_key_file.clone()),
-            client_authority: flags.client_ca_file.clone().or_else(|| launch.client_ca_file.clone()),
+            client_authority,
             rotates_client: flags.rotate_certificates.unwrap_or(launch.rotate_certificates),
             asks_for_server: flags.rotate_server_certificates.unwrap_or(launch.server_tls_bootstrap),
+            rotates_control_plane: flags.rotate_control_plane_certificates,
         }
     }
 
@@ -74,7 +78,8 @@ impl Credentials {
         if let Some(path) = &self.client_authority {
             readable("--client-ca-file", path)?;
         }
-        let files = ServerFiles { certificate, key, client_authority: self.client_authority.clone() };
+        let files =
+            ServerFiles { certificate, key, client_authorities: self.client_authority.iter().cloned().collect() };
         let mut tls = files.server_config()?;
         // Exec and port-forward upgrade HTTP/1.1 connections.
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -106,18 +111,23 @@ impl Credentials {
 
     /// Starts renewing what the cluster gives.
     pub(super) fn spawn_rotation(&self, client: &Client, shutdown: &CancellationToken) {
-        if let Some(dirs) = self.identity.control_plane_dirs() {
-            tokio::spawn(keep_local_renewed(dirs, shutdown.clone()));
-        }
         let name = &self.identity.node_name;
+        if self.rotates_control_plane {
+            let recorder = Recorder::start(client.clone(), "kubelet", name, shutdown.clone());
+            tokio::spawn(LocalRenewal::new(self.identity.clone(), recorder, client.clone()).run(shutdown.clone()));
+        }
         if self.rotates_client && self.seed_client_store() {
             let request = SigningRequest::kubelet_client(name);
-            tokio::spawn(keep_rotated(client.clone(), self.identity.store(), request, shutdown.clone()));
+            let authority = self.client_authority.clone();
+            tokio::spawn(keep_rotated(client.clone(), self.identity.store(), request, authority, shutdown.clone()));
+            let follower = AuthorityFollower::new(self.identity.clone(), client.clone());
+            tokio::spawn(follower.run(shutdown.clone()));
         }
         if self.asks_for_server && self.certificate.is_none() {
             let addresses = self.node_ips.iter().filter(|ip| !ip.is_unspecified()).copied().collect();
             let request = SigningRequest::kubelet_serving(name, addresses);
-            tokio::spawn(keep_rotated(client.clone(), self.server_store(), request, shutdown.clone()));
+            let authority = self.client_authority.clone();
+            tokio::spawn(keep_rotated(client.clone(), self.server_store(), request, authority, shutdown.clone()));
         }
     }
 

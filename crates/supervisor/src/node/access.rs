@@ -58,7 +58,7 @@ pub(crate) fn kubelet_tls(dir: &Path) -> Result<Arc<ServerConfig>, Error> {
     let files = ServerFiles {
         certificate: dir.join("kubelet.crt"),
         key: dir.join("kubelet.key"),
-        client_authority: Some(dir.join("ca.crt")),
+        client_authorities: vec![dir.join("ca.crt")],
     };
     let mut tls = files.server_config()?;
     // Exec and port-forward upgrade HTTP/1.1 connections.
