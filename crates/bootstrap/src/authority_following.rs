@@ -208,6 +208,6 @@ mod tests {
         assert_eq!(stale(&old_first), [file.clone(), admin.clone(), kubelet.clone()]);
         std::fs::write(&file, &old_first).unwrap();
         replace_kubeconfig_authority(&admin, &old_first).unwrap();
-        assert_eq!(stale(&old_first), [kubelet.clone()]);
+        assert_eq!(stale(&old_first), std::slice::from_ref(&kubelet));
     }
 }

@@ -1,8 +1,8 @@
 //! The static pods of a control plane: upstream's names, flags, probes and host paths, around images that are made on the
 //! machine.
 //!
-//! Pure but for [`write_manifest`], and for the question whether the authority's key is here. Invariant: a file appears whole or not at all, so that the kubelet never reads half of
-//! one.
+//! Pure but for [`write_manifest`], and for the question whether the authority's key is here. Invariant: a file appears whole
+//! or not at all, so that the kubelet never reads half of one.
 
 mod etcd;
 
