@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Service};
@@ -38,6 +39,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Where `/metrics`, `/health` and `/ready` are served.
     pub introspection: Vec<SocketAddr>,
+    /// For how long it goes on answering when it is to end, where no Corefile says so (`health { lameduck 5s }`).
+    pub lameduck: Duration,
     /// The Service through which pods reach it, if this process is to keep it in the API.
     pub publish: Option<Publish>,
 }
@@ -84,6 +87,7 @@ impl Config {
             resolv_conf: "/etc/resolv.conf".into(),
             upstreams: Vec::new(),
             introspection,
+            lameduck: Duration::ZERO,
             publish: Some(Publish {
                 cluster_ips: cluster_ips.to_vec(),
                 node_name: node_name.to_owned(),

@@ -23,16 +23,21 @@ use crate::server::next_connection;
 const CONNECTIONS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves until `shutdown`, whom the resolver would answer too.
-pub(crate) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, shutdown: CancellationToken) {
+/// Serves until `shutdown`, whom the resolver would answer too. From `asked` on it is not ready.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    resolver: Arc<Resolver>,
+    asked: CancellationToken,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let Some((stream, _)) = next_connection(&listener, &resolver, &shutdown).await else { return };
-        let (resolver, shutdown) = (resolver.clone(), shutdown.clone());
+        let (resolver, asked, shutdown) = (resolver.clone(), asked.clone(), shutdown.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let response = answer(&resolver, request.uri().path());
+                let response = answer(&resolver, asked.is_cancelled(), request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = http1::Builder::new();
@@ -47,9 +52,11 @@ pub(crate) async fn serve(listener: TcpListener, resolver: Arc<Resolver>, shutdo
     }
 }
 
-fn answer(resolver: &Resolver, path: &str) -> Response<Full<Bytes>> {
+fn answer(resolver: &Resolver, is_ending: bool, path: &str) -> Response<Full<Bytes>> {
     let (status, body) = match path {
+        // Also as a lame duck, as CoreDNS: it is well, and nobody is to kill it.
         "/health" => (StatusCode::OK, "OK".to_owned()),
+        "/ready" if is_ending => (StatusCode::SERVICE_UNAVAILABLE, "Shutting down".to_owned()),
         // CoreDNS names the plugins that are not ready.
         "/ready" if resolver.catalog.read().is_none() => (StatusCode::SERVICE_UNAVAILABLE, "kubernetes".to_owned()),
         "/ready" => (StatusCode::OK, "OK".to_owned()),

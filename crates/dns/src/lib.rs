@@ -13,6 +13,7 @@ mod follow;
 mod forward;
 mod hosts;
 mod introspection;
+mod lameduck;
 mod loops;
 mod message;
 mod metrics;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
@@ -21,6 +22,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// All blocks.
 pub(crate) struct Routing {
     blocks: Vec<Arc<Block>>,
+    lameduck: Option<Duration>,
 }
 
 /// One block.
@@ -64,8 +66,9 @@ impl Routing {
             });
         }
         let known: Vec<Forwarder> = previous.map(|routing| routing.forwarders().cloned().collect()).unwrap_or_default();
+        let lameduck = plans.iter().filter_map(|plan| plan.lameduck).max();
         let blocks = plans.into_iter().map(|plan| Arc::new(Block::new(plan, makings, &known))).collect();
-        Self { blocks }
+        Self { blocks, lameduck }
     }
 
     /// The block with the longest zone.
@@ -98,6 +101,11 @@ impl Routing {
             }
         }
         sizes
+    }
+
+    /// For how long it goes on answering when it is to end, if a block says so; the longest time counts, as it is one server.
+    pub(crate) fn lameduck(&self) -> Option<Duration> {
+        self.lameduck
     }
 
     /// How many names `hosts` has, in all blocks.

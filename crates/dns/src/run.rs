@@ -18,6 +18,7 @@ use crate::config::{Config, Deps, Error, Publish};
 use crate::follow::Follow;
 use crate::forward::usual_plan;
 use crate::introspection;
+use crate::lameduck::end_late;
 use crate::metrics::Metrics;
 use crate::publish::ensure_service;
 use crate::resolver::Resolver;
@@ -31,8 +32,11 @@ const ROUND: Duration = Duration::from_secs(10);
 /// How often loops are looked for.
 const LOOP_ROUND: Duration = Duration::from_secs(60);
 
-/// Runs cluster DNS until `shutdown`. An error is an address that can't be listened on, or a bad configuration.
-pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
+/// Runs cluster DNS until `asked`, and as a lame duck from then on. An error is an address that can't be listened on, or a
+/// bad configuration.
+pub async fn run(config: Config, deps: Deps, asked: CancellationToken) -> Result<(), Error> {
+    let shutdown = CancellationToken::new();
+    let _end = shutdown.clone().drop_guard();
     if config.listen.is_empty() {
         return Err(Error::Config("there is no address to listen on".to_owned()));
     }
@@ -65,7 +69,10 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     }
     for address in &config.introspection {
         match TcpListener::bind(address).await {
-            Ok(listener) => drop(tasks.spawn(introspection::serve(listener, resolver.clone(), shutdown.clone()))),
+            Ok(listener) => {
+                let serve = introspection::serve(listener, resolver.clone(), asked.clone(), shutdown.clone());
+                drop(tasks.spawn(serve));
+            }
             // Names are worth more than figures about them.
             Err(error) => tracing::warn!(%address, %error, "metrics and health of cluster DNS are not served"),
         }
@@ -74,7 +81,8 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let corefile = follow_corefile(&config, &deps, makings, &resolver, problem.clone(), &shutdown);
     let published = follow_publish(config.publish.clone(), &deps, &resolver, &problem, &shutdown);
     let loops = follow_loops(&resolver, &shutdown);
-    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), corefile, published, loops);
+    let end = end_late(&resolver, config.lameduck, &asked, &shutdown);
+    tokio::join!(follow_catalog(&deps, &resolver, &shutdown), corefile, published, loops, end);
     tasks.close();
     tasks.wait().await;
     Ok(())

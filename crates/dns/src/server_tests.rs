@@ -379,8 +379,8 @@ async fn metrics_and_health_are_served() {
     let server = Server::start(Vec::new()).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let stop = CancellationToken::new();
-    tokio::spawn(crate::introspection::serve(listener, server.resolver.clone(), stop.clone()));
+    let (asked, stop) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(crate::introspection::serve(listener, server.resolver.clone(), asked.clone(), stop.clone()));
     let get = async |path: &str| {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
@@ -393,7 +393,12 @@ async fn metrics_and_health_are_served() {
     assert!(get("/health").await.ends_with("\r\n\r\nOK"));
     assert!(get("/ready").await.starts_with("HTTP/1.1 200"));
     *server.resolver.catalog.write() = None;
+    assert!(get("/ready").await.ends_with("\r\n\r\nkubernetes"));
     assert!(get("/ready").await.starts_with("HTTP/1.1 503"));
+    asked.cancel();
+    assert!(get("/ready").await.starts_with("HTTP/1.1 503"));
+    assert!(get("/ready").await.ends_with("\r\n\r\nShutting down"));
+    assert!(get("/health").await.starts_with("HTTP/1.1 200"), "a lame duck is well");
     assert!(get("/other").await.starts_with("HTTP/1.1 404"));
     stop.cancel();
 }

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hickory_proto::rr::Name;
 
@@ -15,6 +16,8 @@ use crate::rewrite::Rewrite;
 
 /// How many resolvers one `forward` may have, as in CoreDNS.
 const TARGETS_MAX: usize = 15;
+/// For how long a lame duck may answer, at most.
+const LAMEDUCK_MAX: Duration = Duration::from_secs(60);
 const PLAIN_PORT: u16 = 53;
 const TLS_PORT: u16 = 853;
 
@@ -29,6 +32,8 @@ pub(crate) struct BlockPlan {
     pub(crate) forwards: Vec<ForwardPlan>,
     pub(crate) log: bool,
     pub(crate) errors: bool,
+    /// For how long it goes on answering when it is to end.
+    pub(crate) lameduck: Option<Duration>,
 }
 
 /// One `forward`.
@@ -129,8 +134,20 @@ impl Planner<'_> {
             "log" => self.block.log = true,
             "errors" => self.block.errors = true,
             "kubernetes" => self.kubernetes(directive),
-            "health" | "ready" | "prometheus" | "loop" | "reload" | "loadbalance" | "bufsize" => {}
+            "health" => directive.options.iter().for_each(|option| self.health(option)),
+            "ready" | "prometheus" | "loop" | "reload" | "loadbalance" | "bufsize" => {}
             other => self.complain(directive, format!("the plugin {other}")),
+        }
+    }
+
+    fn health(&mut self, option: &Directive) {
+        match (option.name(), option.arguments()) {
+            ("lameduck", [text]) => match duration(text) {
+                Some(time) if time <= LAMEDUCK_MAX => self.block.lameduck = Some(time),
+                Some(_) => self.complain(option, format!("health lameduck {text} (at most {LAMEDUCK_MAX:?})")),
+                None => self.complain(option, format!("health lameduck {text}")),
+            },
+            _ => self.complain(option, format!("health {}", option.words.join(" "))),
         }
     }
 
@@ -267,6 +284,13 @@ fn zone(key: &str) -> Option<Name> {
         Some(_) => None,
         None => name(key),
     }
+}
+
+/// Reads Go's way of writing durations.
+fn duration(text: &str) -> Option<Duration> {
+    // What is longer says nothing sensible, and may be more than a duration can hold.
+    let read: kube::core::Duration = (1..10).contains(&text.len()).then(|| text.parse().ok())??;
+    (!read.is_negative()).then(|| read.into())
 }
 
 /// A name that needs no dot at its end.

@@ -17,6 +17,7 @@ fn the_usual_corefile_changes_nothing() {
     assert_eq!(unsupported, [""; 0]);
     let [block] = blocks.as_slice() else { panic!("{blocks:?}") };
     assert!(block.serves_cluster && block.errors && !block.log && block.hosts.is_none());
+    assert_eq!(block.lameduck, Some(Duration::from_secs(5)));
     let forward = &block.forwards[0];
     assert_eq!(forward.targets, [Target::File("/etc/resolv.conf".into())]);
     assert_eq!((forward.max_concurrent, forward.cache), (Some(1000), Some(Limits { success: 30, denial: 30 })));
@@ -67,6 +68,15 @@ fn what_is_not_supported_is_named_and_the_rest_holds() {
         1,
     );
     check(". {\n hosts {\n oops a\n }\n}\n", &["line 3: hosts oops a"], 1);
+    check(". {\n health {\n lameduck 5\n }\n}\n", &["line 3: health lameduck 5"], 1);
+    check(". {\n health {\n lameduck -5s\n }\n}\n", &["line 3: health lameduck -5s"], 1);
+    check(
+        ". {\n health {\n lameduck 99999999999999999999h\n }\n}\n",
+        &["line 3: health lameduck 99999999999999999999h"],
+        1,
+    );
+    check(". {\n health {\n lameduck 2m\n }\n}\n", &["line 3: health lameduck 2m (at most 60s)"], 1);
+    check(". {\n health {\n other\n }\n}\n", &["line 3: health other"], 1);
     check(". {\n import x/*.override\n}\n", &["line 2: the plugin import"], 1);
     check(
         ". {\n kubernetes other.local\n}\n",

@@ -288,6 +288,9 @@ pub(crate) struct DnsFlags {
     /// Where is said over plain HTTP whether names are known.
     #[arg(long, value_name = "ADDRESS")]
     health_address: Option<SocketAddr>,
+    /// For how long it goes on answering after SIGTERM, and is not ready; `health { lameduck 5s }` in a Corefile wins.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    lameduck: Duration,
     /// How much is logged: 2 and more is information, 4 and more is for finding faults. `KEDGE_LOG` wins.
     #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
     pub(crate) v: u8,
@@ -301,6 +304,7 @@ impl DnsFlags {
             domain: self.cluster_domain,
             cluster_cidrs: ranges(&self.cluster_cidr)?,
             health_address: self.health_address,
+            lameduck: self.lameduck,
         })
     }
 }

@@ -110,6 +110,8 @@ fn container(domain: &str, ranges: &str, image: &str) -> Value {
             format!("--cluster-domain={domain}"),
             format!("--cluster-cidr={ranges}"),
             "--health-address=$(POD_IP):8181",
+            // Upstream's Corefile has it, and there is none here.
+            "--lameduck=5s",
         ],
         "env": [env("POD_IP", "status.podIP")],
         "resources": {"limits": {"memory": "170Mi"}, "requests": {"cpu": "100m", "memory": "70Mi"}},

@@ -80,6 +80,8 @@ pub struct DnsOptions {
     pub cluster_cidrs: Vec<IpNet>,
     /// Where it says that it is ready.
     pub health_address: Option<SocketAddr>,
+    /// For how long it goes on answering when it is to end, where no Corefile says so.
+    pub lameduck: Duration,
 }
 
 /// Keeps Services' rules until `shutdown`.
@@ -265,16 +267,22 @@ async fn finish(mut components: JoinSet<Ended>, shutdown: &CancellationToken) ->
     }
 }
 
-/// Answers names until `shutdown`.
+/// Answers names until `shutdown`, and as a lame duck from then on.
 pub async fn run_dns(options: DnsOptions, shutdown: CancellationToken) -> Result<(), Error> {
     const NAME: &str = "kedge-dns";
     let client = client(options.kubeconfig.as_deref()).await?;
     let (_, board) = surroundings();
+    // As long as it answers, it says how it is and hears of changes.
+    let end = CancellationToken::new();
+    let _end = end.clone().drop_guard();
     if let Some(address) = options.health_address {
-        let board = Arc::new(board.clone());
+        let (board, shutdown) = (Arc::new(board.clone()), shutdown.clone());
         let is_lost = move || board.reports().iter().any(|report| report.reason == "NotSynced");
-        let complaint = move || is_lost().then(|| "the names of the cluster are not known yet".to_owned());
-        health::serve_plain(address, complaint, shutdown.clone()).await?;
+        let complaint = move || match shutdown.is_cancelled() {
+            true => Some("it is shutting down".to_owned()),
+            false => is_lost().then(|| "the names of the cluster are not known yet".to_owned()),
+        };
+        health::serve_plain(address, complaint, end.clone()).await?;
     }
     let config = kedge_dns::Config {
         listen: options.listen,
@@ -285,11 +293,12 @@ pub async fn run_dns(options: DnsOptions, shutdown: CancellationToken) -> Result
         resolv_conf: "/etc/resolv.conf".into(),
         upstreams: Vec::new(),
         introspection: Vec::new(),
+        lameduck: options.lameduck,
         publish: None,
     };
-    let informers = Informers::new(client, shutdown.clone());
+    let informers = Informers::new(client, end.clone());
     let deps = kedge_dns::Deps::new(&informers, board.component(NAME));
-    tokio::spawn(give_memory_back(shutdown.clone()));
+    tokio::spawn(give_memory_back(end.clone()));
     kedge_dns::run(config, deps, shutdown).await.map_err(|error| failed(NAME, &error))
 }
 
