@@ -23,7 +23,7 @@ mod settings;
 mod static_pods;
 mod version;
 
-use self::cluster_facts::{FoundAddons, config_versions, find_versions};
+use self::cluster_facts::{FoundAddons, config_versions, find_settled_versions};
 use self::lock::{UpgradeLock, ensure_lock};
 use self::preflight::MachineLock;
 use self::session::Session;
@@ -140,7 +140,7 @@ impl<'a> Upgrade<'a> {
         self.check_health(&session, true).await?;
         (self.say)("[upgrade] Fetching available versions to upgrade to");
         let addons = FoundAddons::read(&session.client).await?;
-        let versions = find_versions(&session.client, &addons).await?;
+        let versions = find_settled_versions(&session.client, &addons).await?;
         let wanted = self.say_versions(&versions)?;
         self.warn_about(&session, &versions, &wanted)?;
         let etcd = crate::system_images::SystemImages::of_machine(None).etcd;

@@ -4,6 +4,7 @@
 //! Reads only.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, PodTemplateSpec};
@@ -11,13 +12,18 @@ use kedge_client::Client;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
+use super::health::CONTROL_PLANE_LABEL;
 use super::plan::{ConfigVersion, FoundVersions, NodesByVersion};
 use super::version::ClusterVersion;
 use crate::cluster_configuration::{API_VERSION, ClusterConfiguration};
 use crate::init::{PhaseError, failed};
 
 const NAMESPACE: &str = "kube-system";
+/// How long a kubelet may take to tell of an API server that runs.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(500);
 const COMPONENTS: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// The configuration that is kept in the cluster.
@@ -107,23 +113,55 @@ fn version_of(image: &str) -> String {
     ClusterVersion::of_image(image).map_or_else(|| tag.to_owned(), |version| version.to_string())
 }
 
-/// The versions of everything that an upgrade concerns.
+/// The versions of everything that an upgrade concerns, once each control plane shows its API server: for a moment after
+/// that was started anew, which an earlier run may have done, its kubelet has not told of it yet.
+pub(super) async fn find_settled_versions(client: &Client, addons: &FoundAddons) -> Result<FoundVersions, PhaseError> {
+    let deadline = Instant::now() + SETTLE_PATIENCE;
+    loop {
+        let (pods, nodes) = list(client).await?;
+        // A control plane that is gone for good does not stand in the way.
+        if unseen(&pods, &nodes).is_empty() || Instant::now() > deadline {
+            return Ok(versions(&pods, nodes, addons));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The versions of everything that an upgrade concerns, as they are seen now.
 pub(super) async fn find_versions(client: &Client, addons: &FoundAddons) -> Result<FoundVersions, PhaseError> {
+    let (pods, nodes) = list(client).await?;
+    Ok(versions(&pods, nodes, addons))
+}
+
+async fn list(client: &Client) -> Result<(Vec<Pod>, Vec<Node>), PhaseError> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), NAMESPACE);
     let pods = pods.list(&ListParams::default().labels("tier=control-plane")).await;
     let pods = pods.map_err(|source| failed("Pod", "of the control plane", source))?;
     let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
     let nodes = nodes.map_err(|source| failed("Node", "", source))?;
+    Ok((pods.items, nodes.items))
+}
+
+/// The control planes whose API server has no pod in the API.
+fn unseen(pods: &[Pod], nodes: &[Node]) -> Vec<String> {
+    let servers = versions_of("kube-apiserver", pods);
+    let is_control_plane =
+        |node: &&Node| node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE_LABEL));
+    let names = nodes.iter().filter(is_control_plane).filter_map(|node| node.metadata.name.clone());
+    names.filter(|name| !servers.values().flatten().any(|node| node == name)).collect()
+}
+
+fn versions(pods: &[Pod], nodes: Vec<Node>, addons: &FoundAddons) -> FoundVersions {
     let mut components: BTreeMap<String, NodesByVersion> = BTreeMap::new();
     for component in COMPONENTS {
-        components.insert(component.to_owned(), versions_of(component, &pods.items));
+        components.insert(component.to_owned(), versions_of(component, pods));
     }
     let mut kubelets = NodesByVersion::new();
-    for node in nodes.items {
+    for node in nodes {
         let version = node.status.and_then(|status| Some(status.node_info?.kubelet_version));
         kubelets.entry(version.unwrap_or_default()).or_default().push(node.metadata.name.unwrap_or_default());
     }
-    Ok(FoundVersions { components, kubelets, addons: addons.versions() })
+    FoundVersions { components, kubelets, addons: addons.versions() }
 }
 
 fn versions_of(component: &str, pods: &[Pod]) -> NodesByVersion {
@@ -193,6 +231,12 @@ mod tests {
             pod("kube-apiserver", "c", "localhost/kedge:v1.36.0_kedge-0.1.1"),
             pod("etcd", "a", "localhost/etcd:vnone"),
         ];
+        let nodes: [Node; 4] = ["a", "b", "d", "worker"].map(|name| {
+            let labels = if name == "worker" { json!({}) } else { json!({CONTROL_PLANE_LABEL: ""}) };
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap()
+        });
+        assert_eq!(unseen(&pods, &nodes), ["d"]);
+        assert_eq!(unseen(&pods[1..], &nodes), ["b", "d"]);
         let servers = versions_of("kube-apiserver", &pods);
         assert_eq!(servers["v1.36.0+kedge-0.1.0"], ["a", "b"]);
         assert_eq!(versions_of("etcd", &pods)["vnone"], ["a"]);

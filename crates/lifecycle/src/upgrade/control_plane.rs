@@ -6,7 +6,7 @@ use kedge_bootstrap::{ensure_cluster_admins, ensure_cluster_info, ensure_node_bo
 use tokio::time::Instant;
 
 use super::addons::{AddonFacts, plan_addons};
-use super::cluster_facts::{FoundAddons, find_versions, not_upgraded};
+use super::cluster_facts::{FoundAddons, find_settled_versions, find_versions, not_upgraded};
 use super::component_wait::PATIENCE_TEXT;
 use super::kubelet::KubeletUpgrade;
 use super::session::Session;
@@ -177,7 +177,7 @@ impl Upgrade<'_> {
     async fn upgrade_addons(&self, session: &Session) -> Result<(), PhaseError> {
         let client = &session.client;
         let found = FoundAddons::read(client).await?;
-        let versions = find_versions(client, &found).await?;
+        let versions = find_settled_versions(client, &found).await?;
         let others = match self.settings.dry_run {
             true => Vec::new(),
             false => not_upgraded(&versions, &session.host.node_name),

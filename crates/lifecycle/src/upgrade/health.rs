@@ -23,7 +23,7 @@ use crate::manifests::CONTROL_PLANE;
 const JOB_PREFIX: &str = "upgrade-health-check";
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
-const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+pub(super) const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
 
 /// Tells whether a component of this binary takes a command line: the flags of it that have no effect, or why not.
 pub type CommandCheck = fn(component: &str, command: &[String]) -> Result<Vec<String>, String>;

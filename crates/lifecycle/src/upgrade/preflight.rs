@@ -6,7 +6,7 @@ use kedge_cri::Runtime;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::Upgrade;
-use super::cluster_facts::{FoundAddons, find_versions};
+use super::cluster_facts::{FoundAddons, find_settled_versions};
 use super::health::{Health, check_commands, judge, privileged, useless_flags};
 use super::host_facts::HostFacts;
 use super::journal::Journal;
@@ -90,7 +90,7 @@ impl Upgrade<'_> {
         let commands = check_commands(&manifests, self.settings.takes_command);
         judge(vec![commands], &self.settings.ignore_preflight_errors, self.say)?;
         let addons = FoundAddons::read(&session.client).await?;
-        let versions = find_versions(&session.client, &addons).await?;
+        let versions = find_settled_versions(&session.client, &addons).await?;
         let (own, wanted) = self.wanted()?;
         (self.say)(&format!("[upgrade/preflight] You have chosen to upgrade the cluster version to \"{wanted}\""));
         let cluster = cluster_version(&versions)?;
@@ -197,7 +197,7 @@ impl Upgrade<'_> {
             Some(_) => {
                 let commands = check_commands(&session.new_manifests()?, self.settings.takes_command);
                 judge(vec![commands], &self.settings.ignore_preflight_errors, self.say)?;
-                cluster_version(&find_versions(&session.client, &FoundAddons::default()).await?)?
+                cluster_version(&find_settled_versions(&session.client, &FoundAddons::default()).await?)?
             }
             None => {
                 let answer = session.client.apiserver_version().await;
