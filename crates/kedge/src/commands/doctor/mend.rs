@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a component that starts again may hide things, or fail others, once the cause is gone.
 const SETTLING: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
+/// Looks before it is believed that nothing fails.
+const FIRST_LOOKS: usize = 4;
 /// Repairs in one run: each may uncover the next cause.
 const MOST_REPAIRS: usize = 20;
 
@@ -47,7 +49,7 @@ fn failures(diagnosis: &Diagnosis) -> BTreeSet<Key> {
 /// Mends what can be mended, one cause after the other, and returns the last diagnosis.
 pub(super) async fn mend<F: Future<Output = Diagnosis>>(look: impl Fn() -> F, consent: Consent) -> Result<Diagnosis> {
     let host = Host::new(HostLayout::default());
-    let mut diagnosis = look().await;
+    let mut diagnosis = first_look(&look).await;
     let mut tried: BTreeSet<Key> = BTreeSet::new();
     for _ in 0..MOST_REPAIRS {
         let Some((cause, plan)) = next(&diagnosis, &host, &mut tried) else { break };
@@ -60,6 +62,20 @@ pub(super) async fn mend<F: Future<Output = Diagnosis>>(look: impl Fn() -> F, co
         diagnosis = verify(&look, &diagnosis, &cause, &host, &path).await?;
     }
     Ok(diagnosis)
+}
+
+/// Looks until something fails, a few times: between two runs of a container that crashes again and again, the runtime
+/// knows neither.
+async fn first_look<F: Future<Output = Diagnosis>>(look: &impl Fn() -> F) -> Diagnosis {
+    let mut diagnosis = look().await;
+    for _ in 1..FIRST_LOOKS {
+        if !failures(&diagnosis).is_empty() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        diagnosis = look().await;
+    }
+    diagnosis
 }
 
 /// The first cause that a program can mend and that was not tried yet.
