@@ -4,8 +4,13 @@
 //! Pure: no clock, no files, no network. Gathering evidence is `kedge-doctor`'s. Invariant: the same evidence gives the
 //! same diagnosis, and every finding names the items of evidence that prove it.
 
+mod accuracy;
 mod action;
 mod causes;
+#[cfg(test)]
+mod combined;
+#[cfg(test)]
+mod corpus;
 mod diagnosis;
 mod evidence;
 mod facts;
@@ -18,6 +23,7 @@ mod rules;
 #[cfg(test)]
 mod top_one;
 
+pub use accuracy::{ACCURACY, Accuracy, Share};
 pub use action::Action;
 pub use diagnosis::{Cause, Diagnosis, Exhibit, diagnose};
 pub use evidence::{Evidence, Item, Place, Unseen};

@@ -24,7 +24,16 @@ pub(crate) fn found(rule: &Rule, objects: impl IntoIterator<Item = Value>) -> Ve
 /// The texts of what a rule finds among items.
 pub(crate) fn found_among(rule: &Rule, items: impl IntoIterator<Item = Item>) -> Vec<String> {
     let evidence = Evidence { gathered: now(), items: items.into_iter().collect(), unseen: Vec::new() };
-    (rule.find)(&evidence).into_iter().map(|finding| finding.text).collect()
+    findings(rule, &evidence).into_iter().map(|finding| finding.text).collect()
+}
+
+/// What a rule finds in evidence. Every fixture goes through here, and so becomes one of the corpus.
+pub(crate) fn findings(rule: &Rule, evidence: &Evidence) -> Vec<crate::Finding> {
+    let found = (rule.find)(evidence);
+    if !found.is_empty() {
+        crate::corpus::record(rule, evidence);
+    }
+    found
 }
 
 pub(crate) fn on(node: &str, fact: Fact) -> Item {
@@ -50,11 +59,17 @@ pub(crate) fn node(name: &str, conditions: Value) -> Value {
     json!({"kind": "Node", "metadata": {"name": name}, "status": {"conditions": conditions}})
 }
 
+/// An event on an object, in its namespace if its kind has any.
 pub(crate) fn event_of(kind: &str, name: &str, reason: &str, message: &str) -> Value {
-    json!({
+    let mut event = json!({
         "kind": "Event", "metadata": {"namespace": "a", "name": format!("{name}.1")}, "type": "Warning",
         "reason": reason, "message": message, "involvedObject": {"kind": kind, "namespace": "a", "name": name},
-    })
+    });
+    if matches!(kind, "Node" | "PersistentVolume") {
+        event["metadata"]["namespace"] = json!("default");
+        event["involvedObject"] = json!({"kind": kind, "name": name});
+    }
+    event
 }
 
 pub(crate) fn manifest(path: &str, pod: Result<Value, String>) -> Item {

@@ -19,6 +19,18 @@ const WORDS: &[&[&str]] = &[
 ];
 const LOST: Sign = Sign { programs: &[], words: WORDS, over: HELD };
 const LOST_OFTEN: Sign = Sign { programs: &[], words: WORDS, over: &[] };
+/// The way to the server that has the lease is closed.
+pub(super) const CLOSED: Sign = Sign {
+    programs: &[],
+    words: &[
+        &["lock", "dial tcp", "i/o timeout"],
+        &["lease", "dial tcp", "i/o timeout"],
+        &["lock", "dial tcp", "no route to host"],
+        &["lease", "dial tcp", "no route to host"],
+        &["lock", "dial tcp", "network is unreachable"],
+    ],
+    over: &["successfully acquired lease", "became the leader"],
+};
 
 /// Whoever has lost a lease and has not got it back, or loses it again and again: any controller, not only the cluster's own.
 pub(super) fn lost(evidence: &Evidence) -> Vec<Told<'_>> {

@@ -4,20 +4,7 @@ use crate::evidence::{Evidence, Place};
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::control_plane::leases;
-use crate::rules::signs::Sign;
 use crate::rules::{Explains, Layer, Rule, Scope};
-
-const CLOSED: Sign = Sign {
-    programs: &[],
-    words: &[
-        &["lock", "dial tcp", "i/o timeout"],
-        &["lease", "dial tcp", "i/o timeout"],
-        &["lock", "dial tcp", "no route to host"],
-        &["lease", "dial tcp", "no route to host"],
-        &["lock", "dial tcp", "network is unreachable"],
-    ],
-    over: &["successfully acquired lease", "became the leader"],
-};
 
 pub(super) const RULE: Rule = Rule {
     id: "A3",
@@ -33,7 +20,7 @@ pub(super) const RULE: Rule = Rule {
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let lost = leases::lost(evidence);
     let mut found: Vec<Finding> = Vec::new();
-    for told in CLOSED.told(evidence) {
+    for told in leases::CLOSED.told(evidence) {
         let Some(address) = dialled(told.text) else { continue };
         let known = calls(evidence, &told.item.place);
         // Where nobody reaches an API server, that is the trouble.

@@ -22,7 +22,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let (lost, slow) = (leases::lost(evidence), slow(evidence));
+    let (mut lost, slow) = (leases::lost(evidence), slow(evidence));
+    // Who could not even reach an address does not wait for a disk.
+    let cut_off = leases::CLOSED.told(evidence);
+    lost.retain(|told| !cut_off.iter().any(|other| other.source == told.source && other.item.place == told.item.place));
     let Some(store) = slow.first().filter(|_| !lost.is_empty()) else { return Vec::new() };
     let repair = Repair::of(&[
         ("See who writes to the store's disk", "iostat -x 1 5; pidstat -d 1 5"),

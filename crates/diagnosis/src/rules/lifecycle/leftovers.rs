@@ -4,13 +4,19 @@ use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::lines::one_of_each_machine;
 use crate::rules::preflight::checks;
-use crate::rules::{Layer, Rule};
+use crate::rules::{Explains, Layer, Rule, Scope};
 
 /// Beginnings of the checks' names: files, directories, and the kubelet's port.
 const CHECKS: &[&str] = &["FileAvailable--etc-kubernetes", "DirAvailable--", "Port-10250"];
 
-pub(super) const RULE: Rule =
-    Rule { id: "D8", title: "an earlier cluster left its files", layer: Layer::System, explains: &[], find };
+pub(super) const RULE: Rule = Rule {
+    id: "D8",
+    title: "an earlier cluster left its files",
+    layer: Layer::System,
+    // What is left may run still, and have the ports.
+    explains: &[Explains { ids: &["A18"], scope: Scope::SameNode }],
+    find,
+};
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let left = || {

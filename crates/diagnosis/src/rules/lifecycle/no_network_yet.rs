@@ -108,6 +108,7 @@ mod tests {
         let diagnosis = diagnose(&Evidence { gathered: now(), items, unseen: Vec::new() });
         let causes: Vec<_> = diagnosis.causes.iter().map(|cause| (cause.id, cause.severity)).collect();
         assert_eq!(causes, [("D15", Severity::Warning)]);
+        assert_eq!(found(&RULE, fresh()).len(), 1);
     }
 
     #[test]

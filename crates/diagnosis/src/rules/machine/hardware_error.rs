@@ -67,7 +67,7 @@ mod tests {
     fn severity(line: &str) -> Option<Severity> {
         let evidence =
             Evidence { gathered: now(), items: vec![ago(kernel_logged(line), 60)].into(), unseen: Vec::new() };
-        (RULE.find)(&evidence).first().map(|finding| finding.severity)
+        findings(&RULE, &evidence).first().map(|finding| finding.severity)
     }
 
     #[test]

@@ -103,7 +103,7 @@ mod tests {
 
     fn severities(items: Vec<Item>) -> Vec<Severity> {
         let evidence = Evidence { gathered: now(), items: items.into(), unseen: Vec::new() };
-        find(&evidence).into_iter().map(|finding| finding.severity).collect()
+        findings(&RULE, &evidence).into_iter().map(|finding| finding.severity).collect()
     }
 
     #[test]
