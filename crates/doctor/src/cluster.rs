@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use reduce::Reducer;
 
-/// Resources, as people name them, with the path of their list and the kind of its items. Services and their endpoints
-/// come after those who name them, and Pods after Nodes.
+/// Resources, as people name them, with the path of their list and the kind of its items. Services come
+/// after their endpoints, these after those who name them, and Pods after Nodes.
 const RESOURCES: &[(&str, &str, &str)] = &[
     ("nodes", "/api/v1/nodes", "Node"),
     ("apiservices", "/apis/apiregistration.k8s.io/v1/apiservices", "APIService"),
@@ -45,8 +45,8 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ("replicasets", "/apis/apps/v1/replicasets", "ReplicaSet"),
     ("statefulsets", "/apis/apps/v1/statefulsets", "StatefulSet"),
     ("daemonsets", "/apis/apps/v1/daemonsets", "DaemonSet"),
-    ("services", "/api/v1/services", "Service"),
     ("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice"),
+    ("services", "/api/v1/services", "Service"),
     ("poddisruptionbudgets", "/apis/policy/v1/poddisruptionbudgets", "PodDisruptionBudget"),
     (
         "certificatesigningrequests",

@@ -29,6 +29,9 @@ pub enum Action {
         path: String,
         /// All of its content.
         content: String,
+        /// Directories that are made for it, innermost first; removed again where they are empty.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        makes: Vec<String>,
     },
     /// Copies a file.
     CopyFile {
@@ -83,6 +86,9 @@ pub enum Action {
         on: String,
         /// The program's name.
         process: String,
+        /// Only those whose command line has this as its second word.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        command: String,
     },
     /// Holds a TCP port, so that nobody else can listen on it.
     HoldPort {
@@ -99,6 +105,9 @@ pub enum Action {
         path: String,
         /// Its size; at most 256.
         mebibytes: u16,
+        /// Whether it is filled with empty files, so that bytes are left, and no file can be made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_files: bool,
     },
     /// Drops packets to and from a port.
     BlockPort {

@@ -15,6 +15,8 @@ const KEPT: &str = "/var/lib/kedge-drill";
 /// Larger files are not edited.
 const MOST_BYTES: usize = 1 << 20;
 const MOST_MEBIBYTES: u16 = 256;
+/// Files and directories that a file system takes which is filled with files.
+const MOST_FILES: u16 = 256;
 
 /// One step of a run.
 pub(crate) struct Step<'a> {
@@ -36,7 +38,12 @@ impl Step<'_> {
                 steps.extend(absent.into_iter().flatten());
                 steps
             }
-            Action::WriteFile { on, path, .. } => vec![self.keep(on, path)?],
+            Action::WriteFile { on, path, makes, .. } => {
+                let mut steps = vec![self.keep(on, path)?];
+                let absent = makes.iter().map(|made| self.absent(on, made)).collect::<Result<Vec<_>, _>>()?;
+                steps.extend(absent.into_iter().flatten());
+                steps
+            }
             Action::CopyFile { on, to, .. } => match self.machines.read(on, to)? {
                 Some(_) => return Err(Error::Refused(format!("on {on}: {to} is there already"))),
                 None => vec![Undo::RestoreFile { on: on.clone(), path: to.clone(), kept: None }],
@@ -73,9 +80,9 @@ impl Step<'_> {
                 self.machines.run(on, "pgrep -x \"$1\"", &[process])?;
                 Undo::EndSlowing { on: on.clone(), process: process.clone(), mark: self.kept() }
             }
-            Action::StopProcess { on, process } => self.plan_respawn(on, process)?,
+            Action::StopProcess { on, process, command } => self.plan_respawn(on, process, command)?,
             Action::HoldPort { on, .. } => Undo::EndOwn { on: on.clone(), mark: self.kept() },
-            Action::FillDisk { on, path, mebibytes } => {
+            Action::FillDisk { on, path, mebibytes, .. } => {
                 if *mebibytes > MOST_MEBIBYTES {
                     return Err(Error::Refused(format!("{mebibytes} MiB are more than {MOST_MEBIBYTES}")));
                 }
@@ -117,7 +124,7 @@ impl Step<'_> {
                     edit(&content, replace).map_err(|why| Error::Refused(format!("on {on}: {path}: {why}")))?;
                 self.machines.write(on, path, edited.as_bytes())
             }
-            Action::WriteFile { on, path, content } => self.machines.write(on, path, content.as_bytes()),
+            Action::WriteFile { on, path, content, .. } => self.machines.write(on, path, content.as_bytes()),
             Action::CopyFile { on, path, to } => self.machines.write(on, to, self.text(on, path)?.as_bytes()),
             Action::ReissueCertificate { on, path, authority, valid_from_hours, valid_to_hours } => {
                 self.reissue(on, path, authority, (*valid_from_hours, *valid_to_hours))
@@ -137,12 +144,12 @@ impl Step<'_> {
             Action::SlowProcess { on, process, stopped, running } => {
                 self.machines.run(on, SLOW, &[process, &kept, &seconds(*stopped), &seconds(*running)])
             }
-            Action::StopProcess { on, process } => {
-                self.machines.run(on, "for p in $(pgrep -x \"$1\"); do kill -9 \"$p\"; done", &[process])
-            }
+            Action::StopProcess { on, process, command } => self.machines.run(on, STOP, &[process, command]),
             Action::HoldPort { on, port } => self.machines.run(on, HOLD, &[&kept, &kedge, &port.to_string()]),
-            Action::FillDisk { on, path, mebibytes } => {
-                self.machines.run(on, FILL, &[path, &format!("size={mebibytes}m,mode=755")])
+            Action::FillDisk { on, path, mebibytes, by_files } => {
+                let (script, bound) =
+                    if *by_files { (FILL_BY_FILES, format!(",nr_inodes={MOST_FILES}")) } else { (FILL, String::new()) };
+                self.machines.run(on, script, &[path, &format!("size={mebibytes}m,mode=755{bound}")])
             }
             Action::BlockPort { on, protocol, port, peer } => {
                 let rules = rules(&table, protocol, *port, peer.as_deref())?;
@@ -184,12 +191,12 @@ impl Step<'_> {
         Ok((!there).then(|| Undo::RemoveEmpty { on: on.to_owned(), path: path.to_owned() }))
     }
 
-    fn plan_respawn(&self, on: &str, process: &str) -> Result<Undo, Error> {
-        let script = "p=$(pgrep -ox \"$1\") && readlink \"/proc/$p/cwd\" && tr '\\0' '\\n' < \"/proc/$p/cmdline\"";
-        let told = self.machines.run(on, script, &[process])?.text();
+    fn plan_respawn(&self, on: &str, process: &str, word: &str) -> Result<Undo, Error> {
+        let told = self.machines.run(on, HOW_IT_RUNS, &[process, word])?.text();
         let mut lines = told.lines().map(str::to_owned);
         let directory = lines.next().unwrap_or_default();
-        Ok(Undo::Respawn { on: on.to_owned(), process: process.to_owned(), directory, command: lines.collect() })
+        let (process, word) = (process.to_owned(), word.to_owned());
+        Ok(Undo::Respawn { on: on.to_owned(), process, word, directory, command: lines.collect() })
     }
 
     fn plan_link(&self, on: &str, interface: &str) -> Result<Undo, Error> {
@@ -235,6 +242,13 @@ impl Step<'_> {
     }
 }
 
+/// Ends the processes of a name, of which the second word of the command line may be asked for.
+const STOP: &str = "for p in $(pgrep -x \"$1\"); do \
+    [ -z \"$2\" ] || [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$2\" ] || continue; kill -9 \"$p\"; done";
+/// The directory and the words of the first such process.
+const HOW_IT_RUNS: &str = "for p in $(pgrep -x \"$1\"); do \
+    [ -z \"$2\" ] || [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$2\" ] || continue; \
+    readlink \"/proc/$p/cwd\" && tr '\\0' '\\n' < \"/proc/$p/cmdline\"; exit; done; exit 1";
 const MOVE: &str = "set -e; umask 077; mkdir -p \"$(dirname \"$2\")\"; mv -T \"$1\" \"$2\"";
 /// Ends by itself after half an hour, or once its mark is gone.
 const SLOW: &str = "set -e; mkdir -p \"$(dirname \"$2\")\"; : > \"$2\"; ( e=$(( $(date +%s) + 1800 )); \
@@ -244,6 +258,10 @@ const HOLD: &str = "set -e; mkdir -p \"$(dirname \"$1\")\"; setsid \"$2\" demo-a
     </dev/null >/dev/null 2>&1 & echo $! > \"$1\"";
 const FILL: &str =
     "set -e; mount -t tmpfs -o \"$2\" kedge-drill \"$1\"; cat /dev/zero > \"$1/.kedge-drill-fill\" 2>/dev/null || true";
+
+/// As many as a small file system takes; the last ones fail.
+const FILL_BY_FILES: &str = "set -e; mount -t tmpfs -o \"$2\" kedge-drill \"$1\"; mkdir \"$1/.kedge-drill-fill\"; i=0; \
+    while [ $i -lt 4096 ] && true 2>/dev/null > \"$1/.kedge-drill-fill/$i\"; do i=$((i+1)); done";
 
 fn node_reference(name: &str) -> ObjectRef {
     ObjectRef { api_version: "v1".into(), kind: "Node".into(), namespace: String::new(), name: name.into() }

@@ -18,7 +18,27 @@ pub enum Look {
         /// Which.
         on: String,
     },
+    /// In what was recorded on a machine: a directory, an archive or a file, as `kedge doctor bundle` reads them.
+    Bundle {
+        /// The machine that has it.
+        on: String,
+        /// Where.
+        path: String,
+    },
+    /// In what a command says on a machine, as a person pastes it.
+    Said {
+        /// The machine.
+        on: String,
+        /// For a shell.
+        run: String,
+    },
 }
+
+/// What was not recorded yet tells of nothing.
+const BUNDLE: &str = "[ -e \"$2\" ] || { echo '{}'; exit 0; }; exec \"$1\" doctor bundle \"$2\" --output json";
+/// A command that says nothing has nothing to complain of.
+const SAID: &str = "said=$(sh -c \"$2\" 2>&1); [ -n \"$said\" ] || { echo '{}'; exit 0; }; \
+    printf '%s\\n' \"$said\" | \"$1\" doctor bundle - --output json";
 
 /// What the doctor found: the ids of causes with whom they are about, best first.
 pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Result<Vec<(String, String)>, Error> {
@@ -33,6 +53,8 @@ pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Res
             let script = "exec \"$1\" doctor node --node-name \"$2\" --output json";
             machines.try_run(on, script, &[&machines.kedge()?, on], None)?
         }
+        Look::Bundle { on, path } => machines.try_run(on, BUNDLE, &[&machines.kedge()?, path], None)?,
+        Look::Said { on, run } => machines.try_run(on, SAID, &[&machines.kedge()?, run], None)?,
     };
     let said: Value = serde_json::from_slice(&ran.stdout).map_err(|error| Error::Command {
         machine: target.told(),

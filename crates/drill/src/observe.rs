@@ -65,7 +65,8 @@ async fn look_at_objects(probe: &Probe, api: &Api) -> Result<(bool, String), Err
         Probe::Workloads { namespace } => {
             let deployments = api.list(&format!("/apis/apps/v1/namespaces/{namespace}/deployments")).await?;
             let claims = api.list(&format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims")).await?;
-            let waiting = deployments.iter().filter(|deployment| !is_available(deployment));
+            let sets = api.list(&format!("/apis/apps/v1/namespaces/{namespace}/statefulsets")).await?;
+            let waiting = deployments.iter().chain(&sets).filter(|deployment| !is_available(deployment));
             let waiting = waiting.chain(claims.iter().filter(|claim| claim["status"]["phase"] != "Bound"));
             let told: Vec<String> =
                 waiting.map(|object| format!("{} {}", object["metadata"]["name"], object["status"])).collect();

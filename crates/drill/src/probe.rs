@@ -60,7 +60,7 @@ pub enum Probe {
         /// Words of it; absent fields have no words.
         contains: String,
     },
-    /// A namespace in which every Deployment has all its replicas and every claim its volume; one with none is as good.
+    /// A namespace in which every Deployment and StatefulSet has all its replicas and every claim its volume; one with none is as good.
     Workloads {
         /// Which.
         namespace: String,

@@ -34,7 +34,14 @@ pub(crate) enum Undo {
     /// Ends a process that the drill started.
     EndOwn { on: String, mark: String },
     /// Starts a process again that was ended.
-    Respawn { on: String, process: String, directory: String, command: Vec<String> },
+    Respawn {
+        on: String,
+        process: String,
+        #[serde(default)]
+        word: String,
+        directory: String,
+        command: Vec<String>,
+    },
     /// Takes an own file system off a directory.
     Unmount { on: String, path: String },
     /// Deletes an own table of packet rules.
@@ -61,7 +68,9 @@ const RESTORE: &str = "set -e; d=$(dirname \"$2\"); t=\"$d/.$(basename \"$2\").k
 const END_SLOWING: &str = "rm -f \"$2\"; p=$(cat \"$2.pid\" 2>/dev/null) && { i=0; while kill -0 \"$p\" 2>/dev/null && \
     [ $i -lt 100 ]; do sleep 0.1; i=$((i+1)); done; }; rm -f \"$2.pid\"; \
     for p in $(pgrep -x \"$1\"); do kill -CONT \"$p\"; done; true";
-const RESPAWN: &str = "n=$1; d=$2; shift 2; pgrep -x \"$n\" >/dev/null && exit 0; cd \"$d\"; \
+/// Of its arguments, the second is the second word of the command lines that count; any does where it is empty.
+const RESPAWN: &str = "n=$1; w=$2; d=$3; shift 3; for p in $(pgrep -x \"$n\"); do [ -z \"$w\" ] && exit 0; \
+    [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$w\" ] && exit 0; done; cd \"$d\"; \
     setsid \"$@\" </dev/null >/dev/null 2>&1 &";
 
 /// Takes one step back.
@@ -97,8 +106,8 @@ fn undo_on_machine(step: &Undo, machines: &Machines) -> Result<(), Error> {
             "p=$(cat \"$1\" 2>/dev/null) && grep -q kedge \"/proc/$p/cmdline\" 2>/dev/null && kill -9 \"$p\"; rm -f \"$1\"",
             &[mark],
         ),
-        Undo::Respawn { on, process, directory, command } => {
-            let words = [process, directory].into_iter().chain(command).map(String::as_str).collect::<Vec<_>>();
+        Undo::Respawn { on, process, word, directory, command } => {
+            let words = [process, word, directory].into_iter().chain(command).map(String::as_str).collect::<Vec<_>>();
             machines.run(on, RESPAWN, &words)
         }
         Undo::Unmount { on, path } => machines.run(

@@ -4,7 +4,10 @@ mod crash;
 mod disruption_budget;
 mod image;
 mod memory_limit;
+mod no_endpoints;
+mod probe;
 mod quota;
+mod service_account;
 mod stuck_start;
 mod unschedulable;
 
@@ -23,6 +26,9 @@ pub(super) const RULES: &[&Rule] = &[
     &stuck_start::RULE,
     &quota::RULE,
     &disruption_budget::RULE,
+    &service_account::RULE,
+    &probe::RULE,
+    &no_endpoints::RULE,
 ];
 
 /// A finding for each pod with a container whose status is as `holds` says; `tell` gives its text and its repair.

@@ -59,7 +59,11 @@ impl Reducer {
             "CustomResourceDefinition" => self.definition(&mut object),
             "APIService" => self.name(&object["spec"]["service"]),
             "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => self.webhooks(&object),
-            "Service" | "EndpointSlice" if !self.is_named(kind, &object) => return None,
+            "EndpointSlice" => {
+                self.slice(&object);
+                return self.is_named(kind, &object).then_some(object);
+            }
+            "Service" if !self.is_named(kind, &object) => return None,
             _ => {}
         }
         Some(object)
@@ -120,6 +124,15 @@ impl Reducer {
     fn webhooks(&mut self, configuration: &Value) {
         for webhook in configuration["webhooks"].as_array().into_iter().flatten() {
             self.name(&webhook["clientConfig"]["service"]);
+        }
+    }
+
+    /// Endpoints that lead nowhere are worth a look, and so is their Service.
+    fn slice(&mut self, slice: &Value) {
+        let is_empty = |field: &str| slice[field].as_array().is_none_or(Vec::is_empty);
+        if is_empty("endpoints") || is_empty("ports") {
+            let name = &slice["metadata"]["labels"]["kubernetes.io/service-name"];
+            self.name(&serde_json::json!({"namespace": slice["metadata"]["namespace"], "name": name}));
         }
     }
 
@@ -233,6 +246,14 @@ mod tests {
         let slice =
             json!({"metadata": {"namespace": "a", "name": "v-1", "labels": {"kubernetes.io/service-name": "v"}}});
         assert!(reducer.reduce("EndpointSlice", slice).is_some());
+        let slice = |name: &str, endpoints: Value| {
+            json!({"metadata": {"namespace": "a", "name": name, "labels": {"kubernetes.io/service-name": name}},
+                "endpoints": endpoints, "ports": [{"port": 1}]})
+        };
+        assert!(reducer.reduce("EndpointSlice", slice("empty", json!(null))).is_some());
+        assert!(reducer.reduce("Service", service("a", "empty")).is_some());
+        assert!(reducer.reduce("EndpointSlice", slice("full", json!([{}]))).is_none());
+        assert!(reducer.reduce("Service", service("a", "full")).is_none());
     }
 
     #[test]
