@@ -29,7 +29,8 @@ pub fn test(flags: &[String]) -> Result<()> {
     let mut nextest = cargo();
     nextest.args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]);
     if in_ci {
-        nextest.args(["--profile", "ci"]).env("KEDGE_NO_SKIP", "1");
+        // Nobody debugs there, and panics say where they were all the same.
+        nextest.args(["--profile", "ci"]).env("KEDGE_NO_SKIP", "1").env("CARGO_PROFILE_DEV_DEBUG", "false");
     }
     let skipped = root().join("target").join("skipped-tests.txt");
     let _ = std::fs::remove_file(&skipped);
