@@ -10,7 +10,7 @@ use kedge_schema::FieldValidation;
 use parking_lot::Mutex;
 
 use crate::body::BoxError;
-use crate::negotiate::{self, Accepted};
+use crate::negotiate::{self, Accepted, Encoding};
 use crate::query::Query;
 use crate::target::{ResourceTarget, Target};
 
@@ -48,6 +48,11 @@ impl Call {
 
     pub(crate) fn accepted(&self) -> Result<Accepted, ApiStatus> {
         negotiate::accepted(&self.headers, &self.query)
+    }
+
+    /// The encoding of an answer that has no other form than the object; 406 before anything is done.
+    pub(crate) fn accepted_object(&self) -> Result<Encoding, ApiStatus> {
+        negotiate::accepted_object(&self.headers, &self.query)
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {

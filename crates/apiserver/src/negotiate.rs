@@ -80,12 +80,27 @@ pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
 
 /// What an answer may look like. Only resources know other forms than the object.
 pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiStatus> {
-    let pretty = wants_pretty(headers, query);
     let ranges = accept_ranges(headers);
+    best(&ranges, wants_pretty(headers, query))
+}
+
+/// The encoding of an answer that has no other form than the object, as of a review, a binding or a token: what asks for a
+/// table is passed over.
+pub(crate) fn accepted_object(headers: &HeaderMap, query: &Query) -> Result<Encoding, ApiStatus> {
+    let mut ranges = accept_ranges(headers);
+    let asked = ranges.len();
+    ranges.retain(|range| range.get("as").is_none());
+    if ranges.len() < asked && ranges.is_empty() {
+        return Err(not_acceptable());
+    }
+    best(&ranges, wants_pretty(headers, query)).map(|accepted| accepted.encoding)
+}
+
+fn best(ranges: &[MediaRange<'_>], pretty: bool) -> Result<Accepted, ApiStatus> {
     if ranges.is_empty() {
         return Ok(Accepted { encoding: Encoding::Json { pretty }, form: Form::Object });
     }
-    for range in &ranges {
+    for range in ranges {
         let encoding = match range.name.as_str() {
             "application/json" | "*/*" | "application/*" => Encoding::Json { pretty },
             "application/yaml" => Encoding::Yaml,
@@ -181,5 +196,18 @@ mod tests {
         check("application/json;as=Table;v=v9;g=meta.k8s.io", None);
         check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some((json, Form::Metadata)));
         check("application/json;stream=watch", Some((json, Form::Object)));
+    }
+
+    #[test]
+    fn what_has_no_other_form_is_an_object_or_refused() {
+        let encoding = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            accepted_object(&headers, &Query::default()).map_err(|status| status.code)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(encoding(table), Err(406));
+        assert_eq!(encoding(&format!("{table},application/yaml")), Ok(Encoding::Yaml));
+        assert_eq!(encoding("*/*"), Ok(Encoding::Json { pretty: false }));
     }
 }

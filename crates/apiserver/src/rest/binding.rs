@@ -19,6 +19,7 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
     if call.verb != "create" {
         return Err(ApiStatus::method_not_allowed());
     }
+    let encoding = call.accepted_object()?;
     let options = WriteOptions::of(call)?;
     let expected = Expected::builtin("", "v1", "Binding", "v1");
     let mut binding = write::read_object(core, call, expected, options.validation).await?;
@@ -49,7 +50,7 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
     let time = format_time(call.now);
     update.run(&|pod| bound(pod, &binding, &name, &time).map(Edited::new)).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
-    Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &success))
+    Ok(reply::document(StatusCode::CREATED, encoding, &success))
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), ApiStatus> {

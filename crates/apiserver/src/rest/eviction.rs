@@ -30,6 +30,7 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
     if call.verb != "create" {
         return Err(ApiStatus::method_not_allowed());
     }
+    let encoding = call.accepted_object()?;
     let options = WriteOptions::of(call)?;
     let expected = Expected::builtin("policy", "v1", "Eviction", "policy/v1");
     let eviction = write::read_object(core, call, expected, options.validation).await?;
@@ -65,7 +66,7 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
     };
     eviction.run().await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &success))
+    Ok(reply::document(StatusCode::CREATED, encoding, &success))
 }
 
 /// One eviction, as it was asked for.

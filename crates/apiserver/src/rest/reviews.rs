@@ -30,7 +30,7 @@ async fn read(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Result<
 
 fn answer(call: &Call, mut review: Value, status: Value) -> Reply {
     review["status"] = status;
-    Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &review))
+    Ok(reply::document(StatusCode::CREATED, call.accepted_object()?, &review))
 }
 
 fn user_fields(user: &UserInfo) -> Value {

@@ -24,6 +24,7 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     if call.verb != "create" {
         return Err(ApiStatus::method_not_allowed());
     }
+    let encoding = call.accepted_object()?;
     let options = WriteOptions::of(call)?;
     let api_version = "authentication.k8s.io/v1";
     let expected = Expected::builtin("authentication.k8s.io", "v1", "TokenRequest", api_version);
@@ -58,7 +59,7 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let expires = format_time(call.now + std::time::Duration::from_secs(seconds.unsigned_abs()));
     let token = if options.dry_run { String::new() } else { core.token_keys.load().issue(&claims) };
     request["status"] = json!({"token": token, "expirationTimestamp": expires});
-    Ok(reply::document(StatusCode::CREATED, call.accepted()?.encoding, &request))
+    Ok(reply::document(StatusCode::CREATED, encoding, &request))
 }
 
 fn claims(
