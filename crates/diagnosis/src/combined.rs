@@ -180,6 +180,23 @@ fn the_first_cause_of_every_fixture_is_the_true_one() {
 }
 
 #[test]
+fn what_stands_beside_a_trouble_changes_nothing() {
+    let mut wrong = Vec::new();
+    for Known { fixture, .. } in
+        alone().0.into_iter().filter(|known| !OF_ALL_NODES.contains(&known.fixture.id.as_str()))
+    {
+        let (before, after) = (
+            named(fixture.items.clone()),
+            named([fixture.items.clone(), crate::rules::planned::bystanders()].concat()),
+        );
+        if before != after {
+            wrong.push(format!("{}: {before:?} became {after:?}", fixture.id));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn of_two_troubles_both_are_named_and_nothing_else() {
     let (share, wrong) = pairs(&alone().0, SAMPLE);
     assert!(share.permille() >= GOAL, "{share}\n{wrong}");

@@ -65,7 +65,7 @@ pub struct Cause {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Exhibit {
-    /// When it happened, where that is known.
+    /// When it happened, where that is known, by a clock that is right: machines whose clock was measured are corrected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Timestamp>,
     /// Where it was read.
@@ -92,7 +92,7 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     roots.sort_by_cached_key(|(index, effects)| rank(&found[*index], effects.len()));
     let causes = roots.iter().map(|(index, effects)| {
         let explained = effects.iter().map(|&effect| line(&found[effect])).collect();
-        cause(&found[*index], explained, evidence)
+        cause(&found[*index], explained, evidence, &clocks)
     });
     Diagnosis {
         version: VERSION,
@@ -112,9 +112,9 @@ fn line(found: &Found) -> String {
     format!("{} {}: {}", found.rule.id, found.rule.title, found.finding.text)
 }
 
-fn cause(found: &Found, explains: Vec<String>, evidence: &Evidence) -> Cause {
+fn cause(found: &Found, explains: Vec<String>, evidence: &Evidence, clocks: &Clocks<'_>) -> Cause {
     let Found { rule, finding, onset } = found;
-    let exhibits = finding.evidence.iter().take(MOST_EXHIBITS).map(|&index| exhibit(&evidence.items[index]));
+    let exhibits = finding.evidence.iter().take(MOST_EXHIBITS).map(|&index| exhibit(&evidence.items[index], clocks));
     Cause {
         id: rule.id,
         title: rule.title,
@@ -130,7 +130,7 @@ fn cause(found: &Found, explains: Vec<String>, evidence: &Evidence) -> Cause {
     }
 }
 
-fn exhibit(item: &Item) -> Exhibit {
+fn exhibit(item: &Item, clocks: &Clocks<'_>) -> Exhibit {
     let shown = match &item.fact {
         Fact::Object(object) => {
             let subject = crate::object::subject(object);
@@ -141,7 +141,7 @@ fn exhibit(item: &Item) -> Exhibit {
         }
         fact => fact.to_string(),
     };
-    Exhibit { time: item.time, origin: item.origin.clone(), shown }
+    Exhibit { time: clocks.moment(item), origin: item.origin.clone(), shown }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::facts::{
-    CertificateFact, Fact, FileKind, LogFact, LogSource, ManifestFact, MeasureFact, NetworkFact, ProcessFact, UnitFact,
+    CertificateFact, Fact, FileKind, LogFact, ManifestFact, MeasureFact, NetworkFact, ProcessFact, UnitFact,
 };
 use crate::finding::Subject;
 use crate::items::Items;
@@ -123,26 +123,13 @@ impl Evidence {
             _ => None,
         })
     }
-}
 
-#[allow(dead_code, reason = "rules take them up one by one")]
-impl Evidence {
     /// Lines of logs, in their order within each source.
     pub(crate) fn logs(&self) -> impl Iterator<Item = (usize, &Item, &LogFact)> {
         self.items.lines().iter().filter_map(|&index| match &self.items[index] {
             item @ Item { fact: Fact::Log(line), .. } => Some((index, item, line)),
             _ => None,
         })
-    }
-
-    /// Lines of one kind of source that a function wants.
-    pub(crate) fn lines<'a>(
-        &'a self,
-        source: impl Fn(&LogSource) -> bool + 'a,
-        wanted: impl Fn(&str) -> bool + 'a,
-    ) -> impl Iterator<Item = (usize, &'a Item, &'a str)> + 'a {
-        let lines = self.logs().filter(move |(_, _, line)| source(&line.source) && wanted(&line.text));
-        lines.map(|(index, item, line)| (index, item, line.text.as_str()))
     }
 
     pub(crate) fn units(&self) -> impl Iterator<Item = (usize, &Item, &UnitFact)> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use crate::evidence::{Evidence, Item, Place};
 use crate::facts::Fact;
@@ -42,10 +43,31 @@ impl<'a> Clocks<'a> {
             }
             _ => return None,
         };
-        match self.ahead.get(&item.place) {
+        self.put_right(item, time)
+    }
+
+    /// When an item is of, by a clock that is right.
+    pub(crate) fn moment(&self, item: &Item) -> Option<Timestamp> {
+        self.put_right(item, item.time?)
+    }
+
+    fn put_right(&self, item: &Item, time: Timestamp) -> Option<Timestamp> {
+        match self.ahead.get(&writer(item)) {
             Some(ahead) => time.checked_sub(*ahead).ok(),
             None => Some(time),
         }
+    }
+}
+
+/// Whose clock an item's time is by: an event is read from the API, and dated by who tells of it.
+fn writer(item: &Item) -> Place {
+    let Fact::Object(event) = &item.fact else { return item.place.clone() };
+    let is_of_kubelet =
+        [&event["source"]["component"], &event["reportingComponent"]].contains(&&Value::from("kubelet"));
+    let told_by = [&event["source"]["host"], &event["reportingInstance"]].map(text);
+    match told_by.into_iter().find(|name| !name.is_empty()) {
+        Some(name) if is_of_kubelet => Place::Node(name.to_owned()),
+        _ => item.place.clone(),
     }
 }
 

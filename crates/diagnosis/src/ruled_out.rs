@@ -96,7 +96,8 @@ fn seen(sense: Sense, evidence: &Evidence) -> Option<String> {
             counted(served.count(), "servers were asked for their certificate")
         }
         Sense::LogOf(program) => {
-            let is_its = |source: &LogSource| source.is(program) || (source.is("kedge") && program != "kernel");
+            // Whatever else Kedge's one process may be there, it is the kubelet.
+            let is_its = |source: &LogSource| source.is(program) || (source.is("kedge") && program == "kubelet");
             let lines = evidence.logs().filter(|(_, _, line)| is_its(&line.source));
             counted(lines.count(), &format!("lines of {program} were read"))
         }

@@ -10,15 +10,15 @@ mod etcd;
 mod events;
 mod extension;
 #[cfg(test)]
-#[allow(dead_code, reason = "rules take them up one by one")]
 pub(crate) mod fixtures;
 mod lifecycle;
 mod lines;
 mod machine;
 mod network;
 mod node;
+#[cfg(test)]
+pub(crate) mod planned;
 mod preflight;
-#[allow(dead_code, reason = "rules take it up one by one")]
 mod signs;
 mod storage;
 mod workload;

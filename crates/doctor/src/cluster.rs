@@ -135,7 +135,8 @@ fn is_unreachable(error: &kube::Error) -> bool {
     classify(error).is_about_the_server()
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes, each one once.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

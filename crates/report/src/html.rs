@@ -108,6 +108,8 @@ fn render_timeline(text: &mut String, diagnosis: &Diagnosis, language: Language)
 mod tests {
     use super::*;
     use crate::titles::tests::diagnosis;
+    use kedge_diagnosis::{Evidence, Fact, Item, LogFact, LogSource, MeasureFact, Place};
+    use proptest::prelude::*;
 
     #[test]
     fn a_page_is_whole_and_loads_nothing() {
@@ -129,5 +131,44 @@ mod tests {
         let text = render(&diagnosis, Language::English);
         let timeline = &text[text.find("<table>").expect("there is one")..];
         assert!(timeline.find("sooner") < timeline.find("later"), "{timeline}");
+    }
+
+    /// Lines of stores, each with the second at which it was really written, on machines whose clocks are off.
+    fn written(moments: &[(usize, i64)], off: &[i32]) -> Evidence {
+        let gathered = Timestamp::from_second(1_800_000_000).expect("a time");
+        let at = |machine: usize, fact: Fact, time: Option<Timestamp>| Item {
+            time,
+            place: Place::Node(format!("m{machine}")),
+            origin: "a log".to_owned(),
+            fact,
+        };
+        let clocks = off.iter().enumerate().map(|(machine, off)| {
+            let (name, of) = ("clock_offset_seconds".to_owned(), "api".to_owned());
+            at(machine, Fact::Measure(MeasureFact { name, of, value: f64::from(*off), limit: None }), None)
+        });
+        let lines = moments.iter().map(|(machine, ago)| {
+            let text = format!("{{\"msg\":\"slow fdatasync\",\"second\":{ago:03}}}");
+            let shown = gathered.as_second() - ago + i64::from(off[*machine]);
+            let source = LogSource::Unit("etcd".to_owned());
+            at(*machine, Fact::Log(LogFact { source, text }), Timestamp::from_second(shown).ok())
+        });
+        Evidence { gathered, items: clocks.chain(lines).collect(), unseen: Vec::new() }
+    }
+
+    proptest! {
+        #[test]
+        fn clocks_that_are_off_do_not_change_the_order(
+            moments in prop::collection::vec((0_usize..3, 100_i64..400), 1..12),
+            off in prop::collection::vec(-90_i32..90, 3),
+        ) {
+            let mut moments = moments;
+            // A log is written in the order of its own clock, which is that of time.
+            moments.sort_by_key(|(_, ago)| std::cmp::Reverse(*ago));
+            let text = render(&kedge_diagnosis::diagnose(&written(&moments, &off)), Language::English);
+            let timeline = &text[text.find("<table>").expect("there is one")..];
+            let seconds: Vec<&str> = timeline.split("second").skip(1).map(|rest| &rest[rest.find(char::is_numeric).unwrap_or(0)..][..3]).collect();
+            prop_assert!(!seconds.is_empty());
+            prop_assert!(seconds.windows(2).all(|pair| pair[0] >= pair[1]), "{seconds:?} in {timeline}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::evidence::{Evidence, Item, Place};
 use crate::facts::LogSource;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::{container_statuses, text};
+use crate::rules::lines::says;
 
 /// How many seconds a line of a program that runs on speaks for: the longest pause between two starts of a container that
 /// crashes, and as much again.
@@ -45,7 +46,7 @@ pub(super) struct Told<'a> {
 impl Sign {
     /// Whether a line says it.
     pub(super) fn is_said_by(&self, line: &str) -> bool {
-        self.words.iter().any(|words| words.iter().all(|word| line.contains(word)))
+        says(line, self.words)
     }
 
     /// Where it holds now: one entry for each log, the runs of a container taken together.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use http::Request;
 use jiff::Timestamp;
+use kedge_diagnosis::Fact;
 
+use crate::cluster::chain;
 use crate::node::program;
 use crate::node::reading::Reading;
 
@@ -27,30 +29,32 @@ pub(super) async fn read_state() -> Reading {
     reading
 }
 
-/// The difference to the API server's clock, as its answer's date has it. It is known to half a second.
+/// The difference to the API server's clock, as its answer's date has it, known to half a second; and that it does not
+/// answer. One that takes its time is not seen: that may be this machine's load.
 pub(super) async fn read_offset(kubeconfigs: Vec<PathBuf>) -> Reading {
     let mut reading = Reading::default();
     let Some(path) = kubeconfigs.into_iter().find(|path| path.exists()) else { return reading };
+    let target = kedge_client::server_of_kubeconfig(&path).unwrap_or_default();
     match tokio::time::timeout(PATIENCE, offset(&path)).await {
-        Ok(Ok((server, seconds))) => {
-            reading.measure("date of an answer", "clock_offset_seconds", &server, seconds, None);
+        Ok(Ok(Some(seconds))) => reading.measure("date of an answer", "clock_offset_seconds", &target, seconds, None),
+        Ok(Ok(None)) => reading.miss("clock of the API server", "its answer has no date"),
+        Ok(Err(why)) => {
+            reading.add(format!("the server of {}", path.display()), Fact::Call { target, error: Some(why) });
         }
-        Ok(Err(why)) => reading.miss("clock of the API server", why),
         Err(_) => reading.miss("clock of the API server", "it does not answer in time"),
     }
     reading
 }
 
-async fn offset(kubeconfig: &Path) -> Result<(String, f64), String> {
-    let client = kedge_client::client_from_kubeconfig(kubeconfig).await.map_err(|error| error.to_string())?;
-    let server = kedge_client::server_of_kubeconfig(kubeconfig).unwrap_or_default();
+/// How far this clock is ahead; an error where nobody answers.
+async fn offset(kubeconfig: &Path) -> Result<Option<f64>, String> {
+    let client = kedge_client::client_from_kubeconfig(kubeconfig).await.map_err(|error| chain(&error))?;
     let request = Request::get("/version").body(kube::client::Body::empty()).map_err(|error| error.to_string())?;
     let before = Timestamp::now();
-    let answer = client.send(request).await.map_err(|error| error.to_string())?;
+    let answer = client.send(request).await.map_err(|error| chain(&error))?;
     let after = Timestamp::now();
     let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
-    let theirs = date.and_then(parse).ok_or("its answer has no date")?;
-    Ok((server, difference(before, after, theirs)))
+    Ok(date.and_then(parse).map(|theirs| difference(before, after, theirs)))
 }
 
 fn parse(date: &str) -> Option<Timestamp> {

@@ -16,7 +16,7 @@ const LINES: &str = "800";
 /// What is read of the end of a log file.
 const TAIL: u64 = 256 << 10;
 /// Services whose words matter; others of the machine are only looked at for whether they run.
-const PROGRAMS: &[&str] = &[
+pub(super) const PROGRAMS: &[&str] = &[
     "kubelet",
     "containerd",
     "crio",
@@ -91,6 +91,8 @@ pub(super) fn read_files(data_dir: &Path, now: Timestamp) -> Reading {
         ("containerd", PathBuf::from("/var/log/containerd.log")),
         ("containerd", data_dir.join("containerd/containerd.log")),
         ("kedge", data_dir.join("kedge.log")),
+        // Of a test host of `kedge cluster`.
+        ("kedge", PathBuf::from("/run/kedge/node/kedge.log")),
         ("etcd", PathBuf::from("/var/log/etcd.log")),
     ];
     for (program, path) in files {

@@ -4,24 +4,12 @@ use std::path::Path;
 
 use kedge_diagnosis::{Fact, UnitFact};
 
+use crate::node::journal::PROGRAMS;
 use crate::node::program;
 use crate::node::reading::Reading;
 
-/// Asked for; those that are not there are passed over.
-const UNITS: &[&str] = &[
-    "kubelet",
-    "containerd",
-    "crio",
-    "docker",
-    "cri-docker",
-    "etcd",
-    "k3s",
-    "k3s-agent",
-    "rke2-server",
-    "rke2-agent",
-    "kedge",
-    "kube-apiserver",
-    "kube-proxy",
+/// Asked for beside those whose words matter; those that are not there are passed over.
+const OTHERS: &[&str] = &[
     "firewalld",
     "ufw",
     "chrony",
@@ -46,7 +34,7 @@ pub(super) async fn read() -> (Reading, Vec<String>) {
         return (reading, Vec::new());
     }
     let mut arguments = vec!["show", "--no-pager", "--property=Id,ActiveState,UnitFileState,LoadState"];
-    arguments.extend(UNITS);
+    arguments.extend(PROGRAMS.iter().chain(OTHERS));
     let said = match program::output("systemctl", &arguments).await {
         Ok(said) => said,
         Err(why) => {

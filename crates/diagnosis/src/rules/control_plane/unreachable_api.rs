@@ -1,6 +1,8 @@
 //! A15: the API server does not answer.
 
-use crate::evidence::{Evidence, Item};
+use std::collections::BTreeMap;
+
+use crate::evidence::{Evidence, Item, Place};
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::signs::{Sign, Told};
@@ -20,17 +22,18 @@ pub(super) const RULE: Rule = Rule {
     explains: &[
         Explains { ids: &["A20", "C5", "D10", "E1", "E2", "G14", "H2", "H3"], scope: Scope::Anywhere },
         Explains { ids: &["W1"], scope: Scope::ControlPlane },
+        // The kubelet of the machine that should have it.
+        Explains { ids: &["E22"], scope: Scope::Touched },
     ],
     find,
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let failed = failed_calls(evidence).into_iter().map(|(index, item, target, error)| {
-        let text = format!("{target}: {error}. What runs goes on running, and nothing can be changed");
-        let subject = Subject::new("Server", target);
-        Finding::failure(subject, item, Certainty::Likely, text, vec![index], repair(error))
-    });
-    let mut found: Vec<Finding> = failed.collect();
+    let mut machines: BTreeMap<&Place, Vec<Call<'_>>> = BTreeMap::new();
+    for call in failed_calls(evidence) {
+        machines.entry(&call.1.place).or_default().push(call);
+    }
+    let mut found: Vec<Finding> = machines.into_values().filter_map(|calls| of_machine(&calls)).collect();
     if found.is_empty() {
         let tell = |told: &Told<'_>| told.text.trim().to_owned();
         found = SIGN.found(evidence, Certainty::Likely, |told| repair(told.text), tell);
@@ -38,8 +41,29 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     found
 }
 
+/// What one machine found out; its own server comes first, as what is wrong with that is there to be seen.
+fn of_machine(calls: &[Call<'_>]) -> Option<Finding> {
+    let is_own = |target: &str| ["//127.", "//[::1]", "//localhost"].iter().any(|own| target.contains(own));
+    let (_, item, target, error) = calls.iter().find(|(_, _, target, _)| is_own(target)).or(calls.first())?;
+    let text = format!("{target}: {error}. What runs goes on running, and nothing can be changed");
+    let proof = calls.iter().map(|(index, ..)| *index).collect();
+    let hosts = calls.iter().filter_map(|(_, _, target, _)| Some(Subject::new("Node", host(target)?)));
+    let subject = Subject::new("Server", target);
+    let finding = Finding::failure(subject, item, Certainty::Likely, text, proof, repair(error));
+    Some(finding.touching(hosts.collect()))
+}
+
+/// The host in `https://HOST:PORT`.
+fn host(target: &str) -> Option<&str> {
+    let (host, _) = target.strip_prefix("https://")?.rsplit_once(':')?;
+    Some(host.trim_matches(['[', ']']))
+}
+
+/// The item, what was called, and how it failed.
+type Call<'a> = (usize, &'a Item, &'a str, &'a str);
+
 /// Calls of an API server that failed, with their target and their error.
-pub(super) fn failed_calls(evidence: &Evidence) -> Vec<(usize, &Item, &str, &str)> {
+pub(super) fn failed_calls(evidence: &Evidence) -> Vec<Call<'_>> {
     let calls = evidence.pick(|fact| match fact {
         Fact::Call { target, error: Some(error) } => Some((target.as_str(), error.as_str())),
         _ => None,
@@ -48,8 +72,13 @@ pub(super) fn failed_calls(evidence: &Evidence) -> Vec<(usize, &Item, &str, &str
 }
 
 fn repair(error: &str) -> Repair {
+    let is_cut =
+        ["handshake eof", "reset by peer", "unexpected eof", "closed", "EOF"].iter().any(|word| error.contains(word));
     let advice = match error.contains("refused") {
-        true => "Nothing listens there: look at the container of kube-apiserver and its last words",
+        true => "Nothing listens there: on that machine, look at the container of kube-apiserver and its last words",
+        false if is_cut => {
+            "The connection is taken and cut: a balancer with no API server behind it. On the control plane's machines, see why none runs"
+        }
         false => "Look at the way there: firewall, balancer, names, clocks",
     };
     Repair::of(&[(advice, "kedge doctor node")])

@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     layer: Layer::Hardware,
     explains: &[
         Explains { ids: &["A1", "A15", "A16", "H2", "H3"], scope: Scope::Anywhere },
-        Explains { ids: &["B1", "B2", "B5", "B14", "E2", "E4", "E6", "E17", "W1", "W2"], scope: Scope::SameNode },
+        Explains { ids: &["B1", "B2", "B5", "B14", "E2", "E4", "E6", "E17", "H1", "W1", "W2"], scope: Scope::SameNode },
     ],
     find,
 };

@@ -24,8 +24,9 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     });
     let probed = probes.map(|(index, item, to, error)| {
         let text = format!("port 10250 of {to} cannot be reached from here: {error}");
+        let repair = if error.contains("refused") { repair_of_refusal() } else { repair() };
         let mut finding =
-            Finding::failure(Subject::new("Node", to), item, Certainty::Proven, text, vec![index], repair());
+            Finding::failure(Subject::new("Node", to), item, Certainty::Proven, text, vec![index], repair);
         finding.place = Place::Node(to.clone());
         finding
     });
@@ -38,6 +39,14 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         })
         .collect();
     one_of_each_machine(probed.chain(told))
+}
+
+/// Who refuses is there, and nothing listens: that is no firewall.
+fn repair_of_refusal() -> Repair {
+    Repair::of(&[
+        ("On that machine: does the kubelet run, and on which address does it listen?", "kedge doctor node"),
+        ("See whether the address is the right one", "kubectl get nodes -o wide"),
+    ])
 }
 
 fn repair() -> Repair {

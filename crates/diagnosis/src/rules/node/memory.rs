@@ -15,7 +15,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E13",
     title: "a machine is short of memory",
     layer: Layer::Hardware,
-    explains: &[Explains { ids: &["W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["H1", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

@@ -13,7 +13,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E3",
     title: "a node has no pod network",
     layer: Layer::Network,
-    explains: &[Explains { ids: &["W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["H1", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

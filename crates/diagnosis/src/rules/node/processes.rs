@@ -15,7 +15,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E14",
     title: "a machine is short of process ids",
     layer: Layer::System,
-    explains: &[Explains { ids: &["W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["H1", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

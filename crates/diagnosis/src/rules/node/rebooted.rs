@@ -1,5 +1,7 @@
 //! E11: a machine was started anew a short while ago, and not in order.
 
+use jiff::Timestamp;
+
 use crate::evidence::{Evidence, Place};
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
@@ -41,7 +43,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let events = evidence.objects("Event").filter(|(_, item, event)| event["reason"] == "Rebooted" && is_recent(item));
     let events = events.filter_map(|(index, item, event)| {
         let name = text(&event["involvedObject"]["name"]);
-        if ended_in_order(evidence, name) {
+        if ended_in_order(evidence, name) || was_drained(evidence, name, item.time) {
             return None;
         }
         let told = text(&event["message"]).to_owned();
@@ -61,6 +63,21 @@ fn ended_in_order(evidence: &Evidence, name: &str) -> bool {
         _ => None,
     });
     boots.any(|(_, item, ())| item.place == Place::Node(name.to_owned()))
+}
+
+/// Whether nobody was meant to be on it when it went: it is cordoned, or was when it came back, as its kubelet told.
+fn was_drained(evidence: &Evidence, name: &str, rebooted: Option<Timestamp>) -> bool {
+    let node = evidence.object(&Subject::new("Node", name));
+    let is_cordoned = node.is_some_and(|(_, _, node)| node["spec"]["unschedulable"] == true);
+    let told = |reason: &str| {
+        let events = evidence.objects("Event").filter(move |(_, _, event)| {
+            event["reason"] == *reason
+                && event["involvedObject"]["name"] == name
+                && event["involvedObject"]["kind"] == "Node"
+        });
+        events.filter_map(|(_, item, _)| item.time).filter(|time| Some(*time) <= rebooted).max()
+    };
+    is_cordoned || told("NodeNotSchedulable").is_some_and(|closed| Some(closed) > told("NodeSchedulable"))
 }
 
 fn repair() -> Repair {
@@ -96,5 +113,26 @@ mod tests {
         assert_eq!(found_among(&RULE, [event()]), ["Node one has been rebooted, boot id: 1f0c"]);
         assert_eq!(found_among(&RULE, [event(), boot(Some(true))]), [""; 0]);
         assert_eq!(found_among(&RULE, [ago(event(), 90_000)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_start_after_a_drain_was_meant() {
+        let event = |reason: &str, seconds: i64| {
+            ago(
+                on("one", Fact::Object(event_of("Node", "one", reason, "Node one has been rebooted, boot id: 1f0c"))),
+                seconds,
+            )
+        };
+        let rebooted = || event("Rebooted", 600);
+        let mut cordoned = node("one", json!([]));
+        cordoned["spec"] = json!({"unschedulable": true});
+        assert_eq!(found_among(&RULE, [rebooted(), on("one", Fact::Object(cordoned))]), [""; 0]);
+        assert_eq!(
+            found_among(&RULE, [rebooted(), event("NodeNotSchedulable", 700), event("NodeSchedulable", 500)]),
+            [""; 0]
+        );
+        let before = [rebooted(), event("NodeNotSchedulable", 900), event("NodeSchedulable", 800)];
+        assert_eq!(found_among(&RULE, before).len(), 1);
+        assert_eq!(found_among(&RULE, [rebooted(), event("NodeNotSchedulable", 500)]).len(), 1);
     }
 }

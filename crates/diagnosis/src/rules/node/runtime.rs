@@ -17,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E4",
     title: "the container runtime of a machine does not answer",
     layer: Layer::Runtime,
-    explains: &[Explains { ids: &["D9", "E2", "E6", "W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["D9", "E2", "E6", "H1", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

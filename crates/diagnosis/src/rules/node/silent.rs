@@ -11,7 +11,7 @@ pub(super) const RULE: Rule = Rule {
     id: "E2",
     title: "the node agent of a machine is silent",
     layer: Layer::Controllers,
-    explains: &[Explains { ids: &["H7", "W1", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["H1", "H7", "W1", "W2"], scope: Scope::SameNode }],
     find,
 };
 

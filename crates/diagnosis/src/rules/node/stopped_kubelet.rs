@@ -52,7 +52,10 @@ fn died(evidence: &Evidence) -> impl Iterator<Item = Finding> {
     evidence.measures("kedge_runs").filter(|(_, _, runs)| runs.value == 0.0).map(|(index, item, runs)| {
         let repair = Repair::of(&[
             ("See whether the kernel ended it for want of memory", "dmesg | grep -i 'killed process'"),
-            ("Start it again: pods go on meanwhile, and it takes them up", &format!("kedge up --data-dir {}", runs.of)),
+            (
+                "Start it again as it was started before (a machine that joined: kedge node): pods go on meanwhile, and it takes them up",
+                &format!("kedge up --data-dir {}", runs.of),
+            ),
         ]);
         let text = format!("kedge, which is the kubelet of {} and all else there, does not run", runs.of);
         Finding::failure(Subject::machine(&item.place), item, Certainty::Proven, text, vec![index], repair)

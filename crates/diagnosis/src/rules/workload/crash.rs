@@ -20,12 +20,18 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
             "See its last words",
             &format!("kubectl -n {namespace} logs {name} -c {container} --previous"),
         )]);
+        let last = &status["lastState"]["terminated"];
+        // What never ran has no last words; the runtime has.
+        let why = match text(&last["reason"]) {
+            "StartError" | "ContainerCannotRun" => format!(": {}", text(&last["message"]).trim()),
+            _ => String::new(),
+        };
         (
             format!(
-                "container {container} of {subject} ended {} times, last with {} (code {})",
+                "container {container} of {subject} ended {} times, last with {} (code {}){why}",
                 status["restartCount"],
-                text(&status["lastState"]["terminated"]["reason"]),
-                status["lastState"]["terminated"]["exitCode"]
+                text(&last["reason"]),
+                last["exitCode"]
             ),
             repair,
         )

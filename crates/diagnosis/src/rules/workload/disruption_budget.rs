@@ -1,10 +1,11 @@
 //! H10: a drain does not end, because a budget lets none of its pods go.
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{is_leaving, list, subject, text};
+use crate::object::{condition, is_leaving, list, subject, text};
 use crate::rules::signs::Sign;
 use crate::rules::{Layer, Rule};
 
@@ -13,6 +14,9 @@ const SIGN: Sign = Sign {
     words: &[&["Cannot evict pod as it would violate the pod's disruption budget"]],
     over: &[" drained"],
 };
+
+/// Seconds that the successor of an evicted pod may take.
+const PATIENCE: i64 = 180;
 
 pub(super) const RULE: Rule = Rule {
     id: "H10",
@@ -52,9 +56,9 @@ fn of_budgets(evidence: &Evidence) -> Vec<Finding> {
         return Vec::new();
     }
     let mut found = Vec::new();
-    for (index, item, budget) in
-        evidence.objects("PodDisruptionBudget").filter(|(_, _, budget)| lets_nothing_go(budget))
-    {
+    let budgets = evidence.objects("PodDisruptionBudget");
+    let budgets = budgets.filter(|(_, _, budget)| lets_nothing_go(budget) && !is_settling(budget, evidence.gathered));
+    for (index, item, budget) in budgets {
         let held = evidence.objects("Pod").find(|(_, _, pod)| {
             cordoned.contains(&text(&pod["spec"]["nodeName"])) && !is_leaving(pod) && selects(budget, pod)
         });
@@ -78,6 +82,15 @@ fn of_budgets(evidence: &Evidence) -> Vec<Finding> {
 fn lets_nothing_go(budget: &Value) -> bool {
     let status = &budget["status"];
     status["disruptionsAllowed"] == 0 && status["expectedPods"].as_i64().is_some_and(|count| count > 0)
+}
+
+/// Whether the last pod that went is only being replaced: a drain goes on when its successor is ready.
+fn is_settling(budget: &Value, now: Timestamp) -> bool {
+    let status = &budget["status"];
+    let since =
+        condition(budget, "DisruptionAllowed").and_then(|allowed| text(&allowed["lastTransitionTime"]).parse().ok());
+    let is_new = since.is_some_and(|since: Timestamp| now.as_second() - since.as_second() < PATIENCE);
+    is_new && status["currentHealthy"].as_i64() < status["expectedPods"].as_i64()
 }
 
 fn selects(budget: &Value, pod: &Value) -> bool {
