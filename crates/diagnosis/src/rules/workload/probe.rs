@@ -5,8 +5,8 @@
 use crate::evidence::Evidence;
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::events::last_words;
-use crate::rules::{Explains, Layer, Rule, Scope};
+use crate::rules::events::{Word, last_words};
+use crate::rules::{Explains, Layer, Rule, Scope, is_of_the_control_plane};
 
 /// Probes that failed one after the other.
 const SEVERAL: i64 = 3;
@@ -23,7 +23,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for word in last_words(evidence, |reason, message| reason == "Unhealthy" && message.contains(" probe ")) {
         let item = &evidence.items[word.index];
-        if !is_repeated(&item.fact) {
+        if !is_repeated(&item.fact) || is_told_elsewhere(&word) {
             continue;
         }
         let (namespace, name) = (&word.subject.namespace, &word.subject.name);
@@ -42,6 +42,11 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         found.push(finding.on_node(word.node));
     }
     found
+}
+
+/// Rules of the control plane and of the pod network say more of theirs.
+fn is_told_elsewhere(word: &Word<'_>) -> bool {
+    is_of_the_control_plane(&word.subject) || word.message.contains("BIRD")
 }
 
 /// How often it was told: by the older API, or as a series.
@@ -78,6 +83,9 @@ mod tests {
         let message = "Readiness probe failed: HTTP probe failed with statuscode: 503";
         assert_eq!(found(&RULE, [event(message, 2)]), [""; 0]);
         let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+        let calico =
+            "Readiness probe failed: calico/node is not ready: BIRD is not ready: BGP not established with 10.0.0.2";
+        assert_eq!(found(&RULE, [event(calico, 9)]), [""; 0]);
         assert_eq!(found(&RULE, [event(message, 9), pod("a", "web", json!({"nodeName": "one"}), status)]), [""; 0]);
     }
 }
