@@ -89,6 +89,9 @@ pub enum Action {
         /// Only those whose command line has this as its second word.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         command: String,
+        /// Whether what was stopped before them starts them again, once it is started again itself.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        kept: bool,
     },
     /// Holds a TCP port, so that nobody else can listen on it.
     HoldPort {

@@ -80,7 +80,8 @@ impl Step<'_> {
                 self.machines.run(on, "pgrep -x \"$1\"", &[process])?;
                 Undo::EndSlowing { on: on.clone(), process: process.clone(), mark: self.kept() }
             }
-            Action::StopProcess { on, process, command } => self.plan_respawn(on, process, command)?,
+            Action::StopProcess { kept: true, .. } => return Ok(Vec::new()),
+            Action::StopProcess { on, process, command, .. } => self.plan_respawn(on, process, command)?,
             Action::HoldPort { on, .. } => Undo::EndOwn { on: on.clone(), mark: self.kept() },
             Action::FillDisk { on, path, mebibytes, .. } => {
                 if *mebibytes > MOST_MEBIBYTES {
@@ -144,7 +145,7 @@ impl Step<'_> {
             Action::SlowProcess { on, process, stopped, running } => {
                 self.machines.run(on, SLOW, &[process, &kept, &seconds(*stopped), &seconds(*running)])
             }
-            Action::StopProcess { on, process, command } => self.machines.run(on, STOP, &[process, command]),
+            Action::StopProcess { on, process, command, .. } => self.machines.run(on, STOP, &[process, command]),
             Action::HoldPort { on, port } => self.machines.run(on, HOLD, &[&kept, &kedge, &port.to_string()]),
             Action::FillDisk { on, path, mebibytes, by_files } => {
                 let (script, bound) =
