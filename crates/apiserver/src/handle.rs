@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use http::header::{CACHE_CONTROL, HeaderValue};
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
+use kedge_kinds::{Deprecation, deprecation};
 use kedge_meta::{ApiStatus, UserInfo};
 use parking_lot::Mutex;
 
@@ -45,6 +46,7 @@ where
     fill_name(&mut call);
     let labels = labels(&core, &call);
     let long_running = is_long_running(&call);
+    let deprecation = deprecation_of(&core, &call);
     let answered = AssertUnwindSafe(answer(&core, &mut call, &peer, long_running)).catch_unwind().await;
     let answered = answered.unwrap_or_else(|_| {
         tracing::error!(path = %call.path, verb = call.verb, "a request handler panicked");
@@ -54,6 +56,11 @@ where
         Ok(response) => response,
         Err(status) => reply::error(&status, error_encoding(&call)),
     };
+    // Who is not let in has not used it.
+    if let Some(deprecation) = deprecation.filter(|_| !is_turned_away(response.status())) {
+        core.metrics.deprecated(&labels, &deprecation.removed_release);
+        call.warnings.insert(0, deprecation.warning);
+    }
     write::add_warnings(&mut response, &call.warnings);
     // What one user may see is not for caches that others share.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -216,6 +223,18 @@ fn check_served(resource: &Resource, target: &ResourceTarget, verb: &str) -> Res
         }
     };
     if served && resource.is_stored() { Ok(()) } else { Err(ApiStatus::method_not_allowed()) }
+}
+
+/// What is known of the resource of a call, where it is deprecated.
+fn deprecation_of(core: &Core, call: &Call) -> Option<Deprecation> {
+    let Target::Resource(target) = &call.target else { return None };
+    let registry = core.registry.load();
+    let resource = registry.find(&target.group, &target.version, &target.resource)?;
+    deprecation(&resource.kind.group, &resource.kind.version, &resource.kind.kind)
+}
+
+fn is_turned_away(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 fn labels(core: &Core, call: &Call) -> Labels {

@@ -3,7 +3,7 @@
 //! Bounded: label values come from the registry, from the fixed set of verbs and from status codes; requests on what is
 //! not served count under an empty resource.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ struct Histogram {
 struct Counts {
     requests: BTreeMap<(Labels, u16), u64>,
     durations: BTreeMap<Labels, Histogram>,
+    /// The labels of deprecated APIs that were asked for, as text.
+    deprecated: BTreeSet<String>,
 }
 
 /// The server's own numbers.
@@ -61,6 +63,15 @@ impl Metrics {
         *counts.requests.entry((labels, code)).or_default() += 1;
     }
 
+    /// Notes that a deprecated API was asked for, and which release has it no more.
+    pub(crate) fn deprecated(&self, labels: &Labels, removed_release: &str) {
+        let Labels { group, version, resource, subresource, .. } = labels;
+        self.counts.lock().deprecated.insert(format!(
+            "group=\"{group}\",removed_release=\"{removed_release}\",resource=\"{resource}\",\
+             subresource=\"{subresource}\",version=\"{version}\""
+        ));
+    }
+
     /// The text of all of it.
     pub(crate) fn write(&self, text: &mut String) {
         let counts = self.counts.lock();
@@ -72,6 +83,15 @@ impl Metrics {
         );
         for ((labels, code), count) in &counts.requests {
             let _ = writeln!(text, "apiserver_request_total{{code=\"{code}\",{}}} {count}", labels.text());
+        }
+        header(
+            text,
+            "apiserver_requested_deprecated_apis",
+            "gauge",
+            "Gauge of deprecated APIs that have been requested, broken out by API group, version, resource, subresource, and removed_release.",
+        );
+        for labels in &counts.deprecated {
+            let _ = writeln!(text, "apiserver_requested_deprecated_apis{{{labels}}} 1");
         }
         let name = "apiserver_request_duration_seconds";
         header(
@@ -165,11 +185,13 @@ mod tests {
         };
         metrics.finished(labels.clone(), 200, Some(Duration::from_millis(30)));
         metrics.finished(labels.clone(), 200, Some(Duration::from_secs(60)));
+        metrics.deprecated(&labels, "1.39");
         metrics.finished(labels, 404, None);
         let mut text = String::new();
         metrics.write(&mut text);
         for line in [
             "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2",
+            "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"1.39\",resource=\"pods\",subresource=\"\",version=\"v1\"} 1\n",
             "le=\"0.025\"} 0",
             "le=\"0.05\"} 1",
             "le=\"30\"} 1",

@@ -14,6 +14,7 @@ mod batch;
 mod certificates;
 mod coordination;
 mod core;
+mod deprecation;
 mod discovery;
 mod events;
 #[cfg(test)]
@@ -41,6 +42,7 @@ mod table;
 mod value;
 mod workload;
 
+pub use deprecation::{Deprecation, deprecation};
 pub use generic::Generic;
 pub use kind::{Backing, Kind, StrategyRef, Subresource};
 pub use registry::{builtin, builtin_by_resource, builtins};

@@ -193,11 +193,6 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Text for a `Warning` header of every request, where the kind is deprecated.
-    fn deprecation(&self) -> Option<&'static str> {
-        None
-    }
-
     /// The columns of its table.
     fn columns(&self) -> &[Column] {
         table::DEFAULT_COLUMNS

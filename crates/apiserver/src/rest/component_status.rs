@@ -15,7 +15,6 @@ use crate::reply::{self, Reply};
 
 /// GET of one or of all.
 pub(super) async fn answer(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    call.warnings.push("v1 ComponentStatus is deprecated in v1.19+".to_owned());
     let name = &call.resource().name;
     let reports = core.board.reports();
     let accepted = call.accepted()?;

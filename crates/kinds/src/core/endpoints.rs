@@ -23,10 +23,6 @@ impl Strategy for Endpoints {
         true
     }
 
-    fn deprecation(&self) -> Option<&'static str> {
-        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
-    }
-
     fn default(&self, object: &mut Value) {
         for subset in items_mut(object, &["subsets"]) {
             items_mut(subset, &["ports"]).iter_mut().for_each(|port| fill_text(port, "protocol", "TCP"));
