@@ -33,9 +33,7 @@ pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
 pub(crate) use join::{JoinCommand, JoinFlags};
 pub(crate) use network::NetworkFlags;
-pub(crate) use upgrade::{
-    NodeFlags as NodeUpgradeFlags, PlanOutput, SharedFlags, UpgradeCommand, UpgradeFlags, WorkFlags,
-};
+pub(crate) use upgrade::{ApplyCommand, NodeCommand as NodeUpgradeCommand, PlanOutput, UpgradeCommand, UpgradeFlags};
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.
 #[derive(Debug, Parser)]

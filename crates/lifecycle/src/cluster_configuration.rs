@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::join::JoinConfiguration;
+use crate::patches::PatchesConfiguration;
+use crate::reset_configuration::ResetConfiguration;
+use crate::upgrade::UpgradeConfiguration;
 
 /// The version of the documents.
 pub const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
@@ -21,7 +24,8 @@ pub enum ConfigurationError {
     Yaml(#[from] serde_yaml::Error),
     /// A document of another kind or version.
     #[error(
-        "no kind {kind:?} of {api_version:?} is known; {API_VERSION} has InitConfiguration, ClusterConfiguration and JoinConfiguration"
+        "no kind {kind:?} of {api_version:?} is known; {API_VERSION} has InitConfiguration, ClusterConfiguration, JoinConfiguration, \
+         UpgradeConfiguration and ResetConfiguration"
     )]
     Kind {
         /// What it says.
@@ -372,7 +376,8 @@ pub struct InitConfiguration {
     pub node_registration: NodeRegistration,
     /// Phases to leave out.
     pub skip_phases: Vec<String>,
-    patches: Value,
+    /// Where patches to what is written are.
+    pub patches: PatchesConfiguration,
     timeouts: Value,
 }
 
@@ -383,6 +388,10 @@ pub struct Documents {
     pub init: InitConfiguration,
     /// What a machine that joins is told, where there is such a document.
     pub join: Option<JoinConfiguration>,
+    /// What an upgrade is told, where there is such a document.
+    pub upgrade: Option<UpgradeConfiguration>,
+    /// What a reset is told, where there is such a document.
+    pub reset: Option<ResetConfiguration>,
     /// What all control planes share.
     pub cluster: ClusterConfiguration,
     /// The kinds that were read.
@@ -422,8 +431,13 @@ impl Documents {
                 }
                 ("kubelet.config.k8s.io/v1beta1", "KubeletConfiguration") => read.kubelet = fields,
                 ("kubeproxy.config.k8s.io/v1alpha1", "KubeProxyConfiguration") => read.proxy = fields,
-                (API_VERSION, "ResetConfiguration" | "UpgradeConfiguration") => {
-                    read.without_effect.push(kind);
+                (API_VERSION, "UpgradeConfiguration") => {
+                    let parsed = serde_json::from_value(Value::Object(fields));
+                    read.upgrade = Some(parsed.map_err(wrap("UpgradeConfiguration"))?);
+                }
+                (API_VERSION, "ResetConfiguration") => {
+                    let parsed = serde_json::from_value(Value::Object(fields));
+                    read.reset = Some(parsed.map_err(wrap("ResetConfiguration"))?);
                 }
                 _ => return Err(ConfigurationError::Kind { api_version, kind }),
             }
@@ -438,7 +452,6 @@ fn unused_fields(read: &Documents) -> Vec<String> {
     let (init, cluster) = (&read.init, &read.cluster);
     let local = cluster.etcd.local.clone().unwrap_or_default();
     let fields = [
-        ("InitConfiguration.patches", &init.patches),
         ("InitConfiguration.timeouts", &init.timeouts),
         ("ClusterConfiguration.imageRepository", &cluster.image_repository),
         ("ClusterConfiguration.featureGates", &cluster.feature_gates),

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::cluster_configuration::{API_VERSION, ClusterConfiguration, ConfigurationError, Documents};
+use crate::host::CERTIFICATES_DIR;
 use crate::kubelet_service::kubelet_configuration;
 
 const BEFORE: &str = "kubeadm.k8s.io/v1beta3";
@@ -51,6 +52,23 @@ pub fn join_defaults(components: &[String]) -> Result<String, ConfigurationError
     Ok(std::iter::once(Ok(yaml(&join))).chain(further).collect::<Result<Vec<_>, _>>()?.join("---\n"))
 }
 
+/// What `kedge reset` does without a file, as one.
+pub fn reset_defaults() -> String {
+    yaml(&json!({"apiVersion": API_VERSION, "kind": "ResetConfiguration", "certificatesDir": CERTIFICATES_DIR}))
+}
+
+/// What `kedge upgrade` does without a file, as one.
+pub fn upgrade_defaults() -> String {
+    yaml(&json!({
+        "apiVersion": API_VERSION, "kind": "UpgradeConfiguration",
+        "apply": {"certificateRenewal": true, "etcdUpgrade": true},
+        "diff": {},
+        "node": {"certificateRenewal": true, "etcdUpgrade": true},
+        "plan": {"etcdUpgrade": true},
+        "timeouts": {"upgradeManifests": "5m0s"},
+    }))
+}
+
 fn component_defaults(kind: &str, cluster: &ClusterConfiguration) -> Result<String, ConfigurationError> {
     match kind {
         "KubeletConfiguration" => Ok(yaml(&kubelet_configuration(cluster, &["10.96.0.10".to_owned()], &Map::new()))),
@@ -67,7 +85,10 @@ fn component_defaults(kind: &str, cluster: &ClusterConfiguration) -> Result<Stri
 /// Reads a file as `init` and `join` do; returns what in it has no effect.
 pub fn validate(text: &str) -> Result<Vec<String>, ConfigurationError> {
     let read = Documents::read(text)?;
-    Ok(read.without_effect.into_iter().chain(read.join.iter().flat_map(|join| join.without_effect())).collect())
+    let join = read.join.iter().flat_map(|join| join.without_effect());
+    let upgrade = read.upgrade.iter().flat_map(|upgrade| upgrade.without_effect());
+    let reset = read.reset.iter().flat_map(|reset| reset.without_effect());
+    Ok(read.without_effect.into_iter().chain(join).chain(upgrade).chain(reset).collect())
 }
 
 /// The documents of a file in today's version; those of others stay as they are.
@@ -153,6 +174,9 @@ mod tests {
         let text = join_defaults(&[]).unwrap();
         assert_eq!(validate(&text).unwrap(), Vec::<String>::new(), "{text}");
         assert!(init_defaults(&["Other".to_owned()]).is_err());
+        for text in [reset_defaults(), upgrade_defaults()] {
+            assert_eq!(validate(&text).unwrap(), Vec::<String>::new(), "{text}");
+        }
     }
 
     #[test]

@@ -21,8 +21,9 @@ use crate::health_wait::Unhealthy;
 use crate::host::HostLayout;
 use crate::images::ImageError;
 use crate::kubelet_service::KubeletServiceError;
+use crate::patches::{Patches, PatchesError};
 
-pub(crate) use cluster_phases::{GRANTS, failed};
+pub(crate) use cluster_phases::{GRANTS, failed, patch_dns};
 pub use settings::{InitFlags, InitSettings};
 
 /// The phases and their parts, in order.
@@ -93,6 +94,12 @@ pub enum PhaseError {
         /// Why.
         source: std::io::Error,
     },
+    /// The patches to what is written.
+    #[error(transparent)]
+    Patches(#[from] PatchesError),
+    /// There is no such phase of an upgrade.
+    #[error("unknown phase {0:?}; `kedge upgrade apply phase --help` and `kedge upgrade node phase --help` list them")]
+    UnknownUpgrade(String),
     /// Something is missing that the phase needs.
     #[error("{0}")]
     Missing(String),
@@ -116,6 +123,7 @@ pub struct Init<'a> {
     scratch: Option<tempfile::TempDir>,
     say: Say<'a>,
     admin: OnceCell<Client>,
+    patches: Patches,
 }
 
 impl<'a> Init<'a> {
@@ -135,7 +143,8 @@ impl<'a> Init<'a> {
             None => HostLayout::default(),
         };
         let layout = layout.with_certificates(std::path::Path::new(&settings.cluster.certificates_dir));
-        Ok(Self { settings, layout, scratch, say, admin: OnceCell::new() })
+        let patches = Patches::read(settings.patches.as_deref(), say)?;
+        Ok(Self { settings, layout, scratch, say, admin: OnceCell::new(), patches })
     }
 
     /// Runs all phases but those that are skipped.

@@ -21,6 +21,7 @@ use crate::checks::{CheckFacts, Role, check_runtime, mend_aloud, run_checks};
 use crate::host::HostLayout;
 use crate::init::{InitError, PhaseError};
 use crate::join::find::Found;
+use crate::patches::Patches;
 use crate::peer_checks::check_peers;
 use crate::system_images::{make_system_images, runtime_socket};
 
@@ -59,6 +60,7 @@ pub struct Join<'a> {
     scratch: Option<tempfile::TempDir>,
     say: Say<'a>,
     found: OnceCell<Found>,
+    patches: Patches,
 }
 
 impl<'a> Join<'a> {
@@ -74,7 +76,8 @@ impl<'a> Join<'a> {
             false => None,
         };
         let layout = scratch.as_ref().map_or_else(HostLayout::default, |dir| HostLayout::below(dir.path()));
-        Ok(Self { settings, layout, scratch, say, found: OnceCell::new() })
+        let patches = Patches::read(settings.patches.as_deref(), say)?;
+        Ok(Self { settings, layout, scratch, say, found: OnceCell::new(), patches })
     }
 
     /// Runs all phases but those that are skipped.

@@ -24,9 +24,11 @@ mod layout;
 mod lock;
 mod manifests;
 mod node_access;
+mod patches;
 mod peer_checks;
 mod preflight;
 mod process;
+mod reset_configuration;
 mod run_file;
 mod system_images;
 mod teardown;
@@ -46,7 +48,7 @@ pub use cluster_objects::{
     ApplyError, apply_object, apply_objects, control_plane_taint, mark_control_plane, upload_cluster_configuration,
     upload_kubelet_configuration,
 };
-pub use config_files::{init_defaults, join_defaults, migrate, validate};
+pub use config_files::{init_defaults, join_defaults, migrate, reset_defaults, upgrade_defaults, validate};
 pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
 pub use etcd_members::{EtcdMembers, EtcdMembersError, KnownMember};
 pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_kubelet};
@@ -65,14 +67,16 @@ pub use manifests::{
     CONTROL_PLANE, EMBEDDED_STORE_DIR, EtcdMember, ManifestFacts, control_plane_pod, etcd_pod, manifest_command,
     write_manifest,
 };
+pub use patches::{PatchesConfiguration, PatchesError};
 pub use preflight::{Finding, Needs, Severity, missing_programs, preflight};
 pub use process::ProcessMark;
+pub use reset_configuration::ResetConfiguration;
 pub use run_file::{RunFile, RunFileError};
 pub use system_images::{SystemImages, ensure_system_images, make_system_images, runtime_socket, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
 pub use upgrade::{
-    AvailableUpgrade, ClusterVersion, CommandCheck, ComponentPlan, ConfigVersion, Confirm, Upgrade, UpgradePlan,
-    UpgradeSettings,
+    AvailableUpgrade, ClusterVersion, CommandCheck, ComponentPlan, ConfigVersion, Confirm, DeprecatedApi,
+    UPGRADE_PHASES, Upgrade, UpgradeCommand, UpgradeConfiguration, UpgradeFlags, UpgradePlan, UpgradeSettings,
 };
 
 /// Told what is done, line by line.

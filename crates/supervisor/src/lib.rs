@@ -35,9 +35,10 @@ pub use kedge_auth::AuthorizationMode;
 pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
 pub use kedge_kubelet::CgroupDriver;
 pub use kedge_lifecycle::{
-    AuthorityRotation, HostLayout, Init, InitFlags, InitSettings, JOIN_PHASES, Join, JoinFlags, JoinSettings,
-    RotationStep, Say, SystemImages, Upgrade, UpgradeSettings, init_defaults, join_defaults, keep_kubelet,
-    make_system_images, migrate, runtime_socket, validate,
+    AuthorityRotation, CERTIFICATES_DIR, HostLayout, Init, InitFlags, InitSettings, JOIN_PHASES, Join, JoinFlags,
+    JoinSettings, ResetConfiguration, RotationStep, Say, SystemImages, UPGRADE_PHASES, Upgrade, UpgradeCommand,
+    UpgradeFlags, UpgradeSettings, init_defaults, join_defaults, keep_kubelet, make_system_images, migrate,
+    reset_defaults, runtime_socket, upgrade_defaults, validate,
 };
 pub use kedge_meta::{KUBERNETES_VERSION, build_version, full_version};
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};

@@ -24,6 +24,8 @@ pub struct ResetOptions {
     pub certificates_dir: PathBuf,
     /// The container runtime's socket; the kubelet's, or one that is found, where absent.
     pub cri_socket: Option<String>,
+    /// Whether the backups of upgrades go, too.
+    pub cleanup_tmp_dir: bool,
 }
 
 /// Files besides directories.
@@ -233,6 +235,7 @@ impl Reset<'_> {
         let mut dirs: Vec<PathBuf> = [MANIFESTS_DIR, KUBELET_DIR, STATE_DIR].map(PathBuf::from).into();
         dirs.push(self.options.certificates_dir.clone());
         dirs.extend(etcd_data);
+        dirs.extend(self.options.cleanup_tmp_dir.then(|| Path::new(KUBERNETES_DIR).join("tmp")));
         dirs.extend(["/var/lib/cni", POD_LOGS, CONTAINER_LOGS, "/run/kedge"].map(PathBuf::from));
         dirs.retain(|dir| dir.exists());
         let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();

@@ -42,17 +42,25 @@ pub(crate) enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PrintCommand {
     /// For `kedge init`.
-    InitDefaults {
+    #[command(name = "init-defaults")]
+    Init {
         /// Further documents: KubeletConfiguration, KubeProxyConfiguration.
         #[arg(long, value_name = "KINDS", value_delimiter = ',')]
         component_configs: Vec<String>,
     },
     /// For `kedge join`.
-    JoinDefaults {
+    #[command(name = "join-defaults")]
+    Join {
         /// Further documents: KubeletConfiguration, KubeProxyConfiguration.
         #[arg(long, value_name = "KINDS", value_delimiter = ',')]
         component_configs: Vec<String>,
     },
+    /// For `kedge reset`.
+    #[command(name = "reset-defaults")]
+    Reset,
+    /// For `kedge upgrade`.
+    #[command(name = "upgrade-defaults")]
+    Upgrade,
 }
 
 #[derive(Debug, Subcommand)]

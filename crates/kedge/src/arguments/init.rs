@@ -114,6 +114,11 @@ pub(crate) struct InitOptions {
     /// Kubeconfig of the administrator, for phases that talk to the cluster [default: /etc/kubernetes/admin.conf].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// Directory with patches to what is written, in files `target[suffix][+patchtype].extension`: targets are etcd,
+    /// kube-apiserver, kube-controller-manager, kube-scheduler, kubeletconfiguration and corednsdeployment; patch types
+    /// strategic, merge and json; extensions json and yaml.
+    #[arg(long, value_name = "DIR")]
+    patches: Option<PathBuf>,
     /// How much is logged; 5 and more shows every cause of an error. `KEDGE_LOG` wins.
     #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
     pub(crate) v: u8,
@@ -149,6 +154,7 @@ impl InitOptions {
             network_flags: self.network_flag,
             api_balancer: Some(self.api_balancer),
             kubeconfig: self.kubeconfig,
+            patches: self.patches,
         }
     }
 }
@@ -161,9 +167,15 @@ pub(crate) struct ResetFlags {
     /// Change nothing; show what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Directory of certificates, which is emptied.
-    #[arg(long, value_name = "DIR", default_value = "/etc/kubernetes/pki")]
-    pub(crate) cert_dir: PathBuf,
+    /// Directory of certificates, which is emptied [default: /etc/kubernetes/pki].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// Delete the backups that upgrades keep in /etc/kubernetes/tmp, too.
+    #[arg(long)]
+    pub(crate) cleanup_tmp_dir: bool,
+    /// File with a ResetConfiguration of kubeadm.k8s.io/v1beta4.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Socket of the container runtime [default: the kubelet's, or a well-known one that answers].
     #[arg(long, value_name = "SOCKET")]
     pub(crate) cri_socket: Option<String>,

@@ -80,6 +80,9 @@ pub(crate) struct JoinOptions {
     /// Give a machine that is a node already another certificate, where it cannot ask for one itself any more.
     #[arg(long, conflicts_with_all = ["control_plane", "dry_run", "skip_phases"])]
     renew: bool,
+    /// Directory with patches to what is written, as for `kedge init`.
+    #[arg(long, value_name = "DIR")]
+    patches: Option<PathBuf>,
     /// Become a further control plane.
     #[arg(long)]
     control_plane: bool,
@@ -113,6 +116,7 @@ impl JoinOptions {
             dry_run: self.dry_run,
             fix: self.fix,
             renew: self.renew,
+            patches: self.patches,
             control_plane: self.control_plane,
             certificate_key: self.certificate_key,
             apiserver_bind_port: self.apiserver_bind_port,

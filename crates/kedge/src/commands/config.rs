@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kedge_supervisor::{
-    SystemImages, init_defaults, join_defaults, make_system_images, migrate, runtime_socket, validate,
+    SystemImages, init_defaults, join_defaults, make_system_images, migrate, reset_defaults, runtime_socket,
+    upgrade_defaults, validate,
 };
 
 use crate::arguments::{ConfigCommand, ConfigFlags, ImagesCommand, PrintCommand};
@@ -13,12 +14,14 @@ use crate::output::start_logging;
 pub(crate) async fn run(flags: ConfigFlags) -> Result<()> {
     start_logging(false);
     match flags.command {
-        ConfigCommand::Print { command: PrintCommand::InitDefaults { component_configs } } => {
+        ConfigCommand::Print { command: PrintCommand::Init { component_configs } } => {
             print!("{}", init_defaults(&component_configs)?);
         }
-        ConfigCommand::Print { command: PrintCommand::JoinDefaults { component_configs } } => {
+        ConfigCommand::Print { command: PrintCommand::Join { component_configs } } => {
             print!("{}", join_defaults(&component_configs)?);
         }
+        ConfigCommand::Print { command: PrintCommand::Reset } => print!("{}", reset_defaults()),
+        ConfigCommand::Print { command: PrintCommand::Upgrade } => print!("{}", upgrade_defaults()),
         ConfigCommand::Validate { config } => {
             for field in validate(&read(&config)?)? {
                 eprintln!("[config] WARNING: {field} has no effect here");

@@ -5,38 +5,69 @@ use std::io::{BufRead, Write};
 
 use anyhow::Result;
 use clap::Parser;
-use kedge_supervisor::{Upgrade, UpgradeSettings};
+use kedge_supervisor::{UPGRADE_PHASES, Upgrade, UpgradeCommand as Command, UpgradeFlags as Asked, UpgradeSettings};
 
 use crate::arguments::{
-    Arguments, NodeUpgradeFlags, PlanOutput, SharedFlags, UpgradeCommand, UpgradeFlags, WorkFlags, ignored,
+    ApplyCommand, Arguments, NodeUpgradeCommand, PlanOutput, UpgradeCommand, UpgradeFlags, ignored,
 };
 use crate::commands::init::on_one_line;
 use crate::output::start_logging;
 
+/// A phase, and a part of it.
+type Phase = (String, Option<String>);
+
 pub(crate) async fn run(flags: UpgradeFlags) -> Result<()> {
     start_logging(false);
     match flags.command {
-        UpgradeCommand::Plan { wanted, shared, output } => plan(with_shared(shared, wanted), output).await,
-        UpgradeCommand::Apply { wanted, shared, work, yes, force } => {
-            let settings = with_work(with_shared(shared, wanted), work);
-            let confirm = (!yes && !force && !settings.dry_run).then_some(ask as fn() -> bool);
-            let settings = UpgradeSettings { force, confirm, ..settings };
-            let done = Upgrade::new(settings, &|line| println!("{line}")).apply().await;
-            done.map_err(|error| on_one_line(&error))
+        UpgradeCommand::Plan { wanted, shared, output } => {
+            plan(UpgradeSettings::new(Command::Plan, shared.asked(wanted), takes_command)?, output).await
         }
-        UpgradeCommand::Node { shared, work } => {
-            let settings = with_work(of_node(shared), work);
-            let done = Upgrade::new(settings, &|line| println!("{line}")).node().await;
-            done.map_err(|error| on_one_line(&error))
+        UpgradeCommand::Apply { command, wanted, flags } => {
+            let (phase, wanted, flags) = match command {
+                None => (None, wanted, flags),
+                Some(ApplyCommand::Phase { phase, words, flags }) => {
+                    let (part, version) = split(words);
+                    (Some((phase, part)), version.or(wanted), *flags)
+                }
+            };
+            let yes = flags.yes;
+            change(Command::Apply, flags.asked(wanted), yes, phase).await
         }
-        UpgradeCommand::Diff { wanted, kubeconfig, context_lines } => {
-            let shared = NodeUpgradeFlags { kubeconfig, ignore_preflight_errors: Vec::new() };
-            let settings = UpgradeSettings { version: wanted, ..of_node(shared) };
-            let text = Upgrade::new(settings, &|line| eprintln!("{line}")).diff(context_lines).await;
+        UpgradeCommand::Node { command, flags } => match command {
+            None => change(Command::Node, flags.asked(), true, None).await,
+            Some(NodeUpgradeCommand::Phase { phase, part, flags }) => {
+                change(Command::Node, flags.asked(), true, Some((phase, part))).await
+            }
+        },
+        UpgradeCommand::Diff { wanted, access, patches, context_lines } => {
+            let asked = Asked { version: wanted, patches, context_lines, ..access.asked() };
+            let settings = UpgradeSettings::new(Command::Diff, asked, takes_command)?;
+            let text = Upgrade::new(settings, &|line| eprintln!("{line}")).diff().await;
             print!("{}", text.map_err(|error| on_one_line(&error))?);
             Ok(())
         }
     }
+}
+
+async fn change(command: Command, asked: Asked, yes: bool, phase: Option<Phase>) -> Result<()> {
+    let settings = UpgradeSettings::new(command, asked, takes_command)?;
+    let settings = UpgradeSettings { confirm: (!yes).then_some(ask as fn() -> bool), ..settings };
+    let upgrade = Upgrade::new(settings, &|line| println!("{line}"));
+    let done = match (command, phase) {
+        (_, Some((phase, part))) => upgrade.phase(command, &phase, part.as_deref()).await,
+        (Command::Apply, None) => upgrade.apply().await,
+        _ => upgrade.node().await,
+    };
+    done.map_err(|error| on_one_line(&error))
+}
+
+/// The part of a phase, and the version: upstream has both after the phase's name.
+fn split(words: Vec<String>) -> (Option<String>, Option<String>) {
+    let is_part =
+        |word: &String| word == "all" || UPGRADE_PHASES.iter().any(|(_, parts)| parts.contains(&word.as_str()));
+    let mut words = words.into_iter().peekable();
+    let part = words.next_if(is_part);
+    (part, words.next())
 }
 
 async fn plan(settings: UpgradeSettings, output: PlanOutput) -> Result<()> {
@@ -52,42 +83,6 @@ async fn plan(settings: UpgradeSettings, output: PlanOutput) -> Result<()> {
         PlanOutput::Yaml => print!("{}", serde_yaml::to_string(&plan)?),
     }
     Ok(())
-}
-
-fn of_node(flags: NodeUpgradeFlags) -> UpgradeSettings {
-    UpgradeSettings {
-        version: None,
-        kubeconfig: flags.kubeconfig,
-        ignore_preflight_errors: flags.ignore_preflight_errors,
-        allows_unstable: false,
-        print_config: false,
-        upgrades_etcd: true,
-        renews_certificates: true,
-        force: false,
-        dry_run: false,
-        skip_phases: Vec::new(),
-        confirm: None,
-        takes_command,
-    }
-}
-
-fn with_shared(flags: SharedFlags, version: Option<String>) -> UpgradeSettings {
-    UpgradeSettings {
-        version,
-        allows_unstable: flags.allow_experimental_upgrades,
-        print_config: flags.print_config,
-        upgrades_etcd: flags.etcd_upgrade,
-        ..of_node(flags.node)
-    }
-}
-
-fn with_work(settings: UpgradeSettings, flags: WorkFlags) -> UpgradeSettings {
-    UpgradeSettings {
-        dry_run: flags.dry_run,
-        renews_certificates: flags.certificate_renewal,
-        skip_phases: flags.skip_phases,
-        ..settings
-    }
 }
 
 fn ask() -> bool {
@@ -116,6 +111,33 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_and_a_version_are_told_apart() {
+        let check = |words: &[&str], part: Option<&str>, version: Option<&str>| {
+            let (found, asked) = split(words.iter().map(|word| (*word).to_owned()).collect());
+            assert_eq!((found.as_deref(), asked.as_deref()), (part, version), "{words:?}");
+        };
+        check(&[], None, None);
+        check(&["v1.36.0"], None, Some("v1.36.0"));
+        check(&["coredns", "v1.36.0"], Some("coredns"), Some("v1.36.0"));
+    }
+
+    #[test]
+    fn flags_and_phases_are_read() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' ')).map(drop);
+        for line in [
+            "kedge upgrade apply v1.36.0 --yes --config /a --patches /b --etcd-upgrade=false",
+            "kedge upgrade apply phase addon coredns v1.36.0 --dry-run",
+            "kedge upgrade apply phase control-plane --certificate-renewal",
+            "kedge upgrade node phase kubelet-config --patches /b",
+            "kedge upgrade diff --context-lines 1 --patches /b",
+            "kedge upgrade plan --config /a -o json",
+        ] {
+            parse(line).unwrap();
+        }
+        assert!(parse("kedge upgrade plan --patches /b").is_err());
+    }
 
     #[test]
     fn command_lines_of_components_are_tried() {

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::closing::Closing;
 use super::{Init, PhaseError};
+use crate::Say;
 use crate::addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
 use crate::cluster_configuration::ClusterConfiguration;
 use crate::cluster_objects::{
@@ -16,6 +17,7 @@ use crate::cluster_objects::{
     wait_for_node,
 };
 use crate::node_access;
+use crate::patches::{PatchTarget, Patches, PatchesError};
 use crate::system_images::SystemImages;
 
 /// What the phase bootstrap-token lets others do, in upstream's words.
@@ -106,7 +108,9 @@ impl Init<'_> {
             let address = self.settings.service_ips(10).first().map(IpAddr::to_string).unwrap_or_default();
             let ranges = [networking.pod_subnet.as_str(), &networking.service_subnet];
             let ranges = ranges.into_iter().filter(|range| !range.is_empty()).collect::<Vec<_>>().join(",");
-            self.addon("CoreDNS", &dns_objects(&address, &networking.dns_domain, &ranges, &image)).await?;
+            let mut objects = dns_objects(&address, &networking.dns_domain, &ranges, &image);
+            patch_dns(&self.patches, &mut objects, self.say)?;
+            self.addon("CoreDNS", &objects).await?;
         }
         if is_asked("kube-proxy") {
             let endpoint = node_access::host_port(balancer, &self.settings.endpoint());
@@ -176,6 +180,14 @@ impl Init<'_> {
         }
         Ok(())
     }
+}
+
+/// Changes the Deployment of cluster DNS by its patches.
+pub(crate) fn patch_dns(patches: &Patches, objects: &mut [Value], say: Say<'_>) -> Result<(), PatchesError> {
+    for deployment in objects.iter_mut().filter(|object| object["kind"] == "Deployment") {
+        *deployment = patches.apply(PatchTarget::CoreDnsDeployment, deployment.take(), say)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn failed(kind: &str, name: &str, source: kube::Error) -> PhaseError {

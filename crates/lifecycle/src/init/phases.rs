@@ -9,6 +9,7 @@ use kedge_pki::{KubeconfigCluster, KubeconfigUser, write_kubeconfig};
 use serde_json::Value;
 
 use super::{Init, PhaseError};
+use crate::Say;
 use crate::certs::{CertificateFacts, ensure_certificates};
 use crate::checks::{
     CheckFacts, Role, check_runtime, external_etcd_files, external_etcd_version, mend_aloud, run_checks,
@@ -22,6 +23,7 @@ use crate::kubelet_service::{
 };
 use crate::manifests::{CONTROL_PLANE, ManifestFacts, control_plane_pod, etcd_pod, write_manifest};
 use crate::node_access;
+use crate::patches::PatchTarget;
 use crate::system_images::{SystemImages, make_system_images, runtime_socket};
 
 impl Init<'_> {
@@ -134,7 +136,7 @@ impl Init<'_> {
             return Ok(());
         }
         (self.say)(&format!("[etcd] Creating static Pod manifest for local etcd in \"{MANIFESTS_DIR}\""));
-        self.put_manifest("etcd", &etcd_pod(&self.manifest_facts(), &self.layout, &[]))
+        self.put_manifest("etcd", etcd_pod(&self.manifest_facts(), &self.layout, &[]))
     }
 
     fn control_plane(&self, part: Option<&str>) -> Result<(), PhaseError> {
@@ -145,12 +147,13 @@ impl Init<'_> {
                 continue;
             }
             (self.say)(&format!("[control-plane] Creating static Pod manifest for \"{component}\""));
-            self.put_manifest(component, &control_plane_pod(component, &facts, &self.layout))?;
+            self.put_manifest(component, control_plane_pod(component, &facts, &self.layout))?;
         }
         Ok(())
     }
 
-    fn put_manifest(&self, component: &str, pod: &Value) -> Result<(), PhaseError> {
+    fn put_manifest(&self, component: &str, pod: Value) -> Result<(), PhaseError> {
+        let pod = &self.patches.apply_to_pod(component, pod, self.say)?;
         let path = format!("{MANIFESTS_DIR}/{component}.yaml");
         if self.scratch.is_some() {
             (self.say)(&format!("[dryrun] Would write file \"{path}\" with content:"));
@@ -162,6 +165,11 @@ impl Init<'_> {
     pub(super) fn kubelet_document(&self) -> Value {
         let dns: Vec<String> = self.settings.service_ips(10).iter().map(IpAddr::to_string).collect();
         kubelet_configuration(&self.settings.cluster, &dns, &self.settings.kubelet)
+    }
+
+    /// With the patches of this machine, which the cluster is not told.
+    fn own_kubelet_document(&self, say: Say<'_>) -> Result<Value, PhaseError> {
+        Ok(self.patches.apply(PatchTarget::KubeletConfiguration, self.kubelet_document(), say)?)
     }
 
     async fn kubelet_start(&self) -> Result<(), PhaseError> {
@@ -178,7 +186,7 @@ impl Init<'_> {
         let seeds = [self.settings.local.host_port(), self.settings.endpoint()];
         flags.extend(node_access::kubelet_flags(self.settings.api_balancer, &seeds));
         write_kubelet_flags(&self.layout, &flags, &self.settings.kubelet_extra_args, self.say)?;
-        write_kubelet_config(&self.layout, &self.kubelet_document(), self.say)?;
+        write_kubelet_config(&self.layout, &self.own_kubelet_document(self.say)?, self.say)?;
         if self.only_says("start the kubelet") {
             return Ok(());
         }
@@ -193,7 +201,7 @@ impl Init<'_> {
         if self.only_says("wait for the kubelet and the control plane") {
             return Ok(());
         }
-        let document = self.kubelet_document();
+        let document = self.own_kubelet_document(&|_| {})?;
         let address = document["healthzBindAddress"].as_str().and_then(|text| text.parse::<IpAddr>().ok());
         let port = document["healthzPort"].as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
         if let (Some(address), Some(port)) = (address, port) {

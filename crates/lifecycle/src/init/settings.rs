@@ -49,6 +49,7 @@ pub struct InitFlags {
     pub network_flags: Vec<String>,
     pub api_balancer: Option<String>,
     pub kubeconfig: Option<PathBuf>,
+    pub patches: Option<PathBuf>,
 }
 
 /// The same, complete.
@@ -104,6 +105,8 @@ pub struct InitSettings {
     pub api_balancer: Option<SocketAddr>,
     /// The administrator's kubeconfig.
     pub kubeconfig: Option<PathBuf>,
+    /// Where patches to what is written are.
+    pub patches: Option<PathBuf>,
 }
 
 fn wrong(field: &str, why: impl Into<String>) -> ConfigurationError {
@@ -152,6 +155,7 @@ impl InitSettings {
             network_flags: flags.network_flags,
             api_balancer: node_access::parse(flags.api_balancer.as_deref())?,
             kubeconfig: flags.kubeconfig,
+            patches: flags.patches.or_else(|| init.patches.directory()),
             cluster,
             kubelet,
             proxy,

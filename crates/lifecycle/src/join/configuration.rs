@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cluster_configuration::{ApiEndpoint, ConfigurationError, NodeRegistration, parse_duration};
+use crate::patches::PatchesConfiguration;
 
 /// What a machine that joins is told.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -26,7 +27,7 @@ pub struct JoinConfiguration {
     /// Phases to leave out.
     pub skip_phases: Vec<String>,
     pub(super) timeouts: Timeouts,
-    patches: Value,
+    pub(super) patches: PatchesConfiguration,
 }
 
 /// What only a control plane is told.
@@ -96,7 +97,6 @@ impl JoinConfiguration {
     pub(crate) fn without_effect(&self) -> Vec<String> {
         let times = &self.timeouts;
         let fields = [
-            ("patches", &self.patches),
             ("timeouts.controlPlaneComponentHealthCheck", &times.control_plane_component_health_check),
             ("timeouts.kubeletHealthCheck", &times.kubelet_health_check),
             ("timeouts.kubernetesAPICall", &times.kubernetes_api_call),

@@ -122,7 +122,7 @@ impl Join<'_> {
         let facts = self.manifest_facts(found, own);
         for component in CONTROL_PLANE {
             (self.say)(&format!("[control-plane] Creating static Pod manifest for \"{component}\""));
-            self.put_manifest(component, &control_plane_pod(component, &facts, &found.layout))?;
+            self.put_manifest(component, control_plane_pod(component, &facts, &found.layout))?;
         }
         Ok(())
     }
@@ -169,7 +169,8 @@ impl Join<'_> {
         }
     }
 
-    pub(super) fn put_manifest(&self, component: &str, pod: &serde_json::Value) -> Result<(), PhaseError> {
+    pub(super) fn put_manifest(&self, component: &str, pod: serde_json::Value) -> Result<(), PhaseError> {
+        let pod = &self.patches.apply_to_pod(component, pod, self.say)?;
         let path = format!("{MANIFESTS_DIR}/{component}.yaml");
         if self.scratch.is_some() {
             (self.say)(&format!("[dryrun] Would write file \"{path}\" with content:"));

@@ -52,7 +52,7 @@ impl Join<'_> {
         (self.say)("[etcd] Announced new etcd member joining to the existing etcd cluster");
         let (etcd, members) = self.ensure_member(&client, &peer).await?;
         (self.say)("[etcd] Creating static Pod manifest for \"etcd\"");
-        self.put_manifest("etcd", &etcd_pod(&self.manifest_facts(found, own), &found.layout, &members))?;
+        self.put_manifest("etcd", etcd_pod(&self.manifest_facts(found, own), &found.layout, &members))?;
         (self.say)("[etcd] Waiting for the new etcd member to join the cluster. This can take up to 4m0s");
         promote(&etcd, &peer).await
     }

@@ -53,6 +53,7 @@ pub(super) fn merged(mut flags: JoinFlags, file: &JoinConfiguration) -> Result<J
         flags.skip_phases.clone_from(&file.skip_phases);
     }
     flags.dry_run |= file.dry_run;
+    flags.patches = flags.patches.or_else(|| file.patches.directory());
     merge_control_plane(flags, file)
 }
 

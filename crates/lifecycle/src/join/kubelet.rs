@@ -16,6 +16,7 @@ use crate::health_wait::wait_for_kubelet;
 use crate::init::PhaseError;
 use crate::kubelet_service::{start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags};
 use crate::node_access;
+use crate::patches::PatchTarget;
 
 const POLL: Duration = Duration::from_millis(200);
 pub(super) const BOOTSTRAP_USER: &str = "tls-bootstrap-token-user";
@@ -42,7 +43,8 @@ impl Join<'_> {
             None => found.layout.pki().join("ca.crt"),
         };
         write_public(&authority, found.cluster.authority_pem.as_bytes())?;
-        write_kubelet_config(&self.layout, &found.kubelet, self.say)?;
+        let document = self.patches.apply(PatchTarget::KubeletConfiguration, found.kubelet.clone(), self.say)?;
+        write_kubelet_config(&self.layout, &document, self.say)?;
         write_kubelet_flags(&self.layout, &self.usual_flags(found).await, &self.settings.kubelet_extra_args, self.say)?;
         if self.only_says("start the kubelet") {
             return Ok(());

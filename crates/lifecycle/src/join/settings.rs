@@ -42,6 +42,7 @@ pub struct JoinFlags {
     pub control_plane: bool,
     pub certificate_key: Option<CertificateKey>,
     pub apiserver_bind_port: Option<u16>,
+    pub patches: Option<PathBuf>,
 }
 
 /// The same, complete.
@@ -83,6 +84,8 @@ pub struct JoinSettings {
     pub renew: bool,
     /// What a further control plane is asked for; a worker has none.
     pub control_plane: Option<ControlPlaneSettings>,
+    /// Where patches to what is written are.
+    pub patches: Option<PathBuf>,
 }
 
 impl JoinSettings {
@@ -119,6 +122,7 @@ impl JoinSettings {
             bootstrap_patience: patience("tlsBootstrap", file.timeouts.tls_bootstrap.as_deref(), BOOTSTRAP_PATIENCE)?,
             without_effect,
             renew: flags.renew,
+            patches: flags.patches,
             control_plane: flags.control_plane.then_some(ControlPlaneSettings {
                 certificate_key: flags.certificate_key,
                 bind_port: flags.apiserver_bind_port.unwrap_or(PORT),

@@ -13,9 +13,6 @@ use tokio::time::Instant;
 
 use crate::health_wait::probe;
 
-/// How long upstream waits, and how it writes that.
-pub(super) const PATIENCE: Duration = Duration::from_secs(300);
-pub(super) const PATIENCE_TEXT: &str = "5m0s";
 const POLL: Duration = Duration::from_millis(200);
 const ONE_TRY: Duration = Duration::from_secs(10);
 const NAME: &str = "io.kubernetes.pod.name";
@@ -31,6 +28,8 @@ pub(super) struct ComponentPod<'a> {
     pub(super) runtime: &'a Runtime,
     /// The name of the pod: that of the component and the node.
     pub(super) name: String,
+    /// How long it may take to become well.
+    pub(super) patience: Duration,
 }
 
 /// What was seen of it.
@@ -53,7 +52,7 @@ impl ComponentPod<'_> {
 
     /// Waits for a pod of another uid than `before` whose component is well; returns its uid.
     pub(super) async fn wait(&self, before: Option<&str>, health: Option<&Health>) -> Result<String, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             let why = match self.look(before).await {
                 Seen::Running(uid) => match is_well(health).await {
@@ -64,7 +63,7 @@ impl ComponentPod<'_> {
                 Seen::NotYet(why) => why,
             };
             if Instant::now() > deadline {
-                return Err(format!("{} is not healthy after {PATIENCE_TEXT}: {why}", self.name));
+                return Err(format!("{} is not healthy after {}: {why}", self.name, go_duration(self.patience)));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -119,6 +118,16 @@ fn last_lines(path: &Path) -> String {
     let said = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
     let said: Vec<&str> = said.map(str::trim).filter(|line| !line.is_empty()).collect();
     said[said.len().saturating_sub(LOG_LINES)..].join(" / ")
+}
+
+/// As Go writes it, without fractions of a second.
+pub(super) fn go_duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }
 
 /// Where a component says how it is.
@@ -179,6 +188,13 @@ mod tests {
         let etcd = Health::of(&etcd_pod(&facts(), &layout, &[])).unwrap();
         assert_eq!((etcd.address.port(), etcd.path.as_str(), etcd.has_tls), (2381, "/health", false));
         assert_eq!(Health::of(&serde_json::json!({"spec": {"containers": [{"name": "a"}]}})), None);
+    }
+
+    #[test]
+    fn durations_are_written_as_in_go() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (300, "5m0s"), (3661, "1h1m1s")] {
+            assert_eq!(go_duration(Duration::from_secs(seconds)), text);
+        }
     }
 
     #[test]

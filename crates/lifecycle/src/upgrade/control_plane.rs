@@ -1,53 +1,31 @@
-//! The phases of a control plane: its static pods, what the cluster keeps, its kubelet, and the add-ons when it is the last.
+//! What the phases of a control plane do: its static pods, what the cluster keeps, its kubelet, and the add-ons when it is the last.
 
 use std::time::Duration;
 
 use kedge_bootstrap::{ensure_cluster_admins, ensure_cluster_info, ensure_node_bootstrap_rbac};
 use tokio::time::Instant;
 
+use super::Upgrade;
 use super::addons::{AddonFacts, plan_addons};
 use super::cluster_facts::{FoundAddons, find_settled_versions, find_versions, not_upgraded};
-use super::component_wait::PATIENCE_TEXT;
+use super::component_wait::go_duration;
 use super::kubelet::KubeletUpgrade;
 use super::session::Session;
 use super::static_pods::StaticPods;
-use super::{Upgrade, in_phase};
 use crate::cluster_configuration::ClusterConfiguration;
 use crate::cluster_objects::{apply_objects, upload_cluster_configuration, upload_kubelet_configuration};
-use crate::init::{GRANTS, InitError, PhaseError};
+use crate::init::{GRANTS, PhaseError, patch_dns};
 use crate::join::service_ips;
 use crate::manifests::CONTROL_PLANE;
 use crate::node_access;
 use crate::system_images::{SystemImages, make_system_images, runtime_socket};
 
+/// The add-ons by the parts of their phase.
+const PARTS: [(&str, &str); 3] = [("coredns", "CoreDNS"), ("kube-proxy", "kube-proxy"), ("network", "kedge-network")];
 const MIRROR_PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(200);
 
 impl Upgrade<'_> {
-    /// All phases; `shares` where this run also brings what the whole cluster shares.
-    pub(super) async fn control_plane_phases(&self, session: &Session, shares: bool) -> Result<(), InitError> {
-        if !self.skips("control-plane") {
-            self.make_images(session).await.map_err(in_phase("preflight"))?;
-            self.upgrade_control_plane(session).await.map_err(in_phase("control-plane"))?;
-        }
-        if shares && !self.skips("upload-config") {
-            self.upload_config(session).await.map_err(in_phase("upload-config"))?;
-        }
-        if !self.skips("kubeconfig") {
-            self.kubeconfigs(session, shares).await.map_err(in_phase("kubeconfig"))?;
-        }
-        if !self.skips("kubelet-config") {
-            self.kubelet(session).await.map_err(in_phase("kubelet-config"))?;
-        }
-        if shares && !self.skips("bootstrap-token") {
-            self.bootstrap_tokens(session).await.map_err(in_phase("bootstrap-token"))?;
-        }
-        if !self.skips("addon") {
-            self.upgrade_addons(session).await.map_err(in_phase("addon"))?;
-        }
-        Ok(())
-    }
-
     /// Says what a dry run leaves out; whether this is one.
     pub(super) fn only_says(&self, what: &str) -> bool {
         if self.settings.dry_run {
@@ -66,9 +44,9 @@ impl Upgrade<'_> {
         make_system_images(runtime_socket(session.host.cri_socket.as_deref()).await, with_etcd).await
     }
 
-    async fn upgrade_control_plane(&self, session: &Session) -> Result<(), PhaseError> {
+    pub(super) async fn upgrade_control_plane(&self, session: &Session) -> Result<(), PhaseError> {
         let (say, version) = (self.say, kedge_meta::full_version());
-        let manifests = session.new_manifests()?;
+        let manifests = session.new_manifests(say)?;
         if self.only_says(&format!("upgrade your static Pod-hosted control plane to version \"{version}\"")) {
             for (component, pod) in &manifests {
                 let path = session.layout.manifest(component);
@@ -79,7 +57,8 @@ impl Upgrade<'_> {
         }
         say(&format!(
             "[upgrade/control-plane] Upgrading your static Pod-hosted control plane to version \"{version}\" (timeout: \
-             {PATIENCE_TEXT})..."
+             {})...",
+            go_duration(self.settings.manifest_patience)
         ));
         let runtime = self.runtime(&session.host).await?;
         let pods = StaticPods {
@@ -90,6 +69,7 @@ impl Upgrade<'_> {
             own: session.own()?,
             version: version.to_owned(),
             upgrades_etcd: self.settings.upgrades_etcd,
+            patience: self.settings.manifest_patience,
             renews_certificates: self.settings.renews_certificates,
         };
         pods.upgrade(manifests).await?;
@@ -120,17 +100,22 @@ impl Upgrade<'_> {
         }
     }
 
-    async fn upload_config(&self, session: &Session) -> Result<(), PhaseError> {
+    pub(super) async fn upload_config(&self, session: &Session, part: Option<&str>) -> Result<(), PhaseError> {
         if self.only_says("store the configuration in the ConfigMaps kubeadm-config and kubelet-config") {
             return Ok(());
         }
         let kubernetes_version = kedge_meta::full_version().to_owned();
         let cluster = ClusterConfiguration { kubernetes_version, ..session.kept.cluster.clone() };
-        upload_cluster_configuration(&session.client, &cluster, self.say).await?;
-        Ok(upload_kubelet_configuration(&session.client, &session.kubelet_document(), self.say).await?)
+        if part.is_none_or(|part| part == "kubeadm") {
+            upload_cluster_configuration(&session.client, &cluster, self.say).await?;
+        }
+        if part.is_none_or(|part| part == "kubelet") {
+            upload_kubelet_configuration(&session.client, &session.kubelet_document(), self.say).await?;
+        }
+        Ok(())
     }
 
-    async fn kubeconfigs(&self, session: &Session, shares: bool) -> Result<(), PhaseError> {
+    pub(super) async fn kubeconfigs(&self, session: &Session, shares: bool) -> Result<(), PhaseError> {
         if self.only_says("see that the administrators' group has its rights") {
             return Ok(());
         }
@@ -146,18 +131,22 @@ impl Upgrade<'_> {
         if self.only_says("write the kubelet's configuration and start the kubelet on this binary") {
             return Ok(());
         }
+        let balancer = node_access::ask(&session.client).await?;
         let kubelet = KubeletUpgrade {
             layout: &session.layout,
             say: self.say,
             client: &session.client,
-            node_name: &session.host.node_name,
+            host: &session.host,
+            cluster: &session.kept.cluster,
+            balancer,
         };
-        let document = session.kubelet_document();
+        let document = session.own_kubelet_document(self.say)?;
         kubelet.write(&document)?;
+        kubelet.write_flags().await?;
         kubelet.restart(&document).await
     }
 
-    async fn bootstrap_tokens(&self, session: &Session) -> Result<(), PhaseError> {
+    pub(super) async fn bootstrap_tokens(&self, session: &Session) -> Result<(), PhaseError> {
         (self.say)("[upgrade/bootstrap-token] Configuring bootstrap token and cluster-info RBAC rules");
         if self.only_says("make the objects that bootstrap tokens work with") {
             return Ok(());
@@ -174,7 +163,7 @@ impl Upgrade<'_> {
     }
 
     /// Only when all control planes are new: an agent must not be newer than an API server that it may meet.
-    async fn upgrade_addons(&self, session: &Session) -> Result<(), PhaseError> {
+    pub(super) async fn upgrade_addons(&self, session: &Session, part: Option<&str>) -> Result<(), PhaseError> {
         let client = &session.client;
         let found = FoundAddons::read(client).await?;
         let versions = find_settled_versions(client, &found).await?;
@@ -197,7 +186,14 @@ impl Upgrade<'_> {
             dns_address: address.first().map(ToString::to_string).unwrap_or_default(),
             image: SystemImages::of_machine(None).kedge,
         };
-        for (name, objects) in plan_addons(&facts, &found, self.say) {
+        let is_asked = |name: &str| part.is_none_or(|part| PARTS.contains(&(part, name)));
+        for (name, mut objects) in plan_addons(&facts, &found, self.say) {
+            if !is_asked(name) {
+                continue;
+            }
+            if name == "CoreDNS" {
+                patch_dns(&session.patches, &mut objects, self.say)?;
+            }
             if !self.only_says(&format!("apply the addon {name}")) {
                 apply_objects(client, &objects).await?;
                 (self.say)(&format!("[addons] Applied essential addon: {name}"));

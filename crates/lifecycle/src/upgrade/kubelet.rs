@@ -2,6 +2,7 @@
 //!
 //! Containers go on while it is away.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,8 +13,10 @@ use kube::Api;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::host_facts::HostFacts;
 use super::journal::timestamped;
 use crate::Say;
+use crate::cluster_configuration::ClusterConfiguration;
 use crate::health_wait::wait_for_kubelet;
 use crate::host::HostLayout;
 use crate::init::{PhaseError, failed};
@@ -28,7 +31,10 @@ pub(super) struct KubeletUpgrade<'a> {
     pub(super) layout: &'a HostLayout,
     pub(super) say: Say<'a>,
     pub(super) client: &'a Client,
-    pub(super) node_name: &'a str,
+    pub(super) host: &'a HostFacts,
+    pub(super) cluster: &'a ClusterConfiguration,
+    /// Where the balancers of the cluster's nodes listen.
+    pub(super) balancer: Option<SocketAddr>,
 }
 
 impl KubeletUpgrade<'_> {
@@ -63,7 +69,7 @@ impl KubeletUpgrade<'_> {
 
     /// The Node shows the new kubelet, and that it is well.
     async fn wait_for_node(&self) -> Result<(), PhaseError> {
-        let (name, version) = (self.node_name, kedge_meta::full_version());
+        let (name, version) = (&self.host.node_name, kedge_meta::full_version());
         let nodes: Api<Node> = Api::all(self.client.clone());
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -3,6 +3,7 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -76,6 +77,34 @@ pub struct ConfigVersion {
     pub manual_upgrade_required: bool,
 }
 
+/// A deprecated API that somebody uses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeprecatedApi {
+    /// Its group; empty for the core's.
+    pub group: String,
+    /// Its version.
+    pub version: String,
+    /// Its resource.
+    pub resource: String,
+    /// The release that serves it no longer; empty where none is planned.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub removed_release: String,
+}
+
+impl fmt::Display for DeprecatedApi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.group.is_empty() {
+            write!(formatter, "{}/", self.group)?;
+        }
+        write!(formatter, "{} {}", self.version, self.resource)?;
+        match self.removed_release.as_str() {
+            "" => Ok(()),
+            release => write!(formatter, " (not served from v{release} on)"),
+        }
+    }
+}
+
 /// All that a plan says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,6 +117,10 @@ pub struct UpgradePlan {
     /// Configuration documents.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub config_versions: Vec<ConfigVersion>,
+    /// Deprecated APIs that the API server was asked for since it started.
+    // DIVERGES: upstream's plan does not look for them.
+    #[serde(rename = "deprecatedAPIs", skip_serializing_if = "Vec::is_empty")]
+    pub deprecated_apis: Vec<DeprecatedApi>,
 }
 
 /// What this binary would bring.
@@ -109,7 +142,12 @@ impl UpgradePlan {
             false => Vec::new(),
         };
         let (kind, api_version) = ("UpgradePlan", "output.kubeadm.k8s.io/v1alpha3");
-        Self { kind, api_version, available_upgrades, config_versions }
+        Self { kind, api_version, available_upgrades, config_versions, deprecated_apis: Vec::new() }
+    }
+
+    /// With the deprecated APIs that are used.
+    pub(super) fn with_deprecated(self, deprecated_apis: Vec<DeprecatedApi>) -> Self {
+        Self { deprecated_apis, ..self }
     }
 
     /// kubeadm's text.
@@ -134,6 +172,13 @@ impl UpgradePlan {
         }));
         text.push_str(&table(&rows));
         text.push_str(LINE);
+        if !self.deprecated_apis.is_empty() {
+            let lines: String = self.deprecated_apis.iter().map(|api| format!("\t{api}\n")).collect();
+            text.push_str(&format!(
+                "Deprecated APIs that somebody has asked this API server for since it started; who uses one that will not be\n\
+                 served has to be changed before that release:\n\n{lines}{LINE}"
+            ));
+        }
         text
     }
 }
@@ -269,6 +314,22 @@ mod tests {
             UpgradePlan::new(&found, &target, Vec::new()).available_upgrades.len()
         };
         assert_eq!((available("v3.4.23"), available("v3.3.0"), available("v3.5.0")), (0, 0, 1));
+    }
+
+    #[test]
+    fn deprecated_apis_are_told_at_the_end() {
+        let (version, found) = (ClusterVersion::parse("v1.36.0").unwrap(), FoundVersions::default());
+        let plan = || UpgradePlan::new(&found, &Target { version: &version, etcd: None }, Vec::new());
+        let api = DeprecatedApi {
+            group: String::new(),
+            version: "v1".to_owned(),
+            resource: "endpoints".to_owned(),
+            removed_release: String::new(),
+        };
+        assert!(!plan().text().contains("Deprecated APIs"));
+        let told = plan().with_deprecated(vec![api]);
+        assert!(told.text().contains("\n\tv1 endpoints\n"), "{}", told.text());
+        assert_eq!(serde_json::to_value(&told).unwrap()["deprecatedAPIs"][0]["resource"], "endpoints");
     }
 
     #[test]

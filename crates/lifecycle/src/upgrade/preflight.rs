@@ -64,6 +64,7 @@ impl Upgrade<'_> {
             own,
             version: kedge_meta::full_version().to_owned(),
             upgrades_etcd: self.settings.upgrades_etcd,
+            patience: self.settings.manifest_patience,
             renews_certificates: false,
         };
         pods.resume().await
@@ -82,10 +83,10 @@ impl Upgrade<'_> {
         judge(health.check().await, &self.settings.ignore_preflight_errors, self.say)
     }
 
-    /// All that `apply` checks; the version that it brings.
-    pub(super) async fn check_cluster(&self, session: &Session) -> Result<ClusterVersion, PhaseError> {
+    /// All that `apply` checks.
+    pub(super) async fn check_cluster(&self, session: &Session) -> Result<(), PhaseError> {
         self.check_health(session, self.settings.dry_run).await?;
-        let manifests = session.new_manifests()?;
+        let manifests = session.new_manifests(&|_| {})?;
         self.warn_of_useless_flags(session, &manifests);
         let commands = check_commands(&manifests, self.settings.takes_command);
         judge(vec![commands], &self.settings.ignore_preflight_errors, self.say)?;
@@ -102,8 +103,7 @@ impl Upgrade<'_> {
             wanted: &wanted,
             kubelets: &versions.kubelets,
             allows_unstable: self.settings.allows_unstable,
-        })?;
-        Ok(wanted)
+        })
     }
 
     fn enforce(&self, skew: &Skew<'_>) -> Result<(), PhaseError> {
@@ -176,7 +176,7 @@ impl Upgrade<'_> {
         for error in errors.mandatory.iter().chain(&errors.skippable) {
             (self.say)(&format!("[upgrade/versions] WARNING: {error}"));
         }
-        let manifests = session.new_manifests()?;
+        let manifests = session.new_manifests(&|_| {})?;
         self.warn_of_useless_flags(session, &manifests);
         for error in check_commands(&manifests, self.settings.takes_command).errors {
             (self.say)(&format!("[upgrade/config] WARNING: {error}"));
@@ -195,7 +195,7 @@ impl Upgrade<'_> {
         let own = ClusterVersion::own();
         let cluster = match &session.host.control_plane {
             Some(_) => {
-                let commands = check_commands(&session.new_manifests()?, self.settings.takes_command);
+                let commands = check_commands(&session.new_manifests(&|_| {})?, self.settings.takes_command);
                 judge(vec![commands], &self.settings.ignore_preflight_errors, self.say)?;
                 cluster_version(&find_settled_versions(&session.client, &FoundAddons::default()).await?)?
             }

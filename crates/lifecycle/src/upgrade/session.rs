@@ -7,10 +7,12 @@ use super::Upgrade;
 use super::cluster_facts::KeptConfiguration;
 use super::host_facts::{ControlPlaneFacts, HostFacts};
 use super::static_pods::new_manifests;
+use crate::Say;
 use crate::host::HostLayout;
 use crate::init::PhaseError;
 use crate::join::service_ips;
 use crate::kubelet_service::kubelet_configuration;
+use crate::patches::{PatchTarget, Patches};
 
 /// The knowledge of one run.
 pub(super) struct Session {
@@ -18,6 +20,7 @@ pub(super) struct Session {
     pub(super) client: Client,
     pub(super) kept: KeptConfiguration,
     pub(super) layout: HostLayout,
+    pub(super) patches: Patches,
 }
 
 impl Session {
@@ -42,7 +45,8 @@ impl Session {
             kept.cluster.to_yaml().lines().for_each(|line| (upgrade.say)(&format!("\t{line}")));
         }
         let layout = upgrade.layout.clone().with_certificates(std::path::Path::new(&kept.cluster.certificates_dir));
-        Ok(Self { host, client, kept, layout })
+        let patches = Patches::read(upgrade.settings.patches.as_deref(), upgrade.say)?;
+        Ok(Self { host, client, kept, layout, patches })
     }
 
     /// The control plane of this machine.
@@ -51,9 +55,18 @@ impl Session {
         self.host.control_plane.as_ref().ok_or_else(missing)
     }
 
-    /// The manifests of this version for this machine.
-    pub(super) fn new_manifests(&self) -> Result<Vec<(&'static str, Value)>, PhaseError> {
-        Ok(new_manifests(&self.kept.cluster, &self.host.node_name, self.own()?, &self.layout))
+    /// The manifests of this version for this machine, with its patches.
+    pub(super) fn new_manifests(&self, say: Say<'_>) -> Result<Vec<(&'static str, Value)>, PhaseError> {
+        let manifests = new_manifests(&self.kept.cluster, &self.host.node_name, self.own()?, &self.layout);
+        let patched = manifests
+            .into_iter()
+            .map(|(component, pod)| Ok((component, self.patches.apply_to_pod(component, pod, say)?)));
+        patched.collect()
+    }
+
+    /// The configuration of this machine's kubelet, with its patches.
+    pub(super) fn own_kubelet_document(&self, say: Say<'_>) -> Result<Value, PhaseError> {
+        Ok(self.patches.apply(PatchTarget::KubeletConfiguration, self.kubelet_document(), say)?)
     }
 
     /// The configuration of kubelets as this version writes it; what the cluster keeps wins.

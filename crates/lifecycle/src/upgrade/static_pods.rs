@@ -5,13 +5,14 @@
 //! replaced before all new ones could be written.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kedge_cri::Runtime;
 use kedge_pki::{CertificateDirs, KnownCertificate, Renewed, write_private};
 use serde_json::Value;
 
-use super::component_wait::{ComponentPod, Health, PATIENCE_TEXT};
+use super::component_wait::{ComponentPod, Health, go_duration};
 use super::etcd_data::{EtcdData, ensure_etcd_is_newer};
 use super::host_facts::{ControlPlaneFacts, read_manifest};
 use super::journal::{Journal, timestamped};
@@ -32,6 +33,8 @@ pub(super) struct StaticPods<'a> {
     /// What is brought, as it is said.
     pub(super) version: String,
     pub(super) upgrades_etcd: bool,
+    /// How long each component may take to become well.
+    pub(super) patience: Duration,
     pub(super) renews_certificates: bool,
 }
 
@@ -95,6 +98,7 @@ impl StaticPods<'_> {
             if let Err(why) = self.pod_of(&component).wait(before.as_deref(), Health::of(&pod).as_ref()).await {
                 return Err(self.roll_back(&mut journal, &component, why).await);
             }
+            self.intend(&component, &text)?;
         }
         Ok(())
     }
@@ -152,10 +156,15 @@ impl StaticPods<'_> {
         match self.replace(wanted, &path, journal, before.as_deref()).await {
             Ok(()) => {
                 say(&format!("[upgrade/staticpods] Component {component:?} upgraded successfully!"));
-                Ok(())
+                self.intend(component, &wanted.text)
             }
             Err(why) => Err(self.roll_back(journal, component, why).await),
         }
+    }
+
+    /// From now on this is what a manifest is meant to be: who mends a broken one takes it.
+    fn intend(&self, component: &str, text: &str) -> Result<(), PhaseError> {
+        Ok(write_private(&self.layout.intended_manifests().join(format!("{component}.yaml")), text.as_bytes())?)
     }
 
     async fn replace(
@@ -178,7 +187,7 @@ impl StaticPods<'_> {
         ));
         write_private(path, wanted.text.as_bytes()).map_err(|error| error.to_string())?;
         say("[upgrade/staticpods] Waiting for the kubelet to restart the component");
-        say(&format!("[upgrade/staticpods] This can take up to {PATIENCE_TEXT}"));
+        say(&format!("[upgrade/staticpods] This can take up to {}", go_duration(self.patience)));
         self.pod_of(component).wait(before, Health::of(&wanted.pod).as_ref()).await.map(|_| ())
     }
 
@@ -227,6 +236,7 @@ impl StaticPods<'_> {
         let is_there = std::fs::read_to_string(path).is_ok_and(|there| there == text);
         let health = serde_yaml::from_str::<Value>(&text).ok().as_ref().and_then(Health::of);
         let component = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.intend(&component, &text).map_err(|error| error.to_string())?;
         if is_there {
             return Ok((None, health));
         }
@@ -290,7 +300,8 @@ impl StaticPods<'_> {
     }
 
     fn pod_of(&self, component: &str) -> ComponentPod<'_> {
-        ComponentPod { runtime: self.runtime, name: format!("{component}-{}", self.node_name.to_lowercase()) }
+        let name = format!("{component}-{}", self.node_name.to_lowercase());
+        ComponentPod { runtime: self.runtime, name, patience: self.patience }
     }
 }
 
