@@ -1,5 +1,5 @@
 //! `kedge upgrade` of a cluster of three machines, one of them the control plane, between two builds, while every machine
-//! sends requests to a Service all the time, by its address, by its name and by ports of nodes: none may fail.
+//! sends requests to a Service all the time, by its address, by its name and by its node's port: none may fail.
 //!
 //! One cluster for all checks: what is refused, a new version that does not start and is taken back, an upgrade that is
 //! killed half way and finished, the workers. A further control plane costs too much time here.
@@ -21,6 +21,14 @@ kind: ClusterConfiguration
 networking: {podSubnet: 10.244.0.0/16}
 controlPlaneEndpoint: up-1:6443
 ---
+";
+
+/// What the operator says once for all commands, beside the patches that it names.
+const UPGRADE: &str = "apiVersion: kubeadm.k8s.io/v1beta4
+kind: UpgradeConfiguration
+apply: {patches: {directory: /root/patches}}
+node: {patches: {directory: /root/patches}}
+timeouts: {upgradeManifests: 4m0s}
 ";
 
 #[test]
@@ -61,6 +69,7 @@ impl Cluster {
             let new = scope.spawn(|| other_build(dir.path(), "0.1.999"));
             workers.iter().for_each(|worker| drop(scope.spawn(|| prepare(worker))));
             prepare(&first);
+            first.put("/root/upgrade.yaml", UPGRADE);
             first.sh("$KEDGE init --fix --with-network --config /root/kubeadm.yaml 2>&1");
             new.join().expect("there is another build")
         });
@@ -90,7 +99,7 @@ impl Cluster {
         self.first.sh(dns);
         self.first.shows(
             "requests from everywhere",
-            "kubectl logs -l app=load --prefix --tail=-1 | grep -c ' sent 20$'",
+            "kubectl logs -l app=load --prefix --tail=-1 | grep -c ' sent 30$'",
             "3",
         );
     }
@@ -130,6 +139,8 @@ impl Cluster {
     }
 
     fn plan(&self) {
+        let asked = self.first.sh("kubectl get endpoints -A 2>&1");
+        assert!(asked.contains("Warning: v1 Endpoints is deprecated in v1.33+"), "{asked}");
         let text = self.upgraded(
             &self.first,
             "plan",
@@ -140,6 +151,7 @@ impl Cluster {
                 "Upgrade to the latest version in the v1.36 series:",
                 &format!("\tkedge upgrade apply {NEW}"),
                 "kubelet.config.k8s.io",
+                "\tv1 endpoints\n",
             ],
         );
         let words: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
@@ -151,10 +163,13 @@ impl Cluster {
         let json = self.first.sh(&format!("{} upgrade plan -o json 2>/dev/null", self.new.display()));
         let plan: serde_json::Value = serde_json::from_str(&json).expect("it is JSON");
         assert_eq!(plan["kind"], "UpgradePlan");
+        assert!(
+            plan["deprecatedAPIs"].as_array().is_some_and(|all| all.iter().any(|api| api["resource"] == "endpoints"))
+        );
         let diff = self.upgraded(
             &self.first,
-            "diff",
-            &["--- /etc/kubernetes/manifests/kube-scheduler.yaml", "+++ new manifest"],
+            "diff --config /root/upgrade.yaml",
+            &["--- /etc/kubernetes/manifests/kube-scheduler.yaml", "+++ new manifest", "+    patched: a"],
         );
         assert!(diff.contains(&format!("+    image: localhost/kedge:{}", NEW.replace('+', "_"))), "{diff}");
         let dry =
@@ -208,19 +223,20 @@ impl Cluster {
     fn the_first_control_plane(&self) {
         let log = "/root/upgrade.log";
         let command = format!(
-            "setsid {} upgrade apply --yes > {log} 2>&1 < /dev/null & echo $! > /root/upgrade.pid",
+            "setsid {} upgrade apply --yes --config /root/upgrade.yaml > {log} 2>&1 < /dev/null & echo $! > /root/upgrade.pid",
             self.new.display()
         );
         self.first.sh(&command);
         let line = "[upgrade/staticpods] Waiting for the kubelet to restart the component";
         self.first.shows("an upgrade on its way", &format!("cat {log}"), line);
         self.first.sh("kill -9 $(cat /root/upgrade.pid)");
-        self.upgraded(&self.first, "apply --yes", &[
+        self.upgraded(&self.first, "apply --yes --config /root/upgrade.yaml", &[
             &format!("[upgrade/staticpods] An upgrade to {NEW} was interrupted"),
             "[upgrade/staticpods] Waiting for \"kube-apiserver\" to be healthy",
             "[upgrade/staticpods] Current and new manifests of etcd are equal, skipping upgrade",
             "[upgrade/staticpods] Current and new manifests of kube-apiserver are equal, skipping upgrade",
             "[upgrade/staticpods] Renewing scheduler.conf certificate",
+            "[patches] Applied patch of type \"application/merge-patch+json\" to target \"kube-scheduler\"",
             "[upgrade/staticpods] Component \"kube-scheduler\" upgraded successfully!",
             "[upgrade/control-plane] The control plane instance for this node was successfully upgraded!",
             "[upload-config] Storing the configuration used in ConfigMap \"kubeadm-config\" in the \"kube-system\" Namespace",
@@ -231,6 +247,21 @@ impl Cluster {
             "[addons] Applied essential addon: kedge-network",
             &format!("[upgrade] SUCCESS! A control plane node of your cluster was upgraded to \"{NEW}\"."),
         ]);
+        self.what_was_patched();
+    }
+
+    fn what_was_patched(&self) {
+        let scheduler =
+            "kubectl get pod -n kube-system kube-scheduler-up-1 -o jsonpath='{.metadata.annotations.patched}'";
+        assert_eq!(self.first.sh(scheduler), "a");
+        let dns = "kubectl get deploy -n kube-system coredns -o jsonpath='{.metadata.annotations.patched}'";
+        assert_eq!(self.first.sh(dns), "b");
+        let pods = "kubectl get node up-1 -o jsonpath='{.status.allocatable.pods}'";
+        self.first.shows("what the kubelet was patched to", pods, "99");
+        // The patches are the machine's, the cluster is not told of them.
+        let shared = self.first.sh("kubectl get cm -n kube-system kubelet-config -o yaml");
+        assert!(!shared.contains("maxPods"), "{shared}");
+        self.first.sh("diff -r /etc/kubernetes/manifests /var/lib/kedge/manifests");
     }
 
     fn one_machine_at_a_time(&self) {
@@ -254,15 +285,24 @@ impl Cluster {
                 "kubectl get pods -n kube-system --field-selector spec.nodeName={name} -o jsonpath='{{..containers[0].image}}'"
             ));
             assert!(kept.contains(&OLD.replace('+', "_")), "{kept}");
-            self.upgraded(
-                worker,
-                "node",
-                &[
-                    "[upgrade/control-plane] Skipping phase. Not a control plane node.",
-                    &format!("[upgrade/kubelet] The kubelet of the node {name} runs {NEW}"),
-                ],
-            );
         }
+        // One phase by phase, the other as a whole; and that one as an older Kedge left it, which knew no balancer.
+        let [first, second] = &self.workers;
+        let runs = |worker: &Machine| format!("[upgrade/kubelet] The kubelet of the node {} runs {NEW}", worker.name());
+        let unknown = self.upgrade(first, "node phase bootstrap-token");
+        assert!(!unknown.ok && unknown.all().contains("unknown phase \"bootstrap-token\""), "{}", unknown.all());
+        self.upgraded(first, "node phase preflight", &["Making the images of the new version"]);
+        self.upgraded(first, "node phase kubelet-config", &[&runs(first)]);
+        let flags = "/var/lib/kubelet/kubeadm-flags.env";
+        second.sh(&format!("sed -i 's/ --api-balancer[^ \"]*//g' {flags}"));
+        let lines = [
+            "[upgrade/control-plane] Skipping phase. Not a control plane node.",
+            "[upgrade/kubelet-config] Adding flags of the kubelet: --api-balancer --api-balancer-seed",
+            &runs(second),
+        ];
+        self.upgraded(second, "node", &lines);
+        let flags = second.sh(&format!("cat {flags}"));
+        assert!(flags.contains("--api-balancer=127.0.0.1:6444 --api-balancer-seed=up-1:6443"), "{flags}");
     }
 
     fn everything_is_new(&self) {
@@ -287,12 +327,17 @@ impl Cluster {
         let failed: Vec<&str> = logs.lines().filter(|line| !line.contains(" sent ")).collect();
         assert!(failed.is_empty(), "requests failed:\n{}", failed.join("\n"));
         let sent = logs.lines().filter(|line| line.contains(" sent ")).count();
-        println!("{} requests, none failed", sent * 20);
-        assert!(sent > 60, "only {sent} times 20 requests were sent");
+        println!("{} requests, none failed", sent * 30);
+        assert!(sent > 40, "only {sent} times 30 requests were sent");
     }
 }
 
 fn prepare(machine: &Machine) {
+    machine.sh("mkdir -p /root/patches");
+    let annotations = |text: &str| format!("metadata: {{annotations: {{{text}}}}}\n");
+    machine.put("/root/patches/kube-scheduler+merge.yaml", &annotations("patched: a"));
+    machine.put("/root/patches/corednsdeployment0.yaml", &annotations("patched: b"));
+    machine.put("/root/patches/kubeletconfiguration.yaml", "maxPods: 99\n");
     let hosts = "198.51.100.31 up-1\\n198.51.100.32 up-2\\n198.51.100.33 up-3\\n127.0.0.1 localhost\\n";
     machine.sh(&format!("printf '{hosts}' > /etc/hosts"));
     machine.load_busybox();
@@ -352,11 +397,11 @@ spec:
         - |
           n=0
           while :; do
-            for host in {address} web.default.svc.cluster.local $OWN:30080 198.51.100.31:30080; do
+            for host in {address} web.default.svc.cluster.local $OWN:30080; do
               said=$(curl -sS -f -m 15 -o /dev/null http://$host/ 2>&1) || echo \"$(cat /proc/uptime) $host: $said\"
             done
-            n=$((n + 4))
-            [ $((n % 20)) = 0 ] && echo \" sent $n\"
+            n=$((n + 3))
+            [ $((n % 30)) = 0 ] && echo \" sent $n\"
             sleep 0.05
           done
 "
