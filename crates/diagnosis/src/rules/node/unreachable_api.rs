@@ -27,8 +27,6 @@ const FORMS: &[&[&str]] = &[
     &["Unable to write event"],
     &["Failed to watch", "dial tcp"],
     &["the API server does not answer"],
-    &["the API server cannot be reached"],
-    &["the API server still cannot be reached"],
 ];
 
 /// What the errors mean: words of them, and a sentence with its advice.
