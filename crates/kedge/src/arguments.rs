@@ -98,6 +98,8 @@ pub(crate) enum Command {
     Drill(DrillFlags),
     /// Serve the small web application of the demo.
     DemoApp(DemoAppFlags),
+    /// Be a controller manager as others write them, which ends when it loses its lease; to practise with.
+    DemoManager(DemoManagerFlags),
     /// Print the script that completes kedge's commands and flags in a shell.
     Completion(CompletionFlags),
     /// Write a manual page for each command into a directory.
@@ -166,6 +168,9 @@ pub(crate) struct UpFlags {
     pub(crate) service_cidr: String,
     #[command(flatten)]
     pub(crate) node_cidr: NodeCidrFlags,
+    /// For how long a node may be silent before it counts as gone; nodes speak up every 10 s.
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = components::duration)]
+    pub(crate) node_monitor_grace_period: std::time::Duration,
     /// Addresses for Services of type LoadBalancer: CIDRs and ranges FIRST-LAST, with commas between them [default: none].
     #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true)]
     pub(crate) load_balancer_pool: String,
@@ -315,6 +320,33 @@ pub(crate) struct DemoAppFlags {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) listen: SocketAddr,
+}
+
+/// The flags of the library that such managers are made with.
+#[derive(Debug, Args)]
+pub(crate) struct DemoManagerFlags {
+    /// Whether to compete with other instances before working.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = clap::ArgAction::Set)]
+    pub(crate) leader_elect: bool,
+    /// How long others wait before they take over.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = components::duration)]
+    pub(crate) leader_elect_lease_duration: std::time::Duration,
+    /// How long a leader tries to renew before it gives up.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = components::duration)]
+    pub(crate) leader_elect_renew_deadline: std::time::Duration,
+    /// The pause between attempts.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = components::duration)]
+    pub(crate) leader_elect_retry_period: std::time::Duration,
+    /// Name of the Lease.
+    #[arg(long, value_name = "NAME", default_value = "controller-leader-election")]
+    pub(crate) leader_elect_resource_name: String,
+    /// Namespace of the Lease [default: the pod's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) leader_elect_resource_namespace: Option<String>,
+    /// Port of the webhook.
+    #[arg(long, value_name = "PORT", default_value_t = 9443)]
+    pub(crate) webhook_port: u16,
 }
 
 /// The command line under the name `kubelet`.

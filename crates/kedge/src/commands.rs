@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod components;
 pub(crate) mod config;
 pub(crate) mod demo_app;
+pub(crate) mod demo_manager;
 pub(crate) mod doctor;
 pub(crate) mod down;
 pub(crate) mod drill;

@@ -102,6 +102,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Doctor(_) => unreachable!("main runs it"),
         Command::Drill(flags) => commands::drill::run(flags).await,
         Command::DemoApp(flags) => commands::demo_app::run(flags).await,
+        Command::DemoManager(flags) => commands::demo_manager::run(flags).await,
         Command::Completion(flags) => commands::completion::run(&flags),
         Command::Man(flags) => commands::man::run(&flags),
         Command::Version => commands::version::run(),

@@ -105,6 +105,7 @@ impl ControlPlane {
             node_cidr_mask_ipv6: plan.options.node_cidr_masks.1,
             leader: competitor(plan, "kube-controller-manager"),
             load_balancer_pool: plan.load_balancer_pool.clone(),
+            node_monitor_grace_period: plan.options.node_monitor_grace_period,
             ..kedge_controllers::Config::default()
         };
         let deps = kedge_controllers::Deps {

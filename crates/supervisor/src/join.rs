@@ -173,6 +173,7 @@ fn full_options(options: &JoinOptions) -> Options {
         pod_network_cidr: options.pod_network_cidr,
         service_cidr: options.service_cidr,
         node_cidr_masks: options.node_cidr_masks,
+        node_monitor_grace_period: Duration::ZERO,
         load_balancer_pool: String::new(),
         service_dns_domain: options.service_dns_domain,
         etcd: None,

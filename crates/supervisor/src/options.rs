@@ -39,6 +39,8 @@ pub struct Options {
     pub service_cidr: String,
     /// The length of the prefixes that nodes get out of the pods' ranges, of IPv4 and IPv6.
     pub node_cidr_masks: (u8, u8),
+    /// For how long a node may be silent before it counts as gone.
+    pub node_monitor_grace_period: std::time::Duration,
     /// Addresses for Services of type LoadBalancer; empty where nobody gives them any.
     pub load_balancer_pool: String,
     /// DNS domain of the cluster.
@@ -198,6 +200,7 @@ mod tests {
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
             node_cidr_masks: (24, 64),
+            node_monitor_grace_period: std::time::Duration::from_secs(50),
             load_balancer_pool: String::new(),
             service_dns_domain: "cluster.local".to_owned(),
             network: NetworkOptions::default(),

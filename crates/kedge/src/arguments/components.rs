@@ -125,6 +125,9 @@ pub(crate) struct ControllerManagerFlags {
     /// For how long certificates are good at most.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = duration)]
     cluster_signing_duration: Duration,
+    /// For how long a node may be silent before it counts as gone.
+    #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = duration)]
+    node_monitor_grace_period: Duration,
     #[command(flatten)]
     leader: LeaderFlags,
     #[command(flatten)]
@@ -149,6 +152,7 @@ impl ControllerManagerFlags {
             cluster_signing_cert_file: named(self.cluster_signing_cert_file),
             cluster_signing_key_file: named(self.cluster_signing_key_file),
             cluster_signing_duration: self.cluster_signing_duration,
+            node_monitor_grace_period: self.node_monitor_grace_period,
             leader: self.leader.options("kube-controller-manager"),
             health: self.health.options(10257),
         }

@@ -71,6 +71,7 @@ fn options(flags: &UpFlags) -> Options {
         pod_network_cidr: flags.pod_network_cidr.clone(),
         service_cidr: flags.service_cidr.clone(),
         node_cidr_masks: flags.node_cidr.masks(),
+        node_monitor_grace_period: flags.node_monitor_grace_period,
         load_balancer_pool: flags.load_balancer_pool.clone(),
         service_dns_domain: flags.service_dns_domain.clone(),
         network: flags.network.options(),

@@ -41,6 +41,8 @@ pub struct ControllerManagerOptions {
     pub cluster_signing_key_file: Option<PathBuf>,
     /// For how long at most.
     pub cluster_signing_duration: std::time::Duration,
+    /// For how long a node may be silent before it counts as gone.
+    pub node_monitor_grace_period: std::time::Duration,
     /// How it competes with others.
     pub leader: LeaderOptions,
     /// Where it says how it is.
@@ -85,6 +87,7 @@ fn config(
         node_cidr_mask_ipv4: options.node_cidr_mask_ipv4.unwrap_or(usual.node_cidr_mask_ipv4),
         node_cidr_mask_ipv6: options.node_cidr_mask_ipv6.unwrap_or(usual.node_cidr_mask_ipv6),
         cluster_signing_duration: options.cluster_signing_duration,
+        node_monitor_grace_period: options.node_monitor_grace_period,
         leader: options.leader.config()?,
         ..usual
     })
