@@ -5,10 +5,19 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::probe::Probe;
+
 /// One step of breaking. `on` is the machine's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Action {
+    /// Waits until something is seen, and changes nothing: what is broken next must have worked before.
+    Await {
+        /// What.
+        until: Probe,
+        /// For so many seconds at most.
+        within: u64,
+    },
     /// Replaces texts of a file; each must be there.
     EditFile {
         /// The machine.
@@ -249,7 +258,8 @@ impl Action {
             | Self::SetSysctl { on, .. }
             | Self::PullCable { on }
             | Self::StopNode { on, .. } => Some(on),
-            Self::CreateObject { .. }
+            Self::Await { .. }
+            | Self::CreateObject { .. }
             | Self::DeleteObject { .. }
             | Self::PatchObject { .. }
             | Self::TaintNode { .. } => None,

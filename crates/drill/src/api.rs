@@ -48,7 +48,7 @@ impl Api {
     }
 
     /// Makes an object with the mark of a run.
-    pub(crate) async fn create(&self, object: &Value, run: &str) -> Result<(), Error> {
+    pub(crate) async fn create(&self, object: &Value, run: &str) -> Result<Value, Error> {
         let mut marked = object.clone();
         marked["metadata"]["labels"][MARK] = Value::from(run);
         self.post(&marked).await
@@ -58,7 +58,7 @@ impl Api {
     pub(crate) async fn create_if_absent(&self, object: &Value) -> Result<(), Error> {
         match self.get(&reference(object)).await? {
             Some(_) => Ok(()),
-            None => self.post(object).await,
+            None => self.post(object).await.map(|_| ()),
         }
     }
 
@@ -75,10 +75,10 @@ impl Api {
         self.call(Method::DELETE, &path, Some(&options), "application/json").await.map(|_| ())
     }
 
-    async fn post(&self, object: &Value) -> Result<(), Error> {
+    async fn post(&self, object: &Value) -> Result<Value, Error> {
         let path = self.needed_path(&reference(object), false).await?;
         match self.call(Method::POST, &path, Some(object), "application/json").await? {
-            Some(_) => Ok(()),
+            Some(made) => Ok(made),
             None => Err(Error::Api { what: format!("POST {path}"), why: "not found".to_owned() }),
         }
     }

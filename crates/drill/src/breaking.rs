@@ -1,5 +1,7 @@
 //! Breaking: how each action is taken back (decided from what is there now), and how it is done.
 
+use std::time::Duration;
+
 use kedge_pki::{CertificateAuthority, CertificateFacts, LeafRequest};
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use crate::action::{Action, ObjectRef, Replace};
 use crate::api::{as_written, reference};
 use crate::error::Error;
 use crate::machines::Machines;
+use crate::observe;
 use crate::target::Target;
 use crate::undo::{Undo, plan_restore};
 
@@ -108,7 +111,11 @@ impl Step<'_> {
     /// Does it.
     pub(crate) async fn perform(&self) -> Result<(), Error> {
         match self.action {
-            Action::CreateObject { object } => self.target.api().await?.create(object, self.run).await,
+            Action::Await { until, within } => {
+                let patience = Duration::from_secs(*within);
+                observe::wait(std::slice::from_ref(until), self.target, self.machines, patience).await
+            }
+            Action::CreateObject { object } => self.target.api().await?.create(object, self.run).await.map(|_| ()),
             Action::DeleteObject { object } => self.target.api().await?.delete(object).await,
             Action::PatchObject { object, patch } => self.target.api().await?.merge(object, patch).await,
             Action::TaintNode { node, key, value, effect } => {

@@ -138,7 +138,7 @@ impl Drill {
             repaired: None,
             hints: 0,
             wrong: 0,
-            before: before.into_iter().map(|(_, key)| key).collect(),
+            before: before.into_iter().map(|named| named.key).collect(),
             hosts: target.running()?,
         };
         self.journal.write(&run)?;

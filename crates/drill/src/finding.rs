@@ -40,8 +40,19 @@ const BUNDLE: &str = "[ -e \"$2\" ] || { echo '{}'; exit 0; }; exec \"$1\" docto
 const SAID: &str = "said=$(sh -c \"$2\" 2>&1); [ -n \"$said\" ] || { echo '{}'; exit 0; }; \
     printf '%s\\n' \"$said\" | \"$1\" doctor bundle - --output json";
 
-/// What the doctor found: the ids of causes with whom they are about, best first.
-pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Result<Vec<(String, String)>, Error> {
+/// A cause that the doctor named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The entry of the catalogue.
+    pub id: String,
+    /// The same with whom it is about.
+    pub key: String,
+    /// Whether something fails, and is not only about to.
+    pub fails: bool,
+}
+
+/// What the doctor found, best first.
+pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Result<Vec<Named>, Error> {
     let ran = match look {
         Look::Cluster => {
             let kubeconfig = target.kubeconfig()?;
@@ -64,16 +75,19 @@ pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Res
     Ok(causes(&said))
 }
 
-fn causes(said: &Value) -> Vec<(String, String)> {
+fn causes(said: &Value) -> Vec<Named> {
     let causes = said["causes"].as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    causes.map(|cause| (text(&cause["id"]), format!("{} {}", text(&cause["id"]), cause["subject"]))).collect()
+    let named = |cause: &Value| {
+        let id = cause["id"].as_str().unwrap_or_default().to_owned();
+        Named { key: format!("{id} {}", cause["subject"]), fails: cause["severity"] == "failure", id }
+    };
+    causes.map(named).collect()
 }
 
 /// The place of a cause among those that were not there before, from 1 on.
-pub fn rank(causes: &[(String, String)], before: &[String], wanted: &str) -> Option<usize> {
-    let fresh = causes.iter().filter(|(_, key)| !before.contains(key));
-    fresh.map(|(id, _)| id).position(|id| id == wanted).map(|index| index + 1)
+pub fn rank(causes: &[Named], before: &[String], wanted: &str) -> Option<usize> {
+    let mut fresh = causes.iter().filter(|cause| !before.contains(&cause.key));
+    fresh.position(|cause| cause.id == wanted).map(|index| index + 1)
 }
 
 #[cfg(test)]
@@ -83,10 +97,12 @@ mod tests {
 
     #[test]
     fn what_was_there_before_does_not_count() {
-        let said = json!({"causes": [{"id": "F1", "subject": {"name": "/"}}, {"id": "A5", "subject": {"name": "x"}}]});
+        let said = json!({"causes": [{"id": "F1", "subject": {"name": "/"}, "severity": "warning"},
+            {"id": "A5", "subject": {"name": "x"}, "severity": "failure"}]});
         let causes = causes(&said);
+        assert_eq!(causes.iter().map(|cause| cause.fails).collect::<Vec<_>>(), [false, true]);
         assert_eq!(rank(&causes, &[], "A5"), Some(2));
-        assert_eq!(rank(&causes, std::slice::from_ref(&causes[0].1), "A5"), Some(1));
+        assert_eq!(rank(&causes, std::slice::from_ref(&causes[0].key), "A5"), Some(1));
         assert_eq!(rank(&causes, &[], "A6"), None);
     }
 }

@@ -23,12 +23,13 @@ mod target;
 mod undo;
 mod variables;
 mod verify;
+mod witness;
 
 pub use action::Action;
 pub use catalogue::{builtin, find, load, read_scenarios};
 pub use engine::{Checked, Drill, Plan, Started, Stopped};
 pub use error::Error;
-pub use finding::{Look, rank};
+pub use finding::{Look, Named, rank};
 pub use history::Outcome;
 pub use journal::Run;
 pub use matrix::matrix;

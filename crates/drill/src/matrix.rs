@@ -1,73 +1,136 @@
 //! What a run of drills showed, as a page for people.
 //!
-//! Pure.
+//! Pure. Invariant: a drill that could not be done is in the page, and counts as one whose cause was not named.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+
+use serde::Deserialize;
 
 use crate::verify::Verified;
 
 const HEAD: &str = "# Drills\n\n\
-    Written by `kedge drill matrix` from what `kedge drill verify` measured: each scenario of the binary, done on a \
-    real cluster. A look is one run of `kedge doctor`; the times have the machine's speed in them, and are those of a debug \
-    build.\n\n";
+    Written by `kedge drill matrix` from what `kedge drill verify --output json` measured in one run of the end-to-end tests: \
+    each scenario of the binary, done on a real cluster (`KEDGE_DRILLS_REPORT=FILE cargo nextest run -p kedge-e2e --test \
+    drills`, then `kedge drill matrix FILE > docs/drills.md`). A look is one run of `kedge doctor`; the times have the \
+    machine's speed in them, and are those of a debug build.\n\n";
+const COLUMNS: &str = "| scenario | what a person sees | true cause | rank | symptoms after | one look | named after | \
+    mended after | others |\n|---|---|---|---|---|---|---|---|---|\n";
 
-/// The page.
-pub fn matrix(drills: &[Verified]) -> String {
-    let mut text = HEAD.to_owned();
-    let first = drills.iter().filter(|drill| drill.rank == Some(1)).count();
-    let share = if drills.is_empty() { 0.0 } else { percent(first, drills.len()) };
-    let calm = drills.iter().filter(|drill| drill.bystanders.is_empty()).count();
-    let _ = writeln!(
-        text,
-        "The true cause came first in {first} of {} drills ({share:.0} %). In {calm} of them nobody else was restarted.\n",
-        drills.len()
-    );
-    text.push_str("| scenario | what a person sees | true cause | rank | symptoms after | one look | named after | mended after |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|\n");
-    for drill in drills {
+/// A line of what `verify` printed.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Verified(Box<Verified>),
+    Failed { scenario: String, cause: String, error: String },
+}
+
+impl Line {
+    fn scenario(&self) -> &str {
+        match self {
+            Self::Verified(drill) => &drill.scenario,
+            Self::Failed { scenario, .. } => scenario,
+        }
+    }
+
+    fn verified(&self) -> Option<&Verified> {
+        match self {
+            Self::Verified(drill) => Some(drill),
+            Self::Failed { .. } => None,
+        }
+    }
+
+    fn row(&self) -> String {
+        let drill = match self {
+            Self::Verified(drill) => drill,
+            Self::Failed { scenario, cause, error } => {
+                let error: String = error.replace(['\n', '|'], " ").chars().take(200).collect();
+                return format!("| `{scenario}` | not done: {error} | {cause} | | | | | | |\n");
+            }
+        };
         let rank = drill.rank.map_or("not named".to_owned(), |rank| rank.to_string());
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} | {rank} | {:.1} s | {:.1} s | {:.1} s | {:.1} s |",
+        format!(
+            "| `{}` | {} | {} | {rank} | {:.1} s | {:.1} s | {:.1} s | {:.1} s | {} |\n",
             drill.scenario,
             drill.title,
             drill.cause,
             drill.symptoms_after,
             drill.look_took,
             drill.diagnosed_after,
-            drill.repaired_after
-        );
+            drill.repaired_after,
+            others(drill)
+        )
     }
+}
+
+/// What happened to whom the drill was not about.
+fn others(drill: &Verified) -> String {
+    let told = [("restarted", &drill.bystanders), ("lost", &drill.lost), ("still named", &drill.remaining)];
+    let told: Vec<String> = told
+        .iter()
+        .filter(|(_, who)| !who.is_empty())
+        .map(|(what, who)| format!("{what}: {}", who.join(", ").replace('|', " ")))
+        .collect();
+    if told.is_empty() { "well".to_owned() } else { told.join("; ") }
+}
+
+/// The page of what `verify` printed, a line each; of several runs of one scenario, the last. `figures` are of other
+/// measurements of the doctor: of what, and how many of how many.
+pub fn matrix(printed: &str, figures: &[(&str, String)]) -> String {
+    let lines = printed.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let drills: BTreeMap<String, Line> = lines.map(|line| (line.scenario().to_owned(), line)).collect();
+    let verified = || drills.values().filter_map(Line::verified);
+    let first = verified().filter(|drill| drill.rank == Some(1)).count();
+    let calm = verified().filter(|drill| others(drill) == "well").count();
+    let mut text = HEAD.to_owned();
+    text.push_str("## How often the first cause is the true one\n\n| of | right |\n|---|---|\n");
+    let _ = writeln!(text, "| drills, done on real clusters | {first} of {} ({}) |", drills.len(), share(first, drills.len()));
+    for (what, figure) in figures {
+        let _ = writeln!(text, "| {what} | {figure} |");
+    }
+    let _ = writeln!(
+        text,
+        "\nIn {calm} of {} drills nobody else was restarted, nothing that the API server had acknowledged was lost, and \
+         nothing was named any more once all was back.\n\n## Each drill\n",
+        drills.len()
+    );
+    text.push_str(COLUMNS);
+    text.extend(drills.values().map(Line::row));
     text
 }
 
-fn percent(part: usize, whole: usize) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "numbers of drills are small")]
-    let percent = part as f64 * 100.0 / whole as f64;
-    percent
+/// In tenths of a percent, rounded down.
+fn share(part: usize, whole: usize) -> String {
+    let permille = (part * 1000).checked_div(whole).unwrap_or_default();
+    format!("{}.{} %", permille / 10, permille % 10)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn drill(scenario: &str, rank: Option<usize>, lost: &[&str]) -> String {
+        json!({"scenario": scenario, "title": "t", "cause": "A5", "symptomsAfter": 1.0, "diagnosedAfter": 2.0,
+            "lookTook": 0.5, "rank": rank, "named": [], "repairedAfter": 3.0, "bystanders": [], "lost": lost,
+            "remaining": []})
+        .to_string()
+    }
 
     #[test]
     fn every_drill_has_a_line_and_the_first_ranks_are_counted() {
-        let drill = |scenario: &str, rank| Verified {
-            scenario: scenario.to_owned(),
-            title: "t".to_owned(),
-            cause: "A5".to_owned(),
-            symptoms_after: 1.0,
-            diagnosed_after: 2.0,
-            look_took: 0.5,
-            rank,
-            named: Vec::new(),
-            repaired_after: 3.0,
-            bystanders: Vec::new(),
-        };
-        let text = matrix(&[drill("one", Some(1)), drill("two", None)]);
-        assert!(text.contains("first in 1 of 2 drills (50 %)"), "{text}");
-        assert!(text.contains("| `one` | t | A5 | 1 | 1.0 s | 0.5 s | 2.0 s | 3.0 s |"), "{text}");
-        assert!(text.contains("not named"), "{text}");
+        let failed = json!({"scenario": "three", "cause": "A6", "error": "no\nway"}).to_string();
+        let lines = [drill("two", Some(1), &[]), drill("one", Some(1), &[]), drill("two", None, &["x"]), failed];
+        let text = matrix(&lines.join("\n"), &[("fixtures", "3 of 3 (100.0 %)".to_owned())]);
+        for words in [
+            "| drills, done on real clusters | 1 of 3 (33.3 %) |",
+            "| fixtures | 3 of 3 (100.0 %) |",
+            "In 1 of 3 drills nobody else",
+            "| `one` | t | A5 | 1 | 1.0 s | 0.5 s | 2.0 s | 3.0 s | well |",
+            "| `two` | t | A5 | not named | 1.0 s | 0.5 s | 2.0 s | 3.0 s | lost: x |",
+            "| `three` | not done: no way | A6 |",
+        ] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
     }
 }

@@ -108,9 +108,11 @@ impl Target {
         };
         let (control_plane, worker) = self.roles()?;
         let images = nodes.iter().flat_map(|node| node["status"]["images"].as_array().into_iter().flatten());
-        let mut names = images.flat_map(|image| image["names"].as_array().into_iter().flatten());
-        let found = || names.find_map(|name| name.as_str().filter(|name| is_local(name)));
-        let image = image.or_else(found).unwrap_or("localhost/kedge");
+        let names = images.flat_map(|image| image["names"].as_array().into_iter().flatten());
+        let names: Vec<&str> = names.filter_map(serde_json::Value::as_str).collect();
+        let first = |fits: fn(&str) -> bool| names.iter().copied().find(|name| fits(name));
+        let image = image.or_else(|| first(is_local)).unwrap_or("localhost/kedge");
+        let programs = first(has_programs).unwrap_or("localhost/kedge");
         let machines = self.machines();
         let has = machines.try_run(&control_plane, "[ -d \"$1\" ]", &[INIT_MANIFESTS], None)?;
         let manifests = if has.ok { INIT_MANIFESTS } else { UP_MANIFESTS };
@@ -118,7 +120,7 @@ impl Target {
             (&control_plane, &address(&control_plane)),
             (&worker, &address(&worker)),
             manifests,
-            image,
+            (image, programs),
             &machines.kedge()?,
         ))
     }
@@ -211,4 +213,28 @@ impl Target {
 /// An image that needs no registry. Those of sandboxes may be all that there is, and do where a pod has only to run.
 fn is_local(name: &str) -> bool {
     name.starts_with("localhost/")
+}
+
+/// An image with Kedge's program in it: that of its components, or of its sandboxes and its demo.
+fn has_programs(name: &str) -> bool {
+    let (repository, tag) = name.rsplit_once(':').unwrap_or((name, ""));
+    ["localhost/kedge", "localhost/kedge-pause", "localhost/kedge-demo"].contains(&repository) && !tag.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_with_kedge_in_them_are_known_by_name() {
+        for (name, has) in [
+            ("localhost/kedge:v1.36.0_kedge-0.1.0", true),
+            ("localhost/kedge-pause:v0.1.0", true),
+            ("localhost/kedge@sha256:0123", false),
+            ("localhost/kedge-test:v1", false),
+            ("registry.k8s.io/pause:3.10", false),
+        ] {
+            assert_eq!(has_programs(name), has, "{name}");
+        }
+    }
 }

@@ -8,18 +8,43 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Every name that there is.
-const NAMES: [&str; 8] =
-    ["controlPlane", "controlPlane.address", "worker", "worker.address", "manifests", "image", "kedge", "namespace"];
+const NAMES: [&str; 9] = [
+    "controlPlane",
+    "controlPlane.address",
+    "worker",
+    "worker.address",
+    "manifests",
+    "image",
+    "programs",
+    "kedge",
+    "namespace",
+];
 
 /// Names and what they stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// The first control plane and a worker (or the same machine again) with their addresses, and the usual places.
-    pub fn new(control_plane: (&str, &str), worker: (&str, &str), manifests: &str, image: &str, kedge: &str) -> Self {
-        let values =
-            [control_plane.0, control_plane.1, worker.0, worker.1, manifests, image, kedge, crate::api::NAMESPACE];
+    /// The first control plane and a worker (or the same machine again) with their addresses, and the usual places;
+    /// `images` are one for pods that have only to run, and one with Kedge's program in it.
+    pub fn new(
+        control_plane: (&str, &str),
+        worker: (&str, &str),
+        manifests: &str,
+        images: (&str, &str),
+        kedge: &str,
+    ) -> Self {
+        let values = [
+            control_plane.0,
+            control_plane.1,
+            worker.0,
+            worker.1,
+            manifests,
+            images.0,
+            images.1,
+            kedge,
+            crate::api::NAMESPACE,
+        ];
         Self(NAMES.iter().zip(values).map(|(&name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
@@ -76,7 +101,7 @@ mod tests {
 
     #[test]
     fn names_are_replaced_and_unknown_ones_refused() {
-        let variables = Variables::new(("cp-1", "1.1.1.1"), ("w-1", "1.1.1.2"), "/m", "i:1", "/k");
+        let variables = Variables::new(("cp-1", "1.1.1.1"), ("w-1", "1.1.1.2"), "/m", ("i:1", "p:1"), "/k");
         let told = variables.replace(json!({"on": "$(worker)", "run": ["ping $(worker.address)", "x $(ls -l) $("]}));
         assert_eq!(told, Ok(json!({"on": "w-1", "run": ["ping 1.1.1.2", "x $(ls -l) $("]})));
         assert!(variables.replace(json!(["$(other)"])).is_err());

@@ -9,14 +9,16 @@ use tokio::time::Instant;
 
 use crate::engine::Drill;
 use crate::error::Error;
-use crate::finding::{diagnose, rank};
+use crate::finding::{Named, diagnose, rank};
 use crate::machines::run_here;
 use crate::observe;
 use crate::scenario::Scenario;
 use crate::target::Target;
+use crate::witness::Witness;
 
 const DIAGNOSE_PATIENCE: Duration = Duration::from_secs(100);
 const REPAIR_PATIENCE: Duration = Duration::from_secs(120);
+const CALM_PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(500);
 
 /// What a drill showed.
@@ -43,26 +45,47 @@ pub struct Verified {
     pub repaired_after: f64,
     /// Pods that the drill must not have touched, and that were restarted or are gone.
     pub bystanders: Vec<String>,
+    /// What the API server acknowledged before, during and after, and does not have any more.
+    #[serde(default)]
+    pub lost: Vec<String>,
+    /// Failures that the doctor still names once all is back, and did not name before.
+    #[serde(default)]
+    pub remaining: Vec<String>,
 }
 
 impl Drill {
     /// Does a drill from start to end, and takes it back whatever comes of it.
     pub async fn verify(&self, scenario: &Scenario, target: &Target) -> Result<Verified, Error> {
-        let done = self.break_and_repair(scenario, target).await;
-        if self.active()?.is_some() {
+        let mut witness = Witness::begin(target).await?;
+        let done = self.break_and_repair(scenario, target, &mut witness).await;
+        let run = self.active()?;
+        if run.is_some() {
             let stopped = self.stop().await;
             // What went wrong first is what counts.
             if done.is_ok() {
                 stopped?;
             }
         }
-        done
+        let lost = witness.end(target).await;
+        let mut done = done?;
+        done.lost = lost?;
+        if let Some(run) = run {
+            done.remaining = remaining(&run.scenario, target, &run.before).await?;
+        }
+        Ok(done)
     }
 
-    async fn break_and_repair(&self, scenario: &Scenario, target: &Target) -> Result<Verified, Error> {
+    async fn break_and_repair(
+        &self,
+        scenario: &Scenario,
+        target: &Target,
+        witness: &mut Witness,
+    ) -> Result<Verified, Error> {
         let before = pods(target).await?;
+        witness.write(target, "before").await;
         let started = self.start(scenario, target).await?;
         let run = self.needed()?;
+        witness.write(target, "broken").await;
         let begun = Instant::now();
         let (named, look_took) = self.ask(&run.scenario, target, &run.before).await?;
         let diagnosed_after = begun.elapsed().as_secs_f64();
@@ -72,6 +95,7 @@ impl Drill {
         observe::wait(&run.scenario.repaired, target, &machines, REPAIR_PATIENCE).await?;
         self.check(Some(&run.scenario.cause)).await?;
         let repaired_after = begun.elapsed().as_secs_f64();
+        witness.write(target, "repaired").await;
         let after = pods(target).await?;
         Ok(Verified {
             scenario: run.scenario.id.clone(),
@@ -81,9 +105,11 @@ impl Drill {
             diagnosed_after,
             look_took,
             rank: rank(&named, &run.before, &run.scenario.cause),
-            named: named.into_iter().map(|(_, key)| key).filter(|key| !run.before.contains(key)).collect(),
+            named: named.into_iter().map(|named| named.key).filter(|key| !run.before.contains(key)).collect(),
             repaired_after,
             bystanders: bystanders(&before, &after, &run.scenario.touches),
+            lost: Vec::new(),
+            remaining: Vec::new(),
         })
     }
 
@@ -93,7 +119,7 @@ impl Drill {
         scenario: &Scenario,
         target: &Target,
         before: &[String],
-    ) -> Result<(Vec<(String, String)>, f64), Error> {
+    ) -> Result<(Vec<Named>, f64), Error> {
         let machines = target.machines();
         let deadline = Instant::now() + DIAGNOSE_PATIENCE.min(Duration::from_secs(scenario.within.max(10)));
         loop {
@@ -105,6 +131,21 @@ impl Drill {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+/// Waits until nothing fails that did not before; what still does.
+async fn remaining(scenario: &Scenario, target: &Target, before: &[String]) -> Result<Vec<String>, Error> {
+    let machines = target.machines();
+    let deadline = Instant::now() + CALM_PATIENCE;
+    loop {
+        let named = diagnose(&scenario.diagnose, target, &machines)?;
+        let fresh = named.into_iter().filter(|named| named.fails && !before.contains(&named.key));
+        let left: Vec<String> = fresh.map(|named| named.key).collect();
+        if left.is_empty() || Instant::now() > deadline {
+            return Ok(left);
+        }
+        tokio::time::sleep(POLL).await;
     }
 }
 
