@@ -21,7 +21,7 @@ use crate::evidence::{Evidence, Item};
 use crate::rules::{Explains, Rule, Scope};
 
 pub(super) use clock_drift::SIGN as CLOCK_DRIFT;
-pub(super) use slow_disk::slow;
+pub(super) use slow_disk::slow_for_leases;
 
 pub(super) const RULES: &[&Rule] = &[
     &slow_disk::RULE,

@@ -3,7 +3,7 @@
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::control_plane::leases;
-use crate::rules::etcd::slow;
+use crate::rules::etcd::slow_for_leases;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -22,7 +22,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let (mut lost, slow) = (leases::lost(evidence), slow(evidence));
+    let (mut lost, slow) = (leases::lost(evidence), slow_for_leases(evidence));
     // Who could not even reach an address does not wait for a disk.
     let cut_off = leases::CLOSED.told(evidence);
     lost.retain(|told| !cut_off.iter().any(|other| other.source == told.source && other.item.place == told.item.place));
@@ -73,6 +73,17 @@ mod tests {
             assert_eq!(found_among(&RULE, [slow.clone()]), [""; 0]);
             assert_eq!(found_among(&RULE, [ago(lost(), 7200), ago(slow, 7200)]), [""; 0]);
         }
+    }
+
+    #[test]
+    fn requests_of_less_than_a_second_cost_no_lease() {
+        let with = |took: &str| {
+            let text =
+                format!(r#"{{"msg":"apply request took too long","took":"{took}","expected-duration":"100ms"}}"#);
+            let lost = ago(line_of("kube-scheduler", WORDS[2]), 20);
+            found_among(&RULE, (0..10).map(|_| ago(line_of("etcd", &text), 30)).chain([lost])).len()
+        };
+        assert_eq!((with("212.3ms"), with("6.1s")), (0, 1));
     }
 
     #[test]

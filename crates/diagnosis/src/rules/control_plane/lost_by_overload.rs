@@ -3,7 +3,7 @@
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::control_plane::leases;
-use crate::rules::etcd::slow;
+use crate::rules::etcd::slow_for_leases;
 use crate::rules::signs::Sign;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
@@ -34,7 +34,7 @@ pub(super) const RULE: Rule = Rule {
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let (lost, late) = (leases::lost(evidence), LATE.told(evidence));
-    let Some(first) = late.first().filter(|_| !lost.is_empty() && slow(evidence).is_empty()) else {
+    let Some(first) = late.first().filter(|_| !lost.is_empty() && slow_for_leases(evidence).is_empty()) else {
         return Vec::new();
     };
     let repair = Repair::of(&[

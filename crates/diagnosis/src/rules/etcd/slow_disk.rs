@@ -75,9 +75,25 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
 }
 
 /// The logs that tell of a slow disk: by one line that says it of the disk, or by many that say it of requests.
-pub(in crate::rules) fn slow(evidence: &Evidence) -> Vec<Told<'_>> {
+fn slow(evidence: &Evidence) -> Vec<Told<'_>> {
+    slow_where(evidence, |_| true)
+}
+
+/// The same, where requests waited for a second and longer, or nobody says for how long: a shorter wait costs no lease.
+pub(in crate::rules) fn slow_for_leases(evidence: &Evidence) -> Vec<Told<'_>> {
+    slow_where(evidence, |line| !is_brief(line))
+}
+
+/// Whether a line tells of a wait of less than a second, in either of the store's forms.
+fn is_brief(line: &str) -> bool {
+    let took = line.split_once("\"took\":\"").and_then(|(_, rest)| rest.split_once('"'));
+    let took = took.or_else(|| line.split_once("took too long (").and_then(|(_, rest)| rest.split_once(')')));
+    took.is_some_and(|(took, _)| took.ends_with("ms") || took.ends_with("µs"))
+}
+
+fn slow_where(evidence: &Evidence, counts: impl Fn(&str) -> bool) -> Vec<Told<'_>> {
     let mut told = SLOW_FSYNC.told(evidence);
-    let requests = SLOW_APPLY.told(evidence).into_iter().filter(|told| told.count >= OFTEN);
+    let requests = SLOW_APPLY.told_where(evidence, counts).into_iter().filter(|told| told.count >= OFTEN);
     for requests in requests {
         if !told.iter().any(|known| known.item.place == requests.item.place) {
             told.push(requests);
@@ -129,6 +145,19 @@ mod tests {
                 ("web", "slow fdatasync"),
             ],
         );
+    }
+
+    #[test]
+    fn a_wait_is_brief_in_either_form() {
+        for (line, brief) in [
+            (r#"{"msg":"apply request took too long","took":"130ms","expected-duration":"100ms"}"#, true),
+            (r#"{"msg":"apply request took too long","took":"1.3s","expected-duration":"100ms"}"#, false),
+            ("read-only range request \"key\" took too long (212.4ms) to execute", true),
+            ("read-only range request \"key\" took too long (2.4s) to execute", false),
+            ("server is likely overloaded", false),
+        ] {
+            assert_eq!(super::is_brief(line), brief, "{line}");
+        }
     }
 
     #[test]

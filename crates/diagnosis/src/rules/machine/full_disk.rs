@@ -4,7 +4,7 @@ use crate::evidence::Evidence;
 use crate::facts::Fact;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::rules::lines::{says, told};
-use crate::rules::machine::small_filesystem::is_in_memory;
+use crate::rules::machine::small_filesystem::is_runtimes_memory;
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 pub(super) const RULE: Rule = Rule {
@@ -26,8 +26,8 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, item, disk) in disks {
         let percent = disk.available.saturating_mul(100) / disk.size;
-        // What is in memory is F2's.
-        if percent >= 10 || is_in_memory(evidence, &item.place, &disk.path) {
+        // What the runtime has in memory is F2's.
+        if percent >= 10 || is_runtimes_memory(evidence, &item.place, &disk.path) {
             continue;
         }
         let repair = Repair::of(&[

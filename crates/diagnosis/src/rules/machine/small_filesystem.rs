@@ -26,7 +26,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
 /// A file system in memory that holds state of the runtime.
 fn small_ones(evidence: &Evidence) -> impl Iterator<Item = Finding> {
     file_systems(evidence)
-        .filter(|(_, item, disk)| is_full(disk) && is_in_memory(evidence, &item.place, &disk.path))
+        .filter(|(_, item, disk)| is_full(disk) && is_runtimes_memory(evidence, &item.place, &disk.path))
         .map(|(index, item, disk)| {
             let mebibytes = disk.size >> 20;
             let text =
@@ -85,8 +85,13 @@ fn is_full(disk: &FileSystemFact) -> bool {
     disk.available.saturating_mul(100) / disk.size < 10
 }
 
-/// Whether a path lies on a file system in memory.
-pub(super) fn is_in_memory(evidence: &Evidence, place: &Place, path: &str) -> bool {
+/// Whether a path holds state of the runtime, and lies on a file system in memory. Logs in memory fill up like any disk.
+pub(super) fn is_runtimes_memory(evidence: &Evidence, place: &Place, path: &str) -> bool {
+    let is_runtimes = path.starts_with("/run") || path.starts_with("/var/run") || path.starts_with("/var/lib");
+    is_runtimes && is_in_memory(evidence, place, path)
+}
+
+fn is_in_memory(evidence: &Evidence, place: &Place, path: &str) -> bool {
     let mounts = evidence.documents("mounts").filter(|(_, item, _)| item.place == *place);
     let below = |mount: &str| {
         mount == "/" || path == mount || path.strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'))
@@ -109,6 +114,8 @@ mod tests {
         assert_eq!(found_among(&RULE, [mounts("tmpfs"), state()]).len(), 1);
         assert_eq!(found_among(&RULE, [mounts("ext4"), state()]), [""; 0]);
         assert_eq!(found_among(&RULE, [mounts("tmpfs"), disk("/run/containerd", 1000, 900, 0, 0)]), [""; 0]);
+        let logs = document("mounts", json!([{"path": "/", "kind": "ext4"}, {"path": "/var/log", "kind": "tmpfs"}]));
+        assert_eq!(found_among(&RULE, [logs, disk("/var/log", 1000, 0, 0, 0)]), [""; 0]);
     }
 
     #[test]
