@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::verify::Verified;
 
 const HEAD: &str = "# Drills\n\n\
-    Written by `kedge drill matrix` from what `kedge drill verify --output json` measured in one run of the end-to-end tests: \
+    Written by `kedge drill matrix` from what `kedge drill verify --output json` measured in the end-to-end tests: \
     each scenario of the binary, done on a real cluster (`KEDGE_DRILLS_REPORT=FILE cargo nextest run -p kedge-e2e --test \
     drills`, then `kedge drill matrix FILE > docs/drills.md`). A look is one run of `kedge doctor`; the times have the \
     machine's speed in them, and are those of a debug build.\n\n";
@@ -84,7 +84,12 @@ pub fn matrix(printed: &str, figures: &[(&str, String)]) -> String {
     let calm = verified().filter(|drill| others(drill) == "well").count();
     let mut text = HEAD.to_owned();
     text.push_str("## How often the first cause is the true one\n\n| of | right |\n|---|---|\n");
-    let _ = writeln!(text, "| drills, done on real clusters | {first} of {} ({}) |", drills.len(), share(first, drills.len()));
+    let _ = writeln!(
+        text,
+        "| drills, done on real clusters | {first} of {} ({}) |",
+        drills.len(),
+        share(first, drills.len())
+    );
     for (what, figure) in figures {
         let _ = writeln!(text, "| {what} | {figure} |");
     }

@@ -114,12 +114,7 @@ impl Drill {
     }
 
     /// Asks the doctor until the true cause comes first: some causes need time to show in what it sees.
-    async fn ask(
-        &self,
-        scenario: &Scenario,
-        target: &Target,
-        before: &[String],
-    ) -> Result<(Vec<Named>, f64), Error> {
+    async fn ask(&self, scenario: &Scenario, target: &Target, before: &[String]) -> Result<(Vec<Named>, f64), Error> {
         let machines = target.machines();
         let deadline = Instant::now() + DIAGNOSE_PATIENCE.min(Duration::from_secs(scenario.within.max(10)));
         loop {
