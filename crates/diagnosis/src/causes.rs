@@ -83,7 +83,7 @@ fn keys_of(effect: &Found) -> Vec<Key> {
 }
 
 /// Who a finding is about. The pod of a static pod's file has the name of its machine behind its own.
-fn subjects(finding: &Finding) -> Vec<Subject> {
+pub(crate) fn subjects(finding: &Finding) -> Vec<Subject> {
     let mut names = vec![finding.subject.clone()];
     if let (Place::Node(node), "Pod") = (&finding.place, finding.subject.kind.as_str())
         && !finding.subject.name.ends_with(&format!("-{node}"))

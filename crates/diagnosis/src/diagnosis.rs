@@ -12,9 +12,9 @@ use crate::finding::{Certainty, Repair, Severity, Subject};
 use crate::onset::Clocks;
 use crate::ruled_out::{RuledOut, ruled_out};
 use crate::rules::rules;
+use crate::schema::{API_VERSION, KIND};
+use crate::twins::merge_twins;
 
-/// The version of the form in which a diagnosis is written.
-const VERSION: u32 = 1;
 /// How many items of evidence a report quotes for one cause.
 const MOST_EXHIBITS: usize = 10;
 
@@ -22,8 +22,10 @@ const MOST_EXHIBITS: usize = 10;
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {
-    /// Of the form.
-    pub version: u32,
+    /// The form and its version, which [`schema`](crate::schema()) describes.
+    pub api_version: &'static str,
+    /// What it is.
+    pub kind: &'static str,
     /// Best first; empty where nothing is wrong.
     pub causes: Vec<Cause>,
     /// What would look the same, was looked for, and is not it.
@@ -84,22 +86,26 @@ impl Diagnosis {
 /// Runs every rule, and folds what follows from something else into its cause.
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let clocks = Clocks::of(evidence);
-    let found: Vec<Found> = rules()
+    let found = rules()
         .flat_map(|rule| (rule.find)(evidence).into_iter().map(move |finding| (rule, finding)))
-        .map(|(rule, finding)| Found { onset: clocks.onset(evidence, &finding), rule, finding })
-        .collect();
+        .map(|(rule, finding)| Found { onset: clocks.onset(evidence, &finding), rule, finding });
+    let found = merge_twins(found.collect(), evidence);
     let mut roots: Vec<(usize, Vec<usize>)> = effects_of_roots(&plan_explanations(&found)).into_iter().collect();
     roots.sort_by_cached_key(|(index, effects)| rank(&found[*index], effects.len()));
     let causes = roots.iter().map(|(index, effects)| {
         let explained = effects.iter().map(|&effect| line(&found[effect])).collect();
         cause(&found[*index], explained, evidence, &clocks)
     });
-    Diagnosis {
-        version: VERSION,
+    let diagnosis = Diagnosis {
+        api_version: API_VERSION,
+        kind: KIND,
         causes: causes.collect(),
         ruled_out: ruled_out(evidence, &found),
         not_seen: evidence.unseen.clone(),
-    }
+    };
+    #[cfg(test)]
+    crate::schema::tests::hold(&diagnosis);
+    diagnosis
 }
 
 /// The worst first, then the surest, then the lowest, then that with the most effects, then the earliest.

@@ -20,8 +20,10 @@ mod object;
 mod onset;
 mod ruled_out;
 mod rules;
+mod schema;
 #[cfg(test)]
 mod top_one;
+mod twins;
 
 pub use accuracy::{ACCURACY, Accuracy, Share};
 pub use action::Action;
@@ -35,3 +37,4 @@ pub use finding::{Certainty, Finding, Repair, Severity, Step, Subject};
 pub use items::Items;
 pub use ruled_out::RuledOut;
 pub use rules::{Explains, Layer, Rule, Scope, rules};
+pub use schema::schema;

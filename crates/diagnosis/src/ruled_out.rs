@@ -86,7 +86,7 @@ fn seen(sense: Sense, evidence: &Evidence) -> Option<String> {
             });
             counted(pods.count(), "pods of the control plane were looked at")
         }
-        Sense::Manifests => counted(evidence.manifests().count(), "files of static pods were read"),
+        Sense::Manifests => counted(static_pods(evidence), "static pods were read"),
         Sense::Certificates => {
             let files = evidence.certificates().filter(|(_, _, certificate)| certificate.served_by.is_none());
             counted(files.count(), "certificates were read")
@@ -110,6 +110,18 @@ fn seen(sense: Sense, evidence: &Evidence) -> Option<String> {
             (answers.count() > 0).then(|| "the store was asked, and says nothing of it".to_owned())
         }
     }
+}
+
+/// Static pods of each machine; files that make the same pod, and copies of them in a bundle, count once.
+fn static_pods(evidence: &Evidence) -> usize {
+    let pods = evidence.manifests().map(|(_, item, manifest)| {
+        let who = match &manifest.pod {
+            Ok(pod) => crate::object::subject(pod).to_string(),
+            Err(_) => manifest.path.clone(),
+        };
+        (&item.place, who)
+    });
+    pods.collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]

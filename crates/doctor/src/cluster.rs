@@ -10,7 +10,7 @@ mod reduce;
 use http::Request;
 use jiff::Timestamp;
 use kedge_client::{Client, FailureCause, classify};
-use kedge_diagnosis::{Evidence, Fact, Item, Place, Unseen};
+use kedge_diagnosis::{Evidence, Fact, Item, Place, Subject, Unseen};
 use serde_json::Value;
 
 use reduce::Reducer;
@@ -61,6 +61,8 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ),
     ("events", "/api/v1/events", "Event"),
 ];
+/// The component of events that say what the doctor found: no evidence of anything.
+pub const OWN_EVENTS: &str = "kedge-doctor";
 const PAGE: u32 = 500;
 /// Pages of one resource: 200,000 objects.
 const MOST_PAGES: u32 = 400;
@@ -96,6 +98,17 @@ pub async fn gather_cluster(client: &Client, server: &str) -> Evidence {
     evidence.items.extend(well);
     crate::cluster_logs::read(client, &mut evidence).await;
     evidence
+}
+
+/// Where in the API an object is; nothing for what is none of the kinds that are looked at.
+pub fn object_path(subject: &Subject) -> Option<String> {
+    let (_, path, _) = RESOURCES.iter().find(|(_, _, kind)| *kind == subject.kind)?;
+    let (list, name) = (path.split('?').next()?, &subject.name);
+    if list.contains("/namespaces/") || subject.namespace.is_empty() {
+        return Some(format!("{list}/{name}"));
+    }
+    let (group, resource) = list.rsplit_once('/')?;
+    Some(format!("{group}/namespaces/{}/{resource}/{name}", subject.namespace))
 }
 
 fn item(resource: &str, object: Value) -> Item {
@@ -147,4 +160,22 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_have_their_path() {
+        let path = |kind: &str, namespace: &str, name: &str| {
+            object_path(&Subject { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() })
+        };
+        assert_eq!(path("Node", "", "one").as_deref(), Some("/api/v1/nodes/one"));
+        assert_eq!(path("Pod", "a", "web").as_deref(), Some("/api/v1/namespaces/a/pods/web"));
+        assert_eq!(path("Deployment", "a", "web").as_deref(), Some("/apis/apps/v1/namespaces/a/deployments/web"));
+        let coredns = "/api/v1/namespaces/kube-system/configmaps/coredns";
+        assert_eq!(path("ConfigMap", "kube-system", "coredns").as_deref(), Some(coredns));
+        assert_eq!(path("File", "", "/etc/x"), None);
+    }
 }

@@ -8,5 +8,5 @@ mod cluster_logs;
 mod machine;
 mod node;
 
-pub use cluster::gather_cluster;
+pub use cluster::{OWN_EVENTS, gather_cluster, object_path};
 pub use node::{NodePlaces, gather_node};

@@ -27,7 +27,8 @@ pub(crate) use cluster::{ClusterCommand, ClusterFlags, ClustersDir, CreateFlags,
 pub(crate) use components::{ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags};
 pub(crate) use config::{ConfigCommand, ConfigFlags, ImagesCommand, PrintCommand};
 pub(crate) use doctor::{
-    DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace, DoctorUndoFlags,
+    DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorManifestsFlags, DoctorNodeFlags, DoctorPlace,
+    DoctorUndoFlags, DoctorWatchFlags,
 };
 pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
 pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
@@ -196,6 +197,12 @@ pub(crate) struct UpFlags {
     /// Deploy a small web application on NodePort 30090.
     #[arg(long, conflicts_with = "control_plane_only")]
     pub(crate) demo: bool,
+    /// Let the doctor look after the cluster: `kubectl get findings`.
+    #[arg(long)]
+    pub(crate) doctor: bool,
+    /// Where the doctor serves its metrics, over HTTP; nowhere by default.
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "doctor")]
+    pub(crate) doctor_metrics_bind_address: Option<SocketAddr>,
     /// How to report.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(crate) output: Output,

@@ -3,12 +3,14 @@
 //! Pure. Names are upstream's where upstream has such an add-on. Invariant: applying them again changes nothing.
 
 mod dns;
+mod doctor;
 mod network;
 mod proxy;
 
 use serde_json::{Value, json};
 
 pub use dns::dns_objects;
+pub use doctor::{DOCTOR_NAMESPACE, DOCTOR_USER, doctor_objects, doctor_rights};
 pub use network::{NetworkAddon, network_objects};
 pub use proxy::proxy_objects;
 
@@ -73,15 +75,16 @@ mod tests {
             dns_objects("10.96.0.10", "cluster.local", "10.244.0.0/16,10.96.0.0/12", "i"),
             network_objects(&network),
             proxy_objects("192.0.2.2:6443", "10.244.0.0/16", "i", &Map::new()),
+            doctor_objects("i", 2),
         ]
         .concat();
         for object in &all {
             let kind = object["kind"].as_str().unwrap();
             assert!(object["metadata"]["name"].is_string(), "{object}");
-            let global = kind.starts_with("Cluster");
+            let global = kind.starts_with("Cluster") || kind == "CustomResourceDefinition";
             assert_eq!(object["metadata"]["namespace"].is_string(), !global, "{object}");
         }
         let kinds = |kind: &str| all.iter().filter(|object| object["kind"] == kind).count();
-        assert_eq!((kinds("DaemonSet"), kinds("Deployment"), kinds("Service")), (2, 1, 1));
+        assert_eq!((kinds("DaemonSet"), kinds("Deployment"), kinds("Service")), (2, 2, 1));
     }
 }

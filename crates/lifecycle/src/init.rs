@@ -40,12 +40,12 @@ pub const INIT_PHASES: [(&str, &[&str]); 14] = [
     ("mark-control-plane", &[]),
     ("bootstrap-token", &[]),
     ("kubelet-finalize", &["enable-client-cert-rotation"]),
-    ("addon", &["coredns", "kube-proxy", "network"]),
+    ("addon", &["coredns", "kube-proxy", "network", "doctor"]),
     ("show-join-command", &[]),
 ];
 
-/// Parts that run only where they are asked for: upstream leaves the pod network to the user.
-const ONLY_ASKED: [(&str, &str); 1] = [("addon", "network")];
+/// Parts that run only where they are asked for: upstream leaves the pod network to the user, and has no doctor.
+const ONLY_ASKED: [(&str, &str); 2] = [("addon", "network"), ("addon", "doctor")];
 
 /// Why a phase failed.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +186,7 @@ impl<'a> Init<'a> {
     fn leaves_out(&self, phase: &str, part: &str) -> bool {
         let cluster = &self.settings.cluster;
         self.skips(&format!("{phase}/{part}"))
-            || (ONLY_ASKED.contains(&(phase, part)) && !self.settings.with_network)
+            || (ONLY_ASKED.contains(&(phase, part)) && !(part == "network" && self.settings.with_network))
             || (part == "coredns" && cluster.dns.disabled)
             || (part == "kube-proxy" && cluster.proxy.disabled)
     }

@@ -99,6 +99,11 @@ impl Layout {
         self.root.join("run.json")
     }
 
+    /// That the last process was told to end, and did.
+    pub fn ended_file(&self) -> PathBuf {
+        self.root.join("ended.json")
+    }
+
     /// The lock that the running process holds.
     pub fn lock(&self) -> PathBuf {
         self.root.join("kedge.lock")

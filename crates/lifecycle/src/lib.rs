@@ -34,7 +34,10 @@ mod system_images;
 mod teardown;
 mod upgrade;
 
-pub use addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
+pub use addons::{
+    DOCTOR_NAMESPACE, DOCTOR_USER, NetworkAddon, dns_objects, doctor_objects, doctor_rights, network_objects,
+    proxy_objects,
+};
 pub use addresses::{AddressError, find_node_ip, hostname};
 pub use authority_rotation::{AuthorityRotation, RotationError, RotationStep};
 pub use certs::{CERTIFICATES, CertificateFacts, ensure_certificates};
@@ -71,7 +74,7 @@ pub use patches::{PatchesConfiguration, PatchesError};
 pub use preflight::{Finding, Needs, Severity, missing_programs, preflight};
 pub use process::ProcessMark;
 pub use reset_configuration::ResetConfiguration;
-pub use run_file::{RunFile, RunFileError};
+pub use run_file::{RunFile, RunFileError, mark_ended};
 pub use system_images::{SystemImages, ensure_system_images, make_system_images, runtime_socket, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
 pub use upgrade::{

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::layout::Layout;
 use crate::process::ProcessMark;
 
 /// Why the file can't be used.
@@ -27,6 +28,17 @@ pub enum RunFileError {
         /// Why.
         source: serde_json::Error,
     },
+}
+
+/// Says beside the run file of a data directory that this process was told to end and did: whoever looks later knows
+/// that nothing failed.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn mark_ended(layout: &Layout) -> Result<(), RunFileError> {
+    let (path, own) = (layout.ended_file(), ProcessMark::own());
+    let text = format!("{{\"pid\": {}, \"startTicks\": {}}}\n", own.pid, own.start_ticks);
+    std::fs::write(&path, text).map_err(|source| RunFileError::Access { path, source })
 }
 
 /// One process and what it made on the machine.

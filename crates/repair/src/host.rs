@@ -7,8 +7,10 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use kedge_lifecycle::HostLayout;
+use serde_json::Value;
 
 use crate::operation::Operation;
 
@@ -26,6 +28,14 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
+    /// Something beyond the files of the machine.
+    #[error("{what} cannot be changed: {why}")]
+    Reach {
+        /// An object's path.
+        what: String,
+        /// Why.
+        why: String,
+    },
     /// A program ended with an error.
     #[error("{command} failed: {why}")]
     Command {
@@ -36,16 +46,58 @@ pub enum HostError {
     },
 }
 
-/// A machine, or a directory that stands for one.
-#[derive(Debug, Clone, Default)]
+/// What a repair reaches beyond files and programs of a machine.
+pub trait Access: Send + Sync {
+    /// The API server's address, by which a cluster is told from others.
+    fn server(&self) -> &str;
+    /// An object by its path; nothing where it is not there.
+    ///
+    /// # Errors
+    /// Why the API does not give it.
+    fn get(&self, path: &str) -> Result<Option<Value>, String>;
+    /// Changes an object by a merge patch.
+    ///
+    /// # Errors
+    /// Why the API refuses it.
+    fn patch(&self, path: &str, patch: &Value) -> Result<(), String>;
+    /// Starts the kubelet of this machine, or stops it, without a service manager.
+    ///
+    /// # Errors
+    /// Why it is not so.
+    fn keep_kubelet(&self, runs: bool) -> Result<(), String>;
+}
+
+/// A machine, or a directory that stands for one; and a cluster, where one can be reached.
+#[derive(Clone, Default)]
 pub struct Host {
     layout: HostLayout,
+    access: Option<Arc<dyn Access>>,
+    /// Only objects of the API are changed: the machine is another than the one with the cause.
+    is_elsewhere: bool,
 }
 
 impl Host {
     /// The machine with its places.
     pub fn new(layout: HostLayout) -> Self {
-        Self { layout }
+        Self { layout, access: None, is_elsewhere: false }
+    }
+
+    /// The same with a way to a cluster.
+    pub fn with_access(self, access: Arc<dyn Access>) -> Self {
+        Self { access: Some(access), ..self }
+    }
+
+    /// The same where the machine itself is not to be changed.
+    pub fn elsewhere(self) -> Self {
+        Self { is_elsewhere: true, ..self }
+    }
+
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
+    }
+
+    pub(crate) fn access(&self) -> Option<&dyn Access> {
+        self.access.as_deref()
     }
 
     /// Where Kedge remembers things about the machine.
@@ -118,7 +170,18 @@ impl Host {
                 Ok(())
             }
             Operation::Unit { verb, name } => run("systemctl", &[verb.word(), name]),
+            Operation::Patch { server, path, patch } => self.reach(path, |access| match access.server() == server {
+                true => access.patch(path, patch),
+                false => Err(format!("it is an object of {server}, and this is {}", access.server())),
+            }),
+            Operation::StartKubelet => self.reach("the kubelet", |access| access.keep_kubelet(true)),
+            Operation::StopKubelet => self.reach("the kubelet", |access| access.keep_kubelet(false)),
         }
+    }
+
+    fn reach(&self, what: &str, change: impl Fn(&dyn Access) -> Result<(), String>) -> Result<(), HostError> {
+        let changed = self.access().ok_or_else(|| "there is no way to it".to_owned()).and_then(change);
+        changed.map_err(|why| HostError::Reach { what: what.to_owned(), why })
     }
 
     fn write(&self, path: &str, content: &str, mode: u32) -> Result<(), HostError> {

@@ -75,6 +75,11 @@ impl Journal {
         Self { directory: host.state().join("repairs") }
     }
 
+    /// In a directory: of somebody who changes objects and no machine.
+    pub fn in_directory(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
     /// Makes a repair: writes down what undoes it, then does it.
     ///
     /// # Errors

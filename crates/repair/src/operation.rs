@@ -1,6 +1,7 @@
-//! The smallest changes: each has another that undoes it.
+//! The smallest changes, of a machine or of an object in the API: each has another that undoes it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One change of a machine. Paths are as the machine has them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +50,19 @@ pub enum Operation {
         /// Its name.
         name: String,
     },
+    /// Change an object of a cluster, by a merge patch.
+    Patch {
+        /// Of which cluster: the address of its API server.
+        server: String,
+        /// The object's path in the API.
+        path: String,
+        /// The fields that change.
+        patch: Value,
+    },
+    /// Keep the kubelet running by Kedge itself, where no service manager does.
+    StartKubelet,
+    /// Stop it, and who keeps it running.
+    StopKubelet,
     /// Tell the service manager.
     Unit {
         /// What.

@@ -8,6 +8,7 @@ use kedge_diagnosis::{Action, Cause};
 use serde_yaml::Value;
 use similar::TextDiff;
 
+use crate::api;
 use crate::host::Host;
 use crate::operation::{Operation, UnitVerb};
 
@@ -15,7 +16,9 @@ use crate::operation::{Operation, UnitVerb};
 const SETTINGS_DIR: &str = "/etc/sysctl.d";
 /// Modules that Kedge loaded, for the machine's next start.
 const MODULES_DIR: &str = "/etc/modules-load.d";
-const CONTEXT_LINES: usize = 3;
+/// What a kubelet runs with.
+const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+pub(crate) const CONTEXT_LINES: usize = 3;
 
 /// Why an action cannot be done here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,9 +80,17 @@ pub fn plan_repair(cause: &Cause, host: &Host) -> Result<Option<Plan>, NotPossib
     Ok((!steps.is_empty()).then_some(Plan { id: cause.id, title: cause.title, steps }))
 }
 
-type Parts = (String, Vec<Operation>, Vec<Operation>);
+/// What is shown, what is done, and what undoes it.
+pub(crate) type Parts = (String, Vec<Operation>, Vec<Operation>);
 
 fn plan(action: &Action, host: &Host, loads: bool) -> Result<Parts, NotPossible> {
+    if let Some(planned) = api::plan(action, host) {
+        return planned;
+    }
+    if host.is_elsewhere() {
+        let why = format!("to {action} is for its machine: `kedge doctor node --fix`, there");
+        return Err(NotPossible::Missing(why));
+    }
     match action {
         Action::RestoreManifest { path } => restore(path, host),
         Action::RemoveEmptyFile { path } => remove_file(path, host),
@@ -88,10 +99,14 @@ fn plan(action: &Action, host: &Host, loads: bool) -> Result<Parts, NotPossible>
         Action::SetSetting { name, value } => set(name, value, host, loads),
         Action::LoadModule { name } => load(name, host),
         Action::StartUnit { name } => start(name, host),
+        Action::Uncordon { .. }
+        | Action::RemoveTaint { .. }
+        | Action::ReplaceDirective { .. }
+        | Action::RestartDeployment { .. } => Err(NotPossible::Missing(format!("to {action} is for the API"))),
     }
 }
 
-fn settled(text: String) -> NotPossible {
+pub(crate) fn settled(text: String) -> NotPossible {
     NotPossible::Settled(text)
 }
 
@@ -198,7 +213,19 @@ fn load(name: &str, host: &Host) -> Result<Parts, NotPossible> {
     Ok((format!("modprobe {name}\n{preview}"), operations, undo))
 }
 
+/// Where nobody else does: by Kedge's own process.
+fn keep_kubelet(host: &Host) -> Result<Parts, NotPossible> {
+    if host.metadata(KUBELET_CONFIG).is_err() {
+        return Err(NotPossible::Missing(format!("{KUBELET_CONFIG} is not there: the machine has to join first")));
+    }
+    let preview = "no systemd here: kedge keeps the kubelet running until the machine's next start".to_owned();
+    Ok((preview, vec![Operation::StartKubelet], vec![Operation::StopKubelet]))
+}
+
 fn start(name: &str, host: &Host) -> Result<Parts, NotPossible> {
+    if !host.has_service_manager() && name == "kubelet" {
+        return keep_kubelet(host);
+    }
     if !host.has_service_manager() {
         return Err(NotPossible::Missing(format!("no systemd keeps {name} on this machine: start it by hand")));
     }

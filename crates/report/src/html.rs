@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use kedge_diagnosis::{Cause, Diagnosis, Severity};
 
 use crate::junit::escape;
+use crate::korean;
 use crate::language::Language;
 use crate::titles::title;
 
@@ -31,7 +32,7 @@ pub(crate) fn render(diagnosis: &Diagnosis, language: Language) -> String {
         let _ = write!(text, "<h2>{}</h2>\n<ul>\n", words.ruled_out);
         for out in &diagnosis.ruled_out {
             let title = escape(title(out.id, out.title, language));
-            let _ = writeln!(text, "<li>{} {title}: {}</li>", out.id, escape(&out.why));
+            let _ = writeln!(text, "<li>{} {title}: {}</li>", out.id, escape(&korean::text(&out.why, language)));
         }
         text.push_str("</ul>\n");
     }
@@ -56,13 +57,13 @@ fn render_cause(text: &mut String, cause: &Cause, language: Language) {
         "<section class=\"{class}\" id=\"{id}\">\n<h2>{id} {}</h2>\n<p class=\"weight\">{}</p>\n<p>{}</p>\n",
         escape(title(cause.id, cause.title, language)),
         escape(&format!("{weight}{place}")),
-        escape(&cause.text),
+        escape(&korean::text(&cause.text, language)),
         id = cause.id,
     );
     if !cause.explains.is_empty() {
         let _ = write!(text, "<h3>{}</h3>\n<ul>\n", words.therefore);
         for effect in &cause.explains {
-            let _ = writeln!(text, "<li>{}</li>", escape(effect));
+            let _ = writeln!(text, "<li>{}</li>", escape(&korean::effect(effect, language)));
         }
         text.push_str("</ul>\n");
     }
@@ -78,7 +79,8 @@ fn render_cause(text: &mut String, cause: &Cause, language: Language) {
     text.push_str("<ol>\n");
     for step in &cause.repair.steps {
         let command = step.command.as_ref().map(|command| format!("<pre>{}</pre>", escape(command)));
-        let _ = writeln!(text, "<li>{}{}</li>", escape(&step.text), command.unwrap_or_default());
+        let _ =
+            writeln!(text, "<li>{}{}</li>", escape(&korean::text(&step.text, language)), command.unwrap_or_default());
     }
     text.push_str("</ol>\n</section>\n");
 }

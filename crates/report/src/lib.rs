@@ -5,6 +5,7 @@
 
 mod html;
 mod junit;
+mod korean;
 mod language;
 mod markdown;
 mod sarif;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use kedge_diagnosis::{Cause, Diagnosis};
 
+use crate::korean;
 use crate::language::Language;
 use crate::titles::title;
 
@@ -17,7 +18,7 @@ pub(crate) fn render(diagnosis: &Diagnosis, language: Language) -> String {
         let _ = writeln!(text, "\n## {}\n", words.ruled_out);
         for out in &diagnosis.ruled_out {
             let title = escape(title(out.id, out.title, language));
-            let _ = writeln!(text, "- {}: {title}: {}", out.id, escape(&out.why));
+            let _ = writeln!(text, "- {}: {title}: {}", out.id, escape(&korean::text(&out.why, language)));
         }
     }
     if !diagnosis.not_seen.is_empty() {
@@ -34,11 +35,11 @@ fn render_cause(text: &mut String, cause: &Cause, language: Language) {
     let weight = words.weight(cause.severity, cause.confidence);
     let place = words.place(&cause.place).map(|place| format!(", {place}")).unwrap_or_default();
     let _ = writeln!(text, "\n## {}: {} ({weight}{place})\n", cause.id, escape(title(cause.id, cause.title, language)));
-    let _ = writeln!(text, "{}", escape(&cause.text));
+    let _ = writeln!(text, "{}", escape(&korean::text(&cause.text, language)));
     if !cause.explains.is_empty() {
         let _ = writeln!(text, "\n**{}**\n", words.therefore);
         for effect in &cause.explains {
-            let _ = writeln!(text, "- {}", escape(effect));
+            let _ = writeln!(text, "- {}", escape(&korean::effect(effect, language)));
         }
     }
     let _ = writeln!(text, "\n**{}**\n", words.seen);
@@ -50,7 +51,7 @@ fn render_cause(text: &mut String, cause: &Cause, language: Language) {
         let _ = writeln!(text, "> {}\n", words.dangerous);
     }
     for (index, step) in cause.repair.steps.iter().enumerate() {
-        let _ = writeln!(text, "{}. {}", index + 1, escape(&step.text));
+        let _ = writeln!(text, "{}. {}", index + 1, escape(&korean::text(&step.text, language)));
         if let Some(command) = &step.command {
             let _ = writeln!(text, "\n   ```sh\n   {}\n   ```\n", command.replace('\n', "\n   "));
         }

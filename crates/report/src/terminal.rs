@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use kedge_diagnosis::{Cause, Diagnosis, Severity};
 
+use crate::korean;
 use crate::language::Language;
 use crate::titles::title;
 
@@ -46,7 +47,13 @@ fn render_rest(text: &mut String, diagnosis: &Diagnosis, language: Language, pai
     if !diagnosis.ruled_out.is_empty() {
         let _ = writeln!(text, "\n{}:", words.ruled_out);
         for out in &diagnosis.ruled_out {
-            let _ = writeln!(text, "  {} [{}]: {}", title(out.id, out.title, language), out.id, out.why);
+            let _ = writeln!(
+                text,
+                "  {} [{}]: {}",
+                title(out.id, out.title, language),
+                out.id,
+                korean::text(&out.why, language)
+            );
         }
     }
     if !diagnosis.not_seen.is_empty() {
@@ -64,11 +71,11 @@ fn render_cause(text: &mut String, number: usize, cause: &Cause, language: Langu
     if let Some(place) = words.place(&cause.place) {
         let _ = writeln!(text, "   {place}");
     }
-    let _ = writeln!(text, "   {}", cause.text);
+    let _ = writeln!(text, "   {}", korean::text(&cause.text, language));
     if !cause.explains.is_empty() {
         let _ = writeln!(text, "   {}", words.therefore);
         for effect in cause.explains.iter().take(MOST_EFFECTS) {
-            let _ = writeln!(text, "   \u{2514} {effect}");
+            let _ = writeln!(text, "   \u{2514} {}", korean::effect(effect, language));
         }
         if let Some(more @ 1..) = cause.explains.len().checked_sub(MOST_EFFECTS) {
             let _ = writeln!(text, "   \u{2514} {}", words.more(more));
@@ -83,7 +90,7 @@ fn render_cause(text: &mut String, number: usize, cause: &Cause, language: Langu
         let _ = writeln!(text, "   ! {}", words.dangerous);
     }
     for step in &cause.repair.steps {
-        let _ = writeln!(text, "   - {}", step.text);
+        let _ = writeln!(text, "   - {}", korean::text(&step.text, language));
         if let Some(command) = &step.command {
             let _ = writeln!(text, "       {}", paint.command(command));
         }

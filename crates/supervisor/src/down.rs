@@ -78,6 +78,7 @@ fn delete(layout: &Layout) -> Result<(), Error> {
         layout.root().join("network"),
         layout.root().join("proxy"),
         layout.run_file(),
+        layout.ended_file(),
         layout.lock(),
     ];
     for path in own {

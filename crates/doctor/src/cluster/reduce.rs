@@ -54,6 +54,7 @@ impl Reducer {
             "Node" => self.node(&mut object),
             "Pod" => return self.pod(object),
             "Event" if SUCCESSES.contains(&text(&object["reason"])) && object["type"] == "Normal" => return None,
+            "Event" if object["source"]["component"] == super::OWN_EVENTS => return None,
             "ReplicaSet" if object["spec"]["replicas"] == 0 && object["status"]["replicas"] == 0 => return None,
             "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => drop(object["spec"]["template"].take()),
             "CustomResourceDefinition" => self.definition(&mut object),
@@ -262,6 +263,9 @@ mod tests {
         let mut reducer = Reducer::default();
         assert!(reducer.reduce("Event", event("Pulled")).is_none());
         assert!(reducer.reduce("Event", event("ExternalProvisioning")).is_some());
+        let mut own = event("DoctorFinding");
+        own["source"] = json!({"component": super::super::OWN_EVENTS});
+        assert!(reducer.reduce("Event", own).is_none(), "what the doctor said proves nothing");
         let set = |count: u64| json!({"metadata": {}, "spec": {"replicas": count}, "status": {"replicas": count}});
         assert!(reducer.reduce("ReplicaSet", set(0)).is_none());
         assert!(reducer.reduce("ReplicaSet", set(1)).is_some());

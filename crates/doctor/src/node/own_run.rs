@@ -1,6 +1,7 @@
 //! Kedge's own process of this machine, as its run file names it: whether it runs, and the runtime that it uses.
 //!
-//! The file stays until `kedge down`: one that names no living process is a node that was stopped, or that crashed.
+//! The file stays until `kedge down`: one that names no living process is a node that was stopped, or that crashed. One
+//! that was stopped in order has said so beside it, and is no failure.
 
 use std::path::Path;
 
@@ -22,9 +23,20 @@ pub(super) fn read(data_dir: &Path) -> (Reading, Option<String>) {
     };
     let is_running =
         run["pid"].as_i64().and_then(started).is_some_and(|ticks| Some(ticks) == run["startTicks"].as_u64());
+    let endpoint = run["runtimeEndpoint"].as_str().map(str::to_owned);
+    if !is_running && ended_in_order(data_dir, &run) {
+        return (reading, endpoint);
+    }
     let of = data_dir.display().to_string();
     reading.measure(&format!("cat {}", path.display()), "kedge_runs", &of, f64::from(u8::from(is_running)), None);
-    (reading, run["runtimeEndpoint"].as_str().map(str::to_owned))
+    (reading, endpoint)
+}
+
+/// Whether the process of the run file, and no other, wrote that somebody ended it.
+fn ended_in_order(data_dir: &Path, run: &Value) -> bool {
+    let text = std::fs::read_to_string(data_dir.join("ended.json")).unwrap_or_default();
+    serde_json::from_str::<Value>(&text)
+        .is_ok_and(|ended| ended["pid"] == run["pid"] && ended["startTicks"] == run["startTicks"])
 }
 
 /// When a process was started, in ticks since the machine was.
@@ -44,13 +56,17 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let own = i64::from(std::process::id());
         let ticks = started(own).expect("it runs");
-        let runs = |ticks: u64| {
+        let facts = |ticks: u64| {
             let run = json!({"pid": own, "startTicks": ticks, "runtimeEndpoint": "unix:///x"});
             std::fs::write(directory.path().join("run.json"), run.to_string()).expect("it is written");
             let (reading, endpoint) = read(directory.path());
             assert_eq!(endpoint.as_deref(), Some("unix:///x"));
-            reading.facts().any(|(_, fact)| matches!(fact, Fact::Measure(measure) if measure.value == 1.0))
+            let value = |fact: &Fact| if let Fact::Measure(measure) = fact { Some(measure.value) } else { None };
+            reading.facts().filter_map(|(_, fact)| value(fact)).collect::<Vec<_>>()
         };
-        assert!(runs(ticks) && !runs(ticks + 1));
+        assert_eq!((facts(ticks), facts(ticks + 1)), (vec![1.0], vec![0.0]));
+        let ended = json!({"pid": own, "startTicks": ticks + 1}).to_string();
+        std::fs::write(directory.path().join("ended.json"), ended).expect("it is written");
+        assert_eq!((facts(ticks), facts(ticks + 1), facts(ticks + 2)), (vec![1.0], vec![], vec![0.0]));
     }
 }

@@ -33,7 +33,8 @@ pub(crate) struct DoctorFlags {
     /// Show failures, and no warnings.
     #[arg(long, global = true)]
     pub(crate) failures_only: bool,
-    /// Mend what can be mended on this machine: each change is shown, asked about, written down and checked.
+    /// Mend what can be mended through the API, or on this machine with `node`: each change is shown, asked about, written
+    /// down and checked.
     #[arg(long, global = true)]
     pub(crate) fix: bool,
     /// Change, or take back, without asking.
@@ -86,6 +87,38 @@ pub(crate) enum DoctorPlace {
     Collect(DoctorCollectFlags),
     /// Take back the last repair that `--fix` made.
     Undo(DoctorUndoFlags),
+    /// Look after a cluster until SIGINT or SIGTERM: findings become objects (`kubectl get findings`), events and metrics.
+    WatchCluster(DoctorWatchFlags),
+    /// Print what `watch-cluster` needs in a cluster, with the pod that runs it: for `kubectl apply -f -`.
+    Manifests(DoctorManifestsFlags),
+    /// Print the JSON schema of `--output json`.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorWatchFlags {
+    /// Where metrics and health are served, over HTTP; nowhere by default.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_bind_address: Option<SocketAddr>,
+    /// Look without asking whether another instance does.
+    #[arg(long)]
+    pub(crate) no_leader_elect: bool,
+    /// Namespace of the Lease and of the history.
+    #[arg(long, value_name = "NAME", default_value = kedge_lifecycle::DOCTOR_NAMESPACE)]
+    pub(crate) lease_namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorManifestsFlags {
+    /// The image that the pod runs [default: the one that `kedge init` makes].
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// How many pods; one of them looks at a time.
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) replicas: u16,
+    /// Without the pod: the kind of findings and the rights alone.
+    #[arg(long, conflicts_with_all = ["image", "replicas"])]
+    pub(crate) rights_only: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,8 +2,10 @@
 //!
 //! Exit codes: 0 healthy, 1 warnings, 2 failures, 3 it could not look.
 
+pub(crate) mod always;
 mod filter;
 mod mend;
+mod reach;
 
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Read};
@@ -15,8 +17,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use kedge_bundle::{Limits, read_bundle, read_text, write_bundle};
+use kedge_client::Client;
 use kedge_diagnosis::{Diagnosis, Evidence, Severity, Unseen, diagnose};
 use kedge_doctor::{NodePlaces, gather_cluster, gather_node};
+use kedge_lifecycle::HostLayout;
+use kedge_repair::Host;
 use kedge_report::{Form, Language, render};
 
 use crate::arguments::{DoctorCollectFlags, DoctorFlags, DoctorForm, DoctorLanguage, DoctorNodeFlags, DoctorPlace};
@@ -32,13 +37,25 @@ const MOST_PASTED: u64 = 64 << 20;
 
 pub(crate) async fn run(flags: DoctorFlags) -> ExitCode {
     let ended = match &flags.place {
-        Some(DoctorPlace::Undo(undo)) => mend::undo(undo, flags.yes),
+        Some(DoctorPlace::Undo(undo)) => mend::undo(&host(&flags).await, undo, flags.yes),
+        Some(DoctorPlace::WatchCluster(watch)) => {
+            always::watch(watch, flags.kubeconfig.as_ref()).await.map(|()| ExitCode::SUCCESS)
+        }
+        Some(DoctorPlace::Manifests(wanted)) => always::manifests(wanted).map(shown),
+        Some(DoctorPlace::Schema) => serde_json::to_string_pretty(&kedge_diagnosis::schema())
+            .context("the schema")
+            .map(|text| shown(text + "\n")),
         _ => report(&flags).await,
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {}", output::chain(&error));
         ExitCode::from(NOT_SEEN)
     })
+}
+
+fn shown(text: String) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 /// Looks, mends if that is wanted, and prints what is left.
@@ -67,16 +84,36 @@ async fn report(flags: &DoctorFlags) -> Result<ExitCode> {
 }
 
 async fn fix(flags: &DoctorFlags) -> Result<ExitCode> {
-    let Some(DoctorPlace::Node(node)) = &flags.place else {
-        bail!("--fix mends the machine it runs on: `kedge doctor node --fix`, there");
-    };
-    if !nix::unistd::geteuid().is_root() {
-        bail!("--fix needs root");
-    }
-    let places = places(node);
-    let look = async || diagnose(&gather_node(&places).await);
     let consent = mend::Consent { yes: flags.yes, dry_run: flags.dry_run };
-    print(&mend::mend(look, consent).await?, flags)
+    let host = host(flags).await;
+    let mended = match &flags.place {
+        None => {
+            let (client, server) = reached(flags.kubeconfig.as_ref()).await?;
+            let look = async || filter::wanted(diagnose(&gather_cluster(&client, &server).await), flags);
+            mend::mend(&host.elsewhere(), look, consent).await?
+        }
+        Some(DoctorPlace::Node(node)) => {
+            if !nix::unistd::geteuid().is_root() {
+                bail!("--fix of a machine needs root");
+            }
+            let places = places(node);
+            let look = async || filter::wanted(diagnose(&gather_node(&places).await), flags);
+            mend::mend(&host, look, consent).await?
+        }
+        Some(_) => {
+            bail!("--fix mends a cluster, `kedge doctor --fix`, or the machine it runs on, `kedge doctor node --fix`")
+        }
+    };
+    print(&mended, flags)
+}
+
+/// This machine, with the cluster of the kubeconfig where there is one.
+async fn host(flags: &DoctorFlags) -> Host {
+    let (client, server) = match reached(flags.kubeconfig.as_ref()).await {
+        Ok((client, server)) => (Some(client), server),
+        Err(_) => (None, String::new()),
+    };
+    Host::new(HostLayout::default()).with_access(reach::Reach::new(client, server))
 }
 
 /// The evidence to diagnose; none where it was to be written only.
@@ -88,7 +125,9 @@ async fn look(flags: &DoctorFlags) -> Result<Option<Evidence>> {
             collect(wanted, flags.kubeconfig.as_ref()).await?;
             return Ok(None);
         }
-        Some(DoctorPlace::Undo(_)) => return Ok(None),
+        Some(DoctorPlace::Undo(_) | DoctorPlace::WatchCluster(_) | DoctorPlace::Manifests(_) | DoctorPlace::Schema) => {
+            return Ok(None);
+        }
         None => cluster(flags.kubeconfig.as_ref()).await?,
     }))
 }
@@ -147,14 +186,19 @@ async fn collect(flags: &DoctorCollectFlags, kubeconfig: Option<&PathBuf>) -> Re
 }
 
 async fn cluster(kubeconfig: Option<&PathBuf>) -> Result<Evidence> {
+    let (client, server) = reached(kubeconfig).await?;
+    Ok(gather_cluster(&client, &server).await)
+}
+
+/// The cluster of a kubeconfig, and what a person calls it by.
+async fn reached(kubeconfig: Option<&PathBuf>) -> Result<(Client, String)> {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     let variable = std::env::var("KUBECONFIG").ok();
     let path = kubeconfig.cloned().unwrap_or_else(|| kedge_pki::default_kubeconfig_path(variable.as_deref(), &home));
     let client = kedge_client::client_from_kubeconfig(&path).await.context(
         "no cluster to look at; name a kubeconfig with --kubeconfig, or look at this machine with `kedge doctor node`",
     )?;
-    let server = kedge_client::server_of_kubeconfig(&path).unwrap_or_default();
-    Ok(gather_cluster(&client, &server).await)
+    Ok((client, kedge_client::server_of_kubeconfig(&path).unwrap_or_default()))
 }
 
 fn places(flags: &DoctorNodeFlags) -> NodePlaces {

@@ -14,6 +14,7 @@ pub(crate) async fn run(flags: NodeFlags) -> Result<()> {
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     let steps = Steps::new(json);
+    let data_dir = kedge_lifecycle::Layout::new(flags.data_dir.data_dir.clone());
     let joined = kedge_supervisor::join(options(flags), shutdown.clone(), |progress| steps.show(progress)).await;
     let running = match joined {
         Err(_) if shutdown.is_cancelled() => {
@@ -38,7 +39,11 @@ pub(crate) async fn run(flags: NodeFlags) -> Result<()> {
             _ => {}
         }
     });
-    running.finish().await.context("the node did not end cleanly")
+    running.finish().await.context("the node did not end cleanly")?;
+    if let Err(error) = kedge_lifecycle::mark_ended(&data_dir) {
+        tracing::warn!(%error, "that this was an orderly end is not written down");
+    }
+    Ok(())
 }
 
 fn options(flags: NodeFlags) -> JoinOptions {

@@ -9,8 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{EtcdFlags, Output, UpFlags};
+use crate::commands::doctor::always;
 use crate::notify;
-use crate::output::{Steps, seconds, start_logging};
+use crate::output::{Steps, chain, seconds, start_logging};
 
 pub(crate) async fn run(flags: UpFlags) -> Result<()> {
     let json = flags.output == Output::Json;
@@ -18,6 +19,7 @@ pub(crate) async fn run(flags: UpFlags) -> Result<()> {
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     let steps = Steps::new(json);
+    let data_dir = kedge_lifecycle::Layout::new(flags.data_dir.data_dir.clone());
     let started = kedge_supervisor::start(options(&flags), shutdown.clone(), |progress| steps.show(progress)).await;
     let running = match started {
         Err(_) if shutdown.is_cancelled() => {
@@ -26,9 +28,17 @@ pub(crate) async fn run(flags: UpFlags) -> Result<()> {
         }
         other => other?,
     };
+    if flags.doctor {
+        let Summary { kubeconfig, node_name, .. } = running.summary();
+        let metrics = flags.doctor_metrics_bind_address;
+        // A cluster without its doctor is better than none.
+        if let Err(error) = always::spawn(kubeconfig, node_name, metrics, shutdown.clone()).await {
+            tracing::error!(error = chain(&error), "the doctor does not look after this cluster");
+        }
+    }
     match json {
         true => println!("{}", serde_json::to_string(running.summary())?),
-        false => print!("{}", panel(running.summary())),
+        false => print!("{}", panel(running.summary(), flags.doctor)),
     }
     notify::ready();
     shutdown.cancelled().await;
@@ -36,7 +46,11 @@ pub(crate) async fn run(flags: UpFlags) -> Result<()> {
     if !json {
         eprintln!("\nstopping; pods keep running (`kedge down` ends them)");
     }
-    running.finish().await.context("the cluster did not end cleanly")
+    running.finish().await.context("the cluster did not end cleanly")?;
+    if let Err(error) = kedge_lifecycle::mark_ended(&data_dir) {
+        tracing::warn!(%error, "that this was an orderly end is not written down");
+    }
+    Ok(())
 }
 
 /// The first signal asks for an orderly end; a second one ends the process at once.
@@ -99,7 +113,7 @@ fn addresses(node_ips: &[IpAddr]) -> String {
     node_ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn panel(summary: &Summary) -> String {
+fn panel(summary: &Summary, with_doctor: bool) -> String {
     let mut lines = vec![
         format!("Kedge is up after {} (Kubernetes {})", seconds(summary.took), kedge_supervisor::KUBERNETES_VERSION),
         String::new(),
@@ -119,6 +133,7 @@ fn panel(summary: &Summary) -> String {
         "    kubectl get pods -A -o wide".to_owned(),
     ]);
     lines.extend(summary.demo_url.iter().map(|url| format!("    curl {url}/get")));
+    lines.extend(with_doctor.then(|| "    kubectl get findings".to_owned()));
     lines.extend([
         "    kedge status".to_owned(),
         String::new(),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::closing::Closing;
 use super::{Init, PhaseError};
 use crate::Say;
-use crate::addons::{NetworkAddon, dns_objects, network_objects, proxy_objects};
+use crate::addons::{NetworkAddon, dns_objects, doctor_objects, network_objects, proxy_objects};
 use crate::cluster_configuration::ClusterConfiguration;
 use crate::cluster_objects::{
     ApplyError, apply_objects, mark_control_plane, upload_cluster_configuration, upload_kubelet_configuration,
@@ -101,7 +101,10 @@ impl Init<'_> {
     }
 
     pub(super) async fn addons(&self, part: Option<&str>) -> Result<(), PhaseError> {
-        let is_asked = |name: &str| part.map_or(name != "network" || self.settings.with_network, |part| part == name);
+        let is_asked = |name: &str| {
+            let usual = name != "doctor" && (name != "network" || self.settings.with_network);
+            part.map_or(usual, |part| part == name)
+        };
         let networking = &self.settings.cluster.networking;
         let (balancer, image) = (self.balancer_of_cluster().await?, SystemImages::of_machine(None).kedge);
         if is_asked("coredns") {
@@ -124,6 +127,9 @@ impl Init<'_> {
             let flags = &self.settings.network_flags;
             let addon = NetworkAddon { pod_subnet, endpoint: &endpoint, image: &image, flags };
             self.addon("kedge-network", &network_objects(&addon)).await?;
+        }
+        if is_asked("doctor") {
+            self.addon("kedge-doctor", &doctor_objects(&image, 1)).await?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::action::Action;
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::object::{container_statuses, terminated, text};
@@ -15,7 +16,8 @@ const SIGN: Sign = Sign {
     over: &["Running configuration SHA512", "CoreDNS-"],
 };
 /// Directives that newer versions do not have, with what took their place.
-const REMOVED: [(&str, &str); 2] = [("proxy", "forward"), ("federation", "nothing")];
+const REMOVED: [(&str, &str); 2] = [("proxy", "forward"), (REMOVED_ALONE, "nothing")];
+const REMOVED_ALONE: &str = "federation";
 
 pub(super) const RULE: Rule = Rule {
     id: "G15",
@@ -55,7 +57,14 @@ fn foretold(evidence: &Evidence) -> Option<Finding> {
     let told =
         format!("the Corefile has the directive {old}, which newer versions of coredns refuse; {new} took its place");
     let subject = Subject { namespace: "kube-system".to_owned(), ..Subject::new("ConfigMap", "coredns") };
-    let mut finding = Finding::failure(subject, item, Certainty::Proven, told, vec![index], repair());
+    let mut repair = repair();
+    // What has no successor, only a person can do without.
+    if old != REMOVED_ALONE {
+        let change = Action::ReplaceDirective { from: old.to_owned(), to: new.to_owned() };
+        let (namespace, name) = ("kube-system".to_owned(), "coredns".to_owned());
+        repair = repair.acting(1, change).acting(2, Action::RestartDeployment { namespace, name });
+    }
+    let mut finding = Finding::failure(subject, item, Certainty::Proven, told, vec![index], repair);
     finding.severity = Severity::Warning;
     Some(finding)
 }

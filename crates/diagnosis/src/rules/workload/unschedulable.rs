@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
+use crate::action::Action;
 use crate::evidence::Evidence;
-use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, is_leaving, subject, text};
+use crate::finding::{Certainty, Finding, Repair, Subject};
+use crate::object::{condition, is_leaving, list, subject, text};
 use crate::rules::lifecycle::has_no_network_yet;
 use crate::rules::workload::placement::{Refusal, refusals, table};
 use crate::rules::{Layer, Rule};
+
+/// Taints of machines that are away: on one that is ready they are left over.
+const ABSENCE: [&str; 3] =
+    ["node.kubernetes.io/out-of-service", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+/// Steps that one pod's repair may have.
+const MOST_STEPS: usize = 8;
 
 pub(super) const RULE: Rule =
     Rule { id: "H1", title: "no node takes a pod", layer: Layer::Workload, explains: &[], find };
@@ -23,8 +32,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
             continue;
         }
         let subject = subject(pod);
-        let describe = format!("kubectl -n {} describe pod {}", subject.namespace, subject.name);
-        let repair = Repair::of(&[("See what it asks for, and what the nodes have", &describe)]);
+        let repair = repair(evidence, &subject, text(&scheduled["message"]));
         let refusals = refusals(pod, evidence.objects("Node").map(|(_, _, node)| node));
         let nodes = table(&refusals).map_or(String::new(), |table| format!(" By node: {table}."));
         let text = format!("{subject}: {}{nodes}", text(&scheduled["message"]));
@@ -43,10 +51,71 @@ fn in_trouble<'a>(refusals: &BTreeMap<&'a str, Refusal>) -> &'a str {
     }
 }
 
+/// What lets nodes take pods again, where the scheduler names it: first what is proven to be left over, then what a person
+/// has set and may have forgotten.
+fn repair(evidence: &Evidence, subject: &Subject, message: &str) -> Repair {
+    let describe = format!("kubectl -n {} describe pod {}", subject.namespace, subject.name);
+    let mut steps = vec![Repair::of(&[("See what it asks for, and what the nodes have", &describe)])];
+    for (_, _, node) in evidence.objects("Node").filter(|(_, _, node)| is_ready(node)) {
+        let name = text(&node["metadata"]["name"]);
+        for key in list(&node["spec"]["taints"]).map(|taint| text(&taint["key"])) {
+            if !ABSENCE.contains(&key) || !message.contains("taint") {
+                continue;
+            }
+            let told = format!("Take the taint {key} off {name}: the machine is back and ready");
+            let step = Repair::of(&[(&told, &format!("kubectl taint node {name} {key}-"))]);
+            steps.push(step.acting(0, Action::RemoveTaint { node: name.to_owned(), key: key.to_owned() }));
+        }
+        if node["spec"]["unschedulable"] == true && message.contains("unschedulable") {
+            let told = format!("If the maintenance of {name} is over, let it take pods again");
+            let step = Repair::of(&[(&told, &format!("kubectl uncordon {name}"))]);
+            steps.push(step.acting(0, Action::Uncordon { node: name.to_owned() }));
+        }
+        if steps.len() > MOST_STEPS {
+            break;
+        }
+    }
+    Repair { steps: steps.into_iter().flat_map(|repair| repair.steps).collect(), dangerous: false }
+}
+
+fn is_ready(node: &Value) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready["status"] == "True")
+}
+
 #[cfg(test)]
 mod tests {
     use super::RULE;
+    use crate::action::Action;
     use crate::rules::fixtures::*;
+
+    #[test]
+    fn what_is_left_over_on_a_ready_node_is_taken_off() {
+        let message = "0/3 nodes are available: 1 node(s) were unschedulable, 2 node(s) had untolerated taint {node.kubernetes.io/out-of-service: nodeshutdown}.";
+        let waiting = json!({"phase": "Pending", "conditions": [
+            {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]});
+        let of = |name: &str, ready: &str, spec: Value| {
+            let mut node = node(name, json!([{"type": "Ready", "status": ready}]));
+            node["spec"] = spec;
+            node
+        };
+        let taint = json!({"taints": [{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]});
+        let objects = [
+            of("back", "True", taint.clone()),
+            of("off", "Unknown", taint),
+            of("cordoned", "True", json!({"unschedulable": true})),
+            pod("a", "web", json!({}), waiting),
+        ];
+        let item =
+            |object| Item { time: None, place: Place::Cluster, origin: "o".to_owned(), fact: Fact::Object(object) };
+        let items: Vec<Item> = objects.into_iter().map(item).collect();
+        let found = (RULE.find)(&Evidence { gathered: now(), items: items.into(), unseen: Vec::new() });
+        let actions: Vec<Action> = found[0].repair.steps.iter().filter_map(|step| step.action.clone()).collect();
+        let key = "node.kubernetes.io/out-of-service".to_owned();
+        assert_eq!(
+            actions,
+            [Action::RemoveTaint { node: "back".to_owned(), key }, Action::Uncordon { node: "cordoned".to_owned() }]
+        );
+    }
 
     #[test]
     fn a_refused_pod_is_found_and_gated_or_scheduled_ones_are_not() {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use kedge_diagnosis::{Cause, Diagnosis, Severity};
-use kedge_lifecycle::HostLayout;
 use kedge_repair::{Host, Journal, Plan, RecordState, plan_repair};
 use tokio::time::Instant;
 
@@ -35,6 +35,16 @@ pub(super) struct Consent {
     pub(super) dry_run: bool,
 }
 
+/// The machine's records, which are root's; those of a person who only changes objects.
+fn journal(host: &Host) -> Journal {
+    if nix::unistd::geteuid().is_root() {
+        return Journal::of(host);
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || variable("HOME").unwrap_or_default().join(".local/state");
+    Journal::in_directory(variable("XDG_STATE_HOME").unwrap_or_else(home).join("kedge/repairs"))
+}
+
 /// Who is wrong and how: the same cause before and after.
 type Key = (String, String);
 
@@ -47,19 +57,22 @@ fn failures(diagnosis: &Diagnosis) -> BTreeSet<Key> {
 }
 
 /// Mends what can be mended, one cause after the other, and returns the last diagnosis.
-pub(super) async fn mend<F: Future<Output = Diagnosis>>(look: impl Fn() -> F, consent: Consent) -> Result<Diagnosis> {
-    let host = Host::new(HostLayout::default());
+pub(super) async fn mend<F: Future<Output = Diagnosis>>(
+    host: &Host,
+    look: impl Fn() -> F,
+    consent: Consent,
+) -> Result<Diagnosis> {
     let mut diagnosis = first_look(&look).await;
     let mut tried: BTreeSet<Key> = BTreeSet::new();
     for _ in 0..MOST_REPAIRS {
-        let Some((cause, plan)) = next(&diagnosis, &host, &mut tried) else { break };
+        let Some((cause, plan)) = next(&diagnosis, host, &mut tried) else { break };
         show(&cause, &plan);
         if consent.dry_run || !is_agreed(consent)? {
             continue;
         }
-        let path = Journal::of(&host).make(&plan, &host, Timestamp::now())?;
+        let path = journal(host).make(&plan, host, Timestamp::now())?;
         println!("   done; undo it with: kedge doctor undo");
-        diagnosis = verify(&look, &diagnosis, &cause, &host, &path).await?;
+        diagnosis = verify(&look, &diagnosis, &cause, host, &path).await?;
     }
     Ok(diagnosis)
 }
@@ -162,16 +175,15 @@ fn hidden(before: &Diagnosis, after: &Diagnosis) -> Vec<String> {
 }
 
 fn undo_record(host: &Host, path: &std::path::Path) -> Result<()> {
-    let journal = Journal::of(host);
+    let journal = journal(host);
     let found = journal.records().into_iter().find(|(other, _)| other == path);
     let (path, mut record) = found.context("the record of the repair is gone")?;
     Ok(journal.undo(&path, &mut record, host)?)
 }
 
 /// `kedge doctor undo`: the last repair that stands, or a list of all.
-pub(super) fn undo(flags: &DoctorUndoFlags, yes: bool) -> Result<ExitCode> {
-    let host = Host::new(HostLayout::default());
-    let journal = Journal::of(&host);
+pub(super) fn undo(host: &Host, flags: &DoctorUndoFlags, yes: bool) -> Result<ExitCode> {
+    let journal = journal(host);
     let records = journal.records();
     if flags.list {
         let row = |(_, record): &(_, kedge_repair::Record)| {
@@ -196,7 +208,7 @@ pub(super) fn undo(flags: &DoctorUndoFlags, yes: bool) -> Result<ExitCode> {
     if !is_agreed(Consent { yes, dry_run: false })? {
         return Ok(ExitCode::SUCCESS);
     }
-    journal.undo(&path, &mut record, &host)?;
+    journal.undo(&path, &mut record, host)?;
     println!("   undone");
     Ok(ExitCode::SUCCESS)
 }
