@@ -17,6 +17,7 @@ const FILES: &[(&str, &str)] = &[
     ("kedge.default", "etc/default/kedge"),
     ("kedge.service", "usr/lib/systemd/system/kedge.service"),
     ("kubelet.default", "etc/default/kubelet"),
+    ("kubelet.init", "etc/init.d/kubelet"),
     ("kubelet.service", "usr/lib/systemd/system/kubelet.service"),
 ];
 
@@ -61,7 +62,8 @@ fn lay_out(binary: &Path, tree: &Path) -> Result<()> {
     put(tree, "usr/bin/kedge", &fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?, 0o755)?;
     symlink("kedge", tree.join("usr/bin/kubelet"))?;
     for (source, target) in FILES {
-        put(tree, target, &template(source)?, 0o644)?;
+        let mode = if target.starts_with("etc/init.d/") { 0o755 } else { 0o644 };
+        put(tree, target, &template(source)?, mode)?;
     }
     put(tree, "usr/share/doc/kedge/copyright", &fs::read(root().join("LICENSE"))?, 0o644)?;
     for (shell, target) in COMPLETIONS {
@@ -157,7 +159,14 @@ mod tests {
             String::from_utf8_lossy(&output.stdout).into_owned()
         };
         let contents = shown(&["--contents"]);
-        for path in ["./usr/bin/kedge", "./usr/bin/kubelet -> kedge", "kedge.service", "man1/kedge.1.gz", "/_kedge"] {
+        for path in [
+            "./usr/bin/kedge",
+            "./usr/bin/kubelet -> kedge",
+            "kedge.service",
+            "./etc/init.d/kubelet",
+            "man1/kedge.1.gz",
+            "/_kedge",
+        ] {
             assert!(contents.contains(path), "{path} in\n{contents}");
         }
         assert!(contents.lines().all(|line| line.contains("root/root")), "{contents}");

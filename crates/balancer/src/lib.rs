@@ -17,6 +17,6 @@ mod run;
 mod track;
 
 pub use config::{Config, DEFAULT_LISTEN, TLS_SERVER_NAME};
-pub use memory::{KnownServer, Memory};
+pub use memory::{KnownServer, MEMORY_FILE, Memory};
 pub use run::{Balancer, BalancerError};
 pub use track::Health;

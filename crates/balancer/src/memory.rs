@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::track::Health;
 
+/// Its name, in the directory of a node's kubelet.
+pub const MEMORY_FILE: &str = "api-balancer.json";
+
 /// A balancer's file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

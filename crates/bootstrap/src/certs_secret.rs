@@ -22,7 +22,7 @@ use crate::rbac::ensure_certs_rbac;
 use crate::token::BootstrapToken;
 use crate::tokens::{TokenSpec, create_token};
 
-const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kubeadm-certs";
 const LIFETIME: Duration = Duration::from_secs(2 * 3600);
 const DESCRIPTION: &str = "Proxy for managing TTL for the kubeadm-certs secret";
@@ -49,29 +49,38 @@ pub async fn upload_certs(
     say: Say<'_>,
 ) -> Result<(), BootstrapError> {
     say(&format!("[upload-certs] Storing the certificates in Secret {NAME:?} in the {NAMESPACE:?} Namespace"));
+    store_for_two_hours(client, NAME, DESCRIPTION, encrypted(dir, key, local_etcd)?).await?;
+    ensure_certs_rbac(client).await
+}
+
+/// Puts a Secret that ends with a token of its own.
+pub(crate) async fn store_for_two_hours(
+    client: &Client,
+    name: &str,
+    description: &str,
+    data: BTreeMap<String, ByteString>,
+) -> Result<(), BootstrapError> {
     let token = BootstrapToken::generate();
     let id = token.id().to_owned();
     let spec = TokenSpec {
         token,
-        description: DESCRIPTION.to_owned(),
+        description: description.to_owned(),
         ttl: Some(LIFETIME),
         usages: Vec::new(),
         groups: Vec::new(),
     };
     create_token(client, &spec).await?;
-    let data = encrypted(dir, key, local_etcd)?;
     let owner = BootstrapToken::secret_name(&id);
     let owner = Api::<Secret>::namespaced(client.clone(), NAMESPACE).get(&owner).await;
     let owner = owner.map_err(BootstrapError::api("error to get token reference"))?;
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "data": data,
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "ownerReferences": [{
+        "metadata": {"name": name, "namespace": NAMESPACE, "ownerReferences": [{
             "apiVersion": "v1", "kind": "Secret", "name": owner.metadata.name, "uid": owner.metadata.uid,
             "controller": true, "blockOwnerDeletion": true,
         }]},
     });
-    put(client, secret).await?;
-    ensure_certs_rbac(client).await
+    put(client, secret).await
 }
 
 fn encrypted(

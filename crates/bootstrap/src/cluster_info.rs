@@ -44,6 +44,14 @@ pub(crate) fn authority_in(kubeconfig: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(data).ok()?).ok()
 }
 
+/// The authorities that `cluster-info` names; `None` where it is not there.
+pub async fn published_authority(client: &Client) -> Result<Option<String>, BootstrapError> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");
+    let found = maps.get_opt("cluster-info").await;
+    let found = found.map_err(BootstrapError::api("cannot read the ConfigMap cluster-info"))?;
+    Ok(found.and_then(|map| authority_in(map.data?.get("kubeconfig")?)))
+}
+
 /// Names other authorities in `cluster-info`, and lets nodes read it, so that they follow. `false` where it is not there.
 pub async fn publish_cluster_authority(client: &Client, authority_pem: &str) -> Result<bool, BootstrapError> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "kube-public");

@@ -6,6 +6,7 @@
 //! made on, but encrypted in the transfer of a control plane's authorities.
 
 mod authority_following;
+mod authority_transfer;
 mod certificate_key;
 mod certificate_store;
 mod certs_secret;
@@ -23,10 +24,11 @@ mod token;
 mod tokens;
 
 pub use authority_following::{AuthorityFollower, SIGNER_ANNOTATION, TRUSTED_ANNOTATION};
+pub use authority_transfer::{download_next_authority, remove_next_authority, upload_next_authority};
 pub use certificate_key::CertificateKey;
 pub use certificate_store::CertificateStore;
 pub use certs_secret::{download_certs, transferred_files, upload_certs};
-pub use cluster_info::{cluster_info_kubeconfig, ensure_cluster_info, publish_cluster_authority};
+pub use cluster_info::{cluster_info_kubeconfig, ensure_cluster_info, publish_cluster_authority, published_authority};
 pub use discovery::{DiscoveredCluster, Discovery, discover};
 pub use error::BootstrapError;
 pub use join_command::join_command;

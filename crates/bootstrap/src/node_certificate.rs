@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kedge_balancer::{MEMORY_FILE, Memory};
 use kedge_client::{Backoff, client_from_kubeconfig};
 use kedge_pki::{
     CertificateAuthority, CertificateDirs, CertificateFacts, KubeconfigCluster, KubeconfigUser, LeafRequest,
@@ -131,8 +132,7 @@ impl NodeIdentity {
 
     /// The one command that gives a node another certificate when it cannot ask for one any more.
     pub fn renewal_command(&self) -> String {
-        let cluster = KubeconfigCluster::read(&self.kubeconfig).ok();
-        renewal_command(cluster.as_ref())
+        renewal_command(&self.kubeconfig, self.cert_dir.parent().unwrap_or(Path::new("")))
     }
 
     async fn bootstrap(&self, bootstrap: &Path, shutdown: &CancellationToken) -> Result<(), BootstrapError> {
@@ -174,18 +174,28 @@ impl NodeIdentity {
     }
 }
 
-/// The command by which a node of a cluster that is reached like this gets another certificate.
-pub fn renewal_command(cluster: Option<&KubeconfigCluster>) -> String {
-    let endpoint = cluster.map(|cluster| cluster.server.trim_start_matches("https://"));
-    // A node's own balancer ends with its kubelet.
-    let is_own = |endpoint: &str| endpoint.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
-    let endpoint = endpoint.filter(|endpoint| !is_own(endpoint)).unwrap_or("<address of a control plane>:6443");
+/// The one command that gives a node another certificate when it cannot ask for one any more, by its kubeconfig and by what
+/// its balancer remembers in the kubelet's directory.
+pub fn renewal_command(kubeconfig: &Path, kubelet_dir: &Path) -> String {
+    let cluster = KubeconfigCluster::read(kubeconfig).ok();
+    let endpoint = cluster.as_ref().map(|cluster| cluster.server.trim_start_matches("https://").to_owned());
+    // A node's own balancer ends with its kubelet; it found the cluster by an address that still leads there.
+    let is_own = |endpoint: &String| endpoint.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    let endpoint = endpoint.filter(|endpoint| !is_own(endpoint)).or_else(|| found_by(kubelet_dir));
+    let endpoint = endpoint.as_deref().unwrap_or("<address of a control plane>:6443");
     let pins = cluster.and_then(|cluster| public_key_pins(&cluster.authority_pem).ok()).unwrap_or_default();
     let pins: Vec<String> = pins.iter().map(|pin| format!(" --discovery-token-ca-cert-hash {pin}")).collect();
     format!(
         "kedge join {endpoint} --renew{} --token <what `kedge token create` prints on a control plane>",
         pins.concat()
     )
+}
+
+/// By what a node's balancer found the cluster.
+fn found_by(kubelet_dir: &Path) -> Option<String> {
+    let seeds = Memory::read(&kubelet_dir.join(MEMORY_FILE))?.seeds;
+    let seed = seeds.into_iter().next_back()?;
+    Some(seed.trim_start_matches("https://").to_owned())
 }
 
 #[cfg(test)]
@@ -245,6 +255,11 @@ mod tests {
         write_kubeconfig(&identity.kubeconfig, "c", "u", &cluster, &user).unwrap();
         assert_eq!(identity.state(Timestamp::now()), NodeCertificate::Expired);
         std::fs::rename(pki.join("ca.key"), dir.path().join("away")).unwrap();
+        // The balancer listens where its kubelet does not run; what it remembers leads to the cluster.
+        let memory = r#"{"listen": "127.0.0.1:1", "servers": [], "seeds": ["lb.example:6443"]}"#;
+        std::fs::write(dir.path().join(MEMORY_FILE), memory).unwrap();
+        assert!(identity.renewal_command().starts_with("kedge join lb.example:6443 --renew "));
+        std::fs::remove_file(dir.path().join(MEMORY_FILE)).unwrap();
         let error = identity.ensure(&CancellationToken::new()).await.unwrap_err().to_string();
         let pin = kedge_pki::public_key_pin(authority.certificate_pem()).unwrap();
         let command = format!(

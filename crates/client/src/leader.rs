@@ -2,6 +2,7 @@
 //!
 //! Losing the lease never ends the process: the elector says so, with the latency it measured, and competes again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -11,6 +12,8 @@ use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::component_metrics::LeaseMetrics;
 
 /// Who competes for which Lease, and how patiently. The defaults of the durations are upstream's 15/10/2 s.
 #[derive(Debug, Clone)]
@@ -59,6 +62,7 @@ pub struct LeaderElector {
     config: LeaderConfig,
     leases: Api<Lease>,
     observed: Option<(Option<String>, Option<MicroTime>, Instant)>,
+    metrics: Arc<LeaseMetrics>,
 }
 
 impl LeaderElector {
@@ -71,13 +75,21 @@ impl LeaderElector {
             return Err(LeaderError::RenewDeadline);
         }
         let leases = Api::namespaced(client, &config.namespace);
-        Ok(Self { config, leases, observed: None })
+        Ok(Self { config, leases, observed: None, metrics: Arc::default() })
+    }
+
+    /// Says there whether the Lease is held.
+    pub fn counted(mut self, metrics: &Arc<LeaseMetrics>) -> Self {
+        metrics.holds(&self.config.name, false);
+        self.metrics = metrics.clone();
+        self
     }
 
     /// Waits until this competitor holds the Lease; `false` where `shutdown` came first.
     pub async fn acquire(&mut self, shutdown: &CancellationToken) -> bool {
         loop {
             if self.attempt().await {
+                self.metrics.holds(&self.config.name, true);
                 return true;
             }
             tokio::select! {
@@ -94,6 +106,7 @@ impl LeaderElector {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => {
+                    self.metrics.holds(&self.config.name, false);
                     self.release().await;
                     return None;
                 }
@@ -102,6 +115,7 @@ impl LeaderElector {
             if self.attempt().await {
                 renewed = Instant::now();
             } else if renewed.elapsed() >= self.config.renew_deadline {
+                self.metrics.holds(&self.config.name, false);
                 return Some(renewed.elapsed());
             }
         }

@@ -4,6 +4,7 @@
 //! Not a place for decisions: what to do with an object is the components' business.
 
 mod backoff;
+mod component_metrics;
 mod connect;
 mod events;
 mod failure;
@@ -13,10 +14,12 @@ mod leader;
 mod observe;
 mod queue;
 mod reload;
+mod request_metrics;
 mod selector;
 mod service_account;
 
 pub use backoff::Backoff;
+pub use component_metrics::{ComponentMetrics, LeaseMetrics, QueueMetrics};
 pub use connect::{
     ConnectError, anonymous_client_from_kubeconfig, client_from_kubeconfig, client_from_service, client_in_cluster,
     server_of_kubeconfig,
@@ -28,6 +31,7 @@ pub use informer::{Change, Informer, InformerOptions, Informers, Subscription, o
 pub use leader::{LeaderConfig, LeaderElector, LeaderError};
 pub use observe::{Request, observed};
 pub use queue::Queue;
+pub use request_metrics::RequestMetrics;
 pub use selector::label_selector;
 pub use service_account::service_account_client;
 

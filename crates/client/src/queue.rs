@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::component_metrics::{QueueMetrics, QueueNow, Watched};
+
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(1000);
 
@@ -36,6 +38,15 @@ struct State<T> {
     due: HashMap<T, (Instant, u64)>,
     failures: HashMap<T, u32>,
     sequence: u64,
+    measured: Option<Measured<T>>,
+}
+
+/// What is told of a queue that is measured. Keys that came before that are not.
+struct Measured<T> {
+    name: &'static str,
+    metrics: Arc<QueueMetrics>,
+    waiting_since: HashMap<T, Instant>,
+    working_since: HashMap<T, Instant>,
 }
 
 impl<T: Clone + Eq + Hash> Default for Queue<T> {
@@ -56,8 +67,21 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             due: HashMap::new(),
             failures: HashMap::new(),
             sequence: 0,
+            measured: None,
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()) }
+    }
+
+    /// From now on the queue is counted under a name.
+    pub fn measure(&self, name: &'static str, metrics: &Arc<QueueMetrics>)
+    where
+        T: Send + 'static,
+    {
+        let measured =
+            Measured { name, metrics: metrics.clone(), waiting_since: HashMap::new(), working_since: HashMap::new() };
+        self.state.lock().measured = Some(measured);
+        let state: Arc<dyn Watched> = self.state.clone();
+        metrics.watch(name, Arc::downgrade(&state));
     }
 
     /// Adds a key, unless it waits already.
@@ -124,8 +148,11 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     pub fn done(&self, key: &T) {
         let mut state = self.state.lock();
         state.processing.remove(key);
+        if let Some(measured) = &mut state.measured {
+            measured.done(key);
+        }
         if state.again.remove(key) {
-            state.add(key.clone());
+            state.add_again(key.clone());
             drop(state);
             self.changed.notify_one();
         }
@@ -144,14 +171,30 @@ impl<T: Clone + Eq + Hash> Queue<T> {
 
 impl<T: Clone + Eq + Hash> State<T> {
     fn add(&mut self, key: T) {
-        if self.processing.contains(&key) {
-            self.again.insert(key);
-        } else if self.waiting.insert(key.clone()) {
+        let is_in_work = self.processing.contains(&key);
+        let is_new = match is_in_work {
+            true => self.again.insert(key.clone()),
+            false => self.waiting.insert(key.clone()),
+        };
+        if let Some(measured) = self.measured.as_mut().filter(|_| is_new) {
+            measured.added(&key);
+        }
+        if is_new && !is_in_work {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// A key that was added while it was in work has been counted then.
+    fn add_again(&mut self, key: T) {
+        if self.waiting.insert(key.clone()) {
             self.ready.push_back(key);
         }
     }
 
     fn add_at(&mut self, key: T, due: Instant) {
+        if let Some(measured) = &self.measured {
+            measured.metrics.retried(measured.name);
+        }
         if let Some(earlier) = self.due.get(&key) {
             if earlier.0 <= due {
                 return;
@@ -178,7 +221,42 @@ impl<T: Clone + Eq + Hash> State<T> {
         let key = self.ready.pop_front()?;
         self.waiting.remove(&key);
         self.processing.insert(key.clone());
+        if let Some(measured) = &mut self.measured {
+            measured.taken(&key);
+        }
         Some(key)
+    }
+}
+
+impl<T: Clone + Eq + Hash> Measured<T> {
+    fn added(&mut self, key: &T) {
+        self.metrics.added(self.name);
+        self.waiting_since.entry(key.clone()).or_insert_with(Instant::now);
+    }
+
+    fn taken(&mut self, key: &T) {
+        if let Some(since) = self.waiting_since.remove(key) {
+            self.metrics.waited(self.name, since.elapsed());
+        }
+        self.working_since.insert(key.clone(), Instant::now());
+    }
+
+    fn done(&mut self, key: &T) {
+        if let Some(since) = self.working_since.remove(key) {
+            self.metrics.worked(self.name, since.elapsed());
+        }
+    }
+}
+
+impl<T: Send> Watched for Mutex<State<T>> {
+    fn now(&self) -> QueueNow {
+        let state = self.lock();
+        let working = state.measured.iter().flat_map(|measured| measured.working_since.values());
+        let (unfinished, longest) = working.fold((Duration::ZERO, Duration::ZERO), |(sum, longest), since| {
+            let took = since.elapsed();
+            (sum + took, longest.max(took))
+        });
+        QueueNow { depth: state.ready.len(), unfinished, longest }
     }
 }
 

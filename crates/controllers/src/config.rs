@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_client::{Client, Informers, LeaderConfig};
+use kedge_client::{Client, ComponentMetrics, Informers, LeaderConfig};
 use kedge_meta::{Clock, StatusBoard};
 use tokio::sync::watch;
 
@@ -124,6 +124,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// The certificate authority for the CSR controllers; without one they are off.
     pub signer: Option<Arc<dyn CertificateSigner>>,
+    /// Where is counted what queues do, and whether the lease is held.
+    pub metrics: ComponentMetrics,
 }
 
 /// Older names that upstream still takes in `--controllers`.

@@ -33,6 +33,7 @@ mod owners;
 mod pod_control;
 mod pod_gc;
 mod pods;
+mod queue_names;
 mod replica_set;
 mod resource_claim;
 mod resource_quota;

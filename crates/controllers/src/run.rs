@@ -193,7 +193,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let entries: Vec<&Entry> = CONTROLLERS.iter().filter(|entry| selected.contains(&entry.name)).collect();
     let status = deps.status.component(COMPONENT);
     let mut elector = match config.leader.clone() {
-        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader)?),
+        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader)?.counted(&deps.metrics.leases)),
         None => None,
     };
     let manager = Manager { config: Arc::new(config), deps, entries, health: Health::new(status.clone()) };
@@ -263,6 +263,7 @@ impl Manager {
             clock: self.deps.clock.clone(),
             config: self.config.clone(),
             signer: self.deps.signer.clone(),
+            queues: self.deps.metrics.queues.clone(),
             shutdown: token.clone(),
         };
         let health = self.health.clone();

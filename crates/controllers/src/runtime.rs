@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, Recorder};
+use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, QueueMetrics, Recorder};
 use kedge_meta::{Clock, ComponentStatus, ObjectKey};
 use kube::Resource;
 use parking_lot::Mutex;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CertificateSigner, Config};
 use crate::error::ReconcileError;
+use crate::queue_names::queue_name;
 
 /// What to do with a key that was reconciled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<Config>,
     pub(crate) signer: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) queues: Arc<QueueMetrics>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -157,6 +159,7 @@ impl Starter<'_> {
         let Starter { name, context, tasks, health, synced } = self;
         let shutdown = context.shutdown;
         health.waits(name);
+        queue.measure(queue_name(name), &context.queues);
         tasks.spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -31,7 +31,7 @@ pub(crate) use doctor::{
     DoctorUndoFlags, DoctorWatchFlags,
 };
 pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
-pub(crate) use init::{InitCommand, InitFlags, ResetFlags};
+pub(crate) use init::{InitCommand, InitFlags, KeeperAction, ResetFlags};
 pub(crate) use join::{JoinCommand, JoinFlags};
 pub(crate) use network::NetworkFlags;
 pub(crate) use upgrade::{ApplyCommand, NodeCommand as NodeUpgradeCommand, PlanOutput, UpgradeCommand, UpgradeFlags};
@@ -75,7 +75,11 @@ pub(crate) enum Command {
     /// Bring a cluster that `init` made to the version of this kedge, one machine after the other, as kubeadm does.
     Upgrade(Box<UpgradeFlags>),
     /// Keep the kubelet of this machine running, where no init system does.
-    KubeletKeeper,
+    KubeletKeeper {
+        /// What an init script asks for [default: keep it running, in the foreground].
+        #[arg(value_enum)]
+        action: Option<KeeperAction>,
+    },
     /// Run the API server alone; also under this name of its own.
     KubeApiserver(Box<ApiServerFlags>),
     /// Run the controllers alone; also under this name of its own.

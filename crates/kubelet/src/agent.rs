@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kedge_client::{FailureLog, Informer};
+use kedge_client::{FailureLog, Informer, RequestMetrics};
 use kedge_cri::{Runtime, v1};
 use kedge_devices::Devices;
 use kedge_meta::Clock;
@@ -29,7 +29,6 @@ use crate::metrics::Metrics;
 use crate::pod_gate::PodGate;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
-use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
 use crate::spec;
 use crate::status_writer::StatusWriter;

@@ -45,7 +45,6 @@ mod pod_gate;
 mod probes;
 mod reference;
 mod relist;
-mod request_metrics;
 mod resize;
 mod resources;
 mod restart;
@@ -72,5 +71,4 @@ pub use configuration::{ConfigurationError, KubeletConfiguration, LaunchSettings
 pub use eviction::{Amount, Signal, Threshold};
 pub use node::NetworkReady;
 pub use pod_gate::PodGate;
-pub use request_metrics::RequestMetrics;
 pub use run::{Deps, Error, run};

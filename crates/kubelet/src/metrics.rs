@@ -2,17 +2,12 @@
 //!
 //! Parts of the agent count here; `server/metrics.rs` shows it. Invariant: counting never blocks on anything but memory.
 
-pub(crate) mod series;
-pub(crate) mod text;
-
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kedge_metrics::{Counters, Histograms, Text};
 use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use series::{Counters, Histograms};
-use text::Text;
 
 const DEFAULT_BOUNDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const START_BOUNDS: &[f64] = &[

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use kedge_client::{InformerOptions, Informers, Recorder};
+use kedge_client::{InformerOptions, Informers, Recorder, RequestMetrics};
 use kedge_cri::Runtime;
 use kedge_csi::PluginHandler;
 use kedge_devices::Devices;
@@ -35,7 +35,6 @@ use crate::oom;
 use crate::pod_gate::PodGate;
 use crate::probes::ProbeResults;
 use crate::relist::RuntimeCache;
-use crate::request_metrics::RequestMetrics;
 use crate::restart_backoff::BackoffTable;
 use crate::server;
 use crate::status_writer::StatusWriter;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Say;
 use crate::cluster_configuration::{Argument, ClusterConfiguration};
 use crate::host::{HostLayout, KUBERNETES_DIR, MANIFESTS_DIR};
+use crate::init_script::{StartsAgain, ensure_init_script};
 use crate::process::ProcessMark;
 
 const MARK: &str = "/run/kedge/kubelet.json";
@@ -156,25 +157,61 @@ pub async fn start_kubelet(layout: &HostLayout, say: Say<'_>) -> Result<(), Kube
         return systemctl(&["enable", "--now", "kubelet.service"]);
     }
     say(&format!(
-        "[kubelet-start] No supported init system detected: kedge keeps the kubelet running itself (log in {KUBELET_LOG}; \
-         after a restart of the machine, start it with `kedge kubelet-keeper &`)"
+        "[kubelet-start] No supported init system detected: kedge keeps the kubelet running itself (log in {KUBELET_LOG})"
     ));
+    let program = own_program()?;
+    match ensure_init_script(layout, &program) {
+        Ok(StartsAgain::Registered(place)) => {
+            say(&format!("[kubelet-start] Writing \"{}\": it starts the kubelet with the machine", place.display()));
+        }
+        Ok(StartsAgain::Already) => {}
+        Ok(StartsAgain::Nothing) => say(&format!(
+            "[kubelet-start] WARNING: nothing starts the kubelet again with the machine: put the line `{} kubelet-keeper \
+             start` into what runs then, such as /etc/rc.local, after the container runtime",
+            program.display()
+        )),
+        Err(error) => say(&format!(
+            "[kubelet-start] WARNING: what starts the kubelet with the machine cannot be registered ({error}): run `{} \
+             kubelet-keeper start` after each start of the machine",
+            program.display()
+        )),
+    }
+    spawn_keeper(&program)
+}
+
+fn own_program() -> Result<PathBuf, KubeletServiceError> {
+    std::env::current_exe().map_err(cannot_keep)
+}
+
+fn cannot_keep(error: std::io::Error) -> KubeletServiceError {
+    KubeletServiceError::Command { command: "kedge kubelet-keeper".to_owned(), why: error.to_string() }
+}
+
+/// Starts who keeps the kubelet running, where nobody does; what an init script calls.
+pub fn ensure_keeper(layout: &HostLayout) -> Result<(), KubeletServiceError> {
+    match keeper(layout) {
+        Some(_) => Ok(()),
+        None => spawn_keeper(&own_program()?),
+    }
+}
+
+/// The process that keeps the kubelet running, where one does.
+pub fn keeper_process(layout: &HostLayout) -> Option<i32> {
+    keeper(layout).map(|mark| mark.pid)
+}
+
+fn spawn_keeper(program: &Path) -> Result<(), KubeletServiceError> {
     let log = File::options().create(true).append(true).open(KUBELET_LOG);
     let log = log.map_err(|source| KubeletServiceError::File { action: "write", path: KUBELET_LOG.into(), source })?;
-    let failed = |error: std::io::Error| KubeletServiceError::Command {
-        command: "kedge kubelet-keeper".to_owned(),
-        why: error.to_string(),
-    };
-    let program = std::env::current_exe().map_err(failed)?;
     // A session of its own: what ends this command's terminal does not end the kubelet.
     let mut command = Command::new("setsid");
     command.arg("--fork").arg(program).arg("kubelet-keeper").current_dir("/").stdin(Stdio::null());
-    let errors = log.try_clone().map_err(failed)?;
-    let status = command.stdout(log).stderr(errors).status().map_err(failed)?;
-    if !status.success() {
-        return Err(failed(std::io::Error::other(format!("setsid ended with {status}"))));
+    let errors = log.try_clone().map_err(cannot_keep)?;
+    let status = command.stdout(log).stderr(errors).status().map_err(cannot_keep)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(cannot_keep(std::io::Error::other(format!("setsid ended with {status}")))),
     }
-    Ok(())
 }
 
 /// Stops the kubelet, and who keeps it running. Containers go on.

@@ -17,6 +17,7 @@ mod health_wait;
 mod host;
 mod images;
 mod init;
+mod init_script;
 mod join;
 mod kubeconfigs;
 mod kubelet_service;
@@ -58,11 +59,12 @@ pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_
 pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
 pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};
+pub use init_script::{own_init_script, remove_init_script};
 pub use join::{ControlPlaneSettings, JOIN_PHASES, Join, JoinConfiguration, JoinDiscovery, JoinFlags, JoinSettings};
 pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
 pub use kubelet_service::{
-    KUBELET_LOG, KubeletServiceError, keep_kubelet, kubelet_configuration, start_kubelet, stop_kubelet,
-    write_kubelet_config, write_kubelet_flags,
+    KUBELET_LOG, KubeletServiceError, ensure_keeper, keep_kubelet, keeper_process, kubelet_configuration,
+    start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags,
 };
 pub use layout::Layout;
 pub use lock::{InstanceLock, LockError};

@@ -79,6 +79,7 @@ impl World {
             status: board.clone(),
             clock,
             signer: None,
+            metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();
         let config = kedge_controllers::Config {

@@ -69,6 +69,11 @@ impl Cache {
         self.assumed.contains(key)
     }
 
+    /// How many nodes, placed pods, and pods among these that the API has not confirmed.
+    pub(crate) fn sizes(&self) -> (usize, usize, usize) {
+        (self.nodes.len(), self.placed.len(), self.assumed.len())
+    }
+
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.values()
     }

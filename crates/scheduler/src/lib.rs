@@ -10,6 +10,7 @@ mod cycle;
 mod device_facts;
 mod execute;
 mod framework;
+mod metrics;
 mod node_info;
 mod plugins;
 mod preemption;
@@ -19,4 +20,5 @@ mod run;
 mod selectors;
 mod storage_facts;
 
+pub use metrics::SchedulerMetrics;
 pub use run::{Config, Deps, Error, run};

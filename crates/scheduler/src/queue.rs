@@ -10,6 +10,7 @@ use std::time::Duration;
 use kedge_meta::ObjectKey;
 use tokio::time::Instant;
 
+use crate::metrics::Pending;
 use crate::node_info::PodInfo;
 
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -29,6 +30,7 @@ struct Entry {
     pod: Arc<PodInfo>,
     place: Place,
     attempts: u32,
+    first_attempt: Option<Instant>,
     sequence: u64,
 }
 
@@ -36,7 +38,10 @@ struct Entry {
 #[derive(Clone)]
 pub(crate) struct Taken {
     pub(crate) pod: Arc<PodInfo>,
-    attempts: u32,
+    /// With this one.
+    pub(crate) attempts: u32,
+    /// When the first one began.
+    pub(crate) first_attempt: Instant,
     sequence: u64,
     changes_seen: u64,
 }
@@ -47,6 +52,7 @@ pub(crate) struct Queue {
     active: BTreeMap<(i64, u64), ObjectKey>,
     sequence: u64,
     changes: u64,
+    pending: Pending,
 }
 
 impl Queue {
@@ -54,15 +60,15 @@ impl Queue {
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
         let key = pod.key.clone();
         let gated = is_gated(&pod);
-        let (attempts, sequence) = match self.take_out(&key) {
-            Some(entry) => (entry.attempts, entry.sequence),
+        let (attempts, first_attempt, sequence) = match self.take_out(&key) {
+            Some(entry) => (entry.attempts, entry.first_attempt, entry.sequence),
             None => {
                 self.sequence += 1;
-                (0, self.sequence)
+                (0, None, self.sequence)
             }
         };
         let place = if gated { Place::Gated } else { Place::Active };
-        self.put(Entry { pod, place, attempts, sequence });
+        self.put(Entry { pod, place, attempts, first_attempt, sequence });
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
@@ -77,6 +83,7 @@ impl Queue {
         Some(Taken {
             pod: entry.pod,
             attempts: entry.attempts + 1,
+            first_attempt: entry.first_attempt.unwrap_or(now),
             sequence: entry.sequence,
             changes_seen: self.changes,
         })
@@ -93,7 +100,8 @@ impl Queue {
             true => Place::BackingOff(now + backoff(taken.attempts)),
             false => Place::Unschedulable(now),
         };
-        self.put(Entry { pod: taken.pod, place, attempts: taken.attempts, sequence: taken.sequence });
+        let Taken { pod, attempts, sequence, first_attempt, .. } = taken;
+        self.put(Entry { pod, place, attempts, first_attempt: Some(first_attempt), sequence });
     }
 
     /// Puts a pod back whose binding failed: it only backs off.
@@ -146,7 +154,13 @@ impl Queue {
         }
     }
 
+    /// How many pods wait in which place.
+    pub(crate) fn pending(&self) -> Pending {
+        self.pending
+    }
+
     fn put(&mut self, entry: Entry) {
+        *self.count(entry.place) += 1;
         let key = entry.pod.key.clone();
         if entry.place == Place::Active {
             self.active.insert(order(&entry), key.clone());
@@ -157,7 +171,17 @@ impl Queue {
     fn take_out(&mut self, key: &ObjectKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         self.active.remove(&order(&entry));
+        *self.count(entry.place) -= 1;
         Some(entry)
+    }
+
+    fn count(&mut self, place: Place) -> &mut usize {
+        match place {
+            Place::Active => &mut self.pending.active,
+            Place::BackingOff(_) => &mut self.pending.backing_off,
+            Place::Unschedulable(_) => &mut self.pending.unschedulable,
+            Place::Gated => &mut self.pending.gated,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::cycle::{Failure, Outcome, decide};
 use crate::device_facts::DeviceCaches;
 use crate::execute::Executor;
 use crate::framework::{Cycle, Plugin, Surroundings};
+use crate::metrics::{Ended, SchedulerMetrics};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::plugins::{ClaimPlan, PodVolumes, claim_plans, default_plugins, not_ready, to_give_back, volumes_for};
 use crate::preemption;
@@ -57,6 +58,8 @@ pub struct Deps {
     pub status: ComponentStatus,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where is counted what it does.
+    pub metrics: Arc<SchedulerMetrics>,
 }
 
 /// Why the scheduler can't run.
@@ -70,7 +73,9 @@ pub enum Error {
 /// Schedules until `shutdown`. Losing the API or the lease never ends it: it stops deciding, says so, and goes on later.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let mut elector = match &config.leader_election {
-        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader.clone())?),
+        Some(leader) => {
+            Some(LeaderElector::new(deps.client.clone(), leader.clone())?.counted(&deps.metrics.component.leases))
+        }
         None => None,
     };
     let Some(elector) = &mut elector else {
@@ -135,6 +140,7 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) {
         reserved: Reserved::default(),
         promised: Promised::default(),
         finished,
+        metrics: deps.metrics.clone(),
     };
     deps.status.running();
     scheduler.work(pods, nodes, bindings, shutdown).await;
@@ -166,6 +172,7 @@ struct Binding {
     claims: Vec<ClaimPlan>,
     written: Vec<Arc<ResourceClaim>>,
     result: Result<(), String>,
+    began: Instant,
 }
 
 struct Scheduler {
@@ -180,6 +187,7 @@ struct Scheduler {
     reserved: Reserved,
     promised: Promised,
     finished: mpsc::Sender<Binding>,
+    metrics: Arc<SchedulerMetrics>,
 }
 
 impl Scheduler {
@@ -208,6 +216,8 @@ impl Scheduler {
                     continue;
                 }
             }
+            let (known_nodes, placed, assumed) = self.cache.sizes();
+            self.metrics.stands(self.queue.pending(), known_nodes, placed, assumed);
             let due = self.queue.next_due().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -279,7 +289,11 @@ impl Scheduler {
     fn take_in_binding(&mut self, binding: Binding) {
         self.reserved.remove(&binding.volumes);
         self.promised.settle(&binding.claims, &binding.written);
-        let Err(why) = binding.result else { return };
+        let ended = if binding.result.is_ok() { Ended::Scheduled } else { Ended::Error };
+        self.metrics.attempted(&self.scheduler_name, ended, binding.began.elapsed());
+        let Err(why) = binding.result else {
+            return self.metrics.bound(binding.taken.attempts, binding.taken.first_attempt.elapsed());
+        };
         let pod = binding.taken.pod.clone();
         self.cache.forget(&pod.key);
         let now = self.caches.pods.get(&pod.key);
@@ -313,9 +327,13 @@ impl Scheduler {
                 self.decide(&pod, &nodes, &surroundings)
             }
         };
+        self.metrics.decided(start.elapsed());
         match outcome {
-            Outcome::Node(node) => self.bind(taken, node, &surroundings),
-            Outcome::Unschedulable(failure) => self.give_up(taken, &failure, &surroundings).await,
+            Outcome::Node(node) => self.bind(taken, node, &surroundings, start),
+            Outcome::Unschedulable(failure) => {
+                self.give_up(taken, &failure, &surroundings).await;
+                self.metrics.attempted(&self.scheduler_name, Ended::Unschedulable, start.elapsed());
+            }
         }
         self.status.heartbeat(Some(start.elapsed()));
     }
@@ -326,7 +344,7 @@ impl Scheduler {
     }
 
     /// Binds in the background: the pod's claims first, where they waited for its node.
-    fn bind(&mut self, taken: Taken, node: String, surroundings: &Surroundings) {
+    fn bind(&mut self, taken: Taken, node: String, surroundings: &Surroundings, began: Instant) {
         let info = self.cache.nodes().find(|info| info.name == node);
         let volumes = info.map(|info| volumes_for(&taken.pod, info, surroundings)).unwrap_or_default();
         let devices = info.zip(surroundings.devices.as_ref());
@@ -356,7 +374,7 @@ impl Scheduler {
                 claim_binder.unreserve(&taken.pod, &written).await;
             }
             // The receiver only goes away with the scheduler itself.
-            let _ = finished.send(Binding { taken, volumes, claims, written, result }).await;
+            let _ = finished.send(Binding { taken, volumes, claims, written, result, began }).await;
         });
     }
 
@@ -374,6 +392,7 @@ impl Scheduler {
         let nodes: Vec<&NodeInfo> = self.cache.nodes().collect();
         let budgets = self.caches.budgets.list();
         let found = preemption::find(&pod, &nodes, failure, surroundings, &self.plugins, &budgets);
+        self.metrics.preempted(found.as_ref().map_or(0, |found| found.victims.len()));
         let useless = surroundings.devices.as_ref().and_then(|facts| to_give_back(&pod, &nodes, facts));
         if let Some(claim) = useless.filter(|_| failure.refused_by.contains("DynamicResources")) {
             let binder = self.claim_binder();

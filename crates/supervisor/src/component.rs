@@ -5,9 +5,12 @@
 
 mod agents;
 mod apiserver;
+mod client_authority;
 mod controller_manager;
+mod delegated;
 mod following;
 mod health;
+mod process_figures;
 mod proxy_config;
 mod scheduler;
 
@@ -15,13 +18,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_client::{Client, LeaderConfig, client_from_kubeconfig, client_in_cluster};
+use kedge_client::{
+    Client, LeaderConfig, RequestMetrics, client_from_kubeconfig, client_in_cluster, server_of_kubeconfig,
+};
 use kedge_lifecycle::{ProcessMark, hostname};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
+use kedge_metrics::Text;
 
 pub use agents::{DnsOptions, NetworkAgentOptions, ProxyOptions, run_dns, run_network_agent, run_proxy};
 pub use apiserver::{ApiServerOptions, RequestHeaderOptions, run_apiserver};
 pub use controller_manager::{ControllerManagerOptions, run_controller_manager};
+pub use delegated::DelegationOptions;
 pub use health::HealthOptions;
 pub use proxy_config::parse_duration;
 pub use scheduler::{SchedulerOptions, run_scheduler};
@@ -78,6 +85,27 @@ async fn client(kubeconfig: Option<&Path>) -> Result<Client, Error> {
         Some(path) => client_from_kubeconfig(path).await.map_err(|error| wrong(path, chain(&error))),
         None => client_in_cluster().map_err(|error| wrong(Path::new(""), chain(&error))),
     }
+}
+
+/// The same, with its requests counted.
+async fn counted_client(kubeconfig: Option<&Path>, metrics: &Arc<RequestMetrics>) -> Result<Client, Error> {
+    Ok(metrics.counting(client(kubeconfig).await?, &host_of(kubeconfig)))
+}
+
+/// Host and port of the server that a kubeconfig names.
+fn host_of(kubeconfig: Option<&Path>) -> String {
+    let server = kubeconfig.and_then(server_of_kubeconfig).unwrap_or_default();
+    server.trim_start_matches("https://").trim_end_matches('/').to_owned()
+}
+
+/// What a component shows as its metrics.
+fn figures(write: impl Fn(&mut Text) + Send + Sync + 'static) -> health::Figures {
+    Arc::new(move || {
+        let mut text = Text::default();
+        write(&mut text);
+        process_figures::write(&mut text);
+        text.finish()
+    })
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<String, Error> {

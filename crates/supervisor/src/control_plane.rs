@@ -115,6 +115,7 @@ impl ControlPlane {
             status: self.board.clone(),
             clock: self.clock.clone(),
             signer: Some(signer(plan)?),
+            metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();
         components.spawn(async move {
@@ -126,6 +127,7 @@ impl ControlPlane {
             informers: self.informers.clone(),
             status: self.board.component("kube-scheduler"),
             clock: self.clock.clone(),
+            metrics: Arc::default(),
         };
         let token = shutdown.clone();
         let leader_election = competitor(plan, "kube-scheduler");

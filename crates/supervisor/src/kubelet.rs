@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_client::{Backoff, Client, Informers, client_from_kubeconfig};
+use kedge_client::{Backoff, Client, Informers, RequestMetrics, client_from_kubeconfig};
 use kedge_cri::Runtime;
-use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, RequestMetrics, Starter};
+use kedge_kubelet::{CgroupDriver, Config, Deps, KubeletConfiguration, LaunchSettings, Starter};
 use kedge_lifecycle::{InstanceLock, find_node_ip, hostname};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
 use tokio_util::sync::CancellationToken;

@@ -23,9 +23,9 @@ mod status;
 
 pub use backend::EtcdOptions;
 pub use component::{
-    ApiServerOptions, ControllerManagerOptions, DnsOptions, HealthOptions, LeaderOptions, NetworkAgentOptions,
-    ProxyOptions, RequestHeaderOptions, SchedulerOptions, parse_duration, run_apiserver, run_controller_manager,
-    run_dns, run_network_agent, run_proxy, run_scheduler,
+    ApiServerOptions, ControllerManagerOptions, DelegationOptions, DnsOptions, HealthOptions, LeaderOptions,
+    NetworkAgentOptions, ProxyOptions, RequestHeaderOptions, SchedulerOptions, parse_duration, run_apiserver,
+    run_controller_manager, run_dns, run_network_agent, run_proxy, run_scheduler,
 };
 pub use down::{DownReport, down};
 pub use error::Error;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use kedge_cri::{Runtime, discover_endpoint};
 use kedge_lifecycle::{
     CERTIFICATES_DIR, EtcdMembers, EtcdMembersError, HostLayout, KUBELET_DIR, KUBELET_LOG, KUBERNETES_DIR,
-    MANIFESTS_DIR, STATE_DIR, Say, manifest_command, stop_kubelet, unmount_below,
+    MANIFESTS_DIR, STATE_DIR, Say, manifest_command, own_init_script, remove_init_script, stop_kubelet, unmount_below,
 };
 
 use crate::error::Error;
@@ -161,6 +161,13 @@ impl Reset<'_> {
             && let Err(error) = stop_kubelet(&HostLayout::default()).await
         {
             self.note("the kubelet", &error);
+        }
+        let Some(script) = own_init_script(&HostLayout::default()) else { return };
+        let what = script.display();
+        if self.does(&format!("Removing \"{what}\""), &format!("remove \"{what}\""))
+            && let Err(error) = remove_init_script(&script)
+        {
+            self.note("the init script", &error);
         }
     }
 

@@ -86,6 +86,7 @@ impl Cluster {
             status: board.clone(),
             clock,
             signer,
+            metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();
         tokio::spawn(async move { run(config, deps, token).await.unwrap() });

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use kedge_bootstrap::renewal_command;
 use kedge_bundle::certificate_fact;
 use kedge_diagnosis::{Fact, FileFact};
 use kedge_pki::{CertificateFacts, KubeconfigCluster, hex_digest, kubeconfig_certificate};
@@ -31,7 +32,7 @@ pub(super) fn read(root: &Path) -> Reading {
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths.iter().filter(|path| path.extension().is_some_and(|ending| ending == "conf")) {
-        kubeconfig(path, &mut reading);
+        kubeconfig(path, root, &mut reading);
     }
     token_key(&directory.join("pki/sa.pub"), &mut reading);
     reading
@@ -49,7 +50,7 @@ fn config(path: &Path, reading: &mut Reading) {
 }
 
 /// Whom a kubeconfig calls, which authorities it trusts (by their fingerprints), and the certificate that it shows.
-fn kubeconfig(path: &Path, reading: &mut Reading) {
+fn kubeconfig(path: &Path, root: &Path, reading: &mut Reading) {
     let shown = path.display().to_string();
     // An empty one is a finding of its own, of the file.
     if std::fs::metadata(path).is_ok_and(|found| found.len() == 0) {
@@ -60,6 +61,7 @@ fn kubeconfig(path: &Path, reading: &mut Reading) {
             "server": cluster.server,
             "authority": fingerprints(&cluster.authority_pem),
             "tlsServerName": cluster.tls_server_name,
+            "renewal": renewal(path, root),
         })),
         Err(error) => Err(error.to_string()),
     };
@@ -72,6 +74,13 @@ fn kubeconfig(path: &Path, reading: &mut Reading) {
         Ok(None) => {}
         Err(error) => reading.miss(shown, error),
     }
+}
+
+/// The command that gives a worker another certificate once its own has ended; a control plane makes itself one.
+fn renewal(path: &Path, root: &Path) -> Option<String> {
+    let is_worker = !root.join("etc/kubernetes/pki/ca.key").exists();
+    let is_own = path.file_name().is_some_and(|name| name == "kubelet.conf");
+    (is_own && is_worker).then(|| renewal_command(path, &root.join("var/lib/kubelet")))
 }
 
 /// Fingerprints of all certificates of a text, with spaces between.

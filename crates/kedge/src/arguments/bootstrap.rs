@@ -100,6 +100,9 @@ pub(crate) enum CertsCommand {
         /// Go on without nodes that have not followed the step before.
         #[arg(long)]
         force: bool,
+        /// The key that encrypts the new authority on its way to further control planes.
+        #[arg(long, value_name = "KEY")]
+        certificate_key: Option<String>,
         /// What to do.
         #[arg(value_enum)]
         step: RotateCaStep,
@@ -129,6 +132,10 @@ pub(crate) enum RotateCaStep {
     Finish,
     /// Take back what was staged.
     Abort,
+    /// Put the new authority into the cluster for two hours, encrypted, for further control planes.
+    Upload,
+    /// On a further control plane: take the new authority from there.
+    Follow,
 }
 
 #[derive(Debug, Args)]

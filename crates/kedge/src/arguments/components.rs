@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use kedge_supervisor::{
-    ControllerManagerOptions, DnsOptions, HealthOptions, LeaderOptions, NetworkAgentOptions, ProxyOptions,
-    SchedulerOptions,
+    ControllerManagerOptions, DelegationOptions, DnsOptions, HealthOptions, LeaderOptions, NetworkAgentOptions,
+    ProxyOptions, SchedulerOptions,
 };
 
 use super::NetworkFlags;
@@ -56,7 +56,7 @@ impl LeaderFlags {
 
 #[derive(Debug, Args)]
 struct HealthFlags {
-    /// Where health is served.
+    /// Where health and metrics are served.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     bind_address: IpAddr,
     /// Its port; 0 for none [default: the component's].
@@ -71,6 +71,54 @@ struct HealthFlags {
     /// Where a certificate is kept where none is named [default: nowhere].
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
+    #[command(flatten)]
+    delegation: DelegationFlags,
+}
+
+/// Who may ask, and who says so.
+#[derive(Debug, Args)]
+struct DelegationFlags {
+    /// With what the API server is asked whose tokens are shown [default: it is not asked].
+    #[arg(long, value_name = "FILE")]
+    authentication_kubeconfig: Option<PathBuf>,
+    /// Whether the API server is not asked whose certificates clients may show.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set)]
+    authentication_skip_lookup: bool,
+    /// For how long a token stays good without another question.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// Who signs clients' certificates [default: what the API server says].
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    /// With what the API server is asked who may do what [default: only administrators may].
+    #[arg(long, value_name = "FILE")]
+    authorization_kubeconfig: Option<PathBuf>,
+    /// For how long its yes is good.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    authorization_webhook_cache_authorized_ttl: Duration,
+    /// For how long its no is good.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// Paths that everybody may read; `*` at the end of one stands for anything.
+    #[arg(long, value_name = "PATHS", value_delimiter = ',', default_value = "/healthz,/readyz,/livez")]
+    authorization_always_allow_paths: Vec<String>,
+}
+
+impl DelegationFlags {
+    fn options(self) -> DelegationOptions {
+        let named = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+        DelegationOptions {
+            authentication_kubeconfig: named(self.authentication_kubeconfig),
+            authentication_skip_lookup: self.authentication_skip_lookup,
+            token_ttl: self.authentication_token_webhook_cache_ttl,
+            client_ca_file: named(self.client_ca_file),
+            authorization_kubeconfig: named(self.authorization_kubeconfig),
+            allowed_ttl: self.authorization_webhook_cache_authorized_ttl,
+            denied_ttl: self.authorization_webhook_cache_unauthorized_ttl,
+            always_allow_paths: self.authorization_always_allow_paths,
+        }
+    }
 }
 
 impl HealthFlags {
@@ -81,6 +129,7 @@ impl HealthFlags {
             tls_cert_file: self.tls_cert_file,
             tls_private_key_file: self.tls_private_key_file,
             cert_dir: self.cert_dir,
+            delegation: self.delegation.options(),
         }
     }
 }

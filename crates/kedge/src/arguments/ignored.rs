@@ -35,17 +35,9 @@ const COMMON: &[(&str, Takes)] = &[
     ("vmodule", Takes::Value),
 ];
 
-/// Those of components that ask the API server who asks them; only health is served here, and that to everybody.
+/// Those of components that ask the API server who asks them: they retry by themselves, and believe no front proxies.
 const DELEGATED: &[(&str, Takes)] = &[
-    ("authentication-kubeconfig", Takes::Value),
-    ("authentication-skip-lookup", Takes::Switch),
-    ("authentication-token-webhook-cache-ttl", Takes::Value),
     ("authentication-tolerate-lookup-failure", Takes::Switch),
-    ("authorization-always-allow-paths", Takes::Value),
-    ("authorization-kubeconfig", Takes::Value),
-    ("authorization-webhook-cache-authorized-ttl", Takes::Value),
-    ("authorization-webhook-cache-unauthorized-ttl", Takes::Value),
-    ("client-ca-file", Takes::Value),
     ("kube-api-burst", Takes::Value),
     ("kube-api-content-type", Takes::Value),
     ("kube-api-qps", Takes::Value),
@@ -190,9 +182,9 @@ mod tests {
         );
         check(
             "kube-controller-manager",
-            "x --client-ca-file /a --controllers=*",
+            "x --requestheader-client-ca-file /a --controllers=*",
             "x --controllers=*",
-            "--client-ca-file",
+            "--requestheader-client-ca-file",
         );
     }
 }

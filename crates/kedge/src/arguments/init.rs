@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use kedge_supervisor::InitFlags as Asked;
 
 use super::apiserver::StoreKind;
@@ -179,4 +179,15 @@ pub(crate) struct ResetFlags {
     /// Socket of the container runtime [default: the kubelet's, or a well-known one that answers].
     #[arg(long, value_name = "SOCKET")]
     pub(crate) cri_socket: Option<String>,
+}
+
+/// What an init script asks of who keeps the kubelet running.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum KeeperAction {
+    /// Keep it running, in the background.
+    Start,
+    /// End it.
+    Stop,
+    /// Say whether it runs; the exit code is 3 where it does not.
+    Status,
 }

@@ -1,11 +1,14 @@
 //! `kedge certs`: the certificates of a control plane in kubeadm's layout.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use kedge_bootstrap::{CertificateKey, renewal_command};
+use kedge_lifecycle::KUBELET_DIR;
 use kedge_pki::{
-    CertificateDirs, CertificateFacts, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownCertificate, KubeconfigCluster,
-    PendingIdentity, Renewed, write_private, write_public,
+    CertificateDirs, CertificateFacts, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownCertificate, PendingIdentity,
+    Renewed, write_private, write_public,
 };
 use kedge_supervisor::{AuthorityRotation, RotationStep};
 use serde_json::{Value, json};
@@ -18,7 +21,10 @@ pub(crate) async fn run(flags: CertsFlags) -> Result<()> {
     match flags.command {
         CertsCommand::CheckExpiration { dirs, output } => check(&directories(dirs), output),
         CertsCommand::Renew { dirs, name } => renew(&directories(dirs), &name),
-        CertsCommand::RotateCa { dirs, force, step } => rotate(directories(dirs), force, step).await,
+        CertsCommand::RotateCa { dirs, force, certificate_key, step } => {
+            let key = certificate_key.map(|text| text.parse()).transpose()?;
+            rotate(directories(dirs), force, key, step).await
+        }
         CertsCommand::CertificateKey => {
             println!("{}", CertificateKey::generate()?);
             Ok(())
@@ -27,15 +33,17 @@ pub(crate) async fn run(flags: CertsFlags) -> Result<()> {
     }
 }
 
-async fn rotate(dirs: CertificateDirs, force: bool, step: RotateCaStep) -> Result<()> {
+async fn rotate(dirs: CertificateDirs, force: bool, key: Option<CertificateKey>, step: RotateCaStep) -> Result<()> {
     start_logging(false);
-    let rotation = AuthorityRotation::new(dirs, force, &|line| println!("{line}"));
+    let rotation = AuthorityRotation::new(dirs, force, &|line| println!("{line}")).with_certificate_key(key);
     let step = match step {
         RotateCaStep::Status => return rotation.status().await.map_err(|error| on_one_line(&error)),
         RotateCaStep::Stage => RotationStep::Stage,
         RotateCaStep::Switch => RotationStep::Switch,
         RotateCaStep::Finish => RotationStep::Finish,
         RotateCaStep::Abort => RotationStep::Abort,
+        RotateCaStep::Upload => RotationStep::Upload,
+        RotateCaStep::Follow => RotationStep::Follow,
     };
     rotation.take(step).await.map_err(|error| on_one_line(&error))
 }
@@ -114,14 +122,13 @@ fn advice(dirs: &CertificateDirs, leaves: &[Line], now: Timestamp) -> Vec<String
     let kubelet = dirs.kubernetes.join("kubelet.conf");
     let shown = kedge_pki::kubeconfig_certificate(&kubelet).ok().flatten();
     if shown.is_some_and(|pem| CertificateFacts::read(&pem).is_ok_and(|facts| facts.has_expired(now))) {
-        let cluster = KubeconfigCluster::read(&kubelet).ok();
         lines.push(match dirs.pki.join("ca.key").exists() {
             true => {
                 "The node's own client certificate has expired: the kubelet makes another one when it starts".to_owned()
             }
             false => format!(
                 "The node's own client certificate has expired: run `{}` on this machine",
-                renewal_command(cluster.as_ref())
+                renewal_command(&kubelet, Path::new(KUBELET_DIR))
             ),
         });
     }

@@ -4,12 +4,14 @@ use anyhow::Result;
 use kedge_supervisor::{HostLayout, Init, InitSettings};
 use tokio_util::sync::CancellationToken;
 
-use crate::arguments::{InitCommand, InitFlags};
+use crate::arguments::{InitCommand, InitFlags, KeeperAction};
 use crate::commands::up::cancel_on_signals;
 use crate::output::{start_logging, start_logging_at};
 
 /// From here on, everything is said: upstream's level.
 const MUCH: u8 = 5;
+/// By which an init script says that a service does not run.
+const NOT_RUNNING: i32 = 3;
 
 pub(crate) async fn run(flags: InitFlags) -> Result<()> {
     let (options, phase) = match flags.command {
@@ -61,4 +63,23 @@ pub(crate) async fn keep_kubelet() -> Result<()> {
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     Ok(kedge_supervisor::keep_kubelet(&HostLayout::default(), shutdown).await?)
+}
+
+/// Starts or ends who keeps the kubelet running, or tells of it, as init scripts ask.
+pub(crate) async fn control_keeper(action: KeeperAction) -> Result<()> {
+    let layout = HostLayout::default();
+    match action {
+        KeeperAction::Start => Ok(kedge_lifecycle::ensure_keeper(&layout)?),
+        KeeperAction::Stop => Ok(kedge_lifecycle::stop_kubelet(&layout).await?),
+        KeeperAction::Status => match kedge_lifecycle::keeper_process(&layout) {
+            Some(process) => {
+                println!("kubelet is kept running by process {process}");
+                Ok(())
+            }
+            None => {
+                println!("kubelet is not running");
+                std::process::exit(NOT_RUNNING)
+            }
+        },
+    }
 }

@@ -4,11 +4,11 @@
 
 use http::Response;
 use jiff::Timestamp;
+use kedge_metrics::{Text, amount, seconds};
 use kedge_stats::{CgroupRecord, CgroupUsage, DeviceIo, InterfaceStats, PsiStats, Role};
 
 use super::{Body, Server, metrics};
 use crate::machine::Machine;
-use crate::metrics::text::{Text, amount, seconds};
 
 /// A figure of a group, for each value of a further label where it has one.
 type Values = fn(&CgroupRecord) -> Vec<(&'static str, f64)>;

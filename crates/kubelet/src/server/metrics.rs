@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
+use kedge_metrics::{Text, amount};
 use kedge_stats::{FsStats, VolumeStats};
 
 use super::{Body, Server, answer};
-use crate::metrics::text::{Text, amount};
 use crate::runtime_state::{ContainerPhase, PodRuntime};
 use crate::spec;
 

@@ -1,10 +1,10 @@
 //! `/metrics/resource`: what metrics servers read, in upstream's few families, each sample with the time it was taken.
 
 use http::Response;
+use kedge_metrics::{Text, amount, seconds};
 use kedge_stats::{ContainerStats, CpuStats, MemoryStats, PodStats, Summary};
 
 use super::{Body, Server, metrics};
-use crate::metrics::text::{Text, amount, seconds};
 
 /// Writes the samples of one container or pod, with these labels.
 type Write<T> = dyn Fn(&mut Text, &[(&str, &str)], &T);

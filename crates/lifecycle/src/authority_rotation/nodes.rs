@@ -10,6 +10,8 @@ use kube::api::ListParams;
 
 use super::RotationError;
 
+const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
+
 /// The nodes that do not trust the authority with this pin.
 pub(super) async fn without_trust(client: &Client, pin: &str) -> Result<Vec<String>, RotationError> {
     Ok(names(&list(client).await?, |node| !trusted(node).any(|trusted| trusted == pin)))
@@ -18,6 +20,21 @@ pub(super) async fn without_trust(client: &Client, pin: &str) -> Result<Vec<Stri
 /// The nodes whose certificate it has not signed.
 pub(super) async fn without_certificate(client: &Client, pin: &str) -> Result<Vec<String>, RotationError> {
     Ok(names(&list(client).await?, |node| annotation(node, SIGNER_ANNOTATION) != pin))
+}
+
+/// How many nodes are control planes.
+pub(super) async fn control_planes(client: &Client) -> Result<usize, RotationError> {
+    Ok(list(client).await?.iter().filter(|node| is_control_plane(node)).count())
+}
+
+/// The control planes that have the key of the authority with this pin.
+pub(super) async fn control_planes_with_key(client: &Client, pin: &str) -> Result<Vec<String>, RotationError> {
+    Ok(names(&list(client).await?, |node| is_control_plane(node) && own(node) == pin))
+}
+
+/// The control planes that have not.
+pub(super) async fn control_planes_without_key(client: &Client, pin: &str) -> Result<Vec<String>, RotationError> {
+    Ok(names(&list(client).await?, |node| is_control_plane(node) && own(node) != pin))
 }
 
 /// A line about each node.
@@ -39,6 +56,15 @@ fn trusted(node: &Node) -> impl Iterator<Item = &str> {
     annotation(node, TRUSTED_ANNOTATION).split(',').filter(|pin| !pin.is_empty())
 }
 
+fn is_control_plane(node: &Node) -> bool {
+    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE_LABEL))
+}
+
+/// The first that it trusts: on a control plane, that whose key it has.
+fn own(node: &Node) -> &str {
+    trusted(node).next().unwrap_or_default()
+}
+
 fn name(node: &Node) -> String {
     node.metadata.name.clone().unwrap_or_default()
 }
@@ -55,7 +81,14 @@ fn line(node: &Node, pins: &[String]) -> String {
         Some(_) => "shows a certificate of the other",
         None => "does not say whose certificate it shows",
     };
-    format!("node/{}: trusts {known} of {}, {shows}", name(node), pins.len())
+    let role = match is_control_plane(node) && pins.len() > 1 {
+        true if pins.first().is_some_and(|pin| pin == own(node)) => {
+            "; a control plane with the key of the one that signs"
+        }
+        true => "; a control plane with the key of the other",
+        false => "",
+    };
+    format!("node/{}: trusts {known} of {}, {shows}{role}", name(node), pins.len())
 }
 
 #[cfg(test)]
@@ -77,7 +110,15 @@ mod tests {
         let nodes = [node("a", Some(("new,old", "new"))), node("b", Some(("old", "old"))), node("c", None)];
         assert_eq!(names(&nodes, |node| !trusted(node).any(|pin| pin == "new")), ["b", "c"]);
         assert_eq!(names(&nodes, |node| annotation(node, SIGNER_ANNOTATION) != "new"), ["b", "c"]);
+        let mut planes = [node("d", Some(("new,old", "new"))), node("e", Some(("old,new", "new")))];
+        for plane in &mut planes {
+            plane.metadata.labels = Some([(CONTROL_PLANE_LABEL.to_owned(), String::new())].into());
+        }
+        assert_eq!(names(&planes, |node| is_control_plane(node) && own(node) != "new"), ["e"]);
+        assert!(!nodes.iter().any(is_control_plane));
         let pins = ["new", "old"].map(str::to_owned);
+        assert!(line(&planes[0], &pins).ends_with("; a control plane with the key of the one that signs"));
+        assert!(line(&planes[1], &pins).ends_with("; a control plane with the key of the other"));
         assert_eq!(line(&nodes[0], &pins), "node/a: trusts 2 of 2, shows a certificate of the one that signs");
         assert_eq!(line(&nodes[1], &pins), "node/b: trusts 1 of 2, shows a certificate of the other");
         assert_eq!(line(&nodes[2], &pins), "node/c: trusts 0 of 2, does not say whose certificate it shows");

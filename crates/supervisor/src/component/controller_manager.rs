@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kedge_client::{Client, Informers, anonymous_client_from_kubeconfig, service_account_client};
+use kedge_client::{
+    Client, ComponentMetrics, Informers, RequestMetrics, anonymous_client_from_kubeconfig, service_account_client,
+};
 use kedge_controllers::CertificateSigner;
 use tokio_util::sync::CancellationToken;
 
 use super::following::follow_root_ca;
-use super::{HealthOptions, LeaderOptions, client, failed, health, surroundings};
+use super::{HealthOptions, LeaderOptions, counted_client, failed, figures, health, host_of, surroundings};
 use crate::error::Error;
 use crate::kubelet::chain;
 use crate::memory::give_memory_back;
@@ -54,17 +56,21 @@ pub async fn run_controller_manager(
     options: ControllerManagerOptions,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let own = client(Some(&options.kubeconfig)).await?;
+    let metrics = ComponentMetrics::default();
+    let own = counted_client(Some(&options.kubeconfig), &metrics.requests).await?;
     let (clock, board) = surroundings();
-    health::serve(NAME, &options.health, board.clone(), shutdown.clone()).await?;
+    let shown = metrics.clone();
+    let figures = figures(move |text| shown.write(text));
+    health::serve(NAME, &options.health, board.clone(), figures, shutdown.clone()).await?;
     let config = config(&options, &shutdown)?;
     let deps = kedge_controllers::Deps {
-        client_for: client_for(&options, &own).await?,
+        client_for: client_for(&options, &own, &metrics.requests).await?,
         informers: Informers::new(own.clone(), shutdown.clone()),
         client: own,
         status: board,
         clock,
         signer: signer(&options)?,
+        metrics,
     };
     tokio::spawn(give_memory_back(shutdown.clone()));
     kedge_controllers::run(config, deps, shutdown).await.map_err(|error| failed(NAME, &error))
@@ -103,7 +109,11 @@ fn signer(options: &ControllerManagerOptions) -> Result<Option<Arc<dyn Certifica
 
 type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
-async fn client_for(options: &ControllerManagerOptions, own: &Client) -> Result<ClientFor, Error> {
+async fn client_for(
+    options: &ControllerManagerOptions,
+    own: &Client,
+    requests: &Arc<RequestMetrics>,
+) -> Result<ClientFor, Error> {
     let own = own.clone();
     if !options.use_service_account_credentials {
         return Ok(Arc::new(move |_: &str| own.clone()));
@@ -113,5 +123,6 @@ async fn client_for(options: &ControllerManagerOptions, own: &Client) -> Result<
         value: options.kubeconfig.display().to_string(),
         why: chain(&error),
     })?;
+    let bare = requests.counting(bare, &host_of(Some(&options.kubeconfig)));
     Ok(Arc::new(move |account: &str| service_account_client(own.clone(), bare.clone(), "kube-system", account)))
 }

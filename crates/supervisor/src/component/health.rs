@@ -1,7 +1,7 @@
-//! `/healthz`, `/livez` and `/readyz` of a component that has no API of its own, over HTTPS as upstream serves them.
+//! `/healthz`, `/livez`, `/readyz` and `/metrics` of a component that has no API of its own, over HTTPS as upstream serves
+//! them. Who may ask is [`Delegation`]'s to say.
 //!
-//! Nothing else is served: metrics would need to ask the API server who may see them. Invariant: the answer says whether
-//! the process lives and its loops report; that another instance leads is no illness.
+//! Invariant: health says whether the process lives and its loops report; that another instance leads is no illness.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -10,22 +10,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use kedge_meta::{ComponentState, StatusBoard};
+use kedge_meta::{ApiStatus, ComponentState, StatusBoard, UserInfo};
 use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::client_authority::ClientAuthority;
+use super::delegated::{Delegation, DelegationOptions};
 use super::read;
 use crate::error::Error;
+
+/// What a component counts, in Prometheus' text format.
+pub(crate) type Figures = Arc<dyn Fn() -> String + Send + Sync>;
+
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_CONNECTIONS: usize = 64;
@@ -43,6 +50,8 @@ pub struct HealthOptions {
     pub tls_private_key_file: Option<PathBuf>,
     /// Where a certificate of its own is kept; in memory only where absent.
     pub cert_dir: Option<PathBuf>,
+    /// Who may ask.
+    pub delegation: DelegationOptions,
 }
 
 /// Answers everybody on a plain address until `shutdown`: with `ok`, or with 500 and what there is to complain of.
@@ -76,22 +85,34 @@ pub(crate) async fn serve_plain(
     Ok(())
 }
 
+/// What each connection needs.
+#[derive(Clone)]
+struct Component {
+    name: &'static str,
+    board: StatusBoard,
+    delegation: Arc<Delegation>,
+    figures: Figures,
+}
+
 /// Binds the port and serves until `shutdown`.
 pub(crate) async fn serve(
     name: &'static str,
     options: &HealthOptions,
     board: StatusBoard,
+    figures: Figures,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     if options.secure_port == 0 {
         return Ok(());
     }
-    let tls = kedge_pki::server_config_without_client_certificates(&identity(name, options)?)?;
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let delegation = Arc::new(Delegation::new(&options.delegation).await?);
+    let authority = ClientAuthority::new(identity(name, options)?, &options.delegation)?;
+    let tls = authority.follow(delegation.lookup().cloned(), shutdown.clone());
     let address = SocketAddr::new(options.bind_address, options.secure_port);
     let listen = |source| Error::Listen { address: address.to_string(), source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let component = Component { name, board, delegation, figures };
     tokio::spawn(async move {
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
@@ -104,9 +125,9 @@ pub(crate) async fn serve(
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let (acceptor, board) = (acceptor.clone(), board.clone());
+            let (acceptor, component) = (TlsAcceptor::from(tls.borrow().clone()), component.clone());
             tokio::spawn(async move {
-                connection(name, acceptor, stream, board).await;
+                component.connection(acceptor, stream).await;
                 drop(permit);
             });
         }
@@ -114,21 +135,44 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-async fn connection(name: &'static str, acceptor: TlsAcceptor, stream: TcpStream, board: StatusBoard) {
-    let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await;
-    let Ok(Ok(stream)) = handshake else { return };
-    let service = service_fn(move |request: Request<Incoming>| {
-        let stopped = board
-            .reports()
-            .iter()
-            .any(|report| report.component == name && matches!(report.state, ComponentState::Stopped));
-        let answer = answer(request.uri().path(), stopped.then(|| "its loops have stopped".to_owned()));
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
-    if let Err(error) = served {
-        tracing::debug!(error = %error, "a connection ended");
+impl Component {
+    async fn connection(self, acceptor: TlsAcceptor, stream: TcpStream) {
+        let handshake = tokio::time::timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await;
+        let Ok(Ok(stream)) = handshake else { return };
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let user = shown.and_then(|shown| kedge_auth::user_from_certificate(shown.as_ref()).ok());
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (component, user) = (self.clone(), user.clone());
+            async move { Ok::<_, Infallible>(component.handle(user, &request).await) }
+        });
+        let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        if let Err(error) = served {
+            tracing::debug!(error = %error, "a connection ended");
+        }
     }
+
+    async fn handle<B>(&self, user: Option<UserInfo>, request: &Request<B>) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if let Err(status) = self.delegation.check(user, request.headers(), request.method(), path).await {
+            return refusal(&status);
+        }
+        if path == "/metrics" {
+            let mut response = Response::new(Full::new(Bytes::from((self.figures)())));
+            response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+            return response;
+        }
+        let reports = self.board.reports();
+        let mut own = reports.iter().filter(|report| report.component == self.name);
+        let has_stopped = own.any(|report| matches!(report.state, ComponentState::Stopped));
+        answer(path, has_stopped.then(|| "its loops have stopped".to_owned()))
+    }
+}
+
+fn refusal(status: &ApiStatus) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(status.to_json().to_string())));
+    *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 fn answer(path: &str, complaint: Option<String>) -> Response<Full<Bytes>> {

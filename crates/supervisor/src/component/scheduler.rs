@@ -1,11 +1,13 @@
 //! `kube-scheduler`: the scheduler as a process of its own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kedge_client::Informers;
+use kedge_scheduler::SchedulerMetrics;
 use tokio_util::sync::CancellationToken;
 
-use super::{HealthOptions, LeaderOptions, client, failed, health, surroundings};
+use super::{HealthOptions, LeaderOptions, counted_client, failed, figures, health, surroundings};
 use crate::error::Error;
 use crate::memory::give_memory_back;
 
@@ -24,9 +26,12 @@ pub struct SchedulerOptions {
 
 /// Schedules until `shutdown`.
 pub async fn run_scheduler(options: SchedulerOptions, shutdown: CancellationToken) -> Result<(), Error> {
-    let client = client(options.kubeconfig.as_deref()).await?;
+    let metrics = Arc::<SchedulerMetrics>::default();
+    let client = counted_client(options.kubeconfig.as_deref(), &metrics.component.requests).await?;
     let (clock, board) = surroundings();
-    health::serve(NAME, &options.health, board.clone(), shutdown.clone()).await?;
+    let shown = metrics.clone();
+    let figures = figures(move |text| shown.write(text));
+    health::serve(NAME, &options.health, board.clone(), figures, shutdown.clone()).await?;
     let config =
         kedge_scheduler::Config { leader_election: options.leader.config()?, ..kedge_scheduler::Config::default() };
     let deps = kedge_scheduler::Deps {
@@ -34,6 +39,7 @@ pub async fn run_scheduler(options: SchedulerOptions, shutdown: CancellationToke
         client,
         status: board.component(NAME),
         clock,
+        metrics,
     };
     tokio::spawn(give_memory_back(shutdown.clone()));
     kedge_scheduler::run(config, deps, shutdown).await.map_err(|error| failed(NAME, &error))

@@ -1,16 +1,12 @@
 //! The kubelet's way to the API servers: the node's balancer, which lives in the kubelet's process and serves every program
 //! of the node.
 
-use kedge_balancer::{Balancer, Config};
-use kedge_client::Client;
-use kedge_kubelet::RequestMetrics;
+use kedge_balancer::{Balancer, Config, MEMORY_FILE};
+use kedge_client::{Client, RequestMetrics};
 use tokio_util::sync::CancellationToken;
 
 use super::{KubeletOptions, chain};
 use crate::error::Error;
-
-/// What is known of the API servers, below the kubelet's directory.
-const MEMORY: &str = "api-balancer.json";
 
 /// Starts the balancer, where the node has one.
 pub(super) async fn start_balancer(
@@ -23,7 +19,7 @@ pub(super) async fn start_balancer(
     let config = Config {
         listen,
         seeds: options.api_balancer_seeds.clone(),
-        memory: options.root_dir.join(MEMORY),
+        memory: options.root_dir.join(MEMORY_FILE),
         own: kubelet.node_ips(),
         kubeconfigs: kubeconfigs.cloned().collect(),
     };

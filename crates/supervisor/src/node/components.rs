@@ -128,7 +128,7 @@ impl Node<'_> {
             let applied = file.apply(&mut config);
             applied.map_err(|error| Error::Component { component: "kubelet", why: error.to_string() })?;
         }
-        let requests = Arc::<kedge_kubelet::RequestMetrics>::default();
+        let requests = Arc::<kedge_client::RequestMetrics>::default();
         let client = requests.counting(access.kubelet.clone(), &access.api_host);
         let deps = kedge_kubelet::Deps {
             informers: Informers::new(client.clone(), self.shutdown.clone()),

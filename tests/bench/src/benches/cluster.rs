@@ -18,11 +18,15 @@ const KEY: &str = "ababababababababababababababababababababababababababababababa
 const HOSTS: &str = "127.0.0.1 localhost\n198.51.100.41 bench-1\n198.51.100.42 bench-2\n198.51.100.43 bench-3\n";
 
 /// What one run took, in the order in which figures are reported.
-type Times = [Duration; 5];
+type Times = [Duration; 9];
 
-const WHAT: [(&str, &str); 5] = [
+const WHAT: [(&str, &str); 9] = [
+    ("kedge init, until the images are made", ""),
+    ("kedge init, until the kubelet is well", ""),
+    ("kedge init, until the control plane is well", ""),
     ("kedge init, until it says so", ""),
     ("kedge init to node Ready, with etcd and the pod network", "goal < 10 s"),
+    ("kedge join of a worker, until the images are made", ""),
     ("kedge join of a worker, until it says so", ""),
     ("kedge join of a worker to node Ready", "goal < 5 s"),
     ("kedge join of a control plane, until its components are well", ""),
@@ -77,23 +81,64 @@ fn one_run() -> Result<Times> {
     first.plug(&worker);
     first.plug(&second);
     let began = Instant::now();
-    first.sh(&format!(
-        "$KEDGE init --with-network --upload-certs --certificate-key {KEY} --pod-network-cidr 10.244.0.0/16 \
-         --control-plane-endpoint bench-1:6443 --config /root/calm.yaml --ignore-preflight-errors=all 2>&1"
-    ));
+    let told = Told::of(
+        &first,
+        &format!(
+            "$KEDGE init --with-network --upload-certs --certificate-key {KEY} --pod-network-cidr 10.244.0.0/16 \
+             --control-plane-endpoint bench-1:6443 --config /root/calm.yaml --ignore-preflight-errors=all"
+        ),
+    );
     let made = began.elapsed();
     ready(&first, "bench-1");
     let made_ready = began.elapsed();
-    let told = first.sh("$KEDGE token create --print-join-command");
-    let join = format!("$KEDGE {} --ignore-preflight-errors=all", told.trim().trim_start_matches("kedge "));
+    let images = told.before("[certs] ")?;
+    let (kubelet, well) = (told.until("[kubelet-check] The kubelet is")?, told.until("is healthy after")?);
+    let command = first.sh("$KEDGE token create --print-join-command");
+    let join = format!("$KEDGE {} --ignore-preflight-errors=all", command.trim().trim_start_matches("kedge "));
     let began = Instant::now();
-    worker.sh(&format!("{join} 2>&1"));
+    let told = Told::of(&worker, &join);
     let joined = began.elapsed();
     ready(&first, "bench-2");
     let joined_ready = began.elapsed();
+    let join_images = told.before("[kubelet-start] ")?;
     let began = Instant::now();
     second.sh(&format!("{join} --control-plane --certificate-key {KEY} 2>&1"));
-    Ok([made, made_ready, joined, joined_ready, began.elapsed()])
+    let further = began.elapsed();
+    Ok([images, kubelet, well, made, made_ready, join_images, joined, joined_ready, further])
+}
+
+/// What a command said, each line with the time since the command began.
+struct Told(Vec<(Duration, String)>);
+
+impl Told {
+    fn of(machine: &Machine, command: &str) -> Self {
+        // What reads the lines must not hide that the command failed.
+        let script = format!(
+            "date +%s%N; {{ {command} 2>&1 || echo FAILED; }} | while IFS= read -r line; do echo \"$(date +%s%N) $line\"; done"
+        );
+        let text = machine.sh(&script);
+        assert!(!text.contains("FAILED"), "{text}");
+        let mut lines = text.lines();
+        let nanos = |text: &str| text.parse::<u64>().unwrap_or_default();
+        let began = nanos(lines.next().unwrap_or_default());
+        let line = |line: &str| {
+            let (time, text) = line.split_once(' ').unwrap_or((line, ""));
+            (Duration::from_nanos(nanos(time).saturating_sub(began)), text.to_owned())
+        };
+        Self(lines.map(line).collect())
+    }
+
+    /// When the first line with a text came, which says that what is before it is done.
+    fn before(&self, text: &str) -> Result<Duration> {
+        let found = self.0.iter().find(|(_, line)| line.contains(text));
+        found.map(|(time, _)| *time).with_context(|| format!("no line has {text:?}"))
+    }
+
+    /// When the last one came.
+    fn until(&self, text: &str) -> Result<Duration> {
+        let found = self.0.iter().rev().find(|(_, line)| line.contains(text));
+        found.map(|(time, _)| *time).with_context(|| format!("no line has {text:?}"))
+    }
 }
 
 fn ready(control_plane: &Machine, node: &str) {

@@ -1,6 +1,6 @@
 //! C3: a kubelet's own certificate ended, and it has nothing to ask for another with.
 
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Place};
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::rules::certificates::{files, is_kubelets};
 use crate::rules::signs::{Sign, Told};
@@ -13,6 +13,7 @@ const SIGN: Sign = Sign {
         &["Part of the existing bootstrap client certificate", "expired"],
         &["unable to load bootstrap kubeconfig"],
         &["bootstrap-kubelet.conf: no such file or directory"],
+        &["has expired, so this node cannot ask for another one"],
     ],
     over: &["Successfully registered node", "Node has successfully registered"],
 };
@@ -37,24 +38,37 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
             file.path, file.common_name, file.not_after
         );
         let subject = Subject::new("Certificate", &file.path);
-        let repair = repair(file.common_name.trim_start_matches("system:node:"));
+        let repair = repair(file.common_name.trim_start_matches("system:node:"), renewal(evidence, &item.place));
         found.push(Finding::failure(subject, item, Certainty::Proven, text, vec![index], repair));
     }
     for told in SIGN.told(evidence) {
         if found.iter().all(|known| known.place != told.item.place) {
-            found.push(of_line(told));
+            let repair = repair("NODE", renewal(evidence, &told.item.place));
+            found.push(of_line(told, repair));
         }
     }
     found
 }
 
-fn of_line(told: Told<'_>) -> Finding {
+fn of_line(told: Told<'_>, repair: Repair) -> Finding {
     let text = format!("the kubelet says: {}", told.text.trim());
     let subject = Subject::new("Component", "kubelet");
-    Finding::failure(subject, told.item, Certainty::Likely, text, told.lines, repair("NODE"))
+    Finding::failure(subject, told.item, Certainty::Likely, text, told.lines, repair)
 }
 
-fn repair(node: &str) -> Repair {
+/// The one command that the machine itself knows, where it is one of Kedge's workers.
+fn renewal<'a>(evidence: &'a Evidence, place: &Place) -> Option<&'a str> {
+    let own = evidence.documents("kubeconfig").filter(|(_, item, _)| item.place == *place);
+    own.filter_map(|(_, _, config)| config["renewal"].as_str()).next()
+}
+
+fn repair(node: &str, renewal: Option<&str>) -> Repair {
+    if let Some(command) = renewal {
+        return Repair::of(&[
+            ("On a machine of the control plane: make a token", "kedge token create"),
+            ("On this machine, with that token: get another certificate; pods and configuration stay", command),
+        ]);
+    }
     Repair::of(&[
         (
             "On a machine of the control plane: sign another",
@@ -83,6 +97,25 @@ mod tests {
         assert_eq!(found_among(&RULE, [certificate(path, -400, -1)]).len(), 1);
         assert_eq!(found_among(&RULE, [certificate(path, -300, 65)]), [""; 0]);
         assert_eq!(found_among(&RULE, [certificate("/etc/kubernetes/pki/apiserver.crt", -400, -1)]), [""; 0]);
+    }
+
+    #[test]
+    fn a_worker_is_told_the_one_command() {
+        let path = "/var/lib/kubelet/pki/kubelet-client-current.pem";
+        let command = "kedge join a:6443 --renew --discovery-token-ca-cert-hash sha256:aa --token <token>";
+        let steps = |items: Vec<Item>| {
+            let evidence = Evidence { gathered: now(), items: items.into(), unseen: Vec::new() };
+            let found = (RULE.find)(&evidence);
+            found[0].repair.steps.iter().filter_map(|step| step.command.clone()).collect::<Vec<_>>()
+        };
+        let config = |renewal: Value| document("kubeconfig", json!({"server": "https://a:6443", "renewal": renewal}));
+        let ended = || certificate(path, -400, -1);
+        assert_eq!(steps(vec![ended(), config(json!(command))]), ["kedge token create", command]);
+        let said =
+            logged("kubelet", "the client certificate in /a has expired, so this node cannot ask for another one");
+        assert_eq!(steps(vec![said, config(json!(command))])[1], command);
+        // A control plane, and a node that others made.
+        assert_eq!(steps(vec![ended(), config(Value::Null)]).len(), 4);
     }
 
     #[test]

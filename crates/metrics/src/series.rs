@@ -8,46 +8,52 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::text::{Text, amount};
+use crate::text::{Text, amount};
 
 const MOST_SERIES: usize = 4096;
 
 /// Name, label names and meaning of a family.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Meaning {
-    pub(crate) name: &'static str,
-    pub(crate) labels: &'static [&'static str],
-    pub(crate) help: &'static str,
+struct Meaning {
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
 }
 
 /// Counters that only grow.
 #[derive(Debug)]
-pub(crate) struct Counters {
+pub struct Counters {
     meaning: Meaning,
     values: Mutex<BTreeMap<Vec<String>, u64>>,
 }
 
 impl Counters {
-    pub(crate) fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    /// A family; `count` gets as many values as there are labels.
+    pub fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
         Self { meaning: Meaning { name, labels, help }, values: Mutex::default() }
     }
 
     /// Counts one.
-    pub(crate) fn count(&self, labels: &[&str]) {
+    pub fn count(&self, labels: &[&str]) {
+        self.add(labels, 1);
+    }
+
+    /// Counts several.
+    pub fn add(&self, labels: &[&str], number: u64) {
         let mut values = self.values.lock();
         let key: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
         if values.len() < MOST_SERIES || values.contains_key(&key) {
-            *values.entry(key).or_default() += 1;
+            *values.entry(key).or_default() += number;
         }
     }
 
     /// Forgets the series that `keep` refuses.
-    pub(crate) fn retain(&self, keep: impl Fn(&[String]) -> bool) {
+    pub fn retain(&self, keep: impl Fn(&[String]) -> bool) {
         self.values.lock().retain(|labels, _| keep(labels));
     }
 
     /// All series. A counter without labels is there before it counts.
-    pub(crate) fn write(&self, text: &mut Text) {
+    pub fn write(&self, text: &mut Text) {
         let Meaning { name, labels, help } = self.meaning;
         text.family(name, "counter", help);
         let values = self.values.lock();
@@ -61,9 +67,42 @@ impl Counters {
     }
 }
 
-/// Durations in buckets.
+/// Figures that go up and down.
 #[derive(Debug)]
-pub(crate) struct Histograms {
+pub struct Gauges {
+    meaning: Meaning,
+    values: Mutex<BTreeMap<Vec<String>, f64>>,
+}
+
+impl Gauges {
+    /// A family; `set` gets as many values as there are labels.
+    pub fn new(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+        Self { meaning: Meaning { name, labels, help }, values: Mutex::default() }
+    }
+
+    /// How it is now.
+    pub fn set(&self, labels: &[&str], value: f64) {
+        let mut values = self.values.lock();
+        let key: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
+        if values.len() < MOST_SERIES || values.contains_key(&key) {
+            values.insert(key, value);
+        }
+    }
+
+    /// All series.
+    pub fn write(&self, text: &mut Text) {
+        let Meaning { name, labels, help } = self.meaning;
+        text.family(name, "gauge", help);
+        for (key, value) in self.values.lock().iter() {
+            let pairs: Vec<(&str, &str)> = labels.iter().copied().zip(key.iter().map(String::as_str)).collect();
+            text.sample(name, &pairs, *value);
+        }
+    }
+}
+
+/// Durations, or other amounts, in buckets.
+#[derive(Debug)]
+pub struct Histograms {
     meaning: Meaning,
     bounds: &'static [f64],
     values: Mutex<BTreeMap<Vec<String>, Buckets>>,
@@ -77,7 +116,8 @@ struct Buckets {
 }
 
 impl Histograms {
-    pub(crate) fn new(
+    /// A family; `observe` gets as many values as there are labels, and `bounds` rise.
+    pub fn new(
         name: &'static str,
         labels: &'static [&'static str],
         bounds: &'static [f64],
@@ -87,7 +127,12 @@ impl Histograms {
     }
 
     /// Takes in one duration.
-    pub(crate) fn observe(&self, labels: &[&str], took: Duration) {
+    pub fn observe(&self, labels: &[&str], took: Duration) {
+        self.observe_value(labels, took.as_secs_f64());
+    }
+
+    /// Takes in one amount of something else than time.
+    pub fn observe_value(&self, labels: &[&str], value: f64) {
         let mut values = self.values.lock();
         let key: Vec<String> = labels.iter().map(|label| (*label).to_owned()).collect();
         if values.len() >= MOST_SERIES && !values.contains_key(&key) {
@@ -95,21 +140,20 @@ impl Histograms {
         }
         let buckets = values.entry(key).or_default();
         buckets.counts.resize(self.bounds.len(), 0);
-        let seconds = took.as_secs_f64();
         for (bound, count) in self.bounds.iter().zip(&mut buckets.counts) {
-            *count += u64::from(seconds <= *bound);
+            *count += u64::from(value <= *bound);
         }
-        buckets.sum += seconds;
+        buckets.sum += value;
         buckets.count += 1;
     }
 
     /// Forgets the series that `keep` refuses.
-    pub(crate) fn retain(&self, keep: impl Fn(&[String]) -> bool) {
+    pub fn retain(&self, keep: impl Fn(&[String]) -> bool) {
         self.values.lock().retain(|labels, _| keep(labels));
     }
 
     /// All series.
-    pub(crate) fn write(&self, text: &mut Text) {
+    pub fn write(&self, text: &mut Text) {
         let Meaning { name, labels, help } = self.meaning;
         text.family(name, "histogram", help);
         for (key, buckets) in self.values.lock().iter() {
@@ -141,6 +185,16 @@ mod tests {
             h_bucket{kind=\"a\",le=\"0.1\"} 0\nh_bucket{kind=\"a\",le=\"1\"} 1\nh_bucket{kind=\"a\",le=\"+Inf\"} 2\n\
             h_sum{kind=\"a\"} 2.5\nh_count{kind=\"a\"} 2\n";
         assert_eq!(text.finish(), expected);
+    }
+
+    #[test]
+    fn gauges_show_what_was_set_last() {
+        let gauges = Gauges::new("g", &["name"], "G.");
+        gauges.set(&["a"], 1.0);
+        gauges.set(&["a"], 0.0);
+        let mut text = Text::default();
+        gauges.write(&mut text);
+        assert_eq!(text.finish(), "# HELP g G.\n# TYPE g gauge\ng{name=\"a\"} 0\n");
     }
 
     #[test]

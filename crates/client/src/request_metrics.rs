@@ -1,4 +1,4 @@
-//! What the node agent asks of the API, under client-go's names.
+//! What a component asks of the API, under client-go's names.
 //!
 //! Whoever makes the client hands each answer in. Invariant: a request is counted once, when its answer's head is there or
 //! it has failed; a watch is one request.
@@ -6,10 +6,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use kedge_client::{Client, Request, observed};
+use kedge_metrics::{Counters, Histograms, Text};
+use kube::Client;
 
-use crate::metrics::series::{Counters, Histograms};
-use crate::metrics::text::Text;
+use crate::observe::{Request, observed};
 
 const BOUNDS: &[f64] = &[0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0];
 /// Upstream's word for a request without an answer.
@@ -71,7 +71,8 @@ impl RequestMetrics {
         self.durations.observe(&[host, request.method.as_str()], request.took);
     }
 
-    pub(crate) fn write(&self, text: &mut Text) {
+    /// All of it.
+    pub fn write(&self, text: &mut Text) {
         self.total.write(text);
         self.durations.write(text);
         if let Some(way) = self.way.0.get() {

@@ -8,27 +8,27 @@ use jiff::Timestamp;
 
 /// Collects lines.
 #[derive(Debug, Default)]
-pub(crate) struct Text(String);
+pub struct Text(String);
 
 impl Text {
     /// Announces a family.
-    pub(crate) fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     /// One sample.
-    pub(crate) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
         self.line(name, labels, value, None);
     }
 
     /// One sample of a known time.
-    pub(crate) fn sample_at(&mut self, name: &str, labels: &[(&str, &str)], value: f64, time: Timestamp) {
+    pub fn sample_at(&mut self, name: &str, labels: &[(&str, &str)], value: f64, time: Timestamp) {
         self.line(name, labels, value, Some(time.as_millisecond()));
     }
 
     /// A family with one sample.
-    pub(crate) fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
+    pub fn single(&mut self, name: &str, kind: &str, help: &str, value: f64) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -55,12 +55,12 @@ impl Text {
     }
 
     /// Lines that somebody else wrote.
-    pub(crate) fn lines(&mut self, lines: &str) {
+    pub fn lines(&mut self, lines: &str) {
         self.0.push_str(lines);
     }
 
     /// Everything.
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.0
     }
 }
@@ -77,13 +77,13 @@ fn escape(value: &str, text: &mut String) {
 }
 
 /// Nanoseconds as seconds.
-pub(crate) fn seconds(nanos: u64) -> f64 {
+pub fn seconds(nanos: u64) -> f64 {
     std::time::Duration::from_nanos(nanos).as_secs_f64()
 }
 
 /// An amount as Prometheus counts.
 #[allow(clippy::cast_precision_loss)]
-pub(crate) fn amount(amount: u64) -> f64 {
+pub fn amount(amount: u64) -> f64 {
     amount as f64
 }
 

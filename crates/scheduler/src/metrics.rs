@@ -1,0 +1,205 @@
+//! What the scheduler counts, under upstream's names.
+//!
+//! Invariant: an attempt is counted once, when it has ended: with the answer to its binding, or without a node.
+
+use std::time::Duration;
+
+use kedge_client::ComponentMetrics;
+use kedge_metrics::{Counters, Gauges, Histograms, Text};
+
+/// 1 ms, and each twice the one before.
+const ATTEMPT_BOUNDS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+/// 10 ms, and each twice the one before.
+const POD_BOUNDS: &[f64] = &[
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36,
+    1310.72, 2621.44, 5242.88,
+];
+const ATTEMPTS_BOUNDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
+const VICTIMS_BOUNDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+/// From here on, attempts are one class.
+const MANY_ATTEMPTS: u32 = 15;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// With a node.
+    Scheduled,
+    /// No node fits.
+    Unschedulable,
+    /// Something failed.
+    Error,
+}
+
+impl Ended {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Unschedulable => "unschedulable",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How many pods wait where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) active: usize,
+    pub(crate) backing_off: usize,
+    pub(crate) unschedulable: usize,
+    pub(crate) gated: usize,
+}
+
+/// Everything that the scheduler counts.
+#[derive(Debug)]
+pub struct SchedulerMetrics {
+    /// What every component counts.
+    pub component: ComponentMetrics,
+    attempts: Counters,
+    attempt_durations: Histograms,
+    algorithm_durations: Histograms,
+    pod_durations: Histograms,
+    pod_attempts: Histograms,
+    pending: Gauges,
+    cache: Gauges,
+    preemptions: Counters,
+    victims: Histograms,
+}
+
+impl Default for SchedulerMetrics {
+    fn default() -> Self {
+        const BY_RESULT: &[&str] = &["result", "profile"];
+        let timed = |name, labels, bounds, help| Histograms::new(name, labels, bounds, help);
+        Self {
+            component: ComponentMetrics::default(),
+            attempts: Counters::new(
+                "scheduler_schedule_attempts_total",
+                BY_RESULT,
+                "Attempts to place a pod, by result.",
+            ),
+            attempt_durations: timed(
+                "scheduler_scheduling_attempt_duration_seconds",
+                BY_RESULT,
+                ATTEMPT_BOUNDS,
+                "How long attempts took, with the binding.",
+            ),
+            algorithm_durations: timed(
+                "scheduler_scheduling_algorithm_duration_seconds",
+                &[],
+                ATTEMPT_BOUNDS,
+                "How long it took to choose a node.",
+            ),
+            pod_durations: timed(
+                "scheduler_pod_scheduling_sli_duration_seconds",
+                &["attempts"],
+                POD_BOUNDS,
+                "From a pod's first attempt until it was bound.",
+            ),
+            pod_attempts: timed(
+                "scheduler_pod_scheduling_attempts",
+                &[],
+                ATTEMPTS_BOUNDS,
+                "Attempts that a pod took until it was bound.",
+            ),
+            pending: Gauges::new("scheduler_pending_pods", &["queue"], "Pods that wait, by what they wait for."),
+            cache: Gauges::new("scheduler_cache_size", &["type"], "What the scheduler's cache holds."),
+            preemptions: Counters::new("scheduler_preemption_attempts_total", &[], "Preemptions that were tried."),
+            victims: timed("scheduler_preemption_victims", &[], VICTIMS_BOUNDS, "Pods that a preemption chose."),
+        }
+    }
+}
+
+impl SchedulerMetrics {
+    /// An attempt is over.
+    pub(crate) fn attempted(&self, profile: &str, ended: Ended, took: Duration) {
+        self.attempts.count(&[ended.name(), profile]);
+        self.attempt_durations.observe(&[ended.name(), profile], took);
+    }
+
+    /// A node was looked for.
+    pub(crate) fn decided(&self, took: Duration) {
+        self.algorithm_durations.observe(&[], took);
+    }
+
+    /// A pod was bound, after so many attempts, this long after the first of them began.
+    pub(crate) fn bound(&self, attempts: u32, took: Duration) {
+        let class = if attempts >= MANY_ATTEMPTS { format!("{MANY_ATTEMPTS}+") } else { attempts.to_string() };
+        self.pod_durations.observe(&[&class], took);
+        self.pod_attempts.observe_value(&[], f64::from(attempts));
+    }
+
+    /// A preemption was tried; with how many victims.
+    pub(crate) fn preempted(&self, victims: usize) {
+        self.preemptions.count(&[]);
+        if victims > 0 {
+            self.victims.observe_value(&[], number(victims));
+        }
+    }
+
+    /// How many pods wait, and what the cache holds.
+    pub(crate) fn stands(&self, pending: Pending, nodes: usize, pods: usize, assumed: usize) {
+        for (queue, count) in [
+            ("active", pending.active),
+            ("backoff", pending.backing_off),
+            ("unschedulable", pending.unschedulable),
+            ("gated", pending.gated),
+        ] {
+            self.pending.set(&[queue], number(count));
+        }
+        for (kind, count) in [("nodes", nodes), ("pods", pods), ("assumed_pods", assumed)] {
+            self.cache.set(&[kind], number(count));
+        }
+    }
+
+    /// All of it.
+    pub fn write(&self, text: &mut Text) {
+        self.attempts.write(text);
+        self.attempt_durations.write(text);
+        self.algorithm_durations.write(text);
+        self.pod_durations.write(text);
+        self.pod_attempts.write(text);
+        self.pending.write(text);
+        self.cache.write(text);
+        self.preemptions.write(text);
+        self.victims.write(text);
+        self.component.write(text);
+    }
+}
+
+fn number(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_and_pods_are_counted_under_upstreams_names() {
+        let metrics = SchedulerMetrics::default();
+        metrics.attempted("default-scheduler", Ended::Unschedulable, Duration::from_millis(1));
+        metrics.attempted("default-scheduler", Ended::Scheduled, Duration::from_millis(3));
+        metrics.decided(Duration::from_millis(1));
+        metrics.bound(2, Duration::from_secs(3));
+        metrics.bound(40, Duration::from_secs(3));
+        metrics.preempted(0);
+        metrics.stands(Pending { active: 1, backing_off: 2, unschedulable: 3, gated: 4 }, 5, 6, 1);
+        let mut text = Text::default();
+        metrics.write(&mut text);
+        let text = text.finish();
+        for line in [
+            "scheduler_schedule_attempts_total{result=\"scheduled\",profile=\"default-scheduler\"} 1",
+            "scheduler_schedule_attempts_total{result=\"unschedulable\",profile=\"default-scheduler\"} 1",
+            "scheduler_scheduling_attempt_duration_seconds_bucket{result=\"scheduled\",profile=\"default-scheduler\",le=\"0.004\"} 1",
+            "scheduler_scheduling_algorithm_duration_seconds_count 1",
+            "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"2\"} 1",
+            "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"15+\"} 1",
+            "scheduler_pod_scheduling_attempts_sum 42",
+            "scheduler_pending_pods{queue=\"unschedulable\"} 3",
+            "scheduler_cache_size{type=\"nodes\"} 5",
+            "scheduler_preemption_attempts_total 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line:?} is not in\n{text}");
+        }
+    }
+}
