@@ -174,6 +174,15 @@ fn the_authority_is_replaced(pair: &Pair) {
     told(&early, "no rotation is under way: `kedge certs rotate-ca stage` begins one");
     let authority = "openssl x509 -noout -fingerprint -in /etc/kubernetes/pki/ca.crt";
     let old = first.sh(authority);
+    // Somebody changes their mind.
+    let staged = step("stage");
+    assert!(staged.ok, "{}", staged.all());
+    let aborted = step("abort");
+    assert!(aborted.ok, "{}", aborted.all());
+    told(&step("abort"), "no rotation is under way");
+    assert_eq!(first.sh(authority), old);
+    first.shows("one authority", "grep -c BEGIN /etc/kubernetes/pki/ca.crt", "1");
+
     let staged = step("stage");
     assert!(staged.ok, "{}", staged.all());
     told(&staged, "[rotate-ca] Updating the ConfigMap \"cluster-info\" in the \"kube-public\" Namespace");
@@ -256,6 +265,8 @@ fn a_cluster_that_was_off_for_too_long_comes_back(pair: &Pair) {
     });
     let told = worker.sh("$KEDGE certs check-expiration");
     assert!(told.contains(&format!("run `kedge join {said}")), "{told}");
+    let found = worker.try_sh("$KEDGE doctor node --output json 2>/dev/null").stdout;
+    assert!(found.contains(&format!("kedge join {said}")), "the doctor does not name the command:\n{found}");
     let command = said.split_once("--token").expect("it ends with a token").0;
     let token = first.sh("$KEDGE token create");
     let joined = worker.sh(&format!("$KEDGE join {command} --token {} 2>&1", token.trim()));

@@ -36,6 +36,8 @@ fn a_machine_becomes_a_cluster_and_a_machine_again() {
     with_the_network_pods_run(&machine);
     a_changed_manifest_takes_effect(&machine);
     a_phase_can_be_run_again(&machine);
+    metrics_are_for_those_who_may(&machine);
+    a_script_starts_the_kubelet_with_the_machine(&machine);
     reset(&machine, &before);
 }
 
@@ -44,7 +46,7 @@ fn traces(machine: &Machine) -> String {
     machine.sh(
         "ls -A /etc/kubernetes /var/lib/kubelet /var/lib/etcd /etc/cni/net.d /var/lib/cni /var/lib/kedge /var/log/pods \
          2>/dev/null | grep -v -e ':$' -e '^$' | sort; ip -o link | cut -d: -f2 | cut -d@ -f1 | sort; ip route | sed 's, linkdown,,' | sort; \
-         nft list tables; ctr -n k8s.io containers ls -q; grep -c /var/lib/kubelet/ /proc/mounts || true",
+         ls /etc/init.d/kubelet /etc/rc*.d/*kubelet 2>/dev/null; nft list tables; ctr -n k8s.io containers ls -q; grep -c /var/lib/kubelet/ /proc/mounts || true",
     )
 }
 
@@ -195,6 +197,72 @@ fn a_phase_can_be_run_again(machine: &Machine) {
     assert!(said.contains("[upload-certs] Using certificate key:"), "{said}");
     let unknown = machine.try_sh("$KEDGE init phase nonsense");
     assert!(!unknown.ok && unknown.all().contains("unknown phase"), "{}", unknown.all());
+}
+
+/// The manager and the scheduler ask the API server who asks them, and whether they answer.
+fn metrics_are_for_those_who_may(machine: &Machine) {
+    machine.sh(
+        "kubectl create serviceaccount reads && kubectl create clusterrole reads --verb=get --non-resource-url=/metrics && \
+         kubectl create clusterrolebinding reads --clusterrole=reads --serviceaccount=default:reads",
+    );
+    let ask = |port: u16, path: &str, how: &str| {
+        machine.sh(&format!("curl -sk {how} -w '\\n%{{http_code}}' https://127.0.0.1:{port}{path}"))
+    };
+    let token = machine.sh("kubectl create token reads");
+    let token = format!("-H 'Authorization: Bearer {}'", token.trim());
+    for (port, families) in [
+        (
+            10257,
+            [
+                "leader_election_master_status{name=\"kube-controller-manager\"} 1",
+                "workqueue_adds_total{name=\"deployment\"}",
+            ],
+        ),
+        (10259, ["scheduler_cache_size{type=\"nodes\"} 1", "scheduler_pending_pods{queue=\"active\"} "]),
+    ] {
+        assert!(ask(port, "/healthz", "").ends_with("ok\n200"));
+        let refused = ask(port, "/metrics", "");
+        assert!(
+            refused.contains("User \\\"system:anonymous\\\" cannot get path") && refused.ends_with("403"),
+            "{refused}"
+        );
+        assert!(ask(port, "/metrics", "-H 'Authorization: Bearer nonsense'").ends_with("401"));
+        // A component that was started a moment ago has not done everything yet.
+        let answered = "rest_client_requests_total{code=\"200\",host=\"198.51.100.11:6443\"";
+        for family in families.into_iter().chain([answered]) {
+            let asks = format!("curl -sk {token} https://127.0.0.1:{port}/metrics");
+            machine.shows("a metric", &asks, family);
+        }
+        machine.shows(
+            "an administrator's certificate",
+            &format!(
+                "kubectl config view --raw -o jsonpath='{{.users[0].user.client-certificate-data}}' | base64 -d > /tmp/a.crt; \
+                 kubectl config view --raw -o jsonpath='{{.users[0].user.client-key-data}}' | base64 -d > /tmp/a.key; \
+                 kubectl get --raw /metrics >/dev/null; curl -sk --cert /tmp/a.crt --key /tmp/a.key \
+                 https://127.0.0.1:{port}/metrics | grep process_cpu_seconds_total; rm /tmp/a.crt /tmp/a.key"
+            ),
+            "process_cpu_seconds_total ",
+        );
+    }
+}
+
+fn a_script_starts_the_kubelet_with_the_machine(machine: &Machine) {
+    if !std::path::Path::new("/usr/sbin/update-rc.d").exists() {
+        return;
+    }
+    let script = "/etc/init.d/kubelet";
+    assert!(machine.sh("ls /etc/rc2.d").contains("kubelet"), "it is not registered");
+    let containers = || machine.sh("ctr -n k8s.io containers ls -q | sort");
+    let before = containers();
+    machine.sh(&format!("{script} status"));
+    machine.sh(&format!("{script} stop"));
+    let status = machine.try_sh(&format!("{script} status; echo code $?"));
+    assert!(status.stdout.contains("code 3"), "{}", status.all());
+    assert!(!machine.try_sh("pgrep -f '[k]edge kubelet '").ok);
+    machine.sh(&format!("{script} start && {script} start && {script} status"));
+    machine.shows("the kubelet again", "curl -s http://127.0.0.1:10248/healthz", "ok");
+    assert_eq!(machine.sh("pgrep -f '[k]edge kubelet-keeper' | wc -l").trim(), "1");
+    assert_eq!(containers(), before, "containers go on");
 }
 
 fn reset(machine: &Machine, before: &str) {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const PURE: [&str; 4] = ["meta", "schema", "kinds", "auth"];
+const PURE: [&str; 5] = ["meta", "schema", "kinds", "auth", "metrics"];
 const NOT_IN_PURE: [&str; 6] = ["tokio", "hyper", "reqwest", "kube", "nix", "rtnetlink"];
 
 fn root() -> &'static Path {
