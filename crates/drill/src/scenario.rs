@@ -50,7 +50,7 @@ pub struct Scenario {
     pub repair: Vec<Repair>,
     /// What is seen where all is well: before the drill, and when it is repaired.
     pub repaired: Vec<Probe>,
-    /// Names that begin the names of the pods that the drill itself must restart.
+    /// Which pods the drill itself restarts: how their names begin, or `node/NAME` for all that run there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub touches: Vec<String>,
     /// Seconds in which a practised person names the cause, and mends it.

@@ -162,7 +162,24 @@ fn repair(scenario: &Scenario, target: &Target) -> Result<(), Error> {
 }
 
 /// Pods outside of the drill's namespace: who they are, and how often their containers were restarted.
-type Pods = BTreeMap<String, (String, i64)>;
+type Pods = BTreeMap<String, Pod>;
+
+#[derive(Debug, PartialEq, Eq)]
+struct Pod {
+    uid: String,
+    restarts: i64,
+    node: String,
+}
+
+impl Pod {
+    /// Whether a scenario says that it restarts this pod: by how its name begins, or by `node/` and where it runs.
+    fn is_touched(&self, name: &str, touches: &[String]) -> bool {
+        touches.iter().any(|touched| match touched.strip_prefix("node/") {
+            Some(node) => self.node == node,
+            None => name.starts_with(touched.as_str()),
+        })
+    }
+}
 
 async fn pods(target: &Target) -> Result<Pods, Error> {
     let pods = target.api().await?.list("/api/v1/pods").await?;
@@ -174,17 +191,18 @@ async fn pods(target: &Target) -> Result<Pods, Error> {
         .map(|pod| {
             let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
             let restarts = statuses.map(|status| status["restartCount"].as_i64().unwrap_or_default()).sum();
-            (text(&pod["metadata"]["name"]), (text(&pod["metadata"]["uid"]), restarts))
+            let (uid, node) = (text(&pod["metadata"]["uid"]), text(&pod["spec"]["nodeName"]));
+            (text(&pod["metadata"]["name"]), Pod { uid, restarts, node })
         })
         .collect())
 }
 
 fn bystanders(before: &Pods, after: &Pods, touches: &[String]) -> Vec<String> {
-    let others = before.iter().filter(|(name, _)| !touches.iter().any(|touched| name.starts_with(touched.as_str())));
+    let others = before.iter().filter(|(name, pod)| !pod.is_touched(name, touches));
     let changed = others.filter(|(name, was)| after.get(*name) != Some(was));
     changed
-        .map(|(name, (_, was))| match after.get(name) {
-            Some((_, now)) => format!("{name}: restarted {was} times before, {now} after"),
+        .map(|(name, was)| match after.get(name) {
+            Some(now) => format!("{name}: restarted {} times before, {} after", was.restarts, now.restarts),
             None => format!("{name}: gone"),
         })
         .collect()
@@ -196,10 +214,24 @@ mod tests {
 
     #[test]
     fn only_who_was_not_meant_is_a_bystander() {
-        let pod = |name: &str, uid: &str, restarts| (name.to_owned(), (uid.to_owned(), restarts));
-        let before = Pods::from([pod("web-1", "a", 0), pod("kube-scheduler-n", "b", 1), pod("dns-1", "c", 0)]);
-        let after = Pods::from([pod("web-1", "a", 1), pod("kube-scheduler-n", "b", 4), pod("new", "d", 0)]);
-        let found = bystanders(&before, &after, &["kube-scheduler".to_owned()]);
+        let pod = |name: &str, uid: &str, restarts, node: &str| {
+            (name.to_owned(), Pod { uid: uid.to_owned(), restarts, node: node.to_owned() })
+        };
+        let before = Pods::from([
+            pod("web-1", "a", 0, "n"),
+            pod("kube-scheduler-n", "b", 1, "n"),
+            pod("dns-1", "c", 0, "n"),
+            pod("web-2", "e", 0, "off"),
+        ]);
+        let after = Pods::from([
+            pod("web-1", "a", 1, "n"),
+            pod("kube-scheduler-n", "b", 4, "n"),
+            pod("new", "d", 0, "n"),
+            pod("web-2", "e", 1, "off"),
+        ]);
+        let found = bystanders(&before, &after, &["kube-scheduler".to_owned(), "node/off".to_owned()]);
         assert_eq!(found, ["dns-1: gone", "web-1: restarted 0 times before, 1 after"]);
+        let found = bystanders(&before, &after, &["web".to_owned(), "kube".to_owned(), "dns".to_owned()]);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

@@ -140,7 +140,7 @@ mod tests {
                 let is_it = |known: &crate::Kind| {
                     (&*known.group, &*known.version, &*known.kind) == (fact.group, fact.version, *kind)
                 };
-                assert!(builtins().iter().any(|known| is_it(known)), "{}/{} {kind}", fact.group, fact.version);
+                assert!(builtins().iter().any(is_it), "{}/{} {kind}", fact.group, fact.version);
             }
         }
     }
