@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod clients;
 mod codegen;
 mod deb;
 mod machine;
@@ -21,6 +22,9 @@ cargo xtask COMMAND
                        binary as it is released, else against one that is built sooner and checks more
   check                rustfmt, clippy, layers, generated code
   bench [NAME...]      measures start-up, memory and the API server
+  clients              fetches the clients of other languages that the tests use
+  fuzz [TARGET...] [--seconds N] [--seed N]
+                       hostile input for every parser that faces the network, a minute for each where no time is named
   build                builds the static release binary
   deb                  builds the Debian package: the binary, units of systemd, completions, manual
   codegen [--check]    generates (or checks) the code made from upstream's machine-readable descriptions
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
         Some("test") => suite::test(rest),
         Some("check") => check::run(),
         Some("bench") => suite::bench(rest),
+        Some("clients") => clients::ensure().map(|path| println!("{}", path.display())),
+        Some("fuzz") => suite::fuzz(rest),
         Some("build") => build::release().map(|path| println!("{}", path.display())),
         Some("deb") => deb::run().map(|path| println!("{}", path.display())),
         Some("codegen") => codegen::run(rest.iter().any(|flag| flag == "--check")),

@@ -43,7 +43,10 @@ pub const TEST: &[Need] = &[
     // Another clock for a whole process.
     Need { package: "faketime", satisfied: || has_program("faketime") },
     Need { package: "iputils-ping", satisfied: || has_program("ping") },
+    Need { package: "nodejs", satisfied: || has_program("node") },
+    Need { package: "npm", satisfied: || has_program("npm") },
     Need { package: "openssl", satisfied: || has_program("openssl") },
+    Need { package: "python3-venv", satisfied: || has_program("python3") && has_program("pip3") },
     Need { package: "util-linux", satisfied: || has_program("nsenter") },
 ];
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::step::{cargo, has_program, loud, quiet, root, step};
-use crate::{build, check, machine, packages};
+use crate::{build, check, clients, machine, packages};
 
 /// Installs what is missing, runs the checks, builds the binary under test and runs every test. With `--release` the
 /// binary under test is the released one.
@@ -34,6 +34,11 @@ pub fn test(flags: &[String]) -> Result<()> {
     }
     let skipped = root().join("target").join("skipped-tests.txt");
     let _ = std::fs::remove_file(&skipped);
+    match clients::ensure() {
+        Ok(folder) => drop(nextest.env("KEDGE_CLIENTS", folder)),
+        Err(error) if in_ci => return Err(error),
+        Err(error) => println!("  skipped: {error:#}; the tests that need them name themselves"),
+    }
     nextest.args(filters).env("KEDGE_BINARY", &binary).env("KEDGE_SKIPPED_FILE", &skipped);
     let result = loud(&mut nextest);
     // nextest shows nothing of tests that pass, so what was skipped is named here.
@@ -54,6 +59,11 @@ pub fn bench(names: &[String]) -> Result<()> {
             .args(names)
             .env("KEDGE_BINARY", &binary),
     )
+}
+
+/// Hostile input, for longer than the tests take. Optimized, as far more of it is tried then.
+pub fn fuzz(words: &[String]) -> Result<()> {
+    loud(cargo().args(["run", "--quiet", "--locked", "--release", "--package", "kedge-fuzz", "--"]).args(words))
 }
 
 fn ensure_nextest() -> Result<()> {

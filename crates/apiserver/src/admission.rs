@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
 
+mod always_pull_images;
 mod certificates;
 mod default_toleration_seconds;
 mod device_admin_access;
@@ -21,6 +22,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod plugins;
+mod pod_security;
 mod priority;
 mod privileged;
 mod rbac_escalation;
@@ -95,6 +97,12 @@ pub(crate) trait Plugin: Send + Sync {
         Ok(())
     }
 
+    /// What whoever writes the object is to be told, where nobody has refused it.
+    async fn warnings(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, ApiStatus> {
+        let _ = (attributes, object);
+        Ok(Vec::new())
+    }
+
     /// Reserves what must be unique. In a dry run everything is given back at once.
     async fn reserve(
         &self,
@@ -154,6 +162,15 @@ impl Chain {
             plugin.validate(attributes, object).await?;
         }
         Ok(())
+    }
+
+    /// What all of them have to say about an object that they let pass.
+    pub(crate) async fn warnings(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, ApiStatus> {
+        let mut warnings = Vec::new();
+        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+            warnings.extend(plugin.warnings(attributes, object).await?);
+        }
+        Ok(warnings)
     }
 
     pub(crate) async fn reserve(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Effects, ApiStatus> {

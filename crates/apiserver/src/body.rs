@@ -17,8 +17,20 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// About how much of a list is written at once.
 const CHUNK: usize = 64 << 10;
 
+/// After so many bytes others get their turn.
+const TURN: usize = 256 << 10;
+
+/// Bodies above this take their time to leave.
+const LARGE: usize = 64 << 10;
+
 /// A response body.
-pub struct Body(Kind);
+pub struct Body {
+    kind: Kind,
+    /// Bytes since others had their turn.
+    turn: usize,
+    /// Dropped when the last bytes have left.
+    kept: Option<Box<dyn Send + Sync>>,
+}
 
 enum Kind {
     Once(Option<Bytes>),
@@ -29,29 +41,43 @@ enum Kind {
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
-        Self(Kind::Once(None))
+        Self::of(Kind::Once(None))
     }
 
     /// These bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Kind::Once(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
+        Self::of(Kind::Once(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
     }
 
     /// These pieces, one after the other.
     pub(crate) fn pieces(pieces: impl Into<VecDeque<Bytes>>) -> Self {
         let pieces = pieces.into();
         let left = pieces.iter().map(Bytes::len).sum();
-        Self(Kind::Pieces { pieces, left })
+        Self::of(Kind::Pieces { pieces, left })
     }
 
     /// What a stream yields.
     pub(crate) fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
-        Self(Kind::Stream(Box::pin(stream)))
+        Self::of(Kind::Stream(Box::pin(stream)))
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, turn: 0, kept: None }
+    }
+
+    /// Keeps something until the last bytes have left.
+    pub(crate) fn keep(&mut self, kept: Box<dyn Send + Sync>) {
+        self.kept = Some(kept);
+    }
+
+    /// Whether it takes its time to leave.
+    pub(crate) fn is_large(&self) -> bool {
+        self.length().is_none_or(|length| length > LARGE)
     }
 
     /// How many bytes there are, where that is known.
     pub(crate) fn length(&self) -> Option<usize> {
-        match &self.0 {
+        match &self.kind {
             Kind::Once(bytes) => Some(bytes.as_ref().map_or(0, Bytes::len)),
             Kind::Pieces { left, .. } => Some(*left),
             Kind::Stream(_) => None,
@@ -60,7 +86,7 @@ impl Body {
 
     /// The next bytes, for callers that transform the body.
     pub(crate) fn next_bytes(&mut self) -> Option<Bytes> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Once(bytes) => bytes.take(),
             Kind::Pieces { pieces, left } => {
                 let bytes = next_chunk(pieces)?;
@@ -94,10 +120,21 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        if let Kind::Stream(stream) = &mut this.0 {
-            return stream.as_mut().poll_next(context).map(|next| next.map(|bytes| bytes.map(Frame::data)));
+        if this.turn >= TURN {
+            // A list can be sent faster than anybody else is heard.
+            this.turn = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        Poll::Ready(this.next_bytes().map(|bytes| Ok(Frame::data(bytes))))
+        let next = match &mut this.kind {
+            Kind::Stream(stream) => std::task::ready!(stream.as_mut().poll_next(context)),
+            _ => this.next_bytes().map(Ok),
+        };
+        match &next {
+            Some(Ok(bytes)) => this.turn += bytes.len(),
+            _ => this.kept = None,
+        }
+        Poll::Ready(next.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -15,6 +15,7 @@ use crate::reply::store_error;
 use crate::{encode, object, write};
 
 mod endpoints;
+mod flow_control;
 mod objects;
 
 pub(crate) use endpoints::leave;
@@ -29,14 +30,16 @@ const ATTEMPTS: usize = 20;
 pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), ApiStatus> {
     let all = objects::all(&core.config, client_ca, core.front_proxy.as_ref(), core.clock.now());
     commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
+    flow_control::ensure(core).await?;
     widen_service_cidr(core).await?;
     complete_ledger(core).await
 }
 
-/// Ensures what people delete by mistake and clusters do not work without: the system's namespaces, and the Service
-/// through which pods reach the API. Done again and again, as upstream's bootstrap controller does.
+/// Ensures what people delete by mistake and clusters do not work without: the system's namespaces, flow schemas, and the
+/// Service through which pods reach the API. Done again and again, as upstream's bootstrap controller does.
 pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
     commit(core, objects::indispensable(&core.config).into_iter()).await?;
+    flow_control::ensure(core).await?;
     // The Service may have been made again just now.
     match core.object("", "services", "default", "kubernetes").await? {
         Some((_, service)) => note_holdings(core, &service).await,

@@ -10,6 +10,7 @@ use kedge_schema::FieldValidation;
 use parking_lot::Mutex;
 
 use crate::body::BoxError;
+use crate::flow::{Classified, Place};
 use crate::negotiate::{self, Accepted, Encoding};
 use crate::query::Query;
 use crate::target::{ResourceTarget, Target};
@@ -33,6 +34,10 @@ pub(crate) struct Call {
     pub(crate) now: Timestamp,
     /// Texts for `Warning` headers.
     pub(crate) warnings: Vec<String>,
+    /// Under which schema and level it runs, once that is known.
+    pub(crate) classified: Option<Classified>,
+    /// Its place among those that run, until something else keeps it.
+    pub(crate) place: Option<Place>,
     /// In a lock only so that a request can be shared between threads.
     pub(crate) payload: Mutex<Payload>,
 }

@@ -45,8 +45,16 @@ pub(crate) async fn create(core: &Core, call: &mut Call, resource: &Arc<Resource
     }
     call.warnings.extend(resource.kind.strategy.warnings(&object, None));
     let new = New { core, user: &call.user, resource, options: &options, now: call.now };
-    let stored = new.create(object, true).await?;
-    Ok(view.object(resource, StatusCode::CREATED, &stored))
+    let created = new.create(object, true).await?;
+    call.warnings.extend(created.warnings);
+    Ok(view.object(resource, StatusCode::CREATED, &created.stored))
+}
+
+/// An object that is there now.
+pub(crate) struct Created {
+    pub(crate) stored: Bytes,
+    /// What admission has to say about it.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A creation, whichever verb it came by.
@@ -59,8 +67,8 @@ pub(crate) struct New<'a> {
 }
 
 impl New<'_> {
-    /// Creates the object and gives back its stored bytes. `notes_manager` is false where managed fields are there.
-    pub(crate) async fn create(&self, mut object: Value, notes_manager: bool) -> Result<Bytes, ApiStatus> {
+    /// Creates the object. `notes_manager` is false where managed fields are there.
+    pub(crate) async fn create(&self, mut object: Value, notes_manager: bool) -> Result<Created, ApiStatus> {
         self.resource.kind.default(&mut object);
         if notes_manager {
             // What admission adds is nobody's, as with upstream.
@@ -78,7 +86,7 @@ impl New<'_> {
                 object::set_meta(&mut attempt, "name", &format!("{base}{}", random_suffix(SUFFIX)));
             }
             match self.attempt(&mut attempt).await {
-                Ok(stored) => return Ok(stored),
+                Ok(created) => return Ok(created),
                 Err(Refusal::Status(status)) => return Err(status),
                 Err(Refusal::Conflict) if base.is_empty() && self.exists(&attempt).await? => {
                     return Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&attempt)));
@@ -95,7 +103,7 @@ impl New<'_> {
         Ok(found.is_some())
     }
 
-    async fn attempt(&self, object: &mut Value) -> Result<Bytes, Refusal> {
+    async fn attempt(&self, object: &mut Value) -> Result<Created, Refusal> {
         let (core, resource, kind) = (self.core, self.resource, &self.resource.kind);
         let (namespace, name) = (object::namespace(object).to_owned(), object::name(object).to_owned());
         let attributes = Attributes {
@@ -116,6 +124,7 @@ impl New<'_> {
             return Err(ApiStatus::invalid(&kind.group, &kind.kind, &name, &errors).into());
         }
         core.admission.validate(&attributes, object).await?;
+        let warnings = core.admission.warnings(&attributes, object).await?;
         let effects = core.admission.reserve(&attributes, object).await?;
         let key = resource.key(&namespace, &name);
         if self.options.dry_run {
@@ -126,10 +135,10 @@ impl New<'_> {
             object::metadata_mut(object).remove("resourceVersion");
             let mut stored = object.clone();
             kind.to_storage(&mut stored);
-            return Ok(stored.to_string().into());
+            return Ok(Created { stored: stored.to_string().into(), warnings });
         }
         let template = write::template(resource, object);
         let record = write::put(core, resource, key, template, None, effects).await?;
-        Ok(record.value)
+        Ok(Created { stored: record.value, warnings })
     }
 }

@@ -212,6 +212,8 @@ fn finalizers(resource: &Resource, old: &Value, options: &DeleteOptions) -> Vec<
     if foreground {
         kept.push(FOREGROUND.to_owned());
     }
+    let own = resource.kind.strategy.deletion_finalizer().filter(|own| !object::is_deleting(old) && !had.contains(own));
+    kept.extend(own.map(str::to_owned));
     kept
 }
 
@@ -341,7 +343,7 @@ pub(crate) async fn delete_collection(core: &Core, call: &mut Call, resource: &A
             Err(status) => return Err(status),
         }
     }
-    Ok(view.list(resource, records, &ListMeta { revision, ..ListMeta::default() }))
+    Ok(view.list(resource, records, &ListMeta { revision, ..ListMeta::default() }).await)
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ fn metrics(core: &Core) -> Response<Body> {
     text.push_str(&format!(
         "{name}{{request_kind=\"mutating\"}} {writing}\n{name}{{request_kind=\"readOnly\"}} {reading}\n"
     ));
+    core.flow.write_metrics(&mut text);
     let stats = core.store.stats();
     single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);
     single(

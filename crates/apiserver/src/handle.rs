@@ -23,7 +23,7 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::target::{ResourceTarget, Target, verb};
-use crate::{authenticate, compress, create, delete, documents, local, patch, read, rest, update, watch, write};
+use crate::{authenticate, compress, create, delete, documents, flow, local, patch, read, rest, update, watch, write};
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
@@ -64,7 +64,16 @@ where
     write::add_warnings(&mut response, &call.warnings);
     // What one user may see is not for caches that others share.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    let response = compress::compress(response, &call.headers, long_running);
+    if let Some(classified) = call.classified.take() {
+        classified.show(&mut response);
+    }
+    let mut response = compress::compress(response, &call.headers, long_running);
+    // A large answer takes its time to leave, and is not over before.
+    if let Some(place) = call.place.take()
+        && response.body().is_large()
+    {
+        response.body_mut().keep(flow::hold(place, core.config.request_timeout));
+    }
     core.metrics.finished(labels, response.status().as_u16(), (!long_running).then(|| started.elapsed()));
     response
 }
@@ -96,6 +105,8 @@ where
         verb,
         now: core.clock.now(),
         warnings: Vec::new(),
+        classified: None,
+        place: None,
         payload: Mutex::new(call::payload(body)),
     }
 }
@@ -147,10 +158,12 @@ async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bo
         Peer::Local(user) => UserInfo::clone(user),
         Peer::Connection(caller) => authenticate::authenticate(core, &call.headers, caller).await?,
     };
-    let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let exempt = long_running || call.user.groups.iter().any(|group| group == "system:masters");
-    // Held until the answer is made.
-    let _place = if long_running { None } else { Some(core.flow.enter(mutating, exempt)?) };
+    if !long_running || call.verb == "watch" {
+        match core.flow.enter(core, call).await {
+            Ok(place) => call.place = Some(place),
+            Err(refusal) => return Ok(refusal),
+        }
+    }
     core.access.check(call).await?;
     let answer = route(core, call);
     if long_running {
@@ -230,6 +243,10 @@ fn deprecation_of(core: &Core, call: &Call) -> Option<Deprecation> {
     let Target::Resource(target) = &call.target else { return None };
     let registry = core.registry.load();
     let resource = registry.find(&target.group, &target.version, &target.resource)?;
+    if let Some(version) = resource.version() {
+        let warning = version.deprecation()?.to_owned();
+        return Some(Deprecation { warning, removed_release: String::new() });
+    }
     deprecation(&resource.kind.group, &resource.kind.version, &resource.kind.kind)
 }
 

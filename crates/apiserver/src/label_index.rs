@@ -6,7 +6,6 @@
 //! at one revision, which is at least the one that was current when the lookup began.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -26,25 +25,34 @@ pub(crate) struct LabelIndexes {
     by_prefix: Mutex<HashMap<String, Arc<AsyncMutex<Option<Index>>>>>,
 }
 
+/// What an index knows.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) records: Vec<Record>,
+    pub(crate) revision: Revision,
+    /// Whether the labels of these are all that the selector asks for.
+    pub(crate) is_exact: bool,
+}
+
 struct Index {
-    hasher: RandomState,
     records: BTreeMap<Key, Record>,
-    keys_by_term: HashMap<u64, BTreeSet<Key>>,
+    /// By `key=value`; neither can hold the sign.
+    keys_by_term: HashMap<String, BTreeSet<Key>>,
     revision: Revision,
     watch: Box<dyn Watch>,
 }
 
 impl LabelIndexes {
     /// The records under `prefix` that carry every label that `selector` asks for by value, with keys starting with
-    /// `below`, in order, and their revision; `None` where the selector names no value, so that an index is of no use.
-    /// The caller checks the rest of the selector.
+    /// `below`, in order; `None` where the selector names no value, so that an index is of no use. The caller checks the
+    /// rest of the selector, where there is any.
     pub(crate) async fn lookup(
         &self,
         store: &dyn Store,
         prefix: &str,
         below: &str,
         selector: &LabelSelector,
-    ) -> Result<Option<(Vec<Record>, Revision)>, StoreError> {
+    ) -> Result<Option<Found>, StoreError> {
         let wanted = selector.requirements().iter().filter(|requirement| requirement.operator == Operator::In);
         let wanted: Vec<_> = wanted.collect();
         if wanted.is_empty() {
@@ -55,13 +63,22 @@ impl LabelIndexes {
         let index = current(&mut slot, store, prefix).await?;
         // The requirement with the fewest candidates decides.
         let candidates = |requirement: &&kedge_meta::Requirement| -> Vec<&BTreeSet<Key>> {
-            let terms = requirement.values.iter().map(|value| index.term(&requirement.key, value));
+            let terms = requirement.values.iter().map(|value| term(&requirement.key, value));
             terms.filter_map(|term| index.keys_by_term.get(&term)).collect()
         };
         let best = wanted.iter().map(candidates).min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>());
-        let keys: BTreeSet<&Key> = best.unwrap_or_default().into_iter().flatten().collect();
-        let keys = keys.into_iter().filter(|key| key.as_str().starts_with(below));
-        Ok(Some((keys.filter_map(|key| index.records.get(key).cloned()).collect(), index.revision)))
+        let best = best.unwrap_or_default();
+        let record = |key: &&Key| index.records.get(*key).cloned();
+        let is_below = |key: &&Key| key.as_str().starts_with(below);
+        let records = match best.as_slice() {
+            [keys] => keys.iter().filter(is_below).filter_map(|key| record(&key)).collect(),
+            several => {
+                let keys: BTreeSet<&Key> = several.iter().copied().flatten().collect();
+                keys.into_iter().filter(is_below).filter_map(|key| record(&key)).collect()
+            }
+        };
+        let is_exact = selector.requirements().len() == 1;
+        Ok(Some(Found { records, revision: index.revision, is_exact }))
     }
 }
 
@@ -81,7 +98,7 @@ impl Index {
         let page = store.list(ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() }).await?;
         let watch = store.watch(prefix, page.revision)?;
         let (records, keys_by_term) = (BTreeMap::new(), HashMap::new());
-        let mut index = Self { hasher: RandomState::new(), records, keys_by_term, revision: page.revision, watch };
+        let mut index = Self { records, keys_by_term, revision: page.revision, watch };
         for record in page.records {
             index.insert(record);
         }
@@ -111,7 +128,7 @@ impl Index {
     }
 
     fn insert(&mut self, record: Record) {
-        for term in self.terms(&record) {
+        for term in terms(&record) {
             self.keys_by_term.entry(term).or_default().insert(record.key.clone());
         }
         self.records.insert(record.key.clone(), record);
@@ -119,7 +136,7 @@ impl Index {
 
     fn remove(&mut self, key: &Key) {
         let Some(record) = self.records.remove(key) else { return };
-        for term in self.terms(&record) {
+        for term in terms(&record) {
             if let Some(keys) = self.keys_by_term.get_mut(&term) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -128,15 +145,15 @@ impl Index {
             }
         }
     }
+}
 
-    fn terms(&self, record: &Record) -> Vec<u64> {
-        let labels = scan::field(&record.value, &["metadata", "labels"]);
-        labels.map(|raw| scan::strings(raw).map(|(key, value)| self.term(&key, &value)).collect()).unwrap_or_default()
-    }
+fn terms(record: &Record) -> Vec<String> {
+    let labels = scan::field(&record.value, &["metadata", "labels"]);
+    labels.map(|raw| scan::strings(raw).map(|(key, value)| term(&key, &value)).collect()).unwrap_or_default()
+}
 
-    fn term(&self, key: &str, value: &str) -> u64 {
-        self.hasher.hash_one((key, value))
-    }
+fn term(key: &str, value: &str) -> String {
+    [key, "=", value].concat()
 }
 
 #[cfg(test)]
@@ -163,9 +180,10 @@ mod tests {
         let found = indexes.lookup(store, "/p/", "/p/", &selector).await.unwrap();
         let names = found
             .as_ref()
-            .map(|(records, _)| records.iter().map(|record| &record.key.as_str()[3..]).collect::<Vec<_>>());
+            .map(|found| found.records.iter().map(|record| &record.key.as_str()[3..]).collect::<Vec<_>>());
         assert_eq!(names.as_deref(), expected, "{selector}");
-        assert!(found.is_none_or(|(_, revision)| revision == store.revision()));
+        let is_exact = selector.requirements().len() == 1;
+        assert!(found.is_none_or(|found| found.revision == store.revision() && found.is_exact == is_exact));
     }
 
     #[tokio::test]

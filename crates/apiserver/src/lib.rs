@@ -15,6 +15,7 @@ mod compress;
 mod config;
 mod core;
 mod create;
+mod custom;
 mod delete;
 mod documents;
 mod encode;

@@ -1,7 +1,7 @@
 //! Content negotiation: what the client sends, what it wants back, and in which form.
 //!
-//! JSON, YAML and protobuf, both ways. Objects are stored as JSON, so an answer is protobuf only where the client takes
-//! nothing else. Invariant: what is not acceptable is refused before anything is done.
+//! JSON, YAML and protobuf, both ways: the first that the client names and the kind has. Invariant: what is not acceptable
+//! is refused before anything is done.
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
@@ -80,8 +80,16 @@ pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
 
 /// What an answer may look like. Only resources know other forms than the object.
 pub(crate) fn accepted(headers: &HeaderMap, query: &Query) -> Result<Accepted, ApiStatus> {
-    let ranges = accept_ranges(headers);
-    best(&ranges, wants_pretty(headers, query))
+    accepted_by(headers, query, |_| true)
+}
+
+/// The same for a kind that has only some forms in protobuf.
+pub(crate) fn accepted_by(
+    headers: &HeaderMap,
+    query: &Query,
+    in_protobuf: impl Fn(&Form) -> bool,
+) -> Result<Accepted, ApiStatus> {
+    best(&accept_ranges(headers), wants_pretty(headers, query), in_protobuf)
 }
 
 /// The encoding of an answer that has no other form than the object, as of a review, a binding or a token: what asks for a
@@ -93,10 +101,10 @@ pub(crate) fn accepted_object(headers: &HeaderMap, query: &Query) -> Result<Enco
     if ranges.len() < asked && ranges.is_empty() {
         return Err(not_acceptable());
     }
-    best(&ranges, wants_pretty(headers, query)).map(|accepted| accepted.encoding)
+    best(&ranges, wants_pretty(headers, query), |_| true).map(|accepted| accepted.encoding)
 }
 
-fn best(ranges: &[MediaRange<'_>], pretty: bool) -> Result<Accepted, ApiStatus> {
+fn best(ranges: &[MediaRange<'_>], pretty: bool, in_protobuf: impl Fn(&Form) -> bool) -> Result<Accepted, ApiStatus> {
     if ranges.is_empty() {
         return Ok(Accepted { encoding: Encoding::Json { pretty }, form: Form::Object });
     }
@@ -104,16 +112,17 @@ fn best(ranges: &[MediaRange<'_>], pretty: bool) -> Result<Accepted, ApiStatus> 
         let encoding = match range.name.as_str() {
             "application/json" | "*/*" | "application/*" => Encoding::Json { pretty },
             "application/yaml" => Encoding::Yaml,
+            PROTOBUF => Encoding::Protobuf,
             _ => continue,
         };
-        if let Some(form) = form(range) {
+        let Some(form) = form(range) else { continue };
+        // Tables have no protobuf form.
+        let possible = encoding != Encoding::Protobuf || (!matches!(form, Form::Table(_)) && in_protobuf(&form));
+        if possible {
             return Ok(Accepted { encoding, form });
         }
     }
-    // Tables have no protobuf form.
-    let mut protobuf = ranges.iter().filter(|range| range.name == PROTOBUF).filter_map(form);
-    let form = protobuf.find(|form| !matches!(form, Form::Table(_)));
-    form.map(|form| Accepted { encoding: Encoding::Protobuf, form }).ok_or_else(not_acceptable)
+    Err(not_acceptable())
 }
 
 /// 406 with what would do.
@@ -185,9 +194,18 @@ mod tests {
         check("", Some((json, Form::Object)));
         check("*/*", Some((json, Form::Object)));
         check("application/yaml", Some((Encoding::Yaml, Form::Object)));
-        check("application/vnd.kubernetes.protobuf,application/json", Some((json, Form::Object)));
-        check("application/vnd.kubernetes.protobuf", Some((Encoding::Protobuf, Form::Object)));
-        check("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None);
+        let protobuf = Some((Encoding::Protobuf, Form::Object));
+        check("application/vnd.kubernetes.protobuf,application/json", protobuf.clone());
+        check("application/vnd.kubernetes.protobuf, application/json", protobuf.clone());
+        check("application/json,application/vnd.kubernetes.protobuf", Some((json, Form::Object)));
+        check("application/vnd.kubernetes.protobuf;q=0.5,application/json", Some((json, Form::Object)));
+        check("application/vnd.kubernetes.protobuf", protobuf);
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        check(table, None);
+        check(&format!("{table},application/json"), Some((json, Form::Object)));
+        let metadata = "as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let both = format!("application/vnd.kubernetes.protobuf;{metadata},application/json;{metadata}");
+        check(&both, Some((Encoding::Protobuf, Form::Metadata)));
         check("text/html", None);
         check("application/yaml;q=0.5,application/json;q=0.9", Some((json, Form::Object)));
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -196,6 +214,17 @@ mod tests {
         check("application/json;as=Table;v=v9;g=meta.k8s.io", None);
         check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some((json, Form::Metadata)));
         check("application/json;stream=watch", Some((json, Form::Object)));
+    }
+
+    #[test]
+    fn what_has_no_message_is_json() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "application/vnd.kubernetes.protobuf,application/json".parse().unwrap());
+        let without =
+            |headers: &HeaderMap| accepted_by(headers, &Query::default(), |_| false).map(|found| found.encoding);
+        assert_eq!(without(&headers).unwrap(), Encoding::Json { pretty: false });
+        headers.insert(ACCEPT, "application/vnd.kubernetes.protobuf".parse().unwrap());
+        assert_eq!(without(&headers).unwrap_err().code, 406);
     }
 
     #[test]

@@ -93,9 +93,13 @@ pub(crate) async fn patch(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
     let patch = read(core, call, &options).await?;
+    if resource.custom.is_some() && matches!(patch, Patch::Strategic(_)) {
+        return Err(negotiate::unsupported_media_type(&[JSON_PATCH, MERGE_PATCH, APPLY_PATCH].join(", ")));
+    }
     let target = call.resource().clone();
     if let Patch::Apply { patch, .. } = &patch {
-        check_applied(patch, resource, &target.namespace, &target.name)?;
+        let place = resource.kind.namespaced.then_some(target.namespace.as_str());
+        check_applied(patch, (&resource.api_version, &resource.kind.kind), place, &target.name)?;
         let missing = core.find(resource, &target.namespace, &target.name).await?.is_none();
         if missing && target.subresource.is_empty() {
             return create_by_apply(core, call, resource, &view, &options, patch.clone()).await;
@@ -147,8 +151,15 @@ pub(crate) fn patched(
         Patch::Apply { patch, force } => return applied(live, patch, *force, expected, writer, reset),
     };
     check_kept(live, &object)?;
-    let decoded = kedge_schema::validate_fields(object, expected.schema, validation);
-    let decoded = decoded.map_err(|error| error.bad_request(expected.kind, expected.version))?;
+    let shown = match patch {
+        Patch::Strategic(patch) => patch.to_string(),
+        _ => object.to_string(),
+    };
+    let decoded = expected.check_fields(object, validation);
+    let decoded = decoded.map_err(|error| {
+        let error = FieldError::invalid(&FieldPath::new("patch"), &Value::from(shown), &error.to_string());
+        ApiStatus::invalid("", "", "", &[error])
+    })?;
     Ok(Edited { warnings: decoded.warnings, ..Edited::new(decoded.value) })
 }
 
@@ -163,7 +174,7 @@ fn applied(
     let applied = kedge_schema::apply(Some(live), patch.clone(), expected.schema, writer, force, reset);
     let applied = applied.map_err(kedge_schema::ApplyError::into_status)?;
     // Applying has checked the fields; this brings values into their one form.
-    let decoded = kedge_schema::validate_fields(applied.object, expected.schema, FieldValidation::Ignore);
+    let decoded = expected.check_fields(applied.object, FieldValidation::Ignore);
     let decoded = decoded.map_err(|error| error.bad_request(expected.kind, expected.version))?;
     Ok(Edited { has_managers: true, is_unchanged: !applied.changed, ..Edited::new(decoded.value) })
 }
@@ -181,8 +192,14 @@ fn check_kept(live: &Value, patched: &Value) -> Result<(), ApiStatus> {
     Err(ApiStatus::bad_request(format!("the patched object is a {api_version} {kind} and no longer what it was")))
 }
 
-/// What must hold of an applied configuration before it is looked at.
-fn check_applied(patch: &Value, resource: &Resource, namespace: &str, name: &str) -> Result<(), ApiStatus> {
+/// What must hold of an applied configuration before it is looked at: `expected` are its version and kind, `namespace` is
+/// where its object is, if anywhere.
+pub(crate) fn check_applied(
+    patch: &Value,
+    expected: (&str, &str),
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<(), ApiStatus> {
     if !patch.is_object() {
         return Err(ApiStatus::bad_request("error decoding YAML: the applied configuration is not an object"));
     }
@@ -195,10 +212,10 @@ fn check_applied(patch: &Value, resource: &Resource, namespace: &str, name: &str
         let text = format!("invalid object type: /, Kind={kind}");
         return Err(ApiStatus::bad_request(text));
     }
-    if api_version != resource.api_version || kind != resource.kind.kind {
+    if (api_version, kind) != expected {
         let text = format!(
             "patch object is {api_version}, Kind={kind}, but the resource is {}, Kind={}",
-            resource.api_version, resource.kind.kind
+            expected.0, expected.1
         );
         return Err(ApiStatus::bad_request(text));
     }
@@ -208,7 +225,7 @@ fn check_applied(patch: &Value, resource: &Resource, namespace: &str, name: &str
         return Err(ApiStatus::bad_request(text));
     }
     let given = object::namespace(patch);
-    if resource.kind.namespaced && !given.is_empty() && given != namespace {
+    if namespace.is_some_and(|namespace| !given.is_empty() && given != namespace) {
         let text = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(ApiStatus::bad_request(text));
     }
@@ -237,13 +254,14 @@ async fn create_by_apply(
     let reset = write::reset_fields(resource, "");
     let applied = kedge_schema::apply(None, patch, resource.schema(), &writer, false, reset);
     let applied = applied.map_err(kedge_schema::ApplyError::into_status)?.object;
-    let decoded = kedge_schema::validate_fields(applied, resource.schema(), FieldValidation::Ignore);
+    let decoded = Expected::of(resource).check_fields(applied, FieldValidation::Ignore);
     let decoded = decoded.map_err(|error| error.bad_request(&resource.kind.kind, &resource.kind.version))?;
     call.warnings.extend(decoded.warnings);
     call.warnings.extend(resource.kind.strategy.warnings(&decoded.value, None));
     let new = New { core, user: &call.user, resource, options, now: call.now };
-    let stored = new.create(decoded.value, false).await?;
-    Ok(view.object(resource, StatusCode::CREATED, &stored))
+    let created = new.create(decoded.value, false).await?;
+    call.warnings.extend(created.warnings);
+    Ok(view.object(resource, StatusCode::CREATED, &created.stored))
 }
 
 #[cfg(test)]

@@ -20,6 +20,12 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::{negotiate, protobuf, reply, scan};
 
+/// How many items of a list are moved before others get their turn.
+const MOVED: usize = 8192;
+
+/// How many items of a list are made anew before others get their turn.
+const MADE: usize = 32;
+
 /// How an answer about a resource is to look.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
@@ -57,13 +63,10 @@ impl View {
 
     /// The view of a request about `resource`; 406 where it can't be had.
     pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, ApiStatus> {
-        let accepted = call.accepted()?;
         let kind = &resource.kind;
-        if accepted.encoding == Encoding::Protobuf
-            && !kedge_schema::has_protobuf(&kind.group, &kind.version, &kind.kind)
-        {
-            return Err(negotiate::not_acceptable());
-        }
+        let has_message = || kedge_schema::has_protobuf(&kind.group, &kind.version, &kind.kind);
+        let in_protobuf = |form: &Form| *form == Form::Metadata || has_message();
+        let accepted = negotiate::accepted_by(&call.headers, &call.query, in_protobuf)?;
         Self::new(accepted, &call.query, call.now)
     }
 
@@ -95,30 +98,44 @@ impl View {
     }
 
     /// The answer to a list.
-    pub(crate) fn list(&self, resource: &Resource, records: Vec<Record>, meta: &ListMeta) -> Response<Body> {
-        let body = Body::pieces(self.list_pieces(resource, records, meta));
+    pub(crate) async fn list(&self, resource: &Resource, records: Vec<Record>, meta: &ListMeta) -> Response<Body> {
+        if self.accepted.encoding == Encoding::Protobuf {
+            let head = [self.list_head(resource, meta).as_slice(), b"]}"].concat();
+            let items = records.iter().map(|record| self.item(resource, &record.value));
+            return protobuf::list(&decode(&head), items).await;
+        }
+        let body = Body::pieces(self.list_pieces(resource, records, meta).await);
         match self.accepted.encoding {
             Encoding::Json { pretty: false } => reply::respond(StatusCode::OK, reply::JSON, body),
-            Encoding::Protobuf => protobuf::list(body),
             encoding => reply::document(StatusCode::OK, encoding, &decode(&join(body))),
         }
     }
 
-    fn list_pieces(&self, resource: &Resource, records: Vec<Record>, meta: &ListMeta) -> VecDeque<Bytes> {
+    async fn list_pieces(&self, resource: &Resource, records: Vec<Record>, meta: &ListMeta) -> VecDeque<Bytes> {
+        let moved = self.accepted.form == Form::Object && resource.is_storage_version;
+        let turn = if moved { MOVED } else { MADE };
+
         let mut pieces = VecDeque::with_capacity(records.len() * 2 + 2);
         pieces.push_back(Bytes::from(self.list_head(resource, meta)));
         for (index, record) in records.iter().enumerate() {
+            if index % turn == turn - 1 {
+                tokio::task::yield_now().await;
+            }
             if index > 0 {
                 pieces.push_back(Bytes::from_static(b","));
             }
-            pieces.push_back(match self.accepted.form {
-                Form::Object => in_version(resource, &record.value),
-                Form::Metadata => metadata_only(&record.value),
-                Form::Table(_) => self.row(resource, &record.value).into(),
-            });
+            pieces.push_back(self.item(resource, &record.value));
         }
         pieces.push_back(Bytes::from_static(b"]}\n"));
         pieces
+    }
+
+    fn item(&self, resource: &Resource, stored: &Bytes) -> Bytes {
+        match self.accepted.form {
+            Form::Object => in_version(resource, stored),
+            Form::Metadata => metadata_only(stored),
+            Form::Table(_) => self.row(resource, stored).into(),
+        }
     }
 
     fn list_head(&self, resource: &Resource, meta: &ListMeta) -> Vec<u8> {

@@ -1,7 +1,7 @@
-//! Answers in protobuf, for clients that take nothing else: lists and watch events made of objects one at a time.
+//! Answers in protobuf: lists and watch events made of objects one at a time.
 //!
 //! The messages themselves are the schema crate's. Invariant: an item or event is encoded on its own, so that no more than
-//! one decoded object is in memory.
+//! one decoded object is in memory, and others get their turn between the items of a long list.
 
 use std::collections::VecDeque;
 
@@ -12,14 +12,17 @@ use serde_json::Value;
 
 use crate::body::Body;
 use crate::negotiate::Encoding;
-use crate::{reply, scan};
+use crate::reply;
 
 /// Field numbers and wire types: of an envelope's raw bytes and of a list's items, which happen to be the same.
 const FIELD_2: u8 = 0x12;
 
-/// A list out of its JSON form.
-pub(crate) fn list(body: Body) -> Response<Body> {
-    match encode_list(&join(body)) {
+/// How many items are encoded before others get their turn.
+const TURN: usize = 32;
+
+/// A list out of itself without its items, and them.
+pub(crate) async fn list(head: &Value, items: impl Iterator<Item = Bytes>) -> Response<Body> {
+    match encode_list(head, items).await {
         Ok(pieces) => reply::respond(StatusCode::OK, reply::PROTOBUF, Body::pieces(pieces)),
         Err(error) => {
             tracing::error!(%error, "a list cannot be encoded as protobuf");
@@ -36,27 +39,20 @@ pub(crate) fn write_event(bytes: &mut BytesMut, kind: &str, object: &Value) {
     }
 }
 
-fn join(mut body: Body) -> Vec<u8> {
-    let mut text = Vec::with_capacity(body.length().unwrap_or(0));
-    while let Some(bytes) = body.next_bytes() {
-        text.extend_from_slice(&bytes);
-    }
-    text
-}
-
-/// The list without its items gives the envelope; each item is appended to what the envelope holds.
-fn encode_list(text: &[u8]) -> Result<VecDeque<Bytes>, kedge_schema::EncodeError> {
-    let mut head = Value::Object(serde_json::Map::new());
-    for name in ["kind", "apiVersion", "metadata"] {
-        let value = scan::field(text, &[name]).and_then(|raw| serde_json::from_slice(raw).ok());
-        head[name] = value.unwrap_or_default();
-    }
-    let envelope = kedge_schema::encode_protobuf(&head)?;
+/// The head gives the envelope; each item is appended to what the envelope holds.
+async fn encode_list(
+    head: &Value,
+    items: impl Iterator<Item = Bytes>,
+) -> Result<VecDeque<Bytes>, kedge_schema::EncodeError> {
+    let envelope = kedge_schema::encode_protobuf(head)?;
     let Some((before, raw, after)) = split(&envelope) else { return Ok(VecDeque::from([envelope.into()])) };
-    let mut items: VecDeque<Bytes> = VecDeque::new();
+    let mut pieces: VecDeque<Bytes> = VecDeque::new();
     let mut length = raw.len();
-    for item in scan::field(text, &["items"]).map(scan::items).into_iter().flatten() {
-        let object: Value = serde_json::from_slice(item).unwrap_or_default();
+    for (index, item) in items.enumerate() {
+        if index % TURN == TURN - 1 {
+            tokio::task::yield_now().await;
+        }
+        let object: Value = serde_json::from_slice(&item).unwrap_or_default();
         let encoded = kedge_schema::encode_protobuf(&object)?;
         let message = split(&encoded).map_or(&[][..], |(_, raw, _)| raw);
         let mut piece = BytesMut::with_capacity(message.len() + 8);
@@ -64,15 +60,15 @@ fn encode_list(text: &[u8]) -> Result<VecDeque<Bytes>, kedge_schema::EncodeError
         write_varint(&mut piece, message.len());
         piece.extend_from_slice(message);
         length += piece.len();
-        items.push_back(piece.freeze());
+        pieces.push_back(piece.freeze());
     }
     let mut first = BytesMut::from(before);
     first.extend_from_slice(&[FIELD_2]);
     write_varint(&mut first, length);
     first.extend_from_slice(raw);
-    items.push_front(first.freeze());
-    items.push_back(Bytes::copy_from_slice(after));
-    Ok(items)
+    pieces.push_front(first.freeze());
+    pieces.push_back(Bytes::copy_from_slice(after));
+    Ok(pieces)
 }
 
 /// What stands before, in and after the raw bytes of an envelope.
@@ -118,16 +114,18 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_list_is_the_same_whole_or_in_pieces() {
-        let item = |name: &str| json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "resourceVersion": "7"}, "data": {"k": "x".repeat(300)}});
-        let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}, "items": [item("a"), item("b")]});
-        let pieces = encode_list(list.to_string().as_bytes()).unwrap();
-        let joined: Vec<u8> = pieces.iter().flatten().copied().collect();
-        assert_eq!(joined, kedge_schema::encode_protobuf(&list).unwrap());
-        let empty =
-            json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}, "items": []});
-        let joined: Vec<u8> = encode_list(empty.to_string().as_bytes()).unwrap().iter().flatten().copied().collect();
-        assert_eq!(joined, kedge_schema::encode_protobuf(&empty).unwrap());
+    #[tokio::test]
+    async fn a_list_is_the_same_whole_or_in_pieces() {
+        let item = |name: String| json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "resourceVersion": "7"}, "data": {"k": "x".repeat(300)}});
+        for count in [0, 2, 100] {
+            let items: Vec<Value> = (0..count).map(|index| item(format!("a{index}"))).collect();
+            let head = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "9"}});
+            let texts = items.iter().map(|item| Bytes::from(item.to_string()));
+            let pieces = encode_list(&head, texts).await.unwrap();
+            let joined: Vec<u8> = pieces.iter().flatten().copied().collect();
+            let mut list = head;
+            list["items"] = items.clone().into();
+            assert_eq!(joined, kedge_schema::encode_protobuf(&list).unwrap());
+        }
     }
 }

@@ -9,20 +9,24 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Response, StatusCode};
 use kedge_meta::ApiStatus;
-use kedge_store::{Key, ListRequest, Record, Revision, StoreError};
+use kedge_store::{Key, ListPage, ListRequest, Record, Revision, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
+use crate::label_index::Found;
 use crate::present::{ListMeta, View};
 use crate::query::{AtRevision, ListOptions, parse_revision};
 use crate::registry::Resource;
 use crate::reply::{self, Reply, store_error, too_large_revision};
 use crate::select::Selection;
 
-/// How many records are looked at together where a selector filters a page.
-const SCAN_PAGE: usize = 1000;
+/// How many records are looked at together, before others get their turn.
+const SLICE: usize = 4096;
+
+/// How many records are compared with a selector before others get their turn.
+const COMPARED: usize = 512;
 
 /// GET of one object.
 pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Reply {
@@ -53,7 +57,7 @@ pub(crate) async fn list(core: &Core, call: &Call, resource: &Arc<Resource>) -> 
     let selection = Selection::new(Arc::clone(resource), options.labels.clone(), fields)?;
     let listing = Listing::new(core, resource, &call.resource().namespace, &selection, &options).await?;
     match (listing.run().await, options.continue_token) {
-        (Ok((records, meta)), _) => Ok(view.list(resource, records, &meta)),
+        (Ok((records, meta)), _) => Ok(view.list(resource, records, &meta).await),
         (Err(status), Some(token)) if status.code == 410 => Ok(expired_token(&status, &token, &view)),
         (Err(status), _) => Err(status),
     }
@@ -146,8 +150,7 @@ impl<'a> Listing<'a> {
             return Ok(found);
         }
         if self.selection.is_everything() {
-            let limit = self.limit;
-            let page = self.page(limit).await?;
+            let page = self.everything().await?;
             let remaining = Some(page.remaining).filter(|remaining| *remaining > 0);
             let continue_token = remaining.and_then(|_| self.token_after(page.records.last(), page.revision));
             return Ok((page.records, ListMeta { revision: page.revision, continue_token, remaining }));
@@ -183,8 +186,10 @@ impl<'a> Listing<'a> {
         }
         let (store, all) = (&*self.core.store, self.resource.kind.prefix(""));
         let found = self.core.indexes.lookup(store, &all, &self.prefix, self.selection.labels()).await;
-        let Some((mut records, revision)) = found.map_err(store_error)? else { return Ok(None) };
-        records.retain(|record| self.selection.matches(&record.value));
+        let Some(Found { records, revision, is_exact }) = found.map_err(store_error)? else { return Ok(None) };
+        // Looking for the labels in the bytes again would cost more than finding the objects did.
+        let is_done = is_exact && !self.selection.has_fields();
+        let mut records = if is_done { records } else { self.select(records).await };
         let mut continue_token = None;
         if let Some(limit) = self.limit.filter(|limit| records.len() > *limit) {
             records.truncate(limit);
@@ -193,14 +198,47 @@ impl<'a> Listing<'a> {
         Ok(Some((records, ListMeta { revision, continue_token, remaining: None })))
     }
 
+    /// A page of the whole collection, out of slices that show one revision.
+    async fn everything(&mut self) -> Result<ListPage, ApiStatus> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let (at, start_after) = (self.at, self.start_after.clone());
+        let mut page = self.page(Some(limit.min(SLICE))).await?;
+        while page.remaining > 0 && page.records.len() < limit {
+            tokio::task::yield_now().await;
+            self.at = Some(page.revision);
+            self.start_after = page.records.last().map(|record| record.key.clone());
+            match self.page(Some(SLICE.min(limit - page.records.len()))).await {
+                Ok(next) => {
+                    page.records.extend(next.records);
+                    page.remaining = next.remaining;
+                }
+                // The revision went while its list was put together; nobody asked for this one.
+                Err(status) if status.code == 410 && at.is_none() => {
+                    (self.at, self.start_after) = (at, start_after);
+                    return self.page(self.limit).await;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(page)
+    }
+
     async fn filtered(&mut self) -> Result<(Vec<Record>, ListMeta), ApiStatus> {
+        let (at, start_after) = (self.at, self.start_after.clone());
         let mut selected: Vec<Record> = Vec::new();
         loop {
-            let page = self.page(self.limit.map(|_| SCAN_PAGE)).await?;
+            let page = match self.page(Some(SLICE)).await {
+                Err(status) if status.code == 410 && at.is_none() && self.at.is_some() => {
+                    selected.clear();
+                    (self.at, self.start_after) = (at, start_after.clone());
+                    self.page(None).await?
+                }
+                page => page?,
+            };
             let (revision, more) = (page.revision, page.remaining > 0);
             self.at = Some(revision);
             self.start_after = page.records.last().map(|record| record.key.clone()).or(self.start_after.take());
-            selected.extend(page.records.into_iter().filter(|record| self.selection.matches(&record.value)));
+            selected.extend(self.select(page.records).await);
             let limit = self.limit.unwrap_or(usize::MAX);
             if !more || selected.len() > limit {
                 let mut meta = ListMeta { revision, ..ListMeta::default() };
@@ -213,7 +251,25 @@ impl<'a> Listing<'a> {
         }
     }
 
-    async fn page(&self, limit: Option<usize>) -> Result<kedge_store::ListPage, ApiStatus> {
+    /// Those that are selected.
+    async fn select(&self, mut records: Vec<Record>) -> Vec<Record> {
+        if records.len() <= COMPARED {
+            records.retain(|record| self.selection.matches(&record.value));
+            return records;
+        }
+        let mut selected = Vec::new();
+        for (index, record) in records.into_iter().enumerate() {
+            if index % COMPARED == COMPARED - 1 {
+                tokio::task::yield_now().await;
+            }
+            if self.selection.matches(&record.value) {
+                selected.push(record);
+            }
+        }
+        selected
+    }
+
+    async fn page(&self, limit: Option<usize>) -> Result<ListPage, ApiStatus> {
         let (prefix, start_after) = (self.prefix.clone(), self.start_after.clone());
         let page = self.core.store.list(ListRequest { prefix, start_after, limit, at: self.at }).await;
         page.map_err(|error| match error {

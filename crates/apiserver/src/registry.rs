@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kedge_kinds::{Backing, Kind};
+use kedge_custom::{DefinitionStrategy, Version};
+use kedge_kinds::{Backing, Kind, StrategyRef};
 use kedge_meta::GroupResource;
 use kedge_schema::Schema;
 use kedge_store::Key;
+use tokio_util::sync::CancellationToken;
 
 /// One kind in one served version, with what requests need of it at hand.
 #[derive(Debug)]
@@ -20,6 +22,19 @@ pub(crate) struct Resource {
     /// Stored bytes are answers as they are.
     pub(crate) is_storage_version: bool,
     schema: Schema<'static>,
+    /// What is known of a custom resource besides.
+    pub(crate) custom: Option<Custom>,
+}
+
+/// What a custom resource comes from.
+#[derive(Debug)]
+pub(crate) struct Custom {
+    /// The name of its definition.
+    pub(crate) definition: String,
+    /// The version that it is served in.
+    pub(crate) version: Arc<Version>,
+    /// Ends the watches of a resource that is served no longer, or differently.
+    pub(crate) retired: CancellationToken,
 }
 
 impl Resource {
@@ -28,20 +43,32 @@ impl Resource {
         Self {
             api_version: kind.api_version().into_owned(),
             group_resource: kind.group_resource(),
-            is_storage_version: kind.is_storage_version(),
+            is_storage_version: kind.serves_stored(),
             schema: schema.unwrap_or_else(Schema::untyped),
+            custom: None,
             kind,
         }
     }
 
+    /// A custom resource.
+    pub(crate) fn custom(kind: Kind, custom: Custom) -> Self {
+        Self { custom: Some(custom), ..Self::new(kind) }
+    }
+
     /// What is known of the fields of its objects.
     pub(crate) fn schema(&self) -> Schema<'_> {
-        self.schema
+        self.custom.as_ref().map_or(self.schema, |custom| custom.version.merging())
+    }
+
+    /// The version of its definition, for a custom resource.
+    pub(crate) fn version(&self) -> Option<&Version> {
+        self.custom.as_ref().map(|custom| &*custom.version)
     }
 
     /// Whether anything is known of the fields of its objects.
     pub(crate) fn has_schema(&self) -> bool {
-        kedge_schema::type_by_gvk(&self.kind.group, &self.kind.version, &self.kind.kind).is_some()
+        self.custom.is_some()
+            || kedge_schema::type_by_gvk(&self.kind.group, &self.kind.version, &self.kind.kind).is_some()
     }
 
     /// Whether its objects are in the store.
@@ -75,14 +102,31 @@ impl Registry {
     pub(crate) fn builtin() -> Self {
         let mut registry = Self::default();
         for kind in kedge_kinds::builtins().iter().filter(|kind| kind.served_by_default) {
-            registry.add(kind.clone());
+            registry.add(with_definitions(kind.clone()));
+        }
+        registry
+    }
+
+    /// The same, with other resources of a definition. What is built in is never replaced.
+    pub(crate) fn with_definition(&self, definition: &str, resources: &[Arc<Resource>]) -> Self {
+        let is_other =
+            |known: &Arc<Resource>| known.custom.as_ref().is_none_or(|custom| custom.definition != definition);
+        let mut registry = Self::default();
+        for resource in self.in_order.iter().filter(|known| is_other(known)).chain(resources) {
+            let kind = &resource.kind;
+            if registry.find(&kind.group, &kind.version, &kind.resource).is_none() {
+                registry.insert(Arc::clone(resource));
+            }
         }
         registry
     }
 
     /// Adds a kind, in the place of one with the same group, version and resource.
     pub(crate) fn add(&mut self, kind: Kind) {
-        let resource = Arc::new(Resource::new(kind));
+        self.insert(Arc::new(Resource::new(kind)));
+    }
+
+    fn insert(&mut self, resource: Arc<Resource>) {
         let kind = &resource.kind;
         let versions = self.by_group.entry(kind.group.to_string()).or_default();
         let resources = versions.entry(kind.version.to_string()).or_default();
@@ -99,7 +143,7 @@ impl Registry {
     /// The version of a resource in which its objects are stored, or any version that is served.
     pub(crate) fn storage(&self, group: &str, resource: &str) -> Option<&Arc<Resource>> {
         let served = || self.in_order.iter().filter(|known| known.is(group, resource));
-        served().find(|known| known.is_storage_version).or_else(|| served().next())
+        served().find(|known| known.kind.is_storage_version()).or_else(|| served().next())
     }
 
     /// The resource of a kind.
@@ -127,4 +171,13 @@ impl Registry {
     pub(crate) fn serves(&self, group: &str, version: &str) -> bool {
         self.by_group.get(group).is_some_and(|versions| versions.contains_key(version))
     }
+}
+
+/// Definitions of custom resources are held to more than their kind says.
+fn with_definitions(kind: Kind) -> Kind {
+    if kind.group != "apiextensions.k8s.io" || kind.resource != "customresourcedefinitions" {
+        return kind;
+    }
+    let strategy = StrategyRef::Shared(Arc::new(DefinitionStrategy::new(kind.strategy.clone())));
+    Kind { strategy, ..kind }
 }

@@ -26,6 +26,8 @@ mod streams;
 mod token;
 mod unverified;
 
+pub(crate) use streams::{client_request, spawn};
+
 /// Answers a request on its own.
 pub(crate) type Handler = for<'a> fn(&'a Arc<Core>, &'a mut Call, &'a Arc<Resource>) -> BoxFuture<'a, Reply>;
 

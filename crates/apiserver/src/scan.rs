@@ -48,23 +48,6 @@ pub(crate) fn strings(object: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<
     })
 }
 
-/// The raw values of a raw list.
-pub(crate) fn items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut at = if list.first() == Some(&b'[') { 1 } else { list.len() };
-    std::iter::from_fn(move || {
-        while list.get(at).is_some_and(|byte| byte.is_ascii_whitespace() || *byte == b',') {
-            at += 1;
-        }
-        if matches!(list.get(at), None | Some(b']')) {
-            return None;
-        }
-        let end = value_end(list, at)?;
-        let item = &list[at..end];
-        at = end;
-        Some(item)
-    })
-}
-
 fn key_is(quoted: &[u8], name: &str) -> bool {
     quoted.len() == name.len() + 2 && &quoted[1..quoted.len() - 1] == name.as_bytes()
 }
@@ -175,9 +158,6 @@ mod tests {
         check(&["e", "x"], None, "");
         let labels: Vec<_> = strings(field(OBJECT, &["labels"]).unwrap()).collect();
         assert_eq!(labels, [("k".into(), "v".into()), ("q".into(), "A".into())]);
-        let list: Vec<_> = items(field(OBJECT, &["a", "b"]).unwrap()).collect();
-        assert_eq!(list, [&b"1"[..], b"\"]}\"", b"{\"c\":2}"]);
-        assert_eq!(items(b"[]").count() + items(b"{}").count(), 0);
         assert_eq!(field(b"{\"a\":\"unterminated", &["a"]), None);
         assert_eq!(field(b"{\"a\":{\"b\":", &["a"]), None);
     }

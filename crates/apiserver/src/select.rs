@@ -54,6 +54,10 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
+    pub(crate) fn has_fields(&self) -> bool {
+        !self.fields.is_everything()
+    }
+
     pub(crate) fn labels(&self) -> &LabelSelector {
         &self.labels
     }

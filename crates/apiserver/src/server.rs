@@ -26,9 +26,9 @@ use crate::access::Access;
 use crate::admission::Chain;
 use crate::authenticate::VerifiedTokens;
 use crate::body::{Body, BoxError};
-use crate::bootstrap;
 use crate::config::{Config, Deps};
 use crate::core::Core;
+use crate::custom;
 use crate::documents::Documents;
 use crate::flow::Flow;
 use crate::front_proxy::Caller;
@@ -37,6 +37,7 @@ use crate::label_index::LabelIndexes;
 use crate::local::{self, LocalApi, LocalApis};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::{bootstrap, flow};
 
 /// How often the server looks after itself.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -70,7 +71,7 @@ impl ApiServer {
     /// Opens the registry over the store and ensures the objects that every cluster has.
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Core {
-            flow: Flow::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
+            flow: Flow::new(&config),
             admission: Chain::new(&config),
             access: Access::new(Arc::clone(&deps.store), &config.authorization_modes),
             registry: ArcSwap::from_pointee(Registry::builtin()),
@@ -91,6 +92,7 @@ impl ApiServer {
             front_proxy: deps.front_proxy,
         });
         bootstrap::ensure(&core, deps.client_ca.as_deref()).await.map_err(Error::Bootstrap)?;
+        custom::start(&core).await.map_err(Error::Bootstrap)?;
         core.status.running();
         Ok(Arc::new(Self { core }))
     }
@@ -132,6 +134,7 @@ impl ApiServer {
         let graceful = GracefulShutdown::new();
         // Apart from the connections, which are accepted also while the store does not answer.
         let upkeep = tokio::spawn(keep_up(Arc::clone(&self.core)));
+        let fairness = tokio::spawn(flow::keep_up(Arc::clone(&self.core)));
         loop {
             let (stream, _) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -155,6 +158,7 @@ impl ApiServer {
         }
         drop(listener);
         upkeep.abort();
+        fairness.abort();
         bootstrap::leave(&self.core).await;
         self.core.shutdown.cancel();
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {

@@ -90,8 +90,9 @@ pub(crate) async fn update(core: &Core, call: &mut Call, resource: &Arc<Resource
         let mut new = sent;
         object::metadata_mut(&mut new).remove("resourceVersion");
         let create = New { core, user: &call.user, resource, options: &options, now: call.now };
-        let stored = create.create(new, true).await?;
-        return Ok(view.object(resource, StatusCode::CREATED, &stored));
+        let created = create.create(new, true).await?;
+        call.warnings.extend(created.warnings);
+        return Ok(view.object(resource, StatusCode::CREATED, &created.stored));
     }
     let outcome = update.run(&|_| Ok(Edited::new(sent.clone()))).await?;
     call.warnings.extend(outcome.warnings);
@@ -133,6 +134,7 @@ impl Update<'_> {
             warnings.extend(self.resource.kind.strategy.warnings(&new, Some(&old)));
         }
         self.core.admission.validate(&attributes, &new).await?;
+        warnings.extend(self.core.admission.warnings(&attributes, &new).await?);
         let effects = self.core.admission.reserve(&attributes, &mut new).await?;
         let template = write::template(self.resource, &new);
         if encode::is_unchanged(&template, record) || is_same_but_times(&new, &old) {
@@ -174,7 +176,8 @@ impl Update<'_> {
         let (version, uid) = (object::meta(new, "resourceVersion"), object::meta(new, "uid"));
         let resource = &self.resource.group_resource;
         if version.is_empty() {
-            if !self.resource.kind.strategy.allows_unconditional_update() && self.part.is_empty() {
+            let is_main = self.part.is_empty() && self.subresource.is_empty();
+            if !self.resource.kind.strategy.allows_unconditional_update() && is_main {
                 let path = FieldPath::new("metadata").child("resourceVersion");
                 let error = FieldError::invalid(&path, &json!(0), "must be specified for an update");
                 return Err(self.invalid(&[error]).into());

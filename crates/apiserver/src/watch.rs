@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
-use http::header::HeaderValue;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use kedge_kinds::Kind;
 use kedge_meta::ApiStatus;
@@ -24,13 +24,14 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
+use crate::flow::Watching;
 use crate::negotiate::{Encoding, Form};
 use crate::present::View;
 use crate::query::{AtRevision, ListOptions};
 use crate::registry::Resource;
 use crate::reply::{self, Reply, store_error};
 use crate::select::Selection;
-use crate::{protobuf, read};
+use crate::{flow, protobuf, read, rest};
 
 /// How many changes are taken at once.
 const BATCH: usize = 512;
@@ -48,7 +49,18 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// GET with `watch`.
-pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) -> Reply {
+pub(crate) async fn watch(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
+    let answer = stream(core, call, resource).await?;
+    if !kedge_streaming::is_websocket_request(&call.headers) || answer.status() != StatusCode::OK {
+        return Ok(answer);
+    }
+    let is_text = answer.headers().get(CONTENT_TYPE) == Some(&reply::JSON);
+    let request = rest::client_request(call);
+    Ok(rest::spawn(kedge_streaming::watch_to_websocket(request, answer.into_body(), is_text)))
+}
+
+/// The events as a body, each piece of which holds whole events.
+async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
     let view = View::of(call, resource)?;
     let protobuf = view.accepted.encoding == Encoding::Protobuf;
     let mut options = ListOptions::parse(&call.query)?;
@@ -77,7 +89,10 @@ pub(crate) async fn watch(core: &Core, call: &Call, resource: &Arc<Resource>) ->
     if options.send_initial_events == Some(true) && options.allow_bookmarks {
         start.end_of_state = Some(start.after);
     }
-    let watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options);
+    let mut watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options);
+    watcher.watching = core.flow.watchers.watch(call);
+    let place = call.place.take().filter(|_| !watcher.started.state.is_empty());
+    watcher.place = place.map(|place| flow::hold(place, core.config.request_timeout));
     let body = Body::stream(stream::unfold(watcher, |mut watcher| async move {
         let bytes = watcher.next().await?;
         Some((Ok(bytes), watcher))
@@ -185,6 +200,10 @@ struct Watcher {
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     sent_columns: bool,
     ended: bool,
+    /// Kept until the state has been sent.
+    place: Option<Box<dyn Send + Sync>>,
+    /// Counted until the end.
+    watching: Option<Watching>,
 }
 
 impl Watcher {
@@ -201,6 +220,7 @@ impl Watcher {
         let timeout = options.timeout.unwrap_or(core.config.min_request_timeout.mul_f64(spread));
         let deadline = Instant::now() + timeout;
         let bookmarks = options.allow_bookmarks;
+        let ends = resource.custom.as_ref().map_or(&core.shutdown, |custom| &custom.retired).clone();
         let mut watcher = Self {
             started,
             resource,
@@ -209,9 +229,11 @@ impl Watcher {
             bookmarks,
             timer: Box::pin(tokio::time::sleep_until(deadline)),
             deadline,
-            shutdown: Box::pin(core.shutdown.clone().cancelled_owned()),
+            shutdown: Box::pin(ends.cancelled_owned()),
             sent_columns: false,
             ended: false,
+            place: None,
+            watching: None,
         };
         watcher.set_timer();
         watcher
@@ -225,6 +247,7 @@ impl Watcher {
         if let Some(bytes) = self.initial() {
             return Some(bytes);
         }
+        self.place = None;
         loop {
             tokio::select! {
                 biased;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{HeaderMap, Response};
+use kedge_custom::Version;
 use kedge_meta::{ApiStatus, format_time};
-use kedge_schema::{BodyFormat, DecodeError, FieldValidation, ResetFields, Schema, Writer};
+use kedge_schema::{BodyFormat, DecodeError, Decoded, FieldValidation, ResetFields, Schema, Writer};
 use kedge_store::{CommitError, Condition, Durability, Expect, Record, Revision, Template, Transaction, Write};
 use serde_json::Value;
 
@@ -48,18 +49,50 @@ pub(crate) struct Expected<'a> {
     pub(crate) version: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) schema: Schema<'a>,
+    /// What custom resources are held to.
+    pub(crate) custom: Option<&'a Version>,
 }
 
 impl<'a> Expected<'a> {
     pub(crate) fn of(resource: &'a Resource) -> Self {
         let (version, kind) = (&*resource.kind.version, &*resource.kind.kind);
-        Self { api_version: &resource.api_version, version, kind, schema: resource.schema() }
+        let (schema, custom) = (resource.schema(), resource.version());
+        Self { api_version: &resource.api_version, version, kind, schema, custom }
     }
 
     /// A built-in kind that is no resource of its own, such as the body of a subresource.
     pub(crate) fn builtin(group: &str, version: &'a str, kind: &'a str, api_version: &'a str) -> Self {
         let schema = kedge_schema::type_by_gvk(group, version, kind).map_or_else(Schema::untyped, Schema::of);
-        Self { api_version, version, kind, schema }
+        Self { api_version, version, kind, schema, custom: None }
+    }
+
+    fn decode(&self, body: &[u8], format: BodyFormat, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        let Some(custom) = self.custom else { return kedge_schema::decode_object(body, format, self.schema, mode) };
+        let decoded = kedge_schema::decode_object(body, format, custom.reading(), heard(mode))?;
+        prune(decoded, custom, mode)
+    }
+
+    /// The same checks as decoding, on what is in memory already.
+    pub(crate) fn check_fields(&self, object: Value, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+        let Some(custom) = self.custom else { return kedge_schema::validate_fields(object, self.schema, mode) };
+        prune(kedge_schema::validate_fields(object, custom.reading(), heard(mode))?, custom, mode)
+    }
+}
+
+/// What is strict is told together with what pruning finds.
+fn heard(mode: FieldValidation) -> FieldValidation {
+    if mode == FieldValidation::Strict { FieldValidation::Warn } else { mode }
+}
+
+/// Drops what the schema of a custom resource does not name.
+fn prune(mut decoded: Decoded, version: &Version, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    let unknown = version.prune(&mut decoded.value);
+    if mode != FieldValidation::Ignore {
+        decoded.warnings.extend(unknown);
+    }
+    match mode {
+        FieldValidation::Strict if !decoded.warnings.is_empty() => Err(DecodeError::Strict(decoded.warnings)),
+        _ => Ok(decoded),
     }
 }
 
@@ -86,7 +119,7 @@ pub(crate) fn decode_body(
 ) -> Result<(Value, Vec<String>), ApiStatus> {
     let found = kedge_schema::peek_type_meta(body, format).map_err(|error| error.unrecognized(expected.kind, body))?;
     check_kind(&found.api_version, &found.kind, expected)?;
-    let decoded = kedge_schema::decode_object(body, format, expected.schema, validation);
+    let decoded = expected.decode(body, format, validation);
     let mut decoded = decoded.map_err(|error: DecodeError| error.bad_request(expected.kind, expected.version))?;
     set_kind(&mut decoded.value, expected);
     Ok((decoded.value, decoded.warnings))

@@ -8,10 +8,18 @@
 mod access;
 #[path = "api/crud.rs"]
 mod crud;
+#[path = "api/custom.rs"]
+mod custom;
+#[path = "api/custom_rules.rs"]
+mod custom_rules;
+#[path = "api/custom_schemas.rs"]
+mod custom_schemas;
 #[path = "api/deletion.rs"]
 mod deletion;
 #[path = "api/discovery.rs"]
 mod discovery;
+#[path = "api/fairness.rs"]
+mod fairness;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/lifecycles.rs"]
@@ -22,6 +30,8 @@ mod lists;
 mod local;
 #[path = "api/patches.rs"]
 mod patches;
+#[path = "api/pod_security.rs"]
+mod pod_security;
 #[path = "api/pods.rs"]
 mod pods;
 #[path = "api/watches.rs"]

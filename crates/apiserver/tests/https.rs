@@ -9,6 +9,7 @@ mod harness;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -75,7 +76,7 @@ async fn call(served: &Served, admin: bool, h2: bool, request: Request<Full<Byte
         return sender.send_request(request).await.unwrap();
     }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
-    tokio::spawn(connection);
+    tokio::spawn(connection.with_upgrades());
     sender.send_request(request).await.unwrap()
 }
 
@@ -181,6 +182,47 @@ async fn a_shutdown_ends_watches_and_then_the_server() {
 }
 
 #[tokio::test]
+async fn a_watch_takes_http_1_http_2_and_websocket() {
+    let served = serve().await;
+    let path = "/api/v1/namespaces?watch=true&fieldSelector=metadata.name%3Ddefault";
+    for h2 in [false, true] {
+        let mut body = call(&served, true, h2, request(&served, path, &[])).await.into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.starts_with(b"{\"type\":\"ADDED\"") && first.ends_with(b"}\n"), "{first:?}");
+    }
+    let upgrade = |accept: &'static str| {
+        [
+            ("connection", "Upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("accept", accept),
+        ]
+    };
+    for (accept, is_text) in [("*/*", true), (kedge_schema::PROTOBUF, false)] {
+        let answer = call(&served, true, false, request(&served, path, &upgrade(accept))).await;
+        assert_eq!((answer.status().as_u16(), &answer.headers()["upgrade"]), (101, &"websocket".parse().unwrap()));
+        let connection = TokioIo::new(hyper::upgrade::on(answer).await.unwrap());
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+        let mut socket = tokio_tungstenite::WebSocketStream::from_raw_socket(connection, role, None).await;
+        let event = socket.next().await.unwrap().unwrap();
+        assert_eq!(event.is_text(), is_text);
+        match is_text {
+            true => {
+                let event: Value = serde_json::from_str(event.to_text().unwrap()).unwrap();
+                assert_eq!(
+                    (&event["type"], &event["object"]["metadata"]["name"]),
+                    (&json!("ADDED"), &json!("default"))
+                );
+            }
+            false => assert!(event.into_data().starts_with(b"\x0a\x05ADDED\x12")),
+        }
+    }
+    let refused = call(&served, false, false, request(&served, path, &upgrade("*/*"))).await;
+    assert_eq!(refused.status(), 403, "nobody's watch is not upgraded");
+}
+
+#[tokio::test]
 async fn the_service_of_the_api_comes_back() {
     let harness = Harness::new().await;
     let path = "/api/v1/namespaces/default/services/kubernetes";
@@ -189,4 +231,35 @@ async fn the_service_of_the_api_comes_back() {
     let served = serve_over(harness).await;
     assert_eq!(events.next_name().await, ("ADDED".to_owned(), "kubernetes".to_owned()));
     assert_eq!(served.harness.get(path).await.expect(200)["spec"]["clusterIP"], "10.96.0.1");
+}
+
+#[tokio::test]
+async fn flow_schemas_say_whether_they_lead_anywhere_and_come_back() {
+    let harness = Harness::new().await;
+    let schemas = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas";
+    harness.delete(&format!("{schemas}/service-accounts")).await.expect(200);
+    harness.patch(&format!("{schemas}/exempt"), json!({"spec": {"matchingPrecedence": 7}})).await.expect(200);
+    let mine = json!({"metadata": {"annotations": {"apf.kubernetes.io/autoupdate-spec": "false"}}, "spec": {
+        "priorityLevelConfiguration": {"name": "nowhere"}}});
+    harness.patch(&format!("{schemas}/system-nodes"), mine).await.expect(200);
+    let served = serve_over(harness).await;
+    let mut events = Events::open(&served.harness, &format!("{schemas}?watch=true")).await;
+    let mut seen = std::collections::BTreeMap::new();
+    let expected = [("exempt", 1, "Found"), ("service-accounts", 9000, "Found"), ("system-nodes", 500, "NotFound")];
+    let is_there = |seen: &std::collections::BTreeMap<String, (i64, String)>| {
+        expected.iter().all(|(name, precedence, reason)| seen.get(*name) == Some(&(*precedence, (*reason).to_owned())))
+    };
+    while !is_there(&seen) {
+        let event = events.next().await.unwrap();
+        let object = &event["object"];
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let reason = object["status"]["conditions"][0]["reason"].as_str().unwrap_or("").to_owned();
+        seen.insert(name, (object["spec"]["matchingPrecedence"].as_i64().unwrap(), reason));
+    }
+    let nodes = served.harness.get(&format!("{schemas}/system-nodes")).await.expect(200);
+    let condition = &nodes["status"]["conditions"][0];
+    let text = "This FlowSchema references the PriorityLevelConfiguration object named \"nowhere\" but there is no such object";
+    assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!(text)));
+    let managers = nodes["metadata"]["managedFields"].as_array().unwrap();
+    assert!(managers.iter().any(|entry| entry["manager"] == "api-priority-and-fairness-config-consumer-v1"), "{nodes}");
 }

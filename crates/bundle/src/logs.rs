@@ -1,6 +1,6 @@
 //! Logs: the last lines of each, and of those before them the ones that tell of trouble.
 //!
-//! Invariant: a log of any length costs the memory of `tail + trouble` lines.
+//! Invariant: a log of any length costs the memory of `tail + trouble` lines, and all logs of a bundle that of its budget.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -21,7 +21,7 @@ static TROUBLE: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// How much of one log is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// Last lines.
     pub(crate) tail: usize,
@@ -31,7 +31,62 @@ pub(crate) struct Bounds {
     pub(crate) line: usize,
 }
 
-pub(crate) const BOUNDS: Bounds = Bounds { tail: 300, trouble: 300, line: 4096 };
+const BOUNDS: Bounds = Bounds { tail: 300, trouble: 300, line: 4096 };
+/// Lines of one bundle until the logs of workloads get less room.
+const OF_WORKLOADS: usize = 60_000;
+/// Lines of one bundle until every log gets less.
+const OF_ALL: usize = 200_000;
+
+/// How many lines of a bundle have been kept: what there is of many logs is spent on the cluster's own.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    lines: usize,
+    /// Logs that got less room than others.
+    pub(crate) shortened: usize,
+}
+
+impl Budget {
+    /// What the next log may have.
+    pub(crate) fn bounds(&mut self, source: &LogSource) -> Bounds {
+        let share = match (is_of_the_cluster(source), self.lines) {
+            (true, ..OF_ALL) | (false, ..OF_WORKLOADS) => 1,
+            (true, _) | (false, ..OF_ALL) => 10,
+            (false, _) => 60,
+        };
+        self.shortened += usize::from(share > 1);
+        Bounds { tail: BOUNDS.tail / share, trouble: BOUNDS.trouble / share, ..BOUNDS }
+    }
+
+    /// Counts what was kept.
+    pub(crate) fn spend(&mut self, lines: usize) {
+        self.lines += lines;
+    }
+
+    /// Whether a line that comes by itself has room: where there is little, only one of trouble has.
+    pub(crate) fn admits(&mut self, line: &str) -> bool {
+        let is_kept = self.lines < OF_ALL || (self.lines < 2 * OF_ALL && TROUBLE.is_match(line.as_bytes()));
+        self.lines += usize::from(is_kept);
+        is_kept
+    }
+}
+
+/// Whether a log is of the cluster itself and of its machines, and not of what runs on it.
+fn is_of_the_cluster(source: &LogSource) -> bool {
+    const NAMESPACES: [&str; 8] = [
+        "calico-system",
+        "cilium",
+        "ingress-nginx",
+        "kube-",
+        "kubernetes-",
+        "local-path-storage",
+        "openshift-",
+        "tigera-operator",
+    ];
+    match source {
+        LogSource::Container { namespace, .. } => NAMESPACES.iter().any(|prefix| namespace.starts_with(prefix)),
+        _ => true,
+    }
+}
 
 /// Lines of a log as evidence.
 pub(crate) fn read_log(
@@ -40,6 +95,7 @@ pub(crate) fn read_log(
     place: &Place,
     origin: &str,
     near: Timestamp,
+    bounds: Bounds,
 ) -> Vec<Item> {
     let item = |line: &Vec<u8>| {
         let line = String::from_utf8_lossy(line);
@@ -53,7 +109,7 @@ pub(crate) fn read_log(
         let fact = Fact::Log(LogFact { source, text: taken.text.to_owned() });
         Item { time: taken.time, place: place.clone(), origin: origin.to_owned(), fact }
     };
-    lines(content, BOUNDS).iter().filter(|line| !line.is_empty()).map(item).collect()
+    lines(content, bounds).iter().filter(|line| !line.is_empty()).map(item).collect()
 }
 
 /// The lines that are kept, in their order.
@@ -118,5 +174,24 @@ mod tests {
     fn long_lines_are_cut_and_the_last_needs_no_end() {
         let kept = lines(&mut "abcdef\ngh".as_bytes(), Bounds { tail: 9, trouble: 9, line: 4 });
         assert_eq!(kept, [b"abcd".to_vec(), b"gh".to_vec()]);
+    }
+
+    #[test]
+    fn many_logs_leave_room_for_the_cluster_s_own() {
+        let of = |namespace: &str| {
+            let own = str::to_owned;
+            LogSource::Container { namespace: own(namespace), pod: own("p"), container: own("c"), previous: false }
+        };
+        let mut budget = Budget::default();
+        let tails = |budget: &mut Budget| ["kube-system", "shop"].map(|namespace| budget.bounds(&of(namespace)).tail);
+        assert_eq!(tails(&mut budget), [300, 300]);
+        budget.spend(OF_WORKLOADS);
+        assert_eq!((tails(&mut budget), budget.shortened), ([300, 30], 1));
+        assert!(budget.admits("all is well"));
+        budget.spend(OF_ALL);
+        assert_eq!((tails(&mut budget), budget.shortened), ([30, 5], 3));
+        assert_eq!((budget.admits("all is well"), budget.admits("it failed")), (false, true));
+        budget.spend(OF_ALL);
+        assert!(!budget.admits("it failed"));
     }
 }

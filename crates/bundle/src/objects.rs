@@ -1,32 +1,43 @@
 //! Objects of the API in documents: single ones, lists, lists of lists, several documents in one file.
 //!
-//! Invariant: Secrets are passed over, whatever file they are in; ConfigMaps keep a Corefile and nothing else.
+//! Items of a list are taken one by one and reduced at once. Invariant: a list costs the memory of its text and of what is
+//! kept of it; Secrets are passed over, whatever file they are in, and of ConfigMaps a Corefile is kept and nothing else.
 
 use kedge_diagnosis::{Fact, Item, Place};
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-/// The objects of a text in JSON or YAML; none where it is neither.
-pub(crate) fn read_objects(text: &str, file: &str) -> Vec<Item> {
-    let mut objects = Vec::new();
-    for document in documents(text) {
-        collect(document, kind_of_file(file), &mut objects);
+use crate::documents::{read_json, read_yaml};
+use crate::reduce::Reducer;
+
+/// A text that begins like JSON and is none is tried as YAML up to here.
+const SMALL: usize = 1 << 20;
+
+/// The objects of a text in JSON or YAML, as far as they are worth keeping; nothing where it has none.
+pub(crate) fn read_objects(text: &str, file: &str, reducer: &mut Reducer) -> Option<Vec<Item>> {
+    let (mut items, mut count) = (Vec::new(), 0_usize);
+    let mut keep = |kind: &str, mut fields: Map<String, Value>| {
+        count += 1;
+        if kind != "Secret" {
+            without_secrets(kind, &mut fields);
+            items.extend(reducer.reduce(kind, Value::Object(fields)).map(|object| item(object, file)));
+        }
+    };
+    let kind = kind_of_file(file);
+    let is_json = text.trim_start().starts_with(['{', '[']);
+    let found = is_json && read_json(text, kind, &mut keep);
+    if !found && (!is_json || text.len() < SMALL) && text.contains("metadata") {
+        read_yaml(text, kind, &mut keep);
     }
-    objects.into_iter().map(|object| item(object, file)).collect()
+    (count > 0).then_some(items)
 }
 
-/// Documents that follow each other.
-fn documents(text: &str) -> Vec<Value> {
-    if text.trim_start().starts_with(['{', '[']) {
-        let found: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
-        if let Ok(found) = found {
-            return found;
+fn without_secrets(kind: &str, fields: &mut Map<String, Value>) {
+    if kind == "ConfigMap" {
+        fields.remove("binaryData");
+        if let Some(data) = fields.get_mut("data").and_then(Value::as_object_mut) {
+            data.retain(|name, _| name == "Corefile");
         }
     }
-    serde_yaml::Deserializer::from_str(text)
-        .map_while(|document| Value::deserialize(document).ok())
-        .filter(|document| document.is_object() || document.is_array())
-        .collect()
 }
 
 /// What a list holds whose items do not say it, by the file's name: `pods.json`, `events/kube-system.json`.
@@ -52,34 +63,10 @@ fn kind_of_file(file: &str) -> Option<&'static str> {
     found.map(|(_, kind)| *kind)
 }
 
-fn collect(document: Value, kind: Option<&str>, objects: &mut Vec<Value>) {
-    match document {
-        Value::Array(items) => items.into_iter().for_each(|item| collect(item, kind, objects)),
-        Value::Object(mut fields) => {
-            let own = fields.get("kind").and_then(Value::as_str).map(str::to_owned);
-            let of_items = own.as_deref().and_then(|own| own.strip_suffix("List"));
-            if let Some(Value::Array(items)) = fields.remove("items") {
-                let of_items = of_items.filter(|name| !name.is_empty()).or(kind);
-                return items.into_iter().for_each(|item| collect(item, of_items, objects));
-            }
-            let Some(name) = own.as_deref().or(kind) else { return };
-            if !fields.get("metadata").is_some_and(Value::is_object) {
-                return;
-            }
-            fields.insert("kind".to_owned(), Value::from(name));
-            objects.push(Value::Object(fields));
-        }
-        _ => {}
-    }
-}
-
-fn item(mut object: Value, file: &str) -> Item {
+fn item(object: Value, file: &str) -> Item {
     let time = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
         .iter()
         .find_map(|path| object.pointer(path)?.as_str()?.parse().ok());
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
-    }
     Item { time, place: Place::Cluster, origin: file.to_owned(), fact: Fact::Object(object) }
 }
 
@@ -92,7 +79,7 @@ mod tests {
             Fact::Object(object) => format!("{} {}", object["kind"], object["metadata"]["name"]).replace('"', ""),
             other => panic!("{other}"),
         };
-        read_objects(text, file).iter().map(name).collect()
+        read_objects(text, file, &mut Reducer::unordered()).unwrap_or_default().iter().map(name).collect()
     }
 
     #[test]
@@ -102,14 +89,40 @@ mod tests {
         assert_eq!(kinds(&format!("{list}\n{list}"), "x"), ["Pod a", "Pod a"]);
         assert_eq!(kinds("[{\"metadata\": {\"name\": \"n\"}}]", "cluster-resources/nodes.json"), ["Node n"]);
         assert_eq!(kinds("{\"items\": [{\"metadata\": {\"name\": \"e\"}}]}", "events/a.json"), ["Event e"]);
+        // What says its kind after its items, and one that ends too early.
+        assert_eq!(kinds("{\"items\": [{\"metadata\": {\"name\": \"a\"}}], \"kind\": \"PodList\"}", "x"), ["Pod a"]);
+        let cut = "{\"kind\": \"PodList\", \"items\": [{\"metadata\": {\"name\": \"a\"}}, {\"metadata\": {";
+        assert_eq!(kinds(cut, "x"), ["Pod a"]);
         let several = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nkind: List\nitems:\n- kind: Node\n  metadata: {name: b}\n";
         assert_eq!(kinds(several, "x.yaml"), ["Pod a", "Node b"]);
     }
 
     #[test]
     fn what_is_no_object_gives_none() {
-        for text in ["", "{\"a\": 1}", "hello: world", "- a\n- b\n", "{broken"] {
+        for text in ["", "{\"a\": 1}", "hello: world", "metadata: none", "- a\n- b\n", "{broken"] {
             assert_eq!(kinds(text, "x"), [""; 0], "{text}");
         }
+    }
+
+    #[test]
+    fn lists_in_blocks_are_taken_apart() {
+        let list = "apiVersion: v1\nitems:\n- metadata:\n    name: a\n  spec:\n    text: |\n      - no item\n\n      items:\n\
+            - metadata:\n    name: b\nkind: PodList\nmetadata:\n  resourceVersion: \"1\"\n";
+        assert_eq!(kinds(list, "x.yaml"), ["Pod a", "Pod b"]);
+        assert_eq!(kinds(&format!("---\n{list}---\n{list}"), "x.yaml").len(), 4);
+        let further_in =
+            "apiVersion: v1\nkind: PodList\nitems:\n  - metadata:\n      name: a\n  - metadata: {name: b}\n";
+        assert_eq!(kinds(further_in, "x.yaml"), ["Pod a", "Pod b"]);
+        // One item that cannot be read does not hide the others.
+        assert_eq!(kinds(&list.replace("name: a", "name: ["), "x.yaml"), ["Pod b"]);
+    }
+
+    #[test]
+    fn secrets_and_settings_are_not_kept() {
+        let text = "kind: List\nitems:\n- kind: Secret\n  metadata: {name: s}\n- kind: ConfigMap\n  metadata: {name: m}\n  \
+            data: {Corefile: x, password: hunter2}\n";
+        let items = read_objects(text, "x.yaml", &mut Reducer::unordered()).expect("there are some");
+        let [Item { fact: Fact::Object(map), .. }] = &items[..] else { panic!("{items:?}") };
+        assert_eq!(map["data"], serde_json::json!({"Corefile": "x"}));
     }
 }

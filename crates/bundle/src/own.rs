@@ -90,16 +90,21 @@ fn plan_left_out(items: &[Item], lines: &[String], most_bytes: usize) -> Vec<usi
     left_out
 }
 
-/// What a file of an own bundle holds.
+/// What a file of an own bundle is.
 pub(crate) enum Part {
-    /// What it is.
+    /// It says what the bundle is.
     Head(Head),
-    /// The evidence.
-    Items(Vec<Item>),
+    /// Its evidence has been read.
+    Evidence,
 }
 
-/// Reads a file of an own bundle; `None` where it is no such file.
-pub(crate) fn read_part(name: &str, content: &mut dyn BufRead) -> Option<Result<Part, String>> {
+/// Reads a file of an own bundle, and gives each item of evidence to `keep` until that says no; `None` where it is no such
+/// file.
+pub(crate) fn read_part(
+    name: &str,
+    content: &mut dyn BufRead,
+    keep: &mut dyn FnMut(Item) -> bool,
+) -> Option<Result<Part, String>> {
     if name.ends_with(HEAD) {
         let head: Result<Head, _> = serde_json::from_reader(content);
         return Some(head.map(Part::Head).map_err(|error| error.to_string()));
@@ -107,14 +112,19 @@ pub(crate) fn read_part(name: &str, content: &mut dyn BufRead) -> Option<Result<
     if !name.ends_with(ITEMS) {
         return None;
     }
-    let mut items = Vec::new();
-    for line in content.lines() {
-        // A line of a newer version, or the last of a bundle that was cut off: the others count.
-        match line.map(|line| serde_json::from_str(&line)) {
-            Ok(Ok(item)) => items.push(item),
-            Ok(Err(_)) => {}
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match content.read_until(b'\n', &mut line) {
+            Ok(0) => return Some(Ok(Part::Evidence)),
             Err(error) => return Some(Err(error.to_string())),
+            Ok(_) => {}
+        }
+        // A line of a newer version, or the last of a bundle that was cut off: the others count.
+        if let Ok(item) = serde_json::from_slice(&line)
+            && !keep(item)
+        {
+            return Some(Ok(Part::Evidence));
         }
     }
-    Some(Ok(Part::Items(items)))
 }

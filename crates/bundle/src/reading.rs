@@ -3,7 +3,7 @@
 //! Invariant: a bundle of any size costs bounded memory, and what was passed over for it is in `unseen`.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -13,14 +13,17 @@ use serde_json::Value;
 use crate::certificates::certificate_fact;
 use crate::commands::read_command;
 use crate::layout::{Hint, hint};
-use crate::logs::read_log;
+use crate::logs::{Budget, read_log};
 use crate::objects::read_objects;
 use crate::own::{Part, read_part};
+use crate::reduce::Reducer;
 use crate::sources::each_file;
 use crate::text::{latest_time, read_pasted};
 
 /// The machine's name where no file says it.
 const NAMELESS: &str = "the machine of the bundle";
+/// A text of unknown content that is longer than this, and does not begin like a document, is a log.
+const LONG: u64 = 4 << 20;
 
 /// How much of a bundle is read.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +35,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1,000,000 items, 256 MiB.
+    /// 600,000 items, 256 MiB.
     fn default() -> Self {
-        Self { items: 1_000_000, file_bytes: 256 << 20 }
+        Self { items: 600_000, file_bytes: 256 << 20 }
     }
 }
 
@@ -43,7 +46,7 @@ impl Default for Limits {
 /// # Errors
 /// Where the file or the directory itself cannot be read; a broken file within is in `unseen`.
 pub fn read_bundle(path: &Path, now: Timestamp, limits: Limits) -> io::Result<Evidence> {
-    let mut reader = Reader { now, limits, ..Reader::default() };
+    let mut reader = Reader { now, limits, reducer: Reducer::unordered(), ..Reader::default() };
     let ended = each_file(path, &mut |name, content| reader.file(name, content));
     if let Err(error) = ended {
         // An archive that was cut off: what came before counts.
@@ -58,10 +61,8 @@ pub fn read_bundle(path: &Path, now: Timestamp, limits: Limits) -> io::Result<Ev
 /// Reads what was pasted.
 pub fn read_text(text: &str, now: Timestamp) -> Evidence {
     let gathered = latest_time(text, now).unwrap_or(now);
-    let mut items = read_objects(text, "standard input");
-    if items.is_empty() {
-        items = read_pasted(text, &Place::Cluster, "standard input", gathered);
-    }
+    let objects = read_objects(text, "standard input", &mut Reducer::unordered());
+    let items = objects.unwrap_or_else(|| read_pasted(text, &Place::Cluster, "standard input", gathered));
     Evidence { gathered, items: items.into(), unseen: vec![only(text)] }
 }
 
@@ -78,7 +79,11 @@ struct Reader {
     limits: Limits,
     host: Option<String>,
     gathered: Option<Timestamp>,
+    reducer: Reducer,
+    budget: Budget,
     passed_over: usize,
+    /// Items of an own bundle for which there was no room.
+    left_out: usize,
 }
 
 impl Reader {
@@ -87,27 +92,66 @@ impl Reader {
             self.passed_over += 1;
             return;
         }
-        match read_part(name, content) {
+        match self.own(name, content) {
             Some(Ok(Part::Head(head))) => {
                 self.gathered = Some(head.gathered);
                 self.unseen.extend(head.unseen);
                 return;
             }
-            Some(Ok(Part::Items(items))) => return self.items.extend(items),
+            Some(Ok(Part::Evidence)) => return,
             Some(Err(why)) => return self.pass_over(name, why),
             None => {}
         }
-        let place = Place::Node(NAMELESS.to_owned());
         match hint(name) {
-            Hint::Log(source) => {
-                let items = read_log(content, &source, &place, name, self.now);
-                self.items.extend(items);
-            }
+            Hint::Log(source) => self.log(name, content, &source),
+            Hint::Unknown => self.unknown(name, content),
             other => {
                 if let Some(text) = self.whole(name, content) {
-                    self.text(name, other, &text, place);
+                    self.text(name, other, &text);
                 }
             }
+        }
+    }
+
+    /// A file of an own bundle, whose lines share the budget of all logs.
+    fn own(&mut self, name: &str, content: &mut dyn BufRead) -> Option<Result<Part, String>> {
+        let Self { items, limits, budget, left_out, .. } = self;
+        read_part(name, content, &mut |item| {
+            let is_kept = match &item.fact {
+                Fact::Log(line) => budget.admits(&line.text),
+                _ => true,
+            };
+            if is_kept && items.len() < limits.items {
+                items.push(item);
+            } else {
+                *left_out += 1;
+            }
+            true
+        })
+    }
+
+    fn log(&mut self, name: &str, content: &mut dyn BufRead, source: &LogSource) {
+        let bounds = self.budget.bounds(source);
+        let items = read_log(content, source, &Place::Node(NAMELESS.to_owned()), name, self.now, bounds);
+        self.budget.spend(items.len());
+        self.items.extend(items);
+    }
+
+    /// A file whose name says nothing: a long one that does not begin like a document is read as a log, line by line.
+    fn unknown(&mut self, name: &str, content: &mut dyn BufRead) {
+        let mut start = Vec::new();
+        if let Err(error) = content.take(LONG).read_to_end(&mut start) {
+            return self.pass_over(name, error);
+        }
+        let is_long = start.len() as u64 == LONG;
+        let mut rest = BufReader::new((&start[..]).chain(content));
+        if !is_long || begins_like_a_document(&start) {
+            if let Some(text) = self.whole(name, &mut rest) {
+                self.text(name, Hint::Unknown, &text);
+            }
+        } else if is_text(&start) {
+            let stem = name.rsplit('/').next().unwrap_or(name).split('.').next().unwrap_or_default();
+            self.log(name, &mut rest, &LogSource::Unit(stem.to_owned()));
         }
     }
 
@@ -123,12 +167,14 @@ impl Reader {
             self.pass_over(name, format!("it is larger than {} MiB", self.limits.file_bytes >> 20));
             return None;
         }
-        // Binaries, pictures, archives within archives.
-        let start = &bytes[..bytes.len().min(1024)];
-        (memchr::memchr(0, start).is_none()).then(|| String::from_utf8_lossy(&bytes).into_owned())
+        is_text(&bytes).then(|| match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })
     }
 
-    fn text(&mut self, name: &str, hint: Hint, text: &str, place: Place) {
+    fn text(&mut self, name: &str, hint: Hint, text: &str) {
+        let place = Place::Node(NAMELESS.to_owned());
         let item = |fact| Item { time: None, place: place.clone(), origin: name.to_owned(), fact };
         match hint {
             Hint::HostName => self.host = text.split_whitespace().next().map(str::to_owned),
@@ -148,13 +194,11 @@ impl Reader {
             }
             Hint::Command(command) => self.items.extend(read_command(command, text).into_iter().map(item)),
             Hint::Log(_) | Hint::Unknown => {
-                let objects = read_objects(text, name);
-                if objects.is_empty() {
+                let items = read_objects(text, name, &mut self.reducer).unwrap_or_else(|| {
                     let near = latest_time(text, self.now).unwrap_or(self.now);
-                    self.items.extend(read_pasted(text, &place, name, near));
-                } else {
-                    self.items.extend(objects);
-                }
+                    read_pasted(text, &place, name, near)
+                });
+                self.items.extend(items);
             }
         }
     }
@@ -169,10 +213,24 @@ impl Reader {
             let why = format!("the bundle has more than {} items", self.limits.items);
             self.pass_over(&format!("{} files", self.passed_over), why);
         }
+        if self.left_out > 0 {
+            let why = "the bundle has more lines of logs than are looked at at once".to_owned();
+            self.pass_over(&format!("{} items of evidence", self.left_out), why);
+        }
+        if self.budget.shortened > 0 {
+            let why = "there are so many logs that only the last lines of these were looked at".to_owned();
+            self.pass_over(&format!("older lines of {} logs", self.budget.shortened), why);
+        }
+        let well = std::mem::take(&mut self.reducer).well().map(|well| {
+            let origin = "objects of the bundle".to_owned();
+            Item { time: None, place: Place::Cluster, origin, fact: Fact::Well(well) }
+        });
+        self.items.extend(well);
         let host = self.host.take().unwrap_or_else(|| NAMELESS.to_owned());
         let nodes = nodes_by_pod(&self.items);
+        let nameless = Place::Node(NAMELESS.to_owned());
         for item in &mut self.items {
-            if item.place != Place::Node(NAMELESS.to_owned()) {
+            if item.place != nameless {
                 continue;
             }
             let node = match &item.fact {
@@ -188,6 +246,21 @@ impl Reader {
         let gathered = self.gathered.or(latest).unwrap_or(self.now);
         Evidence { gathered, items: self.items.into(), unseen: self.unseen }
     }
+}
+
+/// Whether it is no binary, no picture and no archive within an archive.
+fn is_text(bytes: &[u8]) -> bool {
+    memchr::memchr(0, &bytes[..bytes.len().min(1024)]).is_none()
+}
+
+/// Whether a text may be objects in JSON or YAML.
+fn begins_like_a_document(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 6] = [b"{", b"[", b"---", b"apiVersion:", b"kind:", b"items:"];
+    let bytes = bytes.trim_ascii_start();
+    // Some logs have an object in every line, and a bracket around a time.
+    let first = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_line_of_log = bytes.len() > first.len() && (first.ends_with(b"}") || first.starts_with(b"[ "));
+    !is_line_of_log && starts.iter().any(|start| bytes.starts_with(start))
 }
 
 /// A configuration: structured where its form is YAML, as text elsewhere.
@@ -280,6 +353,31 @@ mod tests {
         write_bundle(evidence, 0, std::fs::File::create(&path).expect("it is made")).expect("it is written");
         let read = read_bundle(&path, now(), Limits::default()).expect("it is read");
         assert!(read.items.is_empty() && read.unseen.iter().any(|unseen| unseen.what.contains("logs")), "{read:?}");
+    }
+
+    #[test]
+    fn a_long_text_of_no_known_name_is_a_log() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let line = "Jul 22 10:00:00 one kubelet[12]: all is well\n";
+        let text = line.repeat(2 * LONG as usize / line.len()) + "Jul 22 10:00:01 one kubelet[12]: it failed\n";
+        std::fs::write(directory.path().join("messages"), text).expect("it is written");
+        let evidence = read_bundle(directory.path(), now(), Limits::default()).expect("it is read");
+        assert!(evidence.items.len() < 1000, "{}", evidence.items.len());
+        let last = evidence.items.last().expect("there are lines");
+        assert!(
+            matches!(&last.fact, Fact::Log(line) if line.source.is("kubelet") && line.text == "it failed"),
+            "{last:?}"
+        );
+        for (text, expected) in [
+            ("{\n  \"items\"", true),
+            ("{\"items\":[]}", true),
+            ("apiVersion: v1\n", true),
+            ("{\"ts\":1}\n{\"ts\":2}\n", false),
+            ("[    1.0] x\n", false),
+            ("Jul 22 x\n", false),
+        ] {
+            assert_eq!(begins_like_a_document(text.as_bytes()), expected, "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::describe::EVENTS;
 use crate::moments::take_apart;
 use crate::objects::read_objects;
+use crate::reduce::Reducer;
 use crate::tables::{Table, kind_of};
 use crate::{describe, tables};
 
@@ -69,8 +70,7 @@ impl Reader<'_> {
         }
         if first.starts_with("apiVersion:") || first == "{" || first == "---" {
             let count = until(lines, |line| command(line).is_some());
-            let found = read_objects(&lines[..count].join("\n"), self.origin);
-            if !found.is_empty() {
+            if let Some(found) = read_objects(&lines[..count].join("\n"), self.origin, &mut Reducer::unordered()) {
                 self.items.extend(found);
                 return count;
             }

@@ -36,10 +36,17 @@ impl ComponentMetrics {
     }
 }
 
-/// Which leases are held.
+const RENEWAL_BOUNDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0];
+
+/// Which leases are held, and how renewals go.
 #[derive(Debug)]
 pub struct LeaseMetrics {
     holds: Gauges,
+    slow_path: Counters,
+    renewals: Histograms,
+    failures: Counters,
+    missed: Counters,
+    widened: Gauges,
 }
 
 impl Default for LeaseMetrics {
@@ -50,6 +57,32 @@ impl Default for LeaseMetrics {
                 &["name"],
                 "Whether this process holds the lease: 1 or 0.",
             ),
+            slow_path: Counters::new(
+                "leader_election_slowpath_total",
+                &["name"],
+                "Renewals that had to read the lease because somebody else wrote it.",
+            ),
+            renewals: Histograms::new(
+                "kedge_leader_election_renewal_duration_seconds",
+                &["name"],
+                RENEWAL_BOUNDS,
+                "How long renewals of a held lease took that succeeded.",
+            ),
+            failures: Counters::new(
+                "kedge_leader_election_renewal_failures_total",
+                &["name"],
+                "Renewals of a held lease that failed, or did not come to an end in time.",
+            ),
+            missed: Counters::new(
+                "kedge_leader_election_deadline_missed_total",
+                &["name"],
+                "Terms that ended because the lease was not renewed within the renew deadline.",
+            ),
+            widened: Gauges::new(
+                "kedge_leader_election_widening_ratio",
+                &["name"],
+                "By how much the durations are widened because requests are slow; 1 as configured.",
+            ),
         }
     }
 }
@@ -59,8 +92,33 @@ impl LeaseMetrics {
         self.holds.set(&[name], if is_held { 1.0 } else { 0.0 });
     }
 
+    pub(crate) fn renewed(&self, name: &str, took: Duration) {
+        self.renewals.observe(&[name], took);
+    }
+
+    pub(crate) fn failed(&self, name: &str) {
+        self.failures.count(&[name]);
+    }
+
+    pub(crate) fn missed(&self, name: &str) {
+        self.missed.count(&[name]);
+    }
+
+    pub(crate) fn slow_path(&self, name: &str) {
+        self.slow_path.count(&[name]);
+    }
+
+    pub(crate) fn widened(&self, name: &str, factor: f64) {
+        self.widened.set(&[name], factor);
+    }
+
     fn write(&self, text: &mut Text) {
         self.holds.write(text);
+        self.slow_path.write(text);
+        self.renewals.write(text);
+        self.failures.write(text);
+        self.missed.write(text);
+        self.widened.write(text);
     }
 }
 

@@ -10,7 +10,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use kedge_meta::ObjectKey;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::failure::{FailureCause, classify, of_status};
 use crate::failure_log::FailureLog;
+use crate::namespaced::{self, Namespaced};
 
 /// What an informer selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -336,23 +338,7 @@ async fn follow<K>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Default,
 {
-    // `all_with` with a namespace in the URL would need the scope at compile time; a field selector serves every kind.
-    let api = Api::<K>::all(client);
-    let mut fields = options.field_selector.clone().unwrap_or_default();
-    if let Some(namespace) = &options.namespace {
-        if !fields.is_empty() {
-            fields.push(',');
-        }
-        fields.push_str(&format!("metadata.namespace={namespace}"));
-    }
-    let mut config = watcher::Config::default().page_size(500);
-    if !fields.is_empty() {
-        config = config.fields(&fields);
-    }
-    if let Some(labels) = &options.label_selector {
-        config = config.labels(labels);
-    }
-    let mut stream = std::pin::pin!(watcher::watcher(api, config));
+    let mut stream = events(client, &options);
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut listed = HashSet::new();
     let what = format!("watch {}", K::plural(&K::DynamicType::default()));
@@ -384,6 +370,28 @@ async fn follow<K>(
             }
             None => return,
         }
+    }
+}
+
+/// What a watch of what is selected tells.
+fn events<K>(client: Client, options: &InformerOptions) -> BoxStream<'static, watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K::DynamicType: Default,
+{
+    let mut config = watcher::Config::default().page_size(500);
+    if let Some(fields) = &options.field_selector {
+        config = config.fields(fields);
+    }
+    if let Some(labels) = &options.label_selector {
+        config = config.labels(labels);
+    }
+    match &options.namespace {
+        Some(namespace) => {
+            let api = Api::<Namespaced<K>>::namespaced(client, namespace);
+            watcher::watcher(api, config).map_ok(namespaced::plain).boxed()
+        }
+        None => watcher::watcher(Api::<K>::all(client), config).boxed(),
     }
 }
 

@@ -99,13 +99,15 @@ impl<T: Clone + Eq + Hash> Queue<T> {
         self.changed.notify_one();
     }
 
-    /// Adds a key that failed, after its back-off: 5 ms doubling to 1,000 s.
+    /// Adds a key that failed, after its back-off: 5 ms doubling to 1,000 s, each spread by up to a half, so that keys which
+    /// failed together do not come back together.
     pub fn retry(&self, key: T) {
         let mut state = self.state.lock();
         let failures = state.failures.entry(key.clone()).or_default();
         let delay = (FIRST_RETRY * 2u32.saturating_pow((*failures).min(20))).min(LONGEST_RETRY);
         *failures += 1;
-        state.add_at(key, Instant::now() + delay);
+        let spread = delay.mul_f64(1.0 + rand::random_range(0.0..0.5));
+        state.add_at(key, Instant::now() + spread);
         drop(state);
         self.changed.notify_one();
     }
@@ -285,11 +287,11 @@ mod tests {
         queue.add_after("late", Duration::from_secs(1));
         queue.retry("failed");
         assert_eq!(queue.next().await, "failed");
-        assert_eq!(start.elapsed(), Duration::from_millis(5));
+        assert!((5..=8).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         queue.done(&"failed");
         queue.retry("failed");
         assert_eq!(queue.next().await, "failed");
-        assert_eq!(start.elapsed(), Duration::from_millis(15));
+        assert!((15..=24).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
         assert_eq!(queue.next().await, "late");
         assert_eq!(start.elapsed(), Duration::from_secs(1));
         assert_eq!(queue.failures(&"failed"), 2);

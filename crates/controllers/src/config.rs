@@ -8,6 +8,7 @@ use kedge_meta::{Clock, StatusBoard};
 use tokio::sync::watch;
 
 use crate::error::Error;
+use crate::horizontal_pod_autoscaler::AutoscalerConfig;
 use crate::load_balancer::AddressPool;
 
 /// How the controllers work.
@@ -45,6 +46,8 @@ pub struct Config {
     pub large_cluster_size_threshold: usize,
     /// How many terminated pods may lie around before the oldest are deleted; 0 for no limit.
     pub terminated_pod_gc_threshold: usize,
+    /// How replicas follow metrics.
+    pub autoscaler: AutoscalerConfig,
     /// The longest life of a certificate that is signed for a request.
     pub cluster_signing_duration: Duration,
     /// Compete for a Lease before working; `None` where this is the only instance.
@@ -70,6 +73,7 @@ impl Default for Config {
             unhealthy_zone_threshold: 0.55,
             large_cluster_size_threshold: 50,
             terminated_pod_gc_threshold: 12_500,
+            autoscaler: AutoscalerConfig::default(),
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
             leader: None,
         }
@@ -129,7 +133,7 @@ pub struct Deps {
 }
 
 /// Older names that upstream still takes in `--controllers`.
-const ALIASES: [(&str, &str); 33] = [
+const ALIASES: [(&str, &str); 35] = [
     ("attachdetach", "persistentvolume-attach-detach-controller"),
     ("bootstrapsigner", "bootstrap-signer-controller"),
     ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
@@ -145,6 +149,7 @@ const ALIASES: [(&str, &str); 33] = [
     ("endpointslicemirroring", "endpointslice-mirroring-controller"),
     ("ephemeral-volume", "ephemeral-volume-controller"),
     ("garbagecollector", "garbage-collector-controller"),
+    ("horizontalpodautoscaling", "horizontal-pod-autoscaler-controller"),
     ("job", "job-controller"),
     ("namespace", "namespace-controller"),
     ("nodeipam", "node-ipam-controller"),
@@ -162,17 +167,20 @@ const ALIASES: [(&str, &str); 33] = [
     ("serviceaccount", "serviceaccount-controller"),
     ("statefulset", "statefulset-controller"),
     ("tokencleaner", "token-cleaner-controller"),
+    ("ttl", "ttl-controller"),
     ("ttl-after-finished", "ttl-after-finished-controller"),
 ];
 
 /// The name of a controller today.
-fn current_name(name: &str) -> &str {
+pub(crate) fn current_name(name: &str) -> &str {
     ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new)
 }
 
 /// Which controllers of `known` (name, on by default) a `--controllers` list selects.
 pub(crate) fn select_controllers<'a>(list: &[String], known: &[(&'a str, bool)]) -> Result<Vec<&'a str>, Error> {
-    let is_known = |name: &str| name == "*" || known.iter().any(|(known, _)| *known == name);
+    let is_known = |name: &str| {
+        name == "*" || known.iter().any(|(known, _)| *known == name) || crate::upstream::reason(name).is_some()
+    };
     for item in list {
         let name = current_name(item.strip_prefix('-').unwrap_or(item));
         if !is_known(name) {

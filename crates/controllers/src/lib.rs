@@ -5,6 +5,7 @@
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
 mod attach_detach;
+mod attributes_class_protection;
 mod bootstrap_signer;
 mod cluster_role_aggregation;
 mod config;
@@ -23,6 +24,7 @@ mod expectations;
 mod garbage;
 mod hash;
 mod history;
+mod horizontal_pod_autoscaler;
 mod int_or_percent;
 mod job;
 mod load_balancer;
@@ -46,12 +48,15 @@ mod stateful_set;
 mod taint_eviction;
 mod taints;
 mod token_cleaner;
+mod ttl;
 mod ttl_after_finished;
+mod upstream;
 mod volume_binder;
 mod volume_expansion;
 mod volume_protection;
 
 pub use config::{CertificateSigner, Config, Deps, RequestedIdentity};
 pub use error::Error;
+pub use horizontal_pod_autoscaler::AutoscalerConfig;
 pub use load_balancer::{AddressPool, ParsePoolError};
 pub use run::{controller_names, run};

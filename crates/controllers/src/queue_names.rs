@@ -2,7 +2,7 @@
 //!
 //! Pure. Invariant: a controller that has no queue upstream goes by its own name.
 
-const NAMES: [(&str, &str); 27] = [
+const NAMES: [(&str, &str); 28] = [
     ("bootstrap-signer-controller", "bootstrap_signer_queue"),
     ("certificatesigningrequest-approving-controller", "certificate"),
     ("clusterrole-aggregation-controller", "ClusterRoleAggregator"),
@@ -15,6 +15,7 @@ const NAMES: [(&str, &str); 27] = [
     ("endpointslice-mirroring-controller", "endpoint_slice_mirroring"),
     ("ephemeral-volume-controller", "ephemeral_volume"),
     ("garbage-collector-controller", "garbage_collector_attempt_to_delete"),
+    ("horizontal-pod-autoscaler-controller", "horizontalpodautoscaler"),
     ("job-controller", "job"),
     ("namespace-controller", "namespace"),
     ("node-lifecycle-controller", "node_lifecycle_controller"),
@@ -31,11 +32,13 @@ const NAMES: [(&str, &str); 27] = [
     ("serviceaccount-controller", "serviceaccount"),
     ("statefulset-controller", "statefulset"),
 ];
-const MORE: [(&str, &str); 4] = [
+const MORE: [(&str, &str); 6] = [
     ("service-lb-controller", "service"),
     ("taint-eviction-controller", "noexec_taint_pod"),
     ("token-cleaner-controller", "token_cleaner"),
     ("ttl-after-finished-controller", "ttl_jobs_to_delete"),
+    ("ttl-controller", "ttlcontroller"),
+    ("volumeattributesclass-protection-controller", "vacprotection"),
 ];
 
 /// The name of a controller's queue.

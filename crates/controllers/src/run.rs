@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_client::{LeaderElector, Recorder};
+use kedge_client::{Fence, LeaderElector, Recorder};
 use kedge_meta::ComponentState;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -87,6 +87,12 @@ static CONTROLLERS: &[Entry] = &[
     ),
     entry("node-lifecycle-controller", "node-controller", "node-controller", crate::node_lifecycle::start),
     entry("taint-eviction-controller", "node-controller", "taint-eviction-controller", crate::taint_eviction::start),
+    entry(
+        "horizontal-pod-autoscaler-controller",
+        "horizontal-pod-autoscaler",
+        "horizontal-pod-autoscaler",
+        crate::horizontal_pod_autoscaler::start,
+    ),
     entry("disruption-controller", "disruption-controller", "controllermanager", crate::disruption::start),
     entry(
         "resourcequota-controller",
@@ -173,6 +179,13 @@ static CONTROLLERS: &[Entry] = &[
         crate::volume_protection::start_volumes,
     ),
     entry(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        crate::attributes_class_protection::start,
+    ),
+    entry("ttl-controller", "ttl-controller", "ttl-controller", crate::ttl::start),
+    entry(
         "pod-garbage-collector-controller",
         "pod-garbage-collector",
         "pod-garbage-collector-controller",
@@ -188,15 +201,22 @@ pub fn controller_names() -> Vec<&'static str> {
 /// Runs the selected controllers until `shutdown`. Losing the lease ends the term, not the component.
 pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let known: Vec<(&str, bool)> = CONTROLLERS.iter().map(|entry| (entry.name, entry.is_on_by_default)).collect();
+    for name in crate::upstream::without_effect(&config.controllers) {
+        tracing::warn!(component = COMPONENT, name, "a controller that --controllers names is not here");
+    }
     let selected = select_controllers(&config.controllers, &known)?;
     crate::node_ipam::ranges(&config)?;
     let entries: Vec<&Entry> = CONTROLLERS.iter().filter(|entry| selected.contains(&entry.name)).collect();
     let status = deps.status.component(COMPONENT);
     let mut elector = match config.leader.clone() {
-        Some(leader) => Some(LeaderElector::new(deps.client.clone(), leader)?.counted(&deps.metrics.leases)),
+        Some(leader) => {
+            let elector = LeaderElector::new(deps.client.clone(), leader)?;
+            Some(elector.counted(&deps.metrics.leases).clocked(deps.clock.clone()))
+        }
         None => None,
     };
-    let manager = Manager { config: Arc::new(config), deps, entries, health: Health::new(status.clone()) };
+    let fence = elector.as_ref().map(LeaderElector::fence);
+    let manager = Manager { config: Arc::new(config), deps, entries, fence, health: Health::new(status.clone()) };
     while !shutdown.is_cancelled() {
         let Some(elector) = elector.as_mut() else {
             manager.term(std::future::pending::<()>(), &shutdown).await;
@@ -223,6 +243,8 @@ struct Manager {
     config: Arc<Config>,
     deps: Deps,
     entries: Vec<&'static Entry>,
+    /// Lets nothing be changed where another instance leads.
+    fence: Option<Fence>,
     health: Health,
 }
 
@@ -255,6 +277,10 @@ impl Manager {
 
     fn start(&self, entry: &Entry, tasks: &mut JoinSet<()>, token: &CancellationToken) {
         let client = (self.deps.client_for)(entry.identity);
+        let client = match &self.fence {
+            Some(fence) => fence.guard(client),
+            None => client,
+        };
         let recorder = Recorder::start(client.clone(), entry.event_source, "", token.clone());
         let context = Context {
             client,

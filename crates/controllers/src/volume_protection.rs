@@ -72,13 +72,14 @@ fn uses(pod: &Pod, claim: &str) -> bool {
 
 /// What to do about an object's finalizer.
 #[derive(Debug, PartialEq, Eq)]
-enum Plan {
+pub(crate) enum Plan {
     Keep,
     Add,
     Remove,
 }
 
-fn plan(is_deleted: bool, has_finalizer: bool, is_used: impl FnOnce() -> bool) -> Plan {
+/// The finalizer comes early and goes when nothing uses the object any more.
+pub(crate) fn plan(is_deleted: bool, has_finalizer: bool, is_used: impl FnOnce() -> bool) -> Plan {
     match (is_deleted, has_finalizer) {
         (false, false) => Plan::Add,
         (true, true) if !is_used() => Plan::Remove,
@@ -87,7 +88,7 @@ fn plan(is_deleted: bool, has_finalizer: bool, is_used: impl FnOnce() -> bool) -
 }
 
 /// The object with its finalizers changed.
-fn apply<K: Resource + Clone>(object: &K, finalizer: &str, plan: &Plan) -> K {
+pub(crate) fn apply<K: Resource + Clone>(object: &K, finalizer: &str, plan: &Plan) -> K {
     let mut object = object.clone();
     let finalizers = object.meta_mut().finalizers.get_or_insert_default();
     match plan {
@@ -98,7 +99,8 @@ fn apply<K: Resource + Clone>(object: &K, finalizer: &str, plan: &Plan) -> K {
     object
 }
 
-fn has_finalizer<K: Resource>(object: &K, finalizer: &str) -> bool {
+/// Whether an object has a finalizer.
+pub(crate) fn has_finalizer<K: Resource>(object: &K, finalizer: &str) -> bool {
     object.meta().finalizers.iter().flatten().any(|present| present == finalizer)
 }
 

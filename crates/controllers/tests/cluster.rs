@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster {
+    mod autoscaling;
     mod batch;
     mod certificates;
+    mod cleaning;
     mod garbage;
     mod harness;
     mod namespaces;

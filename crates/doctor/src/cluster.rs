@@ -5,15 +5,12 @@
 //! Secrets are none. What is forbidden is listed as not seen. Invariant: pages are reduced as they come, so that memory
 //! follows what is wrong and not how large the cluster is.
 
-mod reduce;
-
 use http::Request;
 use jiff::Timestamp;
+use kedge_bundle::Reducer;
 use kedge_client::{Client, FailureCause, classify};
 use kedge_diagnosis::{Evidence, Fact, Item, Place, Subject, Unseen};
 use serde_json::Value;
-
-use reduce::Reducer;
 
 /// Resources, as people name them, with the path of their list and the kind of its items. Services come
 /// after their endpoints, these after those who name them, and Pods after Nodes.
@@ -61,8 +58,6 @@ const RESOURCES: &[(&str, &str, &str)] = &[
     ),
     ("events", "/api/v1/events", "Event"),
 ];
-/// The component of events that say what the doctor found: no evidence of anything.
-pub const OWN_EVENTS: &str = "kedge-doctor";
 const PAGE: u32 = 500;
 /// Pages of one resource: 200,000 objects.
 const MOST_PAGES: u32 = 400;

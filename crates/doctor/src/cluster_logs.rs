@@ -1,11 +1,13 @@
 //! The last words of the cluster's own pods, through its API: of the control plane always, of others where they do not do
-//! well. Pods in people's own namespaces are not read.
+//! well. Pods in people's own namespaces are not read. One line of each other machine tells whether the API server reaches
+//! its kubelet.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::Request;
 use kedge_client::Client;
-use kedge_diagnosis::{Evidence, Fact, Item, LogFact, LogSource, Place, Unseen};
+use kedge_diagnosis::{Evidence, Fact, Item, LogFact, LogSource, NetworkFact, Place, Unseen};
 use serde_json::Value;
 
 use crate::node::is_the_clusters;
@@ -17,8 +19,12 @@ const MOST: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What a log may have in bytes.
 const MOST_BYTES: u32 = 128 << 10;
+/// Machines of which a line is asked for only to reach them.
+const MOST_MACHINES: usize = 20;
+const KUBELET_PORT: u16 = 10250;
 
 /// A log to ask for.
+#[derive(Clone)]
 struct Wanted {
     namespace: String,
     pod: String,
@@ -27,29 +33,89 @@ struct Wanted {
     previous: bool,
 }
 
-/// Reads them, all at once. `evidence` has the pods.
+/// Reads them, all at once. `evidence` has the pods and the nodes.
 pub(crate) async fn read(client: &Client, evidence: &mut Evidence) {
-    let pods = evidence.items.iter().filter_map(|item| match &item.fact {
-        Fact::Object(object) if object["kind"] == "Pod" => Some(object),
-        _ => None,
-    });
-    let wanted: Vec<Wanted> = pods.filter(|pod| is_wanted(pod)).flat_map(logs_of).take(MOST).collect();
-    let calls: Vec<_> = wanted
-        .into_iter()
-        .map(|wanted| {
-            let client = client.clone();
-            tokio::spawn(async move { (ask(&client, &wanted).await, wanted) })
-        })
-        .collect();
+    let ready = ready_nodes(evidence);
+    let wanted: Vec<Wanted> = pods(evidence).filter(|pod| is_wanted(pod)).flat_map(logs_of).take(MOST).collect();
+    let reached = touches(evidence, &ready, &wanted);
+    let call = |(wanted, lines): (Wanted, u32)| {
+        let client = client.clone();
+        tokio::spawn(async move { (ask(&client, &wanted, lines).await, wanted, lines) })
+    };
+    let all = wanted.into_iter().map(|wanted| (wanted, LINES)).chain(reached.into_iter().map(|wanted| (wanted, 1)));
+    let calls: Vec<_> = all.map(call).collect();
     for call in calls {
         match call.await {
-            Ok((Ok(text), wanted)) => evidence.items.extend(text.lines().map(|line| item(&wanted, line))),
-            Ok((Err(why), wanted)) => {
-                evidence.unseen.push(Unseen { what: format!("log of {}/{}", wanted.namespace, wanted.pod), why });
+            Ok((Ok(text), wanted, LINES)) => evidence.items.extend(text.lines().map(|line| item(&wanted, line))),
+            Ok((Err(why), wanted, lines)) => {
+                if is_cut_off(&why) && ready.contains(&wanted.node) {
+                    evidence.items.push(unreached(&wanted, &why));
+                }
+                if lines == LINES {
+                    evidence.unseen.push(Unseen { what: format!("log of {}/{}", wanted.namespace, wanted.pod), why });
+                }
             }
+            Ok(_) => {}
             Err(error) => evidence.unseen.push(Unseen { what: "logs of pods".to_owned(), why: error.to_string() }),
         }
     }
+}
+
+fn pods(evidence: &Evidence) -> impl Iterator<Item = &Value> {
+    objects(evidence, "Pod")
+}
+
+fn objects<'a>(evidence: &'a Evidence, kind: &'static str) -> impl Iterator<Item = &'a Value> {
+    evidence.items.iter().filter_map(move |item| match &item.fact {
+        Fact::Object(object) if object["kind"] == kind => Some(object),
+        _ => None,
+    })
+}
+
+/// Of a machine that is not ready, its own trouble tells more.
+fn ready_nodes(evidence: &Evidence) -> BTreeSet<String> {
+    let is_ready = |node: &&Value| {
+        let mut conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    let ready = objects(evidence, "Node").filter(is_ready);
+    ready.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// One log of each machine that no wanted one is of: that its kubelet answers is all that is asked.
+fn touches(evidence: &Evidence, ready: &BTreeSet<String>, wanted: &[Wanted]) -> Vec<Wanted> {
+    let mut known: BTreeSet<String> = wanted.iter().map(|wanted| wanted.node.clone()).collect();
+    let mut touches = Vec::new();
+    for pod in pods(evidence).filter(|pod| is_the_clusters(pod["metadata"]["namespace"].as_str().unwrap_or_default())) {
+        let Some(log) = logs_of(pod).into_iter().find(|log| !log.previous && ready.contains(&log.node)) else {
+            continue;
+        };
+        if touches.len() < MOST_MACHINES && known.insert(log.node.clone()) {
+            touches.push(log);
+        }
+    }
+    touches
+}
+
+/// Whether the API server says that it cannot reach the kubelet at all. One that refuses is there.
+fn is_cut_off(why: &str) -> bool {
+    let why = why.to_lowercase();
+    why.contains(&format!(":{KUBELET_PORT}"))
+        && ["no route to host", "i/o timeout", "connection timed out", "network is unreachable"]
+            .iter()
+            .any(|error| why.contains(error))
+}
+
+fn unreached(wanted: &Wanted, why: &str) -> Item {
+    let Wanted { namespace, pod, node, .. } = wanted;
+    let fact = NetworkFact::Probe {
+        to: node.clone(),
+        protocol: "tcp".to_owned(),
+        port: KUBELET_PORT,
+        error: Some(why.to_owned()),
+    };
+    let origin = format!("kubectl -n {namespace} logs {pod}");
+    Item { time: None, place: Place::Cluster, origin, fact: Fact::Network(fact) }
 }
 
 /// Whether a pod is a part of the cluster that may have something to say.
@@ -86,10 +152,10 @@ fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
     pod["status"]["containerStatuses"].as_array().into_iter().flatten()
 }
 
-async fn ask(client: &Client, wanted: &Wanted) -> Result<String, String> {
+async fn ask(client: &Client, wanted: &Wanted, lines: u32) -> Result<String, String> {
     let Wanted { namespace, pod, container, previous, .. } = wanted;
     let path = format!(
-        "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={LINES}&limitBytes={MOST_BYTES}&timestamps=true&previous={previous}"
+        "/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}&tailLines={lines}&limitBytes={MOST_BYTES}&timestamps=true&previous={previous}"
     );
     let request = Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
     match tokio::time::timeout(PATIENCE, client.request_text(request)).await {
@@ -144,5 +210,36 @@ mod tests {
         let item = item(&logs_of(&pod)[0], "2026-07-22T10:00:00.5Z E0722 failed");
         assert_eq!((item.time.is_some(), item.place), (true, Place::Node("one".to_owned())));
         assert_eq!(item.fact.to_string(), "E0722 failed");
+    }
+
+    #[test]
+    fn each_machine_is_reached_once_and_only_a_cut_one_is_told_of() {
+        let of = |name: &str, node: &str, tier: &str| {
+            let mut pod = pod("kube-system", tier, &json!({"name": "c", "ready": true, "state": {"running": {}}}));
+            pod["kind"] = json!("Pod");
+            pod["metadata"]["name"] = json!(name);
+            pod["spec"]["nodeName"] = json!(node);
+            pod
+        };
+        let node = |name: &str, ready: &str| json!({"kind": "Node", "metadata": {"name": name}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        let objects = [
+            node("one", "True"),
+            node("two", "True"),
+            node("off", "Unknown"),
+            of("api", "one", "control-plane"),
+            of("proxy-1", "one", ""),
+            of("proxy-2", "two", ""),
+            of("dns-2", "two", ""),
+            of("proxy-3", "off", ""),
+        ];
+        let item =
+            |object| Item { time: None, place: Place::Cluster, origin: String::new(), fact: Fact::Object(object) };
+        let evidence = Evidence { items: objects.into_iter().map(item).collect(), ..Evidence::default() };
+        let wanted: Vec<Wanted> = pods(&evidence).filter(|pod| is_wanted(pod)).flat_map(logs_of).collect();
+        let touched = touches(&evidence, &ready_nodes(&evidence), &wanted);
+        assert_eq!(touched.iter().map(|log| log.pod.as_str()).collect::<Vec<_>>(), ["proxy-2"]);
+        let said = "ApiError: Get \"https://10.0.0.2:10250/containerLogs/a/b/c\": dial tcp 10.0.0.2:10250: connect: ";
+        assert!(is_cut_off(&format!("{said}no route to host")) && !is_cut_off(&format!("{said}connection refused")));
+        assert!(!is_cut_off("no answer within 3 s"));
     }
 }

@@ -8,5 +8,6 @@ mod cluster_logs;
 mod machine;
 mod node;
 
-pub use cluster::{OWN_EVENTS, gather_cluster, object_path};
+pub use cluster::{gather_cluster, object_path};
+pub use kedge_bundle::OWN_EVENTS;
 pub use node::{NodePlaces, gather_node};

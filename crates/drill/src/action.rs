@@ -170,6 +170,11 @@ pub enum Action {
         /// How.
         how: Stop,
     },
+    /// Switches a test host on again, or starts kedge on it.
+    StartNode {
+        /// The machine.
+        on: String,
+    },
     /// Makes an object.
     CreateObject {
         /// The whole of it.
@@ -257,7 +262,8 @@ impl Action {
             | Self::LinkDown { on, .. }
             | Self::SetSysctl { on, .. }
             | Self::PullCable { on }
-            | Self::StopNode { on, .. } => Some(on),
+            | Self::StopNode { on, .. }
+            | Self::StartNode { on } => Some(on),
             Self::Await { .. }
             | Self::CreateObject { .. }
             | Self::DeleteObject { .. }

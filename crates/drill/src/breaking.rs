@@ -102,7 +102,7 @@ impl Step<'_> {
                 Undo::SetSysctl { on: on.clone(), name: name.clone(), value }
             }
             Action::PullCable { on } => Undo::PlugIn { on: on.clone() },
-            Action::StopNode { on, .. } => Undo::StartNode { on: on.clone() },
+            Action::StopNode { on, .. } | Action::StartNode { on } => Undo::StartNode { on: on.clone() },
             _ => return Ok(Vec::new()),
         };
         Ok(vec![step])
@@ -126,6 +126,7 @@ impl Step<'_> {
             }
             Action::PullCable { on } => self.target.pull_cable(on),
             Action::StopNode { on, how } => self.target.stop_node(on, *how),
+            Action::StartNode { on } => self.target.start_node(on),
             Action::EditFile { on, path, replace, .. } => {
                 let content = self.text(on, path)?;
                 let edited =

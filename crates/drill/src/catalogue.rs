@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::Error;
 use crate::scenario::Scenario;
 use crate::scenarios::BUILTIN;
+use crate::together;
 
 /// Those of the binary, in the order of their ids.
 pub fn builtin() -> Result<Vec<Scenario>, Error> {
@@ -48,10 +49,9 @@ pub fn load(own: Option<&Path>) -> Result<Vec<Scenario>, Error> {
     Ok(scenarios)
 }
 
-/// The one of an id.
-pub fn find<'a>(scenarios: &'a [Scenario], id: &str) -> Result<&'a Scenario, Error> {
-    let found = scenarios.iter().find(|scenario| scenario.id == id);
-    found.ok_or_else(|| Error::Refused(format!("there is no scenario {id}; see `kedge drill list`")))
+/// The one of an id; of several with `+` between them, the one in which all are done at once.
+pub fn find(scenarios: &[Scenario], ids: &str) -> Result<Scenario, Error> {
+    together::find(scenarios, ids)
 }
 
 /// A file may hold several documents.

@@ -126,10 +126,13 @@ impl Drill {
         let machines = target.machines();
         // What is broken already teaches nothing, and would not be brought back.
         observe::wait(&plan.scenario.repaired, target, &machines, HEALTHY_PATIENCE).await?;
-        let before = finding::diagnose(&plan.scenario.diagnose, target, &machines)?;
+        let mut before = Vec::new();
+        for (look, _) in plan.scenario.looks() {
+            before.extend(finding::diagnose(&look, target, &machines)?);
+        }
         let started = Timestamp::now();
         let mut run = Run {
-            id: format!("{}-{}", plan.scenario.id, started.as_second()),
+            id: run_id(&plan.scenario.id, started.as_second()),
             scenario: plan.scenario,
             target: target.clone(),
             started,
@@ -174,7 +177,8 @@ impl Drill {
     /// Judges a named cause, and looks whether all is repaired.
     pub async fn check(&self, named: Option<&str>) -> Result<Checked, Error> {
         let mut run = self.needed()?;
-        let right = named.map(|named| named.eq_ignore_ascii_case(&run.scenario.cause));
+        let is_true = |named: &str| run.scenario.causes().iter().any(|cause| named.eq_ignore_ascii_case(cause));
+        let right = named.map(is_true);
         match right {
             Some(true) if run.named.is_none() => run.named = Some(Timestamp::now()),
             Some(false) => run.wrong += 1,
@@ -220,7 +224,7 @@ impl Drill {
         };
         history::append(&self.directory, &outcome)?;
         self.journal.remove()?;
-        Ok(Stopped { outcome, cause: run.scenario.cause })
+        Ok(Stopped { outcome, cause: run.scenario.causes().join(" and ") })
     }
 
     /// Tries all that is left again and again, as one may need what another brings back.
@@ -258,6 +262,12 @@ impl Drill {
     }
 }
 
+/// The name of a run: objects carry it as the value of a label, which has at most 63 characters.
+fn run_id(scenario: &str, second: i64) -> String {
+    let short: String = scenario.replace('+', ".").chars().take(48).collect();
+    format!("{short}-{second}")
+}
+
 fn account(run: &Run) -> Account {
     let since = |time: Option<Timestamp>| {
         let time = time?;
@@ -276,4 +286,15 @@ fn told(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_run_is_the_value_of_a_label() {
+        assert_eq!(run_id("quota+no-room", 1_700_000_000), "quota.no-room-1700000000");
+        assert!(run_id(&"a".repeat(100), 1_700_000_000).len() <= 63);
+    }
 }

@@ -34,6 +34,13 @@ pub enum Look {
     },
 }
 
+impl Look {
+    /// Whether the doctor can mend what it sees from there.
+    pub(crate) fn can_fix(&self) -> bool {
+        matches!(self, Self::Cluster | Self::Node { .. })
+    }
+}
+
 /// What was not recorded yet tells of nothing.
 const BUNDLE: &str = "[ -e \"$2\" ] || { echo '{}'; exit 0; }; exec \"$1\" doctor bundle \"$2\" --output json";
 /// A command that says nothing has nothing to complain of.
@@ -75,6 +82,30 @@ pub(crate) fn diagnose(look: &Look, target: &Target, machines: &Machines) -> Res
     Ok(causes(&said))
 }
 
+/// Lets the doctor mend causes by itself, and takes its word that they are gone.
+pub(crate) fn fix(look: &Look, causes: &[&str], target: &Target, machines: &Machines) -> Result<(), Error> {
+    let ids = causes.join(",");
+    let ran = match look {
+        Look::Node { on } => machines.try_run(on, FIX_NODE, &[&machines.kedge()?, on, &ids], None)?,
+        _ => {
+            let kubeconfig = target.kubeconfig()?;
+            let shown = kubeconfig.display().to_string();
+            let program = own_program()?.display().to_string();
+            let words = ["doctor", "--kubeconfig", &shown, "--lang", "en", "--fix", "--yes", "--id", &ids];
+            run_here(&program, &words, &kubeconfig, machines)?
+        }
+    };
+    match causes.iter().find(|id| !ran.said.contains(&format!("mended: {id} is gone"))) {
+        None => Ok(()),
+        Some(id) => {
+            let (machine, command) = (target.told(), format!("kedge doctor --fix --id {id}"));
+            Err(Error::Command { machine, command, why: ran.said })
+        }
+    }
+}
+
+const FIX_NODE: &str = "exec \"$1\" doctor node --node-name \"$2\" --lang en --fix --yes --id \"$3\"";
+
 fn causes(said: &Value) -> Vec<Named> {
     let causes = said["causes"].as_array().into_iter().flatten();
     let named = |cause: &Value| {
@@ -84,10 +115,14 @@ fn causes(said: &Value) -> Vec<Named> {
     causes.map(named).collect()
 }
 
-/// The place of a cause among those that were not there before, from 1 on.
-pub fn rank(causes: &[Named], before: &[String], wanted: &str) -> Option<usize> {
-    let mut fresh = causes.iter().filter(|cause| !before.contains(&cause.key));
-    fresh.position(|cause| cause.id == wanted).map(|index| index + 1)
+/// The place of the last of the true causes among those that were not there before, from 1 on: only what is none of them
+/// and comes before it counts. True causes that are looked for elsewhere may be seen from here, too.
+pub fn rank(causes: &[Named], before: &[String], wanted: &[&str], elsewhere: &[&str]) -> Option<usize> {
+    let fresh: Vec<&Named> = causes.iter().filter(|cause| !before.contains(&cause.key)).collect();
+    let is_true = |cause: &Named| [wanted, elsewhere].iter().any(|ids| ids.contains(&cause.id.as_str()));
+    let places = wanted.iter().map(|wanted| fresh.iter().position(|cause| cause.id == *wanted));
+    let last = places.collect::<Option<Vec<usize>>>()?.into_iter().max()?;
+    Some(1 + fresh[..last].iter().filter(|cause| !is_true(cause)).count())
 }
 
 #[cfg(test)]
@@ -101,8 +136,11 @@ mod tests {
             {"id": "A5", "subject": {"name": "x"}, "severity": "failure"}]});
         let causes = causes(&said);
         assert_eq!(causes.iter().map(|cause| cause.fails).collect::<Vec<_>>(), [false, true]);
-        assert_eq!(rank(&causes, &[], "A5"), Some(2));
-        assert_eq!(rank(&causes, std::slice::from_ref(&causes[0].key), "A5"), Some(1));
-        assert_eq!(rank(&causes, &[], "A6"), None);
+        assert_eq!(rank(&causes, &[], &["A5"], &[]), Some(2));
+        assert_eq!(rank(&causes, std::slice::from_ref(&causes[0].key), &["A5"], &[]), Some(1));
+        assert_eq!(rank(&causes, &[], &["A6"], &[]), None);
+        assert_eq!(rank(&causes, &[], &["A5", "F1"], &[]), Some(1));
+        assert_eq!(rank(&causes, &[], &["A5", "A6"], &[]), None);
+        assert_eq!(rank(&causes, &[], &["A5"], &["F1"]), Some(1));
     }
 }

@@ -48,6 +48,12 @@ pub struct Scenario {
     pub hints: Vec<String>,
     /// What mends it, as a person would do it.
     pub repair: Vec<Repair>,
+    /// Whether the doctor mends it by itself: `--fix` from where the cause is seen takes the place of the repair.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fix: bool,
+    /// Further causes, where several scenarios are done at once; no file has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Other>,
     /// What is seen where all is well: before the drill, and when it is repaired.
     pub repaired: Vec<Probe>,
     /// Which pods the drill itself restarts: how their names begin, or `node/NAME` for all that run there.
@@ -56,6 +62,16 @@ pub struct Scenario {
     /// Seconds in which a practised person names the cause, and mends it.
     #[serde(default)]
     pub par: Par,
+}
+
+/// The cause of a scenario that is done at once with another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Other {
+    /// The entry of the catalogue of failures.
+    pub cause: String,
+    /// From where the doctor sees it.
+    pub diagnose: Look,
 }
 
 /// On which clusters a scenario can be done.
@@ -130,6 +146,23 @@ impl Scenario {
         serde_json::from_value(value).map_err(|error| unusable(&self.id, error))
     }
 
+    /// The true causes: one, or one of each scenario that is done at once.
+    pub fn causes(&self) -> Vec<&str> {
+        std::iter::once(&self.cause).chain(self.others.iter().map(|other| &other.cause)).map(String::as_str).collect()
+    }
+
+    /// From where the doctor has to look, and which true causes it must name there.
+    pub fn looks(&self) -> Vec<(Look, Vec<&str>)> {
+        let mut looks: Vec<(Look, Vec<&str>)> = vec![(self.diagnose.clone(), vec![&self.cause])];
+        for other in &self.others {
+            match looks.iter_mut().find(|(look, _)| *look == other.diagnose) {
+                Some((_, causes)) => causes.push(&other.cause),
+                None => looks.push((other.diagnose.clone(), vec![&other.cause])),
+            }
+        }
+        looks
+    }
+
     fn check(&self) -> Result<(), Error> {
         let is_name = |text: &str| {
             !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
@@ -142,6 +175,8 @@ impl Scenario {
             (self.repaired.is_empty(), "repaired is missing: nobody could tell that it is over"),
             (self.hints.is_empty(), "hints are missing"),
             (self.repair.is_empty(), "repair is missing"),
+            (self.fix && !self.diagnose.can_fix(), "fix: the doctor mends through the API or on a machine only"),
+            (!self.others.is_empty(), "others: several scenarios are done at once as ONE+OTHER"),
             (!(1..=3).contains(&self.level), "level is from 1 to 3"),
             (self.within == 0 || self.within > MOST_SECONDS, "within is from 1 to 900 seconds"),
         ];

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::engine::Drill;
 use crate::error::Error;
-use crate::finding::{Named, diagnose, rank};
+use crate::finding::{Named, diagnose, fix, rank};
 use crate::machines::run_here;
 use crate::observe;
 use crate::scenario::Scenario;
@@ -29,7 +29,7 @@ pub struct Verified {
     pub scenario: String,
     /// Its title.
     pub title: String,
-    /// The true cause.
+    /// The true cause; of scenarios that are done at once, all of them with `+` between.
     pub cause: String,
     /// Seconds until the symptoms were seen.
     pub symptoms_after: f64,
@@ -41,6 +41,12 @@ pub struct Verified {
     pub rank: Option<usize>,
     /// What the doctor named, best first.
     pub named: Vec<String>,
+    /// Of these, failures that are no true cause.
+    #[serde(default)]
+    pub strangers: Vec<String>,
+    /// Whether the doctor mended it by itself, with `--fix`.
+    #[serde(default)]
+    pub fixed: bool,
     /// Seconds from the first command of the repair until all was well.
     pub repaired_after: f64,
     /// Pods that the drill must not have touched, and that were restarted or are gone.
@@ -87,7 +93,7 @@ impl Drill {
         let run = self.needed()?;
         witness.write(target, "broken").await;
         let begun = Instant::now();
-        let (named, look_took) = self.ask(&run.scenario, target, &run.before).await?;
+        let answer = self.ask(&run.scenario, target, &run.before).await?;
         let diagnosed_after = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         repair(&run.scenario, target)?;
@@ -100,12 +106,14 @@ impl Drill {
         Ok(Verified {
             scenario: run.scenario.id.clone(),
             title: run.scenario.title.clone(),
-            cause: run.scenario.cause.clone(),
+            cause: run.scenario.causes().join("+"),
             symptoms_after: started.symptoms_after,
             diagnosed_after,
-            look_took,
-            rank: rank(&named, &run.before, &run.scenario.cause),
-            named: named.into_iter().map(|named| named.key).filter(|key| !run.before.contains(key)).collect(),
+            look_took: answer.took,
+            rank: answer.rank,
+            strangers: answer.strangers(&run.scenario.causes()),
+            named: answer.fresh.into_iter().map(|named| named.key).collect(),
+            fixed: run.scenario.fix,
             repaired_after,
             bystanders: bystanders(&before, &after, &run.scenario.touches),
             lost: Vec::new(),
@@ -114,19 +122,56 @@ impl Drill {
     }
 
     /// Asks the doctor until the true cause comes first: some causes need time to show in what it sees.
-    async fn ask(&self, scenario: &Scenario, target: &Target, before: &[String]) -> Result<(Vec<Named>, f64), Error> {
-        let machines = target.machines();
+    async fn ask(&self, scenario: &Scenario, target: &Target, before: &[String]) -> Result<Answer, Error> {
         let deadline = Instant::now() + DIAGNOSE_PATIENCE.min(Duration::from_secs(scenario.within.max(10)));
         loop {
-            let begun = Instant::now();
-            let named = diagnose(&scenario.diagnose, target, &machines)?;
-            let took = begun.elapsed().as_secs_f64();
-            if rank(&named, before, &scenario.cause) == Some(1) || Instant::now() > deadline {
-                return Ok((named, took));
+            let answer = look_everywhere(scenario, target, before)?;
+            let is_all = answer.rank == Some(1)
+                && (scenario.others.is_empty() || answer.strangers(&scenario.causes()).is_empty());
+            if is_all || Instant::now() > deadline {
+                return Ok(answer);
             }
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+/// What the doctor says from everywhere that a scenario names.
+struct Answer {
+    /// The worst place of a true cause, of all looks.
+    rank: Option<usize>,
+    /// What was not named before, best first.
+    fresh: Vec<Named>,
+    /// Seconds that the longest look took.
+    took: f64,
+}
+
+impl Answer {
+    /// Failures that are no true cause.
+    fn strangers(&self, causes: &[&str]) -> Vec<String> {
+        let strange = |named: &&Named| named.fails && !causes.contains(&named.id.as_str());
+        self.fresh.iter().filter(strange).map(|named| named.key.clone()).collect()
+    }
+}
+
+fn look_everywhere(scenario: &Scenario, target: &Target, before: &[String]) -> Result<Answer, Error> {
+    let machines = target.machines();
+    let mut answer = Answer { rank: Some(1), fresh: Vec::new(), took: 0.0 };
+    for (look, causes) in scenario.looks() {
+        let begun = Instant::now();
+        let named = diagnose(&look, target, &machines)?;
+        answer.took = answer.took.max(begun.elapsed().as_secs_f64());
+        let place = rank(&named, before, &causes, &scenario.causes());
+        answer.rank = answer.rank.zip(place).map(|(worst, place)| worst.max(place));
+        let fresh = named.into_iter().filter(|named| !before.contains(&named.key));
+        let known = |one: &Named, all: &[Named]| all.iter().any(|other| other.key == one.key);
+        for one in fresh {
+            if !known(&one, &answer.fresh) {
+                answer.fresh.push(one);
+            }
+        }
+    }
+    Ok(answer)
 }
 
 /// Waits until nothing fails that did not before; what still does.
@@ -134,9 +179,12 @@ async fn remaining(scenario: &Scenario, target: &Target, before: &[String]) -> R
     let machines = target.machines();
     let deadline = Instant::now() + CALM_PATIENCE;
     loop {
-        let named = diagnose(&scenario.diagnose, target, &machines)?;
-        let fresh = named.into_iter().filter(|named| named.fails && !before.contains(&named.key));
-        let left: Vec<String> = fresh.map(|named| named.key).collect();
+        let mut left = Vec::new();
+        for (look, _) in scenario.looks() {
+            let named = diagnose(&look, target, &machines)?;
+            let fresh = named.into_iter().filter(|named| named.fails && !before.contains(&named.key));
+            left.extend(fresh.map(|named| named.key));
+        }
         if left.is_empty() || Instant::now() > deadline {
             return Ok(left);
         }
@@ -146,6 +194,9 @@ async fn remaining(scenario: &Scenario, target: &Target, before: &[String]) -> R
 
 fn repair(scenario: &Scenario, target: &Target) -> Result<(), Error> {
     let machines = target.machines();
+    if scenario.fix {
+        return scenario.looks().iter().try_for_each(|(look, causes)| fix(look, causes, target, &machines));
+    }
     for step in &scenario.repair {
         match &step.on {
             Some(machine) => machines.run(machine, &step.run, &[]).map(|_| ())?,
@@ -184,7 +235,8 @@ impl Pod {
 async fn pods(target: &Target) -> Result<Pods, Error> {
     let pods = target.api().await?.list("/api/v1/pods").await?;
     let others = pods.iter().filter(|pod| {
-        pod["metadata"]["namespace"] != crate::api::NAMESPACE && pod["metadata"]["deletionTimestamp"].is_null()
+        let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+        !namespace.starts_with(crate::api::NAMESPACE) && pod["metadata"]["deletionTimestamp"].is_null()
     });
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
     Ok(others

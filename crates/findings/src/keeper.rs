@@ -1,6 +1,6 @@
 //! Brings the objects to what the last look said: findings, their events, and a short history with what was not seen.
 //!
-//! Where the API server does not serve the kind of findings, as Kedge's own does not yet, they are kept beside the history.
+//! Where the API server does not serve the kind of findings (its definition may be missing), they are kept beside the history.
 //! Invariant: a cluster at rest is only read.
 
 use std::collections::BTreeMap;
@@ -130,13 +130,19 @@ impl Keeper {
             return Ok(());
         }
         if is_there {
-            let patch = Patch::Merge(json!({"data": new}));
+            let patch = Patch::Merge(json!({"data": changed(old, &new)}));
             return self.maps.patch(HISTORY, &PatchParams::default(), &patch).await.map(drop);
         }
         let metadata = ObjectMeta { name: Some(HISTORY.to_owned()), ..ObjectMeta::default() };
         let map = ConfigMap { metadata, data: Some(new), ..ConfigMap::default() };
         self.maps.create(&PostParams::default(), &map).await.map(drop)
     }
+}
+
+/// What turns the old entries into the new ones: one that is not there any more, as findings once they are objects, goes.
+fn changed(old: &Data, new: &Data) -> Value {
+    let gone = old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    new.iter().map(|(name, text)| (name.clone(), json!(text))).chain(gone).collect()
 }
 
 /// What the ConfigMap says after changes: what is gone, and what was not seen.
@@ -168,4 +174,17 @@ fn object(name: &str, report: &Value) -> DynamicObject {
 
 fn is_absent(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_not_kept_any_more_goes() {
+        let of = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect::<Data>();
+        let (beside, alone) = (of(&["findings", "history"]), of(&["history"]));
+        assert_eq!(changed(&beside, &alone), json!({"findings": null, "history": "x"}));
+        assert_eq!(changed(&alone, &beside), json!({"findings": "x", "history": "x"}));
+    }
 }

@@ -85,7 +85,7 @@ pub enum RunError {
 /// Where there is no thread for it.
 pub fn spawn(options: WatchOptions, shutdown: CancellationToken) -> Result<std::thread::JoinHandle<()>, RunError> {
     let body = move || {
-        if let Err(error) = on_this_thread(options, shutdown) {
+        if let Err(error) = on_this_thread(options, shutdown, Company::Others) {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(%error, source, "the doctor does not look after the cluster");
         }
@@ -99,20 +99,28 @@ pub fn spawn(options: WatchOptions, shutdown: CancellationToken) -> Result<std::
 /// Where it cannot start.
 pub async fn run_alone(options: WatchOptions, shutdown: CancellationToken) -> Result<(), RunError> {
     let (ended, end) = oneshot::channel();
-    let body = move || drop(ended.send(on_this_thread(options, shutdown)));
+    let body = move || drop(ended.send(on_this_thread(options, shutdown, Company::None)));
     std::thread::Builder::new().name("doctor".to_owned()).spawn(body)?;
     // A thread that died without a word has panicked, and said so.
     end.await.unwrap_or(Ok(()))
 }
 
-fn on_this_thread(options: WatchOptions, shutdown: CancellationToken) -> Result<(), RunError> {
+/// Who else is in the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    None,
+    /// They look after the process' memory themselves.
+    Others,
+}
+
+fn on_this_thread(options: WatchOptions, shutdown: CancellationToken, company: Company) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(options, shutdown));
+    let ended = runtime.block_on(run(options, shutdown, company));
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-async fn run(options: WatchOptions, shutdown: CancellationToken) -> Result<(), RunError> {
+async fn run(options: WatchOptions, shutdown: CancellationToken, company: Company) -> Result<(), RunError> {
     let client = connect(&options.access).await?;
     let metrics = Metrics::default();
     if let Some(address) = options.metrics {
@@ -121,7 +129,7 @@ async fn run(options: WatchOptions, shutdown: CancellationToken) -> Result<(), R
             tracing::error!(%address, %error, "the doctor's metrics cannot be served");
         }
     }
-    let instance = Instance { client, namespace: options.namespace.clone(), metrics };
+    let instance = Instance { client, namespace: options.namespace.clone(), metrics, company };
     let Some(identity) = &options.identity else {
         instance.metrics.leads(true);
         tokio::select! {
@@ -173,6 +181,7 @@ struct Instance {
     client: Client,
     namespace: String,
     metrics: Metrics,
+    company: Company,
 }
 
 impl Instance {
@@ -199,8 +208,18 @@ impl Instance {
                     true
                 }
             };
+            drop(look.diagnosis);
+            self.rest();
             let next = pace.spend(start.elapsed(), look.processor, has_findings);
             self.wait(start, next, since).await;
+        }
+    }
+
+    /// Gives back what the look took: the rules' code is run for milliseconds, and is most of what would stay in memory.
+    fn rest(&self) {
+        kedge_memory::release_heap();
+        if self.company == Company::None {
+            kedge_memory::release_code();
         }
     }
 

@@ -192,6 +192,9 @@ pub(crate) struct UpFlags {
     /// Configuration of the kubelet, a KubeletConfiguration of kubelet.config.k8s.io/v1beta1.
     #[arg(long, value_name = "FILE", conflicts_with = "control_plane_only")]
     pub(crate) kubelet_config: Option<PathBuf>,
+    /// Configuration of the scheduler, a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scheduler_config: Option<PathBuf>,
     /// Run the API server, scheduler and controllers only: no root, no containers.
     #[arg(long)]
     pub(crate) control_plane_only: bool,

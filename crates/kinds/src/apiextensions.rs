@@ -1,6 +1,6 @@
 //! The kinds of `apiextensions.k8s.io`: CustomResourceDefinitions.
 //!
-//! Not whether a structural schema is one: that is the schema engine's.
+//! Not what its schemas may say: that is checked where custom resources are served.
 
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::formats;
 use crate::generic::Generic;
 use crate::path::Path;
 use crate::strategy::{NameRule, Strategy, WriteContext};
-use crate::value::{at, child, fill, items, set, text, truth};
+use crate::value::{at, child, fill, items, set, text, texts, truth};
 use crate::workload::SPEC;
 
 pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
@@ -97,16 +97,18 @@ impl Strategy for CustomResourceDefinition {
 
     fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         self.validate_create(new, errors);
-        for version in items(old, &["status", "storedVersions"]) {
+        for (index, version) in items(new, &["status", "storedVersions"]).iter().enumerate() {
             let kept = items(new, &["spec", "versions"]).iter().any(|kept| at(kept, &["name"]) == Some(version));
             if !kept {
                 let status = Path::root("status");
                 let list = status.child("storedVersions");
-                list.index(0).invalid(
-                    errors,
-                    version.clone(),
-                    "missing from spec.versions; must remain there while objects are stored in it",
+                let name = version.as_str().unwrap_or_default();
+                let why = format!(
+                    "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
+                     until a storage migration ensures no data remains persisted in {name} and removes {name} from \
+                     status.storedVersions"
                 );
+                list.index(index).invalid(errors, name, &why);
             }
         }
         let established = items(old, &["status", "conditions"])
@@ -139,7 +141,7 @@ fn versions(versions: &[Value], errors: &mut Vec<FieldError>) {
         }
         if at(version, &["schema", "openAPIV3Schema"]).is_none() {
             let schema = path.child("schema");
-            schema.child("openAPIV3Schema").required(errors, "schemas are required");
+            schema.child("openAPIV3Schema").required(errors, "");
         }
     }
 }
@@ -149,7 +151,22 @@ fn names(names: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         match text(names, &[field]) {
             "" if required => path.child(field).required(errors, ""),
             "" => {}
-            name => path.child(field).check(errors, name, formats::label_1035(&name.to_lowercase())),
+            name => {
+                let wrong = formats::label_1035(&name.to_lowercase());
+                let mixed =
+                    if field.ends_with("ind") { "may have mixed case, but should otherwise match: " } else { "" };
+                if !wrong.is_empty() {
+                    path.child(field).invalid(errors, name, &format!("{mixed}{}", wrong.join(",")));
+                }
+            }
+        }
+    }
+    for field in ["shortNames", "categories"] {
+        for (index, name) in texts(names, &[field]).enumerate() {
+            let wrong = formats::label_1035(name);
+            if !wrong.is_empty() {
+                path.child(field).index(index).invalid(errors, name, &wrong.join(","));
+            }
         }
     }
     let (kind, list) = (text(names, &["kind"]), text(names, &["listKind"]));

@@ -154,12 +154,18 @@ impl Kind {
         }
     }
 
-    /// Turns a stored object into this version, in place. Nothing to do for the storage version itself.
+    /// Turns a stored object into this version, in place. Nothing to do where stored bytes are answers.
     pub fn from_storage(&self, object: &mut Value) {
         if !self.is_storage_version() {
             self.strategy.convert_from_storage(object, &self.version);
             object["apiVersion"] = Value::from(&*self.api_version());
         }
+        self.strategy.complete_stored(object);
+    }
+
+    /// Whether stored bytes are answers as they are.
+    pub fn serves_stored(&self) -> bool {
+        self.is_storage_version() && !self.strategy.completes_stored()
     }
 
     /// Whether `verb` may be done with the resource.
@@ -189,7 +195,7 @@ impl Kind {
     pub fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
         metadata::prepare_create(self, object, context);
         self.strategy.prepare_create(object, context);
-        if self.has_status() {
+        if self.has_status() && self.strategy.fills_status() {
             self.fill_status(object);
         }
     }

@@ -242,8 +242,7 @@ pub(crate) fn field(kind: &Kind, object: &Value, path: &str) -> Result<String, U
 }
 
 pub(crate) fn check_field(kind: &Kind, path: &str) -> Result<(), UnsupportedField> {
-    let own = kind.strategy.fields();
-    if matches!(path, "metadata.name" | "metadata.namespace") || own.contains(&path) {
+    if matches!(path, "metadata.name" | "metadata.namespace") || kind.strategy.has_field(path) {
         return Ok(());
     }
     Err(UnsupportedField(kind.strategy.unsupported_field(path)))

@@ -3,6 +3,7 @@
 //! Strategies hold no state that changes. The invariant: they never look at the clock or at other objects; what they need
 //! comes in as an argument.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -45,14 +46,14 @@ pub enum Propagation {
 }
 
 /// Where the three fields of `autoscaling/v1 Scale` lie in an object, as fields from the root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScalePaths<'a> {
     /// Of `spec.replicas`.
-    pub replicas: &'a [&'a str],
+    pub replicas: Cow<'a, [&'a str]>,
     /// Of `status.replicas`.
-    pub status_replicas: &'a [&'a str],
+    pub status_replicas: Cow<'a, [&'a str]>,
     /// Of `status.selector`: a label selector object, a map of labels, or (custom resources) its text form.
-    pub selector: Option<&'a [&'a str]>,
+    pub selector: Option<Cow<'a, [&'a str]>>,
 }
 
 /// A field selector names a field that the kind can't be selected by. Displays as upstream says it.
@@ -114,6 +115,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether objects with a status subresource always have a status, be it empty.
+    fn fills_status(&self) -> bool {
+        true
+    }
+
     /// Whether PUT of an object that is not there creates it.
     fn creates_on_update(&self) -> bool {
         false
@@ -143,6 +149,11 @@ pub trait Strategy: Send + Sync {
     /// `gracePeriodSeconds`. `Some(0)` means at once.
     fn grace_period(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
         let _ = (object, requested);
+        None
+    }
+
+    /// A finalizer that every deletion begins with.
+    fn deletion_finalizer(&self) -> Option<&'static str> {
         None
     }
 
@@ -215,6 +226,11 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
+    /// Whether `path` is one of [`Strategy::fields`].
+    fn has_field(&self, path: &str) -> bool {
+        self.fields().contains(&path)
+    }
+
     /// Text for a field that objects can't be selected by.
     fn unsupported_field(&self, path: &str) -> String {
         match self.fields().is_empty() {
@@ -248,5 +264,15 @@ pub trait Strategy: Send + Sync {
     /// Turns a stored object into another served `version`. The caller sets `apiVersion`.
     fn convert_from_storage(&self, object: &mut Value, version: &str) {
         let _ = (object, version);
+    }
+
+    /// Whether stored objects may lack something of this version, so that they are no answers as they are.
+    fn completes_stored(&self) -> bool {
+        false
+    }
+
+    /// Adds to a stored object, of this version by now, what was not there when it was stored.
+    fn complete_stored(&self, object: &mut Value) {
+        let _ = object;
     }
 }

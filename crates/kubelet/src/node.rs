@@ -51,6 +51,8 @@ pub(crate) struct NodeReporter {
     pub(crate) runtime_version: String,
     /// The range of pod addresses that the runtime knows.
     pub(crate) passed_cidr: Option<String>,
+    /// Whether the node took pods when that was last told of.
+    pub(crate) schedulable: bool,
 }
 
 impl NodeReporter {
@@ -61,6 +63,7 @@ impl NodeReporter {
         }
         loop {
             self.pass_pod_cidr().await;
+            self.tell_schedulable();
             let health = self.health().await;
             *self.agent.network.lock() = health.network.clone();
             let ready = health.not_ready().is_none();
@@ -100,6 +103,17 @@ impl NodeReporter {
             Ok(()) => self.passed_cidr = Some(cidr),
             Err(error) => tracing::warn!(%error, cidr, "failed to tell the runtime the range of pod addresses"),
         }
+    }
+
+    /// That somebody cordoned the node, or uncordoned it: whoever looks at a reboot knows by it that it was meant.
+    fn tell_schedulable(&mut self) {
+        let name = &self.agent.config.node_name;
+        let Some(node) = self.nodes.get(&ObjectKey::new("", name)) else { return };
+        let schedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) != Some(true);
+        if let Some(reason) = conditions::schedulable(self.schedulable, schedulable) {
+            self.agent.events.node(EventType::Normal, reason, conditions::is_now(name, reason));
+        }
+        self.schedulable = schedulable;
     }
 
     fn tell(&self, error: &kube::Error, what: &str) {
@@ -223,7 +237,9 @@ impl NodeReporter {
         let reported = self.reported.as_ref().filter(|_| !overruled).map(|(status, _)| status.clone());
         let before = reported.or(api);
         let status = self.status(health, before.as_ref()).await;
-        let changes = conditions::changes(before.as_ref().and_then(|status| status.conditions.as_deref()), &status);
+        let known = before.as_ref().and_then(|status| status.conditions.as_deref());
+        let changes = conditions::changes(&name, known, &status);
+        let reboot = conditions::reboot(&name, before.as_ref(), &status);
         let due = self.reported.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT_AT_LEAST_EVERY);
         let same = self.reported.as_ref().is_some_and(|(known, _)| object::same_but_heartbeat(known, &status));
         if same && !due && !overruled {
@@ -232,6 +248,9 @@ impl NodeReporter {
         let patch = status_patch(before.as_ref(), &status);
         let api = Api::<Node>::all(self.client.clone());
         in_time(api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(patch))).await?;
+        if let Some(message) = reboot {
+            self.agent.events.node(EventType::Warning, "Rebooted", message);
+        }
         for (reason, message) in changes {
             self.agent.events.node(EventType::Normal, &reason, message);
         }

@@ -131,6 +131,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         reported: None,
         runtime_version: String::new(),
         passed_cidr: None,
+        schedulable: true,
     };
     let (known, statuses) = (table.clone(), agent.clone());
     let active: kedge_devices::Pods = Arc::new(move || statuses.active_pods(known.read().values()));

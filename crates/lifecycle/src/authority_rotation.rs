@@ -5,27 +5,21 @@
 //! the one before, unless that is forced; the first certificate in `ca.crt` is that of the key in `ca.key`, but while `switch`
 //! is at work, which can be run again wherever it was cut; the old key is kept until nobody trusts it.
 
+mod files;
 mod nodes;
+mod sharing;
 mod stage;
 #[cfg(test)]
 mod tests;
 
-use std::fs;
 use std::path::PathBuf;
 
-use kedge_bootstrap::{
-    BootstrapError, CertificateKey, download_next_authority, publish_cluster_authority, published_authority,
-    remove_next_authority, upload_next_authority,
-};
+use kedge_bootstrap::{BootstrapError, CertificateKey, remove_next_authority};
 use kedge_client::{Client, ConnectError, client_from_kubeconfig};
-use kedge_pki::{
-    CertificateAuthority, CertificateDirs, Identity, KNOWN_CERTIFICATES, KubeconfigCluster, PkiError, bundle_of,
-    certificates_in, public_key_pin, replace_kubeconfig_authority, signer_in, write_private, write_public,
-};
+use kedge_pki::{CertificateAuthority, CertificateDirs, PkiError, bundle_of, certificates_in, public_key_pin};
 
 use crate::Say;
 use crate::authority_rotation::stage::{RotationFiles, Stage, in_words, is_allowed, refusal};
-use crate::kubeconfigs::KUBECONFIGS;
 
 /// Where the new authority waits for its turn.
 const NEXT: &str = "ca-next";
@@ -154,31 +148,6 @@ impl<'a> AuthorityRotation<'a> {
         Ok(())
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.dirs.pki.join(name)
-    }
-
-    fn read(&self, name: &str) -> Result<String, RotationError> {
-        let path = self.file(name);
-        fs::read_to_string(&path).map_err(|source| RotationError::File { action: "read", path, source })
-    }
-
-    fn files(&self) -> Result<RotationFiles, RotationError> {
-        if !self.file("ca.key").exists() {
-            return Err(RotationError::Stage(format!(
-                "{} is not here: the authority is kept elsewhere, and replaced by who keeps it (docs/guides/rotate-the-ca.md \
-                 says how)",
-                self.file("ca.key").display()
-            )));
-        }
-        Ok(RotationFiles {
-            bundle: self.read("ca.crt")?,
-            key: self.read("ca.key")?,
-            next: self.read(&format!("{NEXT}.crt")).ok(),
-            has_previous_key: self.file(PREVIOUS_KEY).exists(),
-        })
-    }
-
     async fn client(&self) -> Result<Client, RotationError> {
         Ok(client_from_kubeconfig(&self.dirs.kubernetes.join("admin.conf")).await?)
     }
@@ -209,87 +178,6 @@ impl<'a> AuthorityRotation<'a> {
         Ok(())
     }
 
-    /// A rotation that was begun on another control plane, and has not come here yet, is no reason for a third authority.
-    async fn refuse_second(&self, client: &Client, files: &RotationFiles) -> Result<(), RotationError> {
-        let published = published_authority(client).await?.unwrap_or_default();
-        let known = certificates_in(&bundle_of(&[&files.bundle, files.next.as_deref().unwrap_or_default()]));
-        match certificates_in(&published).iter().all(|pem| known.contains(pem)) {
-            true => Ok(()),
-            false => Err(RotationError::Stage(refusal(RotationStep::Stage, Stage::Behind))),
-        }
-    }
-
-    /// Of a new authority whose making was cut, one file without the other is of no use to anybody.
-    fn drop_half_made(&self) -> Result<(), RotationError> {
-        let names = [format!("{NEXT}.crt"), format!("{NEXT}.key")];
-        match names.iter().filter(|name| self.file(name).exists()).count() {
-            1 => self.remove(&names),
-            _ => Ok(()),
-        }
-    }
-
-    /// Puts the new authority into the cluster, for further control planes.
-    async fn upload(&self, files: RotationFiles, stage: Stage) -> Result<(), RotationError> {
-        let next = match stage {
-            Stage::Switched => {
-                let first = certificates_in(&files.bundle).into_iter().next().unwrap_or_default();
-                Identity { certificate_pem: first, key_pem: files.key }
-            }
-            _ => Identity {
-                certificate_pem: files.next.unwrap_or_default(),
-                key_pem: self.read(&format!("{NEXT}.key"))?,
-            },
-        };
-        next.check().map_err(|why| RotationError::Stage(format!("the new authority cannot be used: {why}")))?;
-        let key = self.key.clone().map_or_else(CertificateKey::generate, Ok)?;
-        upload_next_authority(&self.client().await?, &next, &key).await?;
-        (self.say)(&format!(
-            "[rotate-ca] The new authority is in the Secret \"kedge-next-authority\" in the \"kube-system\" Namespace for two \
-             hours. On every further control plane, run:\n\n\tkedge certs rotate-ca follow --certificate-key {key}\n"
-        ));
-        Ok(())
-    }
-
-    /// Takes the new authority from where another control plane has put it.
-    async fn follow(&self, files: RotationFiles) -> Result<(), RotationError> {
-        let Some(key) = &self.key else {
-            return Err(RotationError::Stage(
-                "`follow` needs --certificate-key with what `kedge certs rotate-ca upload` prints on the control plane where \
-                 the rotation was begun"
-                    .to_owned(),
-            ));
-        };
-        let client = self.client().await?;
-        let next = download_next_authority(&client, key).await?;
-        let published = published_authority(&client).await?.unwrap_or_default();
-        self.adopt(&files, &next, &published)
-    }
-
-    /// Has the new authority beside the old one, as where it was made.
-    fn adopt(&self, files: &RotationFiles, next: &Identity, published: &str) -> Result<(), RotationError> {
-        let authority = bundle_of(&[&next.certificate_pem]);
-        if !certificates_in(published).contains(&authority) {
-            return Err(RotationError::Stage(
-                "the authority in the Secret \"kedge-next-authority\" is not among those in \"cluster-info\": its rotation \
-                 was aborted, or is over"
-                    .to_owned(),
-            ));
-        }
-        if files.key_fits(&authority) {
-            (self.say)("[rotate-ca] The new authority signs here already");
-            return Ok(());
-        }
-        write_private(&self.file(&format!("{NEXT}.key")), next.key_pem.as_bytes())?;
-        write_public(&self.file(&format!("{NEXT}.crt")), authority.as_bytes())?;
-        (self.say)(&format!("[rotate-ca] The new authority is in {}", self.file("ca-next.crt").display()));
-        self.trust(&bundle_of(&[&files.bundle, &authority]))?;
-        (self.say)(
-            "[rotate-ca] When `kedge certs rotate-ca status` shows that every node trusts it, run `kedge certs \
-                    rotate-ca switch` here, too",
-        );
-        Ok(())
-    }
-
     async fn switch(&self, files: RotationFiles) -> Result<(), RotationError> {
         let next = files.next.clone().unwrap_or_default();
         let client = self.client().await?;
@@ -304,21 +192,6 @@ impl<'a> AuthorityRotation<'a> {
              rotate-ca finish` here. Copies of kubeconfigs, and certificates of people, that the old authority signed end then",
         );
         Ok(())
-    }
-
-    /// Puts the new key in the old one's place and the new certificate to the front; the same wherever it was cut before.
-    fn exchange(&self, files: &RotationFiles) -> Result<String, RotationError> {
-        let next = files.next.clone().unwrap_or_default();
-        let new = Identity { certificate_pem: next.clone(), key_pem: self.read(&format!("{NEXT}.key"))? };
-        let path = self.file(&format!("{NEXT}.key"));
-        new.check().map_err(|why| RotationError::Stage(format!("{} cannot be used: {why}", path.display())))?;
-        if !files.key_fits(&next) {
-            write_private(&self.file(PREVIOUS_KEY), files.key.as_bytes())?;
-            write_private(&self.file("ca.key"), new.key_pem.as_bytes())?;
-        }
-        let bundle = bundle_of(&[&next, &files.bundle]);
-        self.trust(&bundle)?;
-        Ok(bundle)
     }
 
     async fn finish(&self, files: RotationFiles) -> Result<(), RotationError> {
@@ -349,10 +222,6 @@ impl<'a> AuthorityRotation<'a> {
         self.remove_old()?;
         (self.say)("[rotate-ca] The old authority's key is gone from this machine, too");
         Ok(())
-    }
-
-    fn remove_old(&self) -> Result<(), RotationError> {
-        self.remove(&[PREVIOUS_KEY.to_owned(), format!("{NEXT}.crt"), format!("{NEXT}.key")])
     }
 
     async fn abort(&self, files: RotationFiles) -> Result<(), RotationError> {
@@ -395,60 +264,6 @@ impl<'a> AuthorityRotation<'a> {
             return Err(RotationError::Nodes(behind));
         }
         (self.say)(&format!("[rotate-ca] WARNING: going on without {}", behind.join(", ")));
-        Ok(())
-    }
-
-    /// Makes this machine trust a bundle.
-    fn trust(&self, bundle: &str) -> Result<(), RotationError> {
-        write_public(&self.file("ca.crt"), bundle.as_bytes())?;
-        (self.say)(&format!("[rotate-ca] Writing {}", self.file("ca.crt").display()));
-        for (_, name) in KUBECONFIGS {
-            let path = self.dirs.kubernetes.join(name);
-            if path.exists() && bundle_of(&[&KubeconfigCluster::read(&path)?.authority_pem]) != bundle {
-                replace_kubeconfig_authority(&path, bundle)?;
-                (self.say)(&format!("[rotate-ca] Writing {}", path.display()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the certificates anew that another one than the first authority signed, but for those of nobody known.
-    fn reissue(&self) -> Result<(), RotationError> {
-        let bundle = self.read("ca.crt")?;
-        for known in KNOWN_CERTIFICATES.into_iter().filter(|known| known.authority == "ca") {
-            let Some(pem) = known.pem(&self.dirs)? else { continue };
-            match signer_in(&bundle, &pem) {
-                Some(0) => {}
-                Some(_) => {
-                    known.renew(&self.dirs)?;
-                    (self.say)(&format!("[rotate-ca] {} renewed", known.long_name));
-                }
-                None => (self.say)(&format!("[rotate-ca] {} is of another authority, and left as it is", known.name)),
-            }
-        }
-        Ok(())
-    }
-
-    async fn publish(&self, client: &Client, bundle: &str) -> Result<(), RotationError> {
-        match publish_cluster_authority(client, bundle).await? {
-            true => (self.say)("[rotate-ca] Updating the ConfigMap \"cluster-info\" in the \"kube-public\" Namespace"),
-            false => (self.say)(
-                "[rotate-ca] WARNING: there is no ConfigMap \"cluster-info\" in the \"kube-public\" Namespace, so nodes do not \
-                 learn of the change by themselves; `kedge init phase bootstrap-token` makes it",
-            ),
-        }
-        Ok(())
-    }
-
-    fn remove(&self, names: &[String]) -> Result<(), RotationError> {
-        for path in names.iter().map(|name| self.file(name)) {
-            match fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(RotationError::File { action: "remove", path, source });
-                }
-                _ => {}
-            }
-        }
         Ok(())
     }
 }

@@ -13,36 +13,66 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::Say;
+use crate::timeouts::go_duration;
 
-/// How long upstream waits, and how it writes that.
-pub const HEALTH_PATIENCE: Duration = Duration::from_secs(240);
-const PATIENCE_TEXT: &str = "4m0s";
+/// How long upstream waits.
+pub(crate) const HEALTH_PATIENCE: Duration = Duration::from_secs(240);
 const ONE_TRY: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Something did not become well in time.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} is not healthy after {PATIENCE_TEXT}: {why}")]
+#[error("{what} is not healthy after {patience}: {why}", patience = go_duration(*.patience))]
 pub struct Unhealthy {
+    patience: Duration,
     what: String,
     why: String,
 }
 
+/// How long what was started may take to become well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthPatience {
+    /// Each component of the control plane.
+    pub components: Duration,
+    /// The kubelet.
+    pub kubelet: Duration,
+}
+
+impl Default for HealthPatience {
+    fn default() -> Self {
+        Self { components: HEALTH_PATIENCE, kubelet: HEALTH_PATIENCE }
+    }
+}
+
 /// Waits for the kubelet.
-pub async fn wait_for_kubelet(address: SocketAddr, say: Say<'_>) -> Result<(), Unhealthy> {
+pub(crate) async fn wait_for_kubelet(
+    address: SocketAddr,
+    patience: HealthPatience,
+    say: Say<'_>,
+) -> Result<(), Unhealthy> {
+    let patience = patience.kubelet;
     let url = format!("http://{address}/healthz");
-    say(&format!("[kubelet-check] Waiting for a healthy kubelet at {url}. This can take up to {PATIENCE_TEXT}"));
-    let took = wait("the kubelet", address, "/healthz", None).await?;
+    say(&format!(
+        "[kubelet-check] Waiting for a healthy kubelet at {url}. This can take up to {}",
+        go_duration(patience)
+    ));
+    let took = wait("the kubelet", address, "/healthz", None, patience).await?;
     say(&format!("[kubelet-check] The kubelet is healthy after {}", seconds(took)));
     Ok(())
 }
 
 /// Waits for components, each at an address and path of its own over HTTPS; whose certificate they show is not looked at.
-pub async fn wait_for_components(components: &[(&str, SocketAddr, &str)], say: Say<'_>) -> Result<(), Unhealthy> {
+pub(crate) async fn wait_for_components(
+    components: &[(&str, SocketAddr, &str)],
+    patience: HealthPatience,
+    say: Say<'_>,
+) -> Result<(), Unhealthy> {
+    let patience = patience.components;
     let tls = kedge_pki::client_config_for_any_server();
-    let tls = Arc::new(tls.map_err(|error| Unhealthy { what: "TLS".to_owned(), why: error.to_string() })?);
+    let tls = Arc::new(tls.map_err(|error| Unhealthy { patience, what: "TLS".to_owned(), why: error.to_string() })?);
     say(&format!(
-        "[control-plane-check] Waiting for healthy control plane components. This can take up to {PATIENCE_TEXT}"
+        "[control-plane-check] Waiting for healthy control plane components. This can take up to {}",
+        go_duration(patience)
     ));
     for (name, address, path) in components {
         say(&format!("[control-plane-check] Checking {name} at https://{address}{path}"));
@@ -50,7 +80,7 @@ pub async fn wait_for_components(components: &[(&str, SocketAddr, &str)], say: S
     let waits = components.iter().map(|(name, address, path)| {
         let tls = tls.clone();
         async move {
-            let took = wait(name, *address, path, Some(tls)).await?;
+            let took = wait(name, *address, path, Some(tls), patience).await?;
             say(&format!("[control-plane-check] {name} is healthy after {}", seconds(took)));
             Ok::<_, Unhealthy>(())
         }
@@ -63,6 +93,7 @@ async fn wait(
     address: SocketAddr,
     path: &str,
     tls: Option<Arc<rustls::ClientConfig>>,
+    patience: Duration,
 ) -> Result<Duration, Unhealthy> {
     let began = Instant::now();
     loop {
@@ -73,8 +104,8 @@ async fn wait(
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", ONE_TRY.as_secs()),
         };
-        if began.elapsed() > HEALTH_PATIENCE {
-            return Err(Unhealthy { what: what.to_owned(), why });
+        if began.elapsed() > patience {
+            return Err(Unhealthy { patience, what: what.to_owned(), why });
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -12,6 +12,7 @@ mod cluster_configuration;
 mod cluster_objects;
 mod config_files;
 mod demo;
+mod documents;
 mod etcd_members;
 mod health_wait;
 mod host;
@@ -33,6 +34,7 @@ mod reset_configuration;
 mod run_file;
 mod system_images;
 mod teardown;
+mod timeouts;
 mod upgrade;
 
 pub use addons::{
@@ -44,9 +46,8 @@ pub use authority_rotation::{AuthorityRotation, RotationError, RotationStep};
 pub use certs::{CERTIFICATES, CertificateFacts, ensure_certificates};
 pub use checks::{Change, CheckFacts, CheckResult, ChecksFailed, Role, check_runtime, mend, run_checks};
 pub use cluster_configuration::{
-    API_VERSION, Addon, ApiEndpoint, Argument, ClusterConfiguration, Component, ConfigurationError, Documents, Etcd,
-    ExternalEtcd, HostPathMount, InitConfiguration, LocalEndpoint, LocalEtcd, Networking, NodeRegistration, Period,
-    TokenConfiguration,
+    Addon, Argument, ClusterConfiguration, Component, Etcd, ExternalEtcd, HostPathMount, LocalEndpoint, LocalEtcd,
+    Networking, Period,
 };
 pub use cluster_objects::{
     ApplyError, apply_object, apply_objects, control_plane_taint, mark_control_plane, upload_cluster_configuration,
@@ -54,8 +55,11 @@ pub use cluster_objects::{
 };
 pub use config_files::{init_defaults, join_defaults, migrate, reset_defaults, upgrade_defaults, validate};
 pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
+pub use documents::{
+    API_VERSION, ApiEndpoint, ConfigurationError, Documents, InitConfiguration, NodeRegistration, TokenConfiguration,
+};
 pub use etcd_members::{EtcdMembers, EtcdMembersError, KnownMember};
-pub use health_wait::{HEALTH_PATIENCE, Unhealthy, wait_for_components, wait_for_kubelet};
+pub use health_wait::{HealthPatience, Unhealthy};
 pub use host::{CERTIFICATES_DIR, HostLayout, KUBELET_DIR, KUBERNETES_DIR, MANIFESTS_DIR, STATE_DIR};
 pub use images::{ImageError, Images, ensure_images};
 pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError};

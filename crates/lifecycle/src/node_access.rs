@@ -13,8 +13,9 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::cluster_configuration::{Argument, ConfigurationError};
+use crate::cluster_configuration::Argument;
 use crate::cluster_objects::ApplyError;
+use crate::documents::ConfigurationError;
 
 const ANNOTATION: &str = "kedge.dev/api-balancer";
 /// Not upstream's manager of the ConfigMap, so that it does not take the note away with what it applies.

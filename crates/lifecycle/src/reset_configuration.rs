@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster_configuration::{ConfigurationError, Documents};
+use crate::documents::{ConfigurationError, Documents};
 
 /// What a reset is told.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

@@ -1,19 +1,21 @@
-//! Memory that a process no longer needs, given back to the machine: the pages of code that only the start touched, and
-//! what the allocator keeps after a burst.
+//! Memory that a process no longer needs, given back to the machine: the pages of code and constants that only the start
+//! touched, and what the allocator keeps after a burst.
 //!
 //! Invariant: nothing that the process can see changes; what is needed again is there again at the next touch.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// Unmaps the pages of this program's code. They stay in the page cache, and each comes back when it runs again.
+/// Unmaps the pages of this program's code and constants. They stay in the page cache, and each comes back at its next use.
+/// What the loader reads once, to write addresses into other parts, is the larger half of it.
 pub fn release_code() {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     let Ok(program) = std::env::current_exe() else { return };
-    for range in code_ranges(&maps, &program.to_string_lossy()) {
-        // SAFETY: the range is a whole mapping of this process, as the kernel listed it. It is private, executable and
-        // not writable, so its pages are those of the file: dropping them loses nothing, and the next access reads the
-        // same bytes again. Code is never unmapped here, so no other thread holds an address that stops being valid.
+    for range in untouched_ranges(&maps, &program.to_string_lossy()) {
+        // SAFETY: the range is a whole mapping of this process, as the kernel listed it. It is private, not writable, and
+        // without a page that differs from the file's: dropping its pages loses nothing, and the next access reads the
+        // same bytes again. Nothing of the program is unmapped or made writable here, so no other thread holds an address
+        // that stops being valid.
         unsafe { libc::madvise(range.start as *mut libc::c_void, range.end - range.start, libc::MADV_DONTNEED) };
     }
 }
@@ -35,19 +37,28 @@ pub fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The mappings of a program's code in the text of `/proc/self/maps`: private, executable, not writable. Read-only data
-/// is left alone, because the loader has written addresses into parts of it.
-fn code_ranges(maps: &str, program: &str) -> Vec<Range<usize>> {
-    let range = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (addresses, mode) = (fields.next()?, fields.next()?);
-        if mode != "r-xp" || fields.nth(3) != Some(program) {
-            return None;
+/// The mappings of a program's code and constants in the text of `/proc/self/smaps`: private, not writable, and all of
+/// their pages those of the file. The loader has written addresses into some, which are left alone.
+fn untouched_ranges(maps: &str, program: &str) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let mut mapping = None;
+    for line in maps.lines() {
+        if let Some(found) = read_only_range(line, program) {
+            mapping = found;
+        } else if line.strip_prefix("Anonymous:").is_some_and(|size| size.trim() == "0 kB") {
+            ranges.extend(mapping.take());
         }
-        let (start, end) = addresses.split_once('-')?;
-        Some(usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?)
-    };
-    maps.lines().filter_map(range).collect()
+    }
+    ranges
+}
+
+/// Whether a line begins a mapping, and if so its range, where it is one of the program that cannot be written.
+fn read_only_range(line: &str, program: &str) -> Option<Option<Range<usize>>> {
+    let mut fields = line.split_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let range = usize::from_str_radix(start, 16).ok()?..usize::from_str_radix(end, 16).ok()?;
+    let is_read_only = matches!(fields.next()?, "r-xp" | "r--p");
+    Some((is_read_only && fields.nth(3) == Some(program)).then_some(range))
 }
 
 #[cfg(test)]
@@ -65,15 +76,15 @@ mod tests {
     }
 
     #[test]
-    fn only_the_programs_own_code_counts() {
+    fn only_what_the_program_s_file_has_goes() {
         let maps = "\
-            1000-2000 r--p 00000000 fe:00 12 /usr/bin/kedge\n\
-            2000-5000 r-xp 00001000 fe:00 12 /usr/bin/kedge\n\
-            5000-6000 rw-p 00004000 fe:00 12 /usr/bin/kedge\n\
-            7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6\n\
-            9000-a000 r-xp 00000000 00:00 0 [vdso]\n";
-        let ranges = code_ranges(maps, "/usr/bin/kedge");
-        assert_eq!((ranges.len(), &ranges[0]), (1, &(0x2000..0x5000)));
+            1000-2000 r--p 00000000 fe:00 12 /usr/bin/kedge\nSize: 4 kB\nAnonymous:             0 kB\nVmFlags: rd mr\n\
+            2000-5000 r-xp 00001000 fe:00 12 /usr/bin/kedge\nAnonymous:             0 kB\n\
+            5000-6000 r--p 00004000 fe:00 12 /usr/bin/kedge\nAnonymous:             4 kB\n\
+            6000-7000 rw-p 00005000 fe:00 12 /usr/bin/kedge\nAnonymous:             0 kB\n\
+            7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6\nAnonymous:             0 kB\n\
+            9000-a000 r-xp 00000000 00:00 0 [vdso]\nAnonymous:             0 kB\n";
+        assert_eq!(untouched_ranges(maps, "/usr/bin/kedge"), [0x1000..0x2000, 0x2000..0x5000]);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl FieldError {
         Self::make(FieldErrorKind::Invalid, path, format!("Invalid value: {value}: {why}"))
     }
 
+    /// The value is of another type than the field.
+    pub fn type_invalid(path: &FieldPath, value: &serde_json::Value, why: &str) -> Self {
+        Self::make(FieldErrorKind::TypeInvalid, path, format!("Invalid value: {value}: {why}"))
+    }
+
     /// The field must be set. `why` may be empty.
     pub fn required(path: &FieldPath, why: &str) -> Self {
         let text = if why.is_empty() { "Required value".to_owned() } else { format!("Required value: {why}") };

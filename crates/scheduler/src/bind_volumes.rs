@@ -16,8 +16,6 @@ use kube::api::{Api, PostParams};
 use crate::node_info::PodInfo;
 use crate::plugins::{PodVolumes, SELECTED_NODE, is_fully_bound};
 
-/// Upstream's `bindTimeoutSeconds`.
-const PATIENCE: Duration = Duration::from_secs(600);
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
 /// Volumes and claims that are given away but do not show it yet.
@@ -88,6 +86,8 @@ pub(crate) struct VolumeBinder {
     pub(crate) client: Client,
     pub(crate) pods: Informer<Pod>,
     pub(crate) claims: Informer<PersistentVolumeClaim>,
+    /// Upstream's `bindTimeoutSeconds`.
+    pub(crate) patience: Duration,
 }
 
 impl VolumeBinder {
@@ -100,7 +100,7 @@ impl VolumeBinder {
             })?;
             self.wait(pod, node, volumes).await
         };
-        let result = tokio::time::timeout(PATIENCE, work).await;
+        let result = tokio::time::timeout(self.patience, work).await;
         let result = result.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()));
         result.map_err(|why| format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}"))
     }

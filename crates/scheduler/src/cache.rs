@@ -1,28 +1,49 @@
 //! The snapshot of the cluster that cycles look at, kept up to date change by change.
 //!
 //! Invariant: every pod with a node, terminal ones left out, counts on exactly that node; a pod that was placed but not
-//! yet confirmed by the API (assumed) counts as well.
+//! yet confirmed by the API (assumed) counts as well. Nodes stand in an order in which neighbours are of different zones
+//! where that is possible, so that a stretch of them is a fair sample.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kedge_meta::ObjectKey;
 
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::shape::Shapes;
 
 #[derive(Default)]
 pub(crate) struct Cache {
-    nodes: BTreeMap<String, NodeInfo>,
+    nodes: Vec<Arc<NodeInfo>>,
+    places: HashMap<String, usize>,
+    /// Whether nodes came, went or moved since they were put in order.
+    is_unordered: bool,
     placed: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
     assumed: HashSet<ObjectKey>,
+    shapes: Shapes,
+    images: HashMap<String, usize>,
+    affine_pods: usize,
 }
 
 impl Cache {
+    /// A pod as the cache knows pods: those that are alike share what they have in common.
+    pub(crate) fn pod_info(&mut self, pod: Arc<Pod>) -> Arc<PodInfo> {
+        let mut info = PodInfo::new(pod);
+        info.shape = self.shapes.shared(info.shape);
+        Arc::new(info)
+    }
+
     pub(crate) fn set_node(&mut self, node: Arc<Node>) {
         let name = node.metadata.name.clone().unwrap_or_default();
-        if let Some(info) = self.nodes.get_mut(&name) {
-            return info.set_node(node);
+        if let Some(at) = self.places.get(&name) {
+            let info = Arc::make_mut(&mut self.nodes[*at]);
+            count_images(&mut self.images, info, false);
+            let zone = info.zone();
+            let zone = (zone.0.to_owned(), zone.1.to_owned());
+            info.set_node(node);
+            self.is_unordered |= (zone.0.as_str(), zone.1.as_str()) != info.zone();
+            return count_images(&mut self.images, info, true);
         }
         let mut info = NodeInfo::new(node);
         for (on, pod) in self.placed.values() {
@@ -30,11 +51,20 @@ impl Cache {
                 info.add_pod(pod.clone());
             }
         }
-        self.nodes.insert(name, info);
+        count_images(&mut self.images, &info, true);
+        self.places.insert(name, self.nodes.len());
+        self.nodes.push(Arc::new(info));
+        self.is_unordered = true;
     }
 
     pub(crate) fn remove_node(&mut self, name: &str) {
-        self.nodes.remove(name);
+        let Some(at) = self.places.remove(name) else { return };
+        let info = self.nodes.swap_remove(at);
+        count_images(&mut self.images, &info, false);
+        if let Some(moved) = self.nodes.get(at) {
+            self.places.insert(moved.name.clone(), at);
+        }
+        self.is_unordered = true;
     }
 
     /// A pod that the API says runs on a node.
@@ -50,23 +80,28 @@ impl Cache {
     }
 
     /// Takes back an assumption that did not come true. A pod that the API has confirmed stays.
-    pub(crate) fn forget(&mut self, key: &ObjectKey) {
-        if self.assumed.contains(key) {
-            self.remove_pod(key);
-        }
+    pub(crate) fn forget(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
+        self.assumed.contains(key).then(|| self.remove_pod(key)).flatten()
     }
 
-    pub(crate) fn remove_pod(&mut self, key: &ObjectKey) {
+    /// Takes a pod off its node; the pod, where it was known.
+    pub(crate) fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         self.assumed.remove(key);
-        if let Some((node, _)) = self.placed.remove(key)
-            && let Some(info) = self.nodes.get_mut(&node)
-        {
-            info.remove_pod(key);
+        let (node, pod) = self.placed.remove(key)?;
+        self.affine_pods -= usize::from(pod.shape.affinity.is_some());
+        if let Some(at) = self.places.get(&node) {
+            Arc::make_mut(&mut self.nodes[*at]).remove_pod(key);
         }
+        Some(pod)
     }
 
     pub(crate) fn is_assumed(&self, key: &ObjectKey) -> bool {
         self.assumed.contains(key)
+    }
+
+    /// A placed pod as the cache has it.
+    pub(crate) fn pod(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
+        self.placed.get(key).map(|(_, pod)| pod)
     }
 
     /// How many nodes, placed pods, and pods among these that the API has not confirmed.
@@ -74,27 +109,72 @@ impl Cache {
         (self.nodes.len(), self.placed.len(), self.assumed.len())
     }
 
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+    /// The nodes; in their order where nothing changed since [`Self::settle`].
+    pub(crate) fn nodes(&self) -> &[Arc<NodeInfo>] {
+        &self.nodes
     }
 
-    #[cfg(test)]
-    fn node(&self, name: &str) -> Option<&NodeInfo> {
-        self.nodes.get(name)
+    /// Puts the nodes in order, where they are not.
+    pub(crate) fn settle(&mut self) {
+        if self.is_unordered {
+            self.put_in_order();
+        }
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&Arc<NodeInfo>> {
+        self.places.get(name).map(|at| &self.nodes[*at])
+    }
+
+    /// On how many nodes an image lies.
+    pub(crate) fn image_spread(&self, image: &str) -> usize {
+        self.images.get(image).copied().unwrap_or_default()
+    }
+
+    /// Whether pods with affinity or anti-affinity to pods are placed.
+    pub(crate) fn has_affine_pods(&self) -> bool {
+        self.affine_pods > 0
     }
 
     fn place(&mut self, node: &str, pod: Arc<PodInfo>) {
-        if self.placed.get(&pod.key).is_some_and(|(before, _)| before != node) {
-            let key = pod.key.clone();
-            if let Some((before, _)) = self.placed.remove(&key)
-                && let Some(info) = self.nodes.get_mut(&before)
+        if let Some((before, old)) = self.placed.get(&pod.key) {
+            self.affine_pods -= usize::from(old.shape.affinity.is_some());
+            if before != node
+                && let Some(at) = self.places.get(before)
             {
-                info.remove_pod(&key);
+                Arc::make_mut(&mut self.nodes[*at]).remove_pod(&pod.key);
             }
         }
-        self.placed.insert(pod.key.clone(), (node.to_owned(), pod.clone()));
-        if let Some(info) = self.nodes.get_mut(node) {
-            info.add_pod(pod);
+        self.affine_pods += usize::from(pod.shape.affinity.is_some());
+        if let Some(at) = self.places.get(node) {
+            Arc::make_mut(&mut self.nodes[*at]).add_pod(pod.clone());
+        }
+        self.placed.insert(pod.key.clone(), (node.to_owned(), pod));
+    }
+
+    /// Zone by zone in turn, by name within a zone.
+    fn put_in_order(&mut self) {
+        self.nodes.sort_by(|one, other| (one.zone(), &one.name).cmp(&(other.zone(), &other.name)));
+        let mut zones: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut turns: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            let turn = zones.entry(node.zone()).or_default();
+            turns.push(*turn);
+            *turn += 1;
+        }
+        let mut ordered: Vec<(usize, Arc<NodeInfo>)> = turns.into_iter().zip(self.nodes.drain(..)).collect();
+        ordered.sort_by_key(|(turn, _)| *turn);
+        self.nodes = ordered.into_iter().map(|(_, node)| node).collect();
+        self.places = self.nodes.iter().enumerate().map(|(at, node)| (node.name.clone(), at)).collect();
+        self.is_unordered = false;
+    }
+}
+
+fn count_images(images: &mut HashMap<String, usize>, node: &NodeInfo, more: bool) {
+    for image in node.image_sizes.keys() {
+        let count = images.entry(image.clone()).or_default();
+        *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        if *count == 0 {
+            images.remove(image);
         }
     }
 }
@@ -144,5 +224,39 @@ mod tests {
         cache.assume("n1", pod("100m"));
         cache.forget(&pod("0").key);
         assert_eq!(used(&cache, "n1"), 0);
+    }
+
+    #[test]
+    fn neighbours_are_of_different_zones() {
+        let mut cache = Cache::default();
+        for (name, zone) in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c"), ("c2", "c")] {
+            let value = json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}});
+            cache.set_node(Arc::new(serde_json::from_value(value).unwrap()));
+        }
+        let order = |cache: &mut Cache| -> Vec<String> {
+            cache.settle();
+            cache.nodes().iter().map(|node| node.name.clone()).collect()
+        };
+        assert_eq!(order(&mut cache), ["a1", "b1", "c1", "a2", "c2", "a3"]);
+        cache.remove_node("b1");
+        assert_eq!(order(&mut cache), ["a1", "c1", "a2", "c2", "a3"]);
+        cache.assume("a3", pod("100m"));
+        assert_eq!(used(&cache, "a3"), 100, "places are known after the order changed");
+    }
+
+    #[test]
+    fn images_are_counted_by_node() {
+        let with = |name: &str, images: &[&str]| -> Arc<Node> {
+            let images: Vec<_> = images.iter().map(|image| json!({"names": [image], "sizeBytes": 5})).collect();
+            let value = json!({"metadata": {"name": name}, "status": {"images": images}});
+            Arc::new(serde_json::from_value(value).unwrap())
+        };
+        let mut cache = Cache::default();
+        cache.set_node(with("n1", &["a:1", "b:1"]));
+        cache.set_node(with("n2", &["a:1"]));
+        assert_eq!(cache.image_spread("a:1"), 2);
+        cache.set_node(with("n1", &["b:1"]));
+        cache.remove_node("n2");
+        assert_eq!((cache.image_spread("a:1"), cache.image_spread("b:1")), (0, 1));
     }
 }

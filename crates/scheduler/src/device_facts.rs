@@ -10,9 +10,14 @@ use kedge_client::{Informer, Informers, Subscription};
 use kedge_meta::ObjectKey;
 
 use crate::bind_claims::Promised;
+use crate::event::{EventKind, ObjectChange};
 use crate::framework::Surroundings;
 use crate::node_info::PodInfo;
 use crate::plugins::{ClaimName, DeviceFacts, allocation, claim_entries, claim_name};
+
+const CLAIM: &str = "ResourceClaim";
+const SLICE: &str = "ResourceSlice";
+const CLASS: &str = "DeviceClass";
 
 /// The caches of everything about devices.
 pub(crate) struct DeviceCaches {
@@ -85,11 +90,19 @@ pub(crate) struct DeviceChanges {
 
 impl DeviceChanges {
     /// Waits for the next change. Cancel-safe.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> ObjectChange {
         tokio::select! {
-            _ = self.claims.next() => {}
-            _ = self.slices.next() => {}
-            _ = self.classes.next() => {}
+            change = self.claims.next() => ObjectChange::new(EventKind::Devices, CLAIM, &change),
+            change = self.slices.next() => ObjectChange::new(EventKind::Devices, SLICE, &change),
+            change = self.classes.next() => ObjectChange::new(EventKind::Devices, CLASS, &change),
         }
+    }
+
+    /// The next change, if one is pending.
+    pub(crate) fn try_next(&mut self) -> Option<ObjectChange> {
+        let claim = self.claims.try_next().map(|change| ObjectChange::new(EventKind::Devices, CLAIM, &change));
+        claim
+            .or_else(|| self.slices.try_next().map(|change| ObjectChange::new(EventKind::Devices, SLICE, &change)))
+            .or_else(|| self.classes.try_next().map(|change| ObjectChange::new(EventKind::Devices, CLASS, &change)))
     }
 }

@@ -16,7 +16,6 @@ pub(crate) struct Executor {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) scheduler_name: Arc<str>,
 }
 
 impl Executor {
@@ -29,9 +28,13 @@ impl Executor {
         });
         let pods = self.pods(pod);
         pods.create_subresource::<Value, Value>("binding", &pod.key.name, &PostParams::default(), &body).await?;
+        Ok(())
+    }
+
+    /// Says that a pod was bound.
+    pub(crate) fn report_scheduled(&self, pod: &PodInfo, node: &str) {
         let text = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
         self.recorder.event(&object_reference(&*pod.pod), EventType::Normal, "Scheduled", text);
-        Ok(())
     }
 
     /// Says on the pod why it has no node: the condition, and an event unless it is held back on purpose.
@@ -58,7 +61,7 @@ impl Executor {
     /// Deletes the victims of a preemption and promises the node to the pod.
     pub(crate) async fn preempt(&self, pod: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) {
         for victim in victims {
-            let text = format!("{}: preempting to accommodate a higher priority pod", self.scheduler_name);
+            let text = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let patch = json!({"status": {"conditions": [{
                 "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": text,
                 "lastTransitionTime": format_time(self.clock.now()),

@@ -1,16 +1,21 @@
 //! Upstream's extension points, as far as they are pure: filter, score, and what both prepare for one pod.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 
+use crate::event::Event;
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::plugins::DeviceFacts;
 
 /// The best score that a plugin gives a node.
 pub(crate) const MAX_SCORE: i64 = 100;
+
+/// Why a node is refused, in upstream's words.
+pub(crate) type Reason = Cow<'static, str>;
 
 /// A plugin's word about a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,25 +23,28 @@ pub(crate) enum Verdict {
     /// The pod may run there.
     Fits,
     /// It may not, but could if other pods went away.
-    Unschedulable(Vec<String>),
+    Unschedulable(Vec<Reason>),
     /// It may not, whatever pods go away.
-    Unresolvable(String),
+    Unresolvable(Vec<Reason>),
 }
 
 impl Verdict {
-    pub(crate) fn unschedulable(reason: impl Into<String>) -> Self {
+    pub(crate) fn unschedulable(reason: impl Into<Reason>) -> Self {
         Verdict::Unschedulable(vec![reason.into()])
+    }
+
+    pub(crate) fn unresolvable(reason: impl Into<Reason>) -> Self {
+        Verdict::Unresolvable(vec![reason.into()])
     }
 
     pub(crate) fn fits(&self) -> bool {
         *self == Verdict::Fits
     }
 
-    pub(crate) fn reasons(&self) -> Vec<String> {
+    pub(crate) fn reasons(&self) -> &[Reason] {
         match self {
-            Verdict::Fits => Vec::new(),
-            Verdict::Unschedulable(reasons) => reasons.clone(),
-            Verdict::Unresolvable(reason) => vec![reason.clone()],
+            Verdict::Fits => &[],
+            Verdict::Unschedulable(reasons) | Verdict::Unresolvable(reasons) => reasons,
         }
     }
 }
@@ -51,7 +59,12 @@ pub(crate) struct VolumeLimit {
 /// What plugins may look at besides pods and nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
+    /// Labels of the pod's own namespace; of all where one of its terms selects namespaces.
     pub(crate) namespace_labels: BTreeMap<String, BTreeMap<String, String>>,
+    /// On how many nodes each image lies that lies on any.
+    pub(crate) image_spread: BTreeMap<String, usize>,
+    /// Whether pods with affinity or anti-affinity to pods are placed.
+    pub(crate) has_affine_pods: bool,
     pub(crate) claims: Vec<Arc<PersistentVolumeClaim>>,
     pub(crate) volumes: Vec<Arc<PersistentVolume>>,
     pub(crate) storage_classes: Vec<Arc<StorageClass>>,
@@ -68,7 +81,7 @@ pub(crate) struct Surroundings {
 /// One pod to be placed, and everything it may be placed on.
 pub(crate) struct Cycle<'a> {
     pub(crate) pod: &'a PodInfo,
-    pub(crate) nodes: &'a [&'a NodeInfo],
+    pub(crate) nodes: &'a [Arc<NodeInfo>],
     pub(crate) surroundings: &'a Surroundings,
 }
 
@@ -77,6 +90,16 @@ pub(crate) trait Evaluation {
     /// Why the pod can run on no node at all, whatever the nodes are like.
     fn refusal(&self) -> Option<String> {
         None
+    }
+
+    /// The only nodes on which the pod can run, where the pod names them.
+    fn only_nodes(&self) -> Option<BTreeSet<String>> {
+        None
+    }
+
+    /// Whether its word about a node depends on that node alone, and on no pods elsewhere.
+    fn is_local(&self) -> bool {
+        true
     }
 
     /// Whether the pod may run on a node.
@@ -93,16 +116,16 @@ pub(crate) trait Evaluation {
     fn normalize(&self, _scores: &mut [i64]) {}
 }
 
-/// A plugin: upstream's name, the weight of its score, and its evaluation of a cycle.
+/// A plugin: upstream's name, its evaluation of a cycle, and what wakes the pods that it refused.
 pub(crate) trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
-    fn weight(&self) -> i64 {
-        1
-    }
-
     /// Prepares for a cycle; `None` where the pod gives the plugin nothing to say.
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>>;
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>>;
+
+    /// Whether a pod that this plugin refused may fit after an event (upstream's queueing hint). One that says yes too
+    /// often costs an attempt, one that says no too often leaves the pod waiting for five minutes.
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool;
 }
 
 /// Scales scores so that the highest becomes 100; `reverse` makes the lowest the best.

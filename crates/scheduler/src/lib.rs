@@ -1,24 +1,33 @@
 //! The scheduler: which node a pod runs on.
 //!
 //! Deciding is pure: plugins look at a snapshot of the nodes and a pod, and know no clock, no API and no runtime. The
-//! edges (watching, binding, events, preemption's deletions) are in `run` and `execute`.
+//! edges (watching, binding, extenders, events, preemption's deletions) are in `scheduler`, `extender` and `execute`.
 
 mod bind_claims;
 mod bind_volumes;
 mod cache;
+mod configuration;
 mod cycle;
 mod device_facts;
+mod event;
 mod execute;
+mod extender;
 mod framework;
 mod metrics;
 mod node_info;
+mod nominated;
 mod plugins;
 mod preemption;
+mod profile;
 mod queue;
 mod resources;
 mod run;
+mod scheduler;
 mod selectors;
+mod shape;
 mod storage_facts;
 
+pub use configuration::{ClientConnection, ConfigurationError, KubeSchedulerConfiguration, LeaderElection};
+pub use extender::ExtenderError;
 pub use metrics::SchedulerMetrics;
 pub use run::{Config, Deps, Error, run};

@@ -2,10 +2,14 @@
 //!
 //! Invariant: an attempt is counted once, when it has ended: with the answer to its binding, or without a node.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use kedge_client::ComponentMetrics;
 use kedge_metrics::{Counters, Gauges, Histograms, Text};
+
+use crate::queue::Refusers;
 
 /// 1 ms, and each twice the one before.
 const ATTEMPT_BOUNDS: &[f64] =
@@ -64,6 +68,10 @@ pub struct SchedulerMetrics {
     cache: Gauges,
     preemptions: Counters,
     victims: Histograms,
+    queued: Counters,
+    refused: Gauges,
+    /// Plugins that ever refused a pod: their gauges go back to zero.
+    known_refusers: Mutex<BTreeSet<String>>,
 }
 
 impl Default for SchedulerMetrics {
@@ -105,6 +113,17 @@ impl Default for SchedulerMetrics {
             cache: Gauges::new("scheduler_cache_size", &["type"], "What the scheduler's cache holds."),
             preemptions: Counters::new("scheduler_preemption_attempts_total", &[], "Preemptions that were tried."),
             victims: timed("scheduler_preemption_victims", &[], VICTIMS_BOUNDS, "Pods that a preemption chose."),
+            queued: Counters::new(
+                "scheduler_queue_incoming_pods_total",
+                &["queue", "event"],
+                "Pods that were put into a queue, by the event that did.",
+            ),
+            refused: Gauges::new(
+                "scheduler_unschedulable_pods",
+                &["plugin"],
+                "Pods that wait because a plugin refused them.",
+            ),
+            known_refusers: Mutex::default(),
         }
     }
 }
@@ -136,6 +155,31 @@ impl SchedulerMetrics {
         }
     }
 
+    /// Pods were put into queues by an event.
+    pub(crate) fn queued(&self, event: &str, active: usize, backing_off: usize) {
+        for (queue, count) in [("active", active), ("backoff", backing_off)] {
+            for _ in 0..count {
+                self.queued.count(&[queue, event]);
+            }
+        }
+        if active + backing_off == 0 {
+            self.queued.count(&["unschedulable", event]);
+        }
+    }
+
+    /// How many pods wait, by the plugins that refused them.
+    pub(crate) fn refused<'a>(&self, pods: impl Iterator<Item = (&'a Refusers, usize)>) {
+        let mut by_plugin: BTreeMap<&str, usize> = BTreeMap::new();
+        for (refusers, count) in pods {
+            refusers.iter().for_each(|plugin| *by_plugin.entry(plugin).or_default() += count);
+        }
+        let mut known = self.known_refusers.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.extend(by_plugin.keys().map(|plugin| (*plugin).to_owned()));
+        for plugin in known.iter() {
+            self.refused.set(&[plugin], number(by_plugin.get(plugin.as_str()).copied().unwrap_or_default()));
+        }
+    }
+
     /// How many pods wait, and what the cache holds.
     pub(crate) fn stands(&self, pending: Pending, nodes: usize, pods: usize, assumed: usize) {
         for (queue, count) in [
@@ -162,6 +206,8 @@ impl SchedulerMetrics {
         self.cache.write(text);
         self.preemptions.write(text);
         self.victims.write(text);
+        self.queued.write(text);
+        self.refused.write(text);
         self.component.write(text);
     }
 }
@@ -183,6 +229,11 @@ mod tests {
         metrics.bound(2, Duration::from_secs(3));
         metrics.bound(40, Duration::from_secs(3));
         metrics.preempted(0);
+        metrics.queued("PodAdd", 2, 0);
+        metrics.queued("ScheduleAttemptFailure", 0, 0);
+        metrics.refused(
+            [(&Refusers::from(["NodeName", "NodePorts"]), 2), (&Refusers::from(["NodePorts"]), 1)].into_iter(),
+        );
         metrics.stands(Pending { active: 1, backing_off: 2, unschedulable: 3, gated: 4 }, 5, 6, 1);
         let mut text = Text::default();
         metrics.write(&mut text);
@@ -198,6 +249,9 @@ mod tests {
             "scheduler_pending_pods{queue=\"unschedulable\"} 3",
             "scheduler_cache_size{type=\"nodes\"} 5",
             "scheduler_preemption_attempts_total 1",
+            "scheduler_queue_incoming_pods_total{queue=\"active\",event=\"PodAdd\"} 2",
+            "scheduler_queue_incoming_pods_total{queue=\"unschedulable\",event=\"ScheduleAttemptFailure\"} 1",
+            "scheduler_unschedulable_pods{plugin=\"NodePorts\"} 3",
         ] {
             assert!(text.lines().any(|known| known == line), "{line:?} is not in\n{text}");
         }

@@ -1,12 +1,13 @@
 //! A node with the pods on it, as the plugins see it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kedge_meta::ObjectKey;
 
 use crate::resources::{Resources, pod_requests, pod_requests_for_score};
+use crate::shape::Shape;
 
 /// A port of the host: protocol, address, number.
 pub(crate) type HostPort = (String, String, i32);
@@ -20,6 +21,7 @@ pub(crate) struct PodInfo {
     pub(crate) score_requests: Resources,
     pub(crate) host_ports: Vec<HostPort>,
     pub(crate) priority: i32,
+    pub(crate) shape: Arc<Shape>,
 }
 
 impl PodInfo {
@@ -31,9 +33,15 @@ impl PodInfo {
             score_requests: pod_requests_for_score(&pod),
             host_ports: host_ports(&pod),
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or_default(),
+            shape: Arc::new(Shape::new(&pod)),
             requests,
             pod,
         }
+    }
+
+    /// The name of the scheduler that places it.
+    pub(crate) fn scheduler_name(&self) -> &str {
+        self.pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or_default()
     }
 
     pub(crate) fn namespace(&self) -> &str {
@@ -79,6 +87,8 @@ pub(crate) struct NodeInfo {
     pub(crate) requested: Resources,
     pub(crate) score_requested: Resources,
     pub(crate) image_sizes: HashMap<String, i64>,
+    /// The shapes of its pods, each with how many have it.
+    pub(crate) shapes: Vec<(Arc<Shape>, usize)>,
 }
 
 impl NodeInfo {
@@ -91,6 +101,7 @@ impl NodeInfo {
             requested: Resources::default(),
             score_requested: Resources::default(),
             image_sizes: HashMap::new(),
+            shapes: Vec::new(),
         };
         info.set_node(node);
         info
@@ -115,6 +126,10 @@ impl NodeInfo {
         self.remove_pod(&pod.key.clone());
         self.requested.add(&pod.requests);
         self.score_requested.add(&pod.score_requests);
+        match self.shapes.iter_mut().find(|(shape, _)| Shape::is_same(shape, &pod.shape)) {
+            Some((_, count)) => *count += 1,
+            None => self.shapes.push((pod.shape.clone(), 1)),
+        }
         self.pods.insert(pod.key.clone(), pod);
     }
 
@@ -122,6 +137,10 @@ impl NodeInfo {
         if let Some(pod) = self.pods.remove(key) {
             self.requested.subtract(&pod.requests);
             self.score_requested.subtract(&pod.score_requests);
+            if let Some((_, count)) = self.shapes.iter_mut().find(|(shape, _)| Shape::is_same(shape, &pod.shape)) {
+                *count -= 1;
+            }
+            self.shapes.retain(|(_, count)| *count > 0);
         }
     }
 
@@ -130,7 +149,13 @@ impl NodeInfo {
         self.node.metadata.labels.as_ref().unwrap_or(&NONE)
     }
 
-    pub(crate) fn used_host_ports(&self) -> HashSet<&HostPort> {
-        self.pods.values().flat_map(|pod| &pod.host_ports).collect()
+    pub(crate) fn used_host_ports(&self) -> impl Iterator<Item = &HostPort> {
+        self.pods.values().flat_map(|pod| &pod.host_ports)
+    }
+
+    /// The node's zone with its region; empty where it says none.
+    pub(crate) fn zone(&self) -> (&str, &str) {
+        let label = |key: &str| self.labels().get(key).map_or("", String::as_str);
+        (label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone"))
     }
 }

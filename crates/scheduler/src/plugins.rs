@@ -20,29 +20,41 @@ pub(crate) use dynamic_resources::{
     Attached, ClaimName, ClaimPlan, DeviceFacts, KnownClaim, allocation, attached, claim_entries, claim_name,
     claim_plans, is_reserved_for, not_ready, to_give_back,
 };
+pub(crate) use image_locality::image_names;
 pub(crate) use volume_binding::{PodVolumes, SELECTED_NODE, claim_names, is_fully_bound, volumes_for};
 
+use crate::configuration::ProfileConfiguration;
 use crate::framework::Plugin;
 
-/// The default profile, cheap filters first.
-pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
-    vec![
-        Box::new(node_unschedulable::NodeUnschedulable),
-        Box::new(node_name::NodeName),
-        Box::new(taint_toleration::TaintToleration),
-        Box::new(node_affinity::NodeAffinity),
-        Box::new(node_ports::NodePorts),
-        Box::new(node_resources_fit::NodeResourcesFit),
-        Box::new(volume_restrictions::VolumeRestrictions),
-        Box::new(node_volume_limits::NodeVolumeLimits),
-        Box::new(volume_binding::VolumeBinding),
-        Box::new(volume_zone::VolumeZone),
-        Box::new(dynamic_resources::DynamicResources),
-        Box::new(pod_topology_spread::PodTopologySpread),
-        Box::new(inter_pod_affinity::InterPodAffinity),
-        Box::new(node_resources_balanced::NodeResourcesBalancedAllocation),
-        Box::new(image_locality::ImageLocality),
-    ]
+/// A plugin by upstream's name, told what the profile says; none for names that only stand for what is always done.
+pub(crate) fn new_plugin(
+    name: &str,
+    profile: &ProfileConfiguration,
+    managed_elsewhere: &[String],
+) -> Result<Option<Box<dyn Plugin>>, serde_json::Error> {
+    let plugin: Box<dyn Plugin> = match name {
+        "NodeUnschedulable" => Box::new(node_unschedulable::NodeUnschedulable),
+        "NodeName" => Box::new(node_name::NodeName),
+        "TaintToleration" => Box::new(taint_toleration::TaintToleration),
+        "NodeAffinity" => Box::new(node_affinity::NodeAffinity::new(profile.arguments(name)?)),
+        "NodePorts" => Box::new(node_ports::NodePorts),
+        "NodeResourcesFit" => {
+            Box::new(node_resources_fit::NodeResourcesFit::new(profile.arguments(name)?, managed_elsewhere))
+        }
+        "VolumeRestrictions" => Box::new(volume_restrictions::VolumeRestrictions),
+        "NodeVolumeLimits" => Box::new(node_volume_limits::NodeVolumeLimits),
+        "VolumeBinding" => Box::new(volume_binding::VolumeBinding),
+        "VolumeZone" => Box::new(volume_zone::VolumeZone),
+        "DynamicResources" => Box::new(dynamic_resources::DynamicResources),
+        "PodTopologySpread" => Box::new(pod_topology_spread::PodTopologySpread::new(profile.arguments(name)?)),
+        "InterPodAffinity" => Box::new(inter_pod_affinity::InterPodAffinity::new(profile.arguments(name)?)),
+        "NodeResourcesBalancedAllocation" => {
+            Box::new(node_resources_balanced::NodeResourcesBalancedAllocation::new(profile.arguments(name)?))
+        }
+        "ImageLocality" => Box::new(image_locality::ImageLocality),
+        _ => return Ok(None),
+    };
+    Ok(Some(plugin))
 }
 
 /// Small worlds for the plugins' tests.
@@ -67,9 +79,14 @@ pub(crate) mod test_world {
         info
     }
 
+    fn around(nodes: &[NodeInfo]) -> Surroundings {
+        let has_affine_pods = nodes.iter().flat_map(|node| &node.shapes).any(|(shape, _)| shape.affinity.is_some());
+        Surroundings { has_affine_pods, ..Surroundings::default() }
+    }
+
     /// The verdicts of one plugin about all nodes.
     pub(crate) fn filter(plugin: &dyn Plugin, pod: &PodInfo, nodes: &[NodeInfo]) -> Vec<Verdict> {
-        filter_in(plugin, pod, nodes, &Surroundings::default())
+        filter_in(plugin, pod, nodes, &around(nodes))
     }
 
     /// The verdicts of one plugin about all nodes in a larger world.
@@ -79,12 +96,12 @@ pub(crate) mod test_world {
         nodes: &[NodeInfo],
         surroundings: &Surroundings,
     ) -> Vec<Verdict> {
-        let nodes: Vec<&NodeInfo> = nodes.iter().collect();
+        let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
         let cycle = Cycle { pod, nodes: &nodes, surroundings };
         match plugin.prepare(&cycle) {
             None => vec![Verdict::Fits; nodes.len()],
             Some(evaluation) if evaluation.refusal().is_some() => {
-                vec![Verdict::Unresolvable(evaluation.refusal().expect("it was there")); nodes.len()]
+                vec![Verdict::unresolvable(evaluation.refusal().expect("it was there")); nodes.len()]
             }
             Some(evaluation) => nodes.iter().map(|node| evaluation.filter(node)).collect(),
         }
@@ -92,7 +109,7 @@ pub(crate) mod test_world {
 
     /// The normalized scores of one plugin; empty where it has no opinion.
     pub(crate) fn score(plugin: &dyn Plugin, pod: &PodInfo, nodes: &[NodeInfo]) -> Vec<i64> {
-        score_in(plugin, pod, nodes, &Surroundings::default())
+        score_in(plugin, pod, nodes, &around(nodes))
     }
 
     /// The normalized scores of one plugin in a larger world.
@@ -102,7 +119,7 @@ pub(crate) mod test_world {
         nodes: &[NodeInfo],
         surroundings: &Surroundings,
     ) -> Vec<i64> {
-        let nodes: Vec<&NodeInfo> = nodes.iter().collect();
+        let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
         let cycle = Cycle { pod, nodes: &nodes, surroundings };
         let Some(evaluation) = plugin.prepare(&cycle) else { return Vec::new() };
         let mut scores: Vec<i64> = nodes.iter().filter_map(|node| evaluation.score(node)).collect();

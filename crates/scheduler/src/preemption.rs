@@ -2,55 +2,80 @@
 //!
 //! Pure: it names the node and the victims; who deletes them is not its business.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
-use crate::cycle::{Failure, fits};
-use crate::framework::{Cycle, Plugin, Surroundings, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::cycle::{Failure, Prepared, fits_changed};
+use crate::framework::{Cycle, Verdict};
+use crate::node_info::PodInfo;
+use crate::profile::Profile;
 use crate::selectors::label_selector_matches;
 
 /// A node and the pods that must leave it.
-#[derive(Debug)]
-pub(crate) struct Preemption {
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
     pub(crate) node: String,
     pub(crate) victims: Vec<Arc<PodInfo>>,
+    /// How many victims go against a disruption budget.
+    pub(crate) violations: usize,
 }
 
 /// What a candidate costs, in upstream's order: budgets violated, highest priority, sum of priorities, count, and how
 /// long the most important victim has run (the later its start, the better).
-type Cost = (usize, i32, i64, usize, std::cmp::Reverse<Option<Timestamp>>);
+type Cost = (usize, i32, i64, usize, Reverse<Option<Timestamp>>);
 
-/// Looks for the cheapest node on which evicting pods of lower priority makes room.
-pub(crate) fn find(
-    pod: &PodInfo,
-    nodes: &[&NodeInfo],
+/// How the nodes are gone through: from where, and after how many candidates it is enough.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    pub(crate) start: usize,
+    pub(crate) enough: usize,
+}
+
+/// Whether a pod may make others go at all.
+pub(crate) fn may_preempt(pod: &PodInfo) -> bool {
+    pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
+}
+
+/// Nodes on which evicting pods of lower priority makes room.
+pub(crate) fn candidates(
+    cycle: &Cycle<'_>,
+    prepared: &[Prepared<'_>],
+    profile: &Profile,
     failure: &Failure,
-    surroundings: &Surroundings,
-    plugins: &[Box<dyn Plugin>],
     budgets: &[Arc<PodDisruptionBudget>],
-) -> Option<Preemption> {
-    if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
-        return None;
+    effort: Effort,
+) -> Vec<Candidate> {
+    let mut helpful: Vec<usize> = failure
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| matches!(verdict, Verdict::Unschedulable(_)))
+        .map(|(at, _)| *at)
+        .collect();
+    helpful.sort_unstable();
+    let begin = effort.start % helpful.len().max(1);
+    helpful.rotate_left(begin);
+    let mut found: Vec<Candidate> = Vec::new();
+    for at in helpful {
+        if found.len() >= effort.enough && found.iter().any(|candidate| candidate.violations == 0) {
+            break;
+        }
+        found.extend(victims_on(cycle, prepared, profile, at, budgets));
     }
-    let helpful = failure.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Unschedulable(_)));
-    let candidates = helpful.filter_map(|(name, _)| {
-        let at = nodes.iter().position(|node| node.name == *name)?;
-        let victims = victims_on(pod, nodes, at, surroundings, plugins, budgets)?;
-        Some((cost(&victims, budgets), name.clone(), victims))
-    });
-    let (_, node, victims) = candidates.min_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)))?;
-    Some(Preemption { node, victims })
+    found
+}
+
+/// The candidate that does the least harm.
+pub(crate) fn cheapest(candidates: Vec<Candidate>) -> Option<Candidate> {
+    candidates.into_iter().min_by(|one, other| (cost(one), &one.node).cmp(&(cost(other), &other.node)))
 }
 
 /// The tail of the message about a pod that fits nowhere.
 pub(crate) fn unhelpful_text(failure: &Failure) -> String {
-    let total = failure.verdicts.len();
-    let unresolvable =
-        failure.verdicts.iter().filter(|(_, verdict)| matches!(verdict, Verdict::Unresolvable(_))).count();
+    let (total, unresolvable) = (failure.total, failure.unresolvable());
     let mut parts = Vec::new();
     if total > unresolvable {
         parts.push(format!("{} No preemption victims found for incoming pod", total - unresolvable));
@@ -58,92 +83,99 @@ pub(crate) fn unhelpful_text(failure: &Failure) -> String {
     if unresolvable > 0 {
         parts.push(format!("{unresolvable} Preemption is not helpful for scheduling"));
     }
+    parts.sort();
     format!("preemption: 0/{total} nodes are available: {}.", parts.join(", "))
 }
 
 fn victims_on(
-    pod: &PodInfo,
-    nodes: &[&NodeInfo],
+    cycle: &Cycle<'_>,
+    prepared: &[Prepared<'_>],
+    profile: &Profile,
     at: usize,
-    surroundings: &Surroundings,
-    plugins: &[Box<dyn Plugin>],
     budgets: &[Arc<PodDisruptionBudget>],
-) -> Option<Vec<Arc<PodInfo>>> {
-    let mut node = nodes[at].clone();
-    let mut lower: Vec<Arc<PodInfo>> =
-        node.pods.values().filter(|other| other.priority < pod.priority).cloned().collect();
-    if lower.is_empty() {
+) -> Option<Candidate> {
+    let priority = cycle.pod.priority;
+    if !cycle.nodes[at].pods.values().any(|other| other.priority < priority) {
         return None;
     }
+    let mut node = cycle.nodes[at].clone();
+    let mut lower: Vec<Arc<PodInfo>> = node.pods.values().filter(|other| other.priority < priority).cloned().collect();
+    let changed = Arc::make_mut(&mut node);
     for other in &lower {
-        node.remove_pod(&other.key);
+        changed.remove_pod(&other.key);
     }
-    let try_fit = |node: &NodeInfo| {
-        let mut changed: Vec<&NodeInfo> = nodes.to_vec();
-        changed[at] = node;
-        fits(&Cycle { pod, nodes: &changed, surroundings }, plugins, node)
-    };
-    if !try_fit(&node) {
+    if !fits_changed(cycle, prepared, profile, at, &node) {
         return None;
     }
+    lower.sort_by_key(|other| (Reverse(other.priority), start_time(&other.pod)));
     // Bring back as many as possible: those whose budget would be violated first, then the most important.
-    lower.sort_by_key(|other| {
-        (!violates(&other.pod, budgets), std::cmp::Reverse(other.priority), start_time(&other.pod))
-    });
-    let mut victims = Vec::new();
-    for other in lower {
-        node.add_pod(other.clone());
-        if !try_fit(&node) {
-            node.remove_pod(&other.key);
-            victims.push(other);
+    let (protected, free) = by_budgets(lower, budgets);
+    let mut candidate = Candidate { node: node.name.clone(), victims: Vec::new(), violations: 0 };
+    for (other, is_protected) in
+        protected.into_iter().map(|pod| (pod, true)).chain(free.into_iter().map(|pod| (pod, false)))
+    {
+        Arc::make_mut(&mut node).add_pod(other.clone());
+        if !fits_changed(cycle, prepared, profile, at, &node) {
+            Arc::make_mut(&mut node).remove_pod(&other.key);
+            candidate.victims.push(other);
+            candidate.violations += usize::from(is_protected);
         }
     }
-    Some(victims)
+    (!candidate.victims.is_empty()).then_some(candidate)
 }
 
-fn cost(victims: &[Arc<PodInfo>], budgets: &[Arc<PodDisruptionBudget>]) -> Cost {
+fn cost(candidate: &Candidate) -> Cost {
+    let victims = &candidate.victims;
     let highest = victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
     let important = victims.iter().filter(|victim| victim.priority == highest);
-    (
-        victims.iter().filter(|victim| violates(&victim.pod, budgets)).count(),
-        highest,
-        victims.iter().map(|victim| i64::from(victim.priority)).sum(),
-        victims.len(),
-        std::cmp::Reverse(important.filter_map(|victim| start_time(&victim.pod)).min()),
-    )
+    // Priorities are made positive, so that many victims are never cheaper than few.
+    let sum = victims.iter().map(|victim| i64::from(victim.priority) + i64::from(i32::MAX) + 1).sum();
+    let earliest = important.filter_map(|victim| start_time(&victim.pod)).min();
+    (candidate.violations, highest, sum, victims.len(), Reverse(earliest))
 }
 
 fn start_time(pod: &Pod) -> Option<Timestamp> {
     pod.status.as_ref()?.start_time.as_ref().map(|time| time.0)
 }
 
-/// Whether a disruption budget allows no eviction of the pod.
-fn violates(pod: &Pod, budgets: &[Arc<PodDisruptionBudget>]) -> bool {
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
-    budgets.iter().any(|budget| {
-        budget.metadata.namespace == pod.metadata.namespace
-            && budget.spec.as_ref().is_some_and(|spec| label_selector_matches(spec.selector.as_ref(), &labels))
-            && budget.status.as_ref().is_none_or(|status| status.disruptions_allowed.unwrap_or_default() <= 0)
+/// Pods, the most important first, as those whose end would violate a disruption budget and those whose would not: each
+/// uses up what a budget allows.
+fn by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[Arc<PodDisruptionBudget>]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
+    let allowed = |budget: &Arc<PodDisruptionBudget>| {
+        budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or_default()
+    };
+    let mut left: Vec<i32> = budgets.iter().map(allowed).collect();
+    pods.into_iter().partition(|pod| {
+        let mut is_violated = false;
+        for (budget, left) in budgets.iter().zip(&mut left) {
+            if covers(budget, pod) && !is_going(budget, pod) {
+                *left -= 1;
+                is_violated |= *left < 0;
+            }
+        }
+        is_violated
     })
 }
 
-/// Pods that have been promised a node by an earlier preemption and outrank `pod` count as if they ran there.
-pub(crate) fn with_nominated(nodes: &mut [NodeInfo], nominated: &[(String, Arc<PodInfo>)], pod: &PodInfo) {
-    for (name, promised) in nominated {
-        if promised.priority >= pod.priority
-            && promised.key != pod.key
-            && let Some(node) = nodes.iter_mut().find(|node| node.name == *name)
-        {
-            node.add_pod(promised.clone());
-        }
-    }
+fn covers(budget: &PodDisruptionBudget, pod: &PodInfo) -> bool {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    budget.metadata.namespace.as_deref() == Some(pod.namespace())
+        && !pod.labels().is_empty()
+        && label_selector_matches(selector, pod.labels())
+}
+
+/// Whether the budget knows already that the pod goes.
+fn is_going(budget: &PodDisruptionBudget, pod: &PodInfo) -> bool {
+    let disrupted = budget.status.as_ref().and_then(|status| status.disrupted_pods.as_ref());
+    disrupted.is_some_and(|pods| pods.contains_key(&pod.key.name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cycle::{Outcome, decide};
-    use crate::plugins::default_plugins;
+    use crate::cycle::{Sample, find_fitting, prepare};
+    use crate::framework::Surroundings;
+    use crate::node_info::NodeInfo;
     use crate::plugins::test_world::{node, pod};
     use serde_json::json;
 
@@ -162,11 +194,17 @@ mod tests {
         nodes: &[NodeInfo],
         budgets: &[Arc<PodDisruptionBudget>],
     ) -> Option<(String, Vec<String>)> {
-        let (plugins, surroundings) = (default_plugins(), Surroundings::default());
-        let nodes: Vec<&NodeInfo> = nodes.iter().collect();
+        if !may_preempt(pod) {
+            return None;
+        }
+        let (profile, surroundings) = (Profile::default(), Surroundings::default());
+        let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
         let cycle = Cycle { pod, nodes: &nodes, surroundings: &surroundings };
-        let Outcome::Unschedulable(failure) = decide(&cycle, &plugins, |_| 0) else { panic!("it fits") };
-        let found = find(pod, &nodes, &failure, &surroundings, &plugins, budgets)?;
+        let prepared = prepare(&cycle, &profile);
+        let found = find_fitting(&cycle, &prepared, Sample::of(nodes.len(), 0, 0), &|_| None);
+        assert!(found.nodes.is_empty(), "it fits");
+        let effort = Effort { start: 1, enough: 100 };
+        let found = cheapest(candidates(&cycle, &prepared, &profile, &found.failure, budgets, effort))?;
         let mut names: Vec<String> = found.victims.iter().map(|victim| victim.key.name.clone()).collect();
         names.sort();
         Some((found.node, names))
@@ -200,14 +238,41 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_is_used_up_by_the_pods_it_covers() {
+        let both = [
+            one_cpu("n1", vec![asking("a", "500m", 1), asking("b", "500m", 2)]),
+            one_cpu("n2", vec![asking("c", "1", 1)]),
+        ];
+        let budget = |allowed: i32, disrupted: serde_json::Value| -> Arc<PodDisruptionBudget> {
+            let selector = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]});
+            let value = json!({"metadata": {"namespace": "d"}, "spec": {"selector": selector}, "status": {
+                "disruptionsAllowed": allowed, "disruptedPods": disrupted,
+                "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2}});
+            Arc::new(serde_json::from_value(value).unwrap())
+        };
+        let other: Arc<PodDisruptionBudget> = Arc::new(
+            serde_json::from_value(json!({"metadata": {"namespace": "d"},
+            "spec": {"selector": {"matchLabels": {"app": "c"}}}}))
+            .unwrap(),
+        );
+        let check = |budgets: &[Arc<PodDisruptionBudget>], node: &str| {
+            assert_eq!(preempt(&asking("new", "1", 9), &both, budgets).map(|found| found.0).as_deref(), Some(node));
+        };
+        check(&[budget(1, json!({})), other.clone()], "n2");
+        check(&[budget(2, json!({})), other.clone()], "n1");
+        check(&[budget(1, json!({"a": "2026-01-01T00:00:00Z"})), other], "n1");
+    }
+
+    #[test]
     fn the_message_says_why_nothing_helps() {
         let failure = Failure {
+            total: 2,
             verdicts: vec![
-                ("n1".into(), Verdict::unschedulable("Insufficient cpu")),
-                ("n2".into(), Verdict::Unresolvable("node(s) were unschedulable".into())),
+                (0, Verdict::unschedulable("Insufficient cpu")),
+                (1, Verdict::unresolvable("node(s) were unschedulable")),
             ],
             refused_by: ["NodeResourcesFit", "NodeUnschedulable"].into(),
-            refusal: None,
+            ..Failure::default()
         };
         assert_eq!(
             format!("{} {}", failure.message(), unhelpful_text(&failure)),

@@ -1,9 +1,11 @@
-//! The pods that wait for a node: active by priority and age, backing off after a failure, or unschedulable until
-//! something in the cluster changes.
+//! The pods that wait for a node: active by priority and age, backing off after a failure, unschedulable until something
+//! happens that may help them, or gated.
 //!
-//! Invariant: a waiting pod is in exactly one of the three places. Time comes from outside.
+//! Invariant: a waiting pod is in exactly one of the four places. Time comes from outside, and so does the judgement
+//! whether an event may help; a pod that was refused by nobody in particular only backs off. The scheduler takes events
+//! in between two attempts and never within one, so an event that comes during an attempt finds its pod back in here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,16 +15,37 @@ use tokio::time::Instant;
 use crate::metrics::Pending;
 use crate::node_info::PodInfo;
 
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// Even where no change was seen that could help, a pod is tried again after this long.
 const UNSCHEDULABLE_FOR: Duration = Duration::from_secs(300);
 
+/// The plugins that refused a pod.
+pub(crate) type Refusers = BTreeSet<&'static str>;
+
+/// How long pods wait after failures: twice as long after each, within bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Patience {
+    pub(crate) first: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+    }
+}
+
+impl Patience {
+    fn after(&self, attempts: u32) -> Duration {
+        let times = 2u32.saturating_pow(attempts.saturating_sub(1).min(16));
+        self.first.saturating_mul(times).min(self.longest)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Active,
     BackingOff(Instant),
-    Unschedulable(Instant),
+    Unschedulable(Instant, Arc<Refusers>),
     Gated,
 }
 
@@ -43,19 +66,24 @@ pub(crate) struct Taken {
     /// When the first one began.
     pub(crate) first_attempt: Instant,
     sequence: u64,
-    changes_seen: u64,
 }
 
 #[derive(Default)]
 pub(crate) struct Queue {
+    patience: Patience,
     entries: HashMap<ObjectKey, Entry>,
     active: BTreeMap<(i64, u64), ObjectKey>,
+    backing_off: BTreeMap<(Instant, u64), ObjectKey>,
+    unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
+    refused: HashMap<Arc<Refusers>, HashSet<ObjectKey>>,
     sequence: u64,
-    changes: u64,
-    pending: Pending,
 }
 
 impl Queue {
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
     /// A pod came to be or changed. A changed pod is tried again.
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
         let key = pod.key.clone();
@@ -69,6 +97,15 @@ impl Queue {
         };
         let place = if gated { Place::Gated } else { Place::Active };
         self.put(Entry { pod, place, attempts, first_attempt, sequence });
+    }
+
+    /// A pod whose change can't matter for where it may run: its newest state is kept where it waits.
+    pub(crate) fn refresh(&mut self, pod: Arc<PodInfo>) {
+        if let Some(entry) = self.entries.get_mut(&pod.key)
+            && entry.pod.priority == pod.priority
+        {
+            entry.pod = pod;
+        }
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
@@ -85,68 +122,78 @@ impl Queue {
             attempts: entry.attempts + 1,
             first_attempt: entry.first_attempt.unwrap_or(now),
             sequence: entry.sequence,
-            changes_seen: self.changes,
         })
     }
 
-    /// Puts a pod back that did not find a node. If the cluster changed meanwhile, it only backs off.
-    pub(crate) fn failed(&mut self, taken: Taken, now: Instant) {
-        if self.entries.contains_key(&taken.pod.key) {
+    /// Puts a pod back that did not find a node, with those who refused it. Where that is nobody, it only backs off.
+    pub(crate) fn failed(&mut self, taken: Taken, refusers: &Refusers, now: Instant) {
+        let Taken { pod, attempts, sequence, first_attempt } = taken;
+        if self.entries.contains_key(&pod.key) {
             // A newer version of the pod came in meanwhile.
             return;
         }
-        let changed = taken.changes_seen != self.changes;
-        let place = match changed {
-            true => Place::BackingOff(now + backoff(taken.attempts)),
-            false => Place::Unschedulable(now),
+        let place = match refusers.is_empty() {
+            true => Place::BackingOff(now + self.patience.after(attempts)),
+            false => Place::Unschedulable(now, self.shared(refusers)),
         };
-        let Taken { pod, attempts, sequence, first_attempt, .. } = taken;
         self.put(Entry { pod, place, attempts, first_attempt: Some(first_attempt), sequence });
     }
 
     /// Puts a pod back whose binding failed: it only backs off.
-    pub(crate) fn retry(&mut self, mut taken: Taken, now: Instant) {
-        taken.changes_seen = u64::MAX;
-        self.failed(taken, now);
+    pub(crate) fn retry(&mut self, taken: Taken, now: Instant) {
+        self.failed(taken, &Refusers::new(), now);
     }
 
-    /// Something changed that may help pods that fit nowhere.
-    pub(crate) fn cluster_changed(&mut self, now: Instant) {
-        self.changes += 1;
-        let waiting = self.entries.iter().filter(|(_, entry)| matches!(entry.place, Place::Unschedulable(_)));
-        let keys: Vec<ObjectKey> = waiting.map(|(key, _)| key.clone()).collect();
-        for key in keys {
+    /// An event: pods that it may help, as whoever is asked about a pod and those who refused it says, are tried again
+    /// once they have backed off. Says how many became active, and how many back off.
+    pub(crate) fn wake(&mut self, now: Instant, helps: impl Fn(&PodInfo, &Refusers) -> bool) -> (usize, usize) {
+        let mut woken = Vec::new();
+        for (refusers, keys) in &self.refused {
+            let helped = |key: &&ObjectKey| self.entries.get(*key).is_some_and(|entry| helps(&entry.pod, refusers));
+            woken.extend(keys.iter().filter(helped).cloned());
+        }
+        let (mut active, mut backing_off) = (0, 0);
+        for key in woken {
             let Some(mut entry) = self.take_out(&key) else { continue };
-            let Place::Unschedulable(since) = entry.place else { continue };
-            let until = since + backoff(entry.attempts);
-            entry.place = if until <= now { Place::Active } else { Place::BackingOff(until) };
+            let Place::Unschedulable(since, _) = entry.place else { continue };
+            let until = since + self.patience.after(entry.attempts);
+            let is_due = until <= now;
+            *(if is_due { &mut active } else { &mut backing_off }) += 1;
+            entry.place = if is_due { Place::Active } else { Place::BackingOff(until) };
             self.put(entry);
         }
+        (active, backing_off)
     }
 
     /// When a pod that waits for a time is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let due = |entry: &Entry| match entry.place {
-            Place::BackingOff(until) => Some(until),
-            Place::Unschedulable(since) => Some(since + UNSCHEDULABLE_FOR),
-            Place::Active | Place::Gated => None,
-        };
-        self.entries.values().filter_map(due).min()
+        let backing_off = self.backing_off.first_key_value().map(|((until, _), _)| *until);
+        let unschedulable = self.unschedulable.first_key_value().map(|((since, _), _)| *since + UNSCHEDULABLE_FOR);
+        backing_off.into_iter().chain(unschedulable).min()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// How many pods wait in which place.
+    pub(crate) fn pending(&self) -> Pending {
+        let (active, backing_off, unschedulable) =
+            (self.active.len(), self.backing_off.len(), self.unschedulable.len());
+        Pending { active, backing_off, unschedulable, gated: self.entries.len() - active - backing_off - unschedulable }
+    }
+
+    /// How many pods wait that a plugin refused, by their refusers.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&Refusers, usize)> {
+        self.refused.iter().map(|(refusers, keys)| (&**refusers, keys.len()))
+    }
+
     fn release(&mut self, now: Instant) {
-        let due = |entry: &Entry| match entry.place {
-            Place::BackingOff(until) => until <= now,
-            Place::Unschedulable(since) => since + UNSCHEDULABLE_FOR <= now,
-            Place::Active | Place::Gated => false,
-        };
-        let keys: Vec<ObjectKey> =
-            self.entries.iter().filter(|(_, entry)| due(entry)).map(|(key, _)| key.clone()).collect();
-        for key in keys {
+        loop {
+            let backing_off = self.backing_off.first_key_value().filter(|((until, _), _)| *until <= now);
+            let unschedulable =
+                self.unschedulable.first_key_value().filter(|((since, _), _)| *since + UNSCHEDULABLE_FOR <= now);
+            let Some(key) = backing_off.or(unschedulable).map(|(_, key)| key.clone()) else { return };
             if let Some(mut entry) = self.take_out(&key) {
                 entry.place = Place::Active;
                 self.put(entry);
@@ -154,43 +201,47 @@ impl Queue {
         }
     }
 
-    /// How many pods wait in which place.
-    pub(crate) fn pending(&self) -> Pending {
-        self.pending
+    fn shared(&self, refusers: &Refusers) -> Arc<Refusers> {
+        let known = self.refused.get_key_value(refusers).map(|(known, _)| known.clone());
+        known.unwrap_or_else(|| Arc::new(refusers.clone()))
     }
 
     fn put(&mut self, entry: Entry) {
-        *self.count(entry.place) += 1;
-        let key = entry.pod.key.clone();
-        if entry.place == Place::Active {
-            self.active.insert(order(&entry), key.clone());
+        let (key, sequence) = (entry.pod.key.clone(), entry.sequence);
+        match &entry.place {
+            Place::Active => drop(self.active.insert(order(&entry), key.clone())),
+            Place::BackingOff(until) => drop(self.backing_off.insert((*until, sequence), key.clone())),
+            Place::Unschedulable(since, refusers) => {
+                self.unschedulable.insert((*since, sequence), key.clone());
+                self.refused.entry(refusers.clone()).or_default().insert(key.clone());
+            }
+            Place::Gated => {}
         }
         self.entries.insert(key, entry);
     }
 
     fn take_out(&mut self, key: &ObjectKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
-        self.active.remove(&order(&entry));
-        *self.count(entry.place) -= 1;
-        Some(entry)
-    }
-
-    fn count(&mut self, place: Place) -> &mut usize {
-        match place {
-            Place::Active => &mut self.pending.active,
-            Place::BackingOff(_) => &mut self.pending.backing_off,
-            Place::Unschedulable(_) => &mut self.pending.unschedulable,
-            Place::Gated => &mut self.pending.gated,
+        match &entry.place {
+            Place::Active => drop(self.active.remove(&order(&entry))),
+            Place::BackingOff(until) => drop(self.backing_off.remove(&(*until, entry.sequence))),
+            Place::Unschedulable(since, refusers) => {
+                self.unschedulable.remove(&(*since, entry.sequence));
+                if let Some(keys) = self.refused.get_mut(refusers) {
+                    keys.remove(key);
+                    if keys.is_empty() {
+                        self.refused.remove(refusers);
+                    }
+                }
+            }
+            Place::Gated => {}
         }
+        Some(entry)
     }
 }
 
 fn order(entry: &Entry) -> (i64, u64) {
     (-i64::from(entry.pod.priority), entry.sequence)
-}
-
-fn backoff(attempts: u32) -> Duration {
-    (FIRST_BACKOFF * 2u32.saturating_pow(attempts.saturating_sub(1).min(10))).min(LONGEST_BACKOFF)
 }
 
 /// Whether a pod asks not to be scheduled yet.
@@ -227,23 +278,54 @@ mod tests {
         assert_eq!(next(&mut queue, now).as_deref(), Some("gated"));
     }
 
+    /// An event that concerns all pods that Fit refused.
+    fn wake(queue: &mut Queue, now: Instant) -> (usize, usize) {
+        queue.wake(now, |_, refusers| refusers.contains("Fit"))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failed_pod_waits_for_a_change_and_backs_off() {
         let (mut queue, start) = (Queue::default(), Instant::now());
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let by_fit = Refusers::from(["Fit"]);
         queue.add(pod("a", 0, &[]));
         let taken = queue.next(start).unwrap();
-        queue.failed(taken, start);
+        queue.failed(taken, &by_fit, start);
         assert_eq!(next(&mut queue, at(60_000)), None, "nothing changed");
-        queue.cluster_changed(at(500));
+        assert_eq!(wake(&mut queue, at(500)), (0, 1));
         assert_eq!(next(&mut queue, at(900)), None, "it backs off for a second");
         let taken = queue.next(at(1000)).unwrap();
-        queue.cluster_changed(at(1000));
-        queue.failed(taken, at(1000));
-        assert_eq!(next(&mut queue, at(2900)), None, "the change during the attempt makes it back off for two seconds");
+        queue.failed(taken, &by_fit, at(1000));
+        wake(&mut queue, at(1000));
+        assert_eq!(next(&mut queue, at(2900)), None, "the second time it backs off for two seconds");
         assert_eq!(queue.next_due(), Some(at(3000)));
         let taken = queue.next(at(3000)).unwrap();
-        queue.failed(taken, at(3000));
+        queue.failed(taken, &by_fit, at(3000));
         assert_eq!(next(&mut queue, at(303_000)).as_deref(), Some("a"), "it is tried again in any case");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_pods_that_an_event_helps_are_woken() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (name, refusers) in [("small", &["Fit"][..]), ("large", &["Fit"]), ("far", &["Affinity"]), ("odd", &[])] {
+            queue.add(pod(name, 0, &[]));
+            let taken = queue.next(now).unwrap();
+            queue.failed(taken, &refusers.iter().copied().collect(), now);
+        }
+        assert_eq!(queue.pending(), Pending { active: 0, backing_off: 1, unschedulable: 3, gated: 0 });
+        let later = now + Duration::from_secs(2);
+        let woken = queue.wake(later, |pod, refusers| refusers.contains("Fit") && pod.key.name == "small");
+        assert_eq!(woken, (1, 0));
+        let order = [next(&mut queue, later), next(&mut queue, later), next(&mut queue, later)];
+        assert_eq!(order, [Some("small".to_owned()), Some("odd".to_owned()), None]);
+        assert_eq!(queue.refused().map(|(_, count)| count).sum::<usize>(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_has_bounds() {
+        let patience = Patience { first: Duration::from_secs(2), longest: Duration::from_secs(7) };
+        let seconds: Vec<u64> = (1..5).map(|attempts| patience.after(attempts).as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 7, 7]);
+        assert_eq!(patience.after(u32::MAX), patience.longest);
     }
 }

@@ -41,6 +41,23 @@ impl Resources {
         resources
     }
 
+    /// How much there is of a resource.
+    pub(crate) fn amount(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.milli_cpu,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral_storage,
+            "pods" => self.pods,
+            _ => self.extended.get(name).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Every resource but the number of pods, by name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, i64)> {
+        let core = [("cpu", self.milli_cpu), ("memory", self.memory), ("ephemeral-storage", self.ephemeral_storage)];
+        core.into_iter().chain(self.extended.iter().map(|(name, amount)| (name.as_str(), *amount)))
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.combine(other, i64::saturating_add);
     }

@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSINodeDriver, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
-use kedge_client::{Informer, Informers, Subscription};
+use kedge_client::{Change, Informer, Informers, Subscription};
 use kedge_meta::ObjectKey;
 
 use crate::bind_volumes::Reserved;
 use crate::cache::Cache;
+use crate::event::{EventKind, ObjectChange};
 use crate::framework::{Surroundings, VolumeLimit};
 use crate::node_info::PodInfo;
 use crate::plugins::claim_names;
@@ -146,14 +147,49 @@ pub(crate) struct StorageChanges {
 
 impl StorageChanges {
     /// Waits for the next change. Cancel-safe.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> ObjectChange {
         tokio::select! {
-            _ = self.claims.next() => {}
-            _ = self.volumes.next() => {}
-            _ = self.classes.next() => {}
-            _ = self.nodes.next() => {}
-            _ = self.capacities.next() => {}
-            _ = self.attachments.next() => {}
+            change = self.claims.next() => claim(&change),
+            change = self.volumes.next() => volume(&change),
+            change = self.classes.next() => class(&change),
+            change = self.nodes.next() => csi_node(&change),
+            change = self.capacities.next() => capacity(&change),
+            change = self.attachments.next() => attachment(&change),
         }
     }
+
+    /// The next change, if one is pending.
+    pub(crate) fn try_next(&mut self) -> Option<ObjectChange> {
+        let first = self.claims.try_next().as_ref().map(claim);
+        first
+            .or_else(|| self.volumes.try_next().as_ref().map(volume))
+            .or_else(|| self.classes.try_next().as_ref().map(class))
+            .or_else(|| self.nodes.try_next().as_ref().map(csi_node))
+            .or_else(|| self.capacities.try_next().as_ref().map(capacity))
+            .or_else(|| self.attachments.try_next().as_ref().map(attachment))
+    }
+}
+
+fn claim(change: &Change<PersistentVolumeClaim>) -> ObjectChange {
+    ObjectChange::new(EventKind::Claim, "PersistentVolumeClaim", change)
+}
+
+fn volume(change: &Change<PersistentVolume>) -> ObjectChange {
+    ObjectChange::new(EventKind::Volume, "PersistentVolume", change)
+}
+
+fn class(change: &Change<StorageClass>) -> ObjectChange {
+    ObjectChange::new(EventKind::StorageClass, "StorageClass", change)
+}
+
+fn csi_node(change: &Change<CSINode>) -> ObjectChange {
+    ObjectChange::new(EventKind::CsiNode, "CSINode", change)
+}
+
+fn capacity(change: &Change<CSIStorageCapacity>) -> ObjectChange {
+    ObjectChange::new(EventKind::StorageCapacity, "CSIStorageCapacity", change)
+}
+
+fn attachment(change: &Change<VolumeAttachment>) -> ObjectChange {
+    ObjectChange::new(EventKind::Attachment, "VolumeAttachment", change)
 }

@@ -3,6 +3,7 @@
 //! They hold what clients decide by (types, merge rules, kinds, parameters) and no prose. Definitions and paths are written
 //! one by one, so that making a document takes little more memory than the document.
 
+mod custom;
 mod definitions;
 mod operations;
 mod paths;
@@ -39,6 +40,8 @@ pub struct ServedResource {
     pub verbs: Vec<String>,
     /// Its subresources.
     pub subresources: Vec<ServedSubresource>,
+    /// Its OpenAPI v3 schema as JSON, for a custom resource.
+    pub schema: Option<String>,
 }
 
 /// A subresource that the server serves.

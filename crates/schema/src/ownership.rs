@@ -13,6 +13,7 @@ mod list_items;
 mod managers;
 mod merge;
 mod path_element;
+mod scale;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use kedge_meta::{ApiStatus, StatusCause, StatusDetails, StatusReason};
 pub use applying::{Applied, apply};
 pub use field_set::{FieldSet, ParseFieldSetError};
 pub use path_element::{PathElement, Scalar};
+pub use scale::{managers_after_scale, managers_of_scale};
 pub use tracking::update_managed_fields;
 
 /// Who writes, and as what.

@@ -8,10 +8,20 @@ mod merge_patch;
 mod strategic;
 
 use kedge_meta::{ApiStatus, StatusDetails, StatusReason};
+use serde_json::Value;
 
 pub use json_patch::json_patch;
 pub use merge_patch::{create_merge_patch, merge_patch};
 pub use strategic::strategic_merge_patch;
+
+/// How deep a document nests; a scalar and an empty container are 0 deep.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(object) => object.values().map(|value| depth(value) + 1).max().unwrap_or(0),
+        Value::Array(list) => list.iter().map(|value| depth(value) + 1).max().unwrap_or(0),
+        _ => 0,
+    }
+}
 
 /// Why a patch could not be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

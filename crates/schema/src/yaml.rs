@@ -13,8 +13,16 @@ use serde_json::{Map, Number, Value};
 use crate::decode::Untyped;
 use crate::problems::DecodeError;
 
+/// The parser looks at every open bracket again for each word, so that brackets times bytes is what a document may cost.
+const MAX_COST: usize = 1 << 29;
+
 /// Reads one document. An empty one is `null`.
 pub(crate) fn read(bytes: &[u8]) -> Result<Untyped, DecodeError> {
+    let brackets = bytes.iter().filter(|byte| matches!(byte, b'[' | b'{')).count();
+    if brackets > crate::lexer::MAX_DEPTH && brackets.saturating_mul(bytes.len()) > MAX_COST {
+        let text = "error converting YAML to JSON: yaml: the document has too many brackets for its length";
+        return Err(DecodeError::Syntax(text.to_owned()));
+    }
     let mut duplicates = Vec::new();
     let yaml_error =
         |error: serde_yaml::Error| DecodeError::Syntax(format!("error converting YAML to JSON: yaml: {error}"));
@@ -119,5 +127,18 @@ impl<'de> Deserialize<'de> for Key {
             Value::Number(_) | Value::Bool(_) | Value::Null => Ok(Key(value.to_string())),
             _ => Err(serde::de::Error::custom("a map key is a map or list")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_cost_no_more_than_they_may() {
+        let error = read(&b"[".repeat(3 << 20)).unwrap_err();
+        assert!(error.to_string().ends_with("too many brackets for its length"), "{error}");
+        assert!(read(&b"- [a, {b: c}]\n".repeat(1000)).is_ok());
+        assert!(read(&b"- [a]\n".repeat(400)).is_ok());
     }
 }

@@ -72,6 +72,7 @@ fn served_resource(group: &Value, version: &Value, resource: &Value) -> ServedRe
         subresources: subresources.collect(),
         group: group.clone(),
         version: version.clone(),
+        schema: None,
     }
 }
 
@@ -91,6 +92,7 @@ fn core_resources(document: &Value) -> Vec<ServedResource> {
                 namespaced: entry["namespaced"] == true,
                 verbs: texts(&entry["verbs"]),
                 subresources: Vec::new(),
+                schema: None,
             }),
             Some((parent, sub)) => {
                 let parent = resources.iter_mut().find(|resource| resource.resource == parent).unwrap();

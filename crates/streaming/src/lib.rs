@@ -24,7 +24,7 @@ pub use handshake::{
 };
 pub use port_forward::{PodIdentity, forward_ports, serve_port_forward};
 pub use proxy::proxy_upgrade;
-pub use reader::stream_to_websocket;
+pub use reader::{stream_to_websocket, watch_to_websocket};
 pub use remote_command::{RemoteCommand, StreamOptions};
 pub use spdy::codec::FrameError;
 pub use spdy::connection::{IncomingStream, SpdyConfig, SpdyConnection, SpdyError};

@@ -31,6 +31,7 @@ pub use controller_manager::{ControllerManagerOptions, run_controller_manager};
 pub use delegated::DelegationOptions;
 pub use health::HealthOptions;
 pub use proxy_config::parse_duration;
+pub(crate) use scheduler::read_scheduler_configuration;
 pub use scheduler::{SchedulerOptions, run_scheduler};
 
 use crate::error::Error;
@@ -67,6 +68,7 @@ impl LeaderOptions {
             lease_duration: self.lease_duration,
             renew_deadline: self.renew_deadline,
             retry_period: self.retry_period,
+            widest_lease_duration: kedge_client::WIDEST_LEASE,
         }))
     }
 }

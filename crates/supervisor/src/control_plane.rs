@@ -131,7 +131,7 @@ impl ControlPlane {
         };
         let token = shutdown.clone();
         let leader_election = competitor(plan, "kube-scheduler");
-        let config = kedge_scheduler::Config { leader_election, ..kedge_scheduler::Config::default() };
+        let config = kedge_scheduler::Config { leader_election, configuration: plan.scheduler.clone() };
         components.spawn(async move {
             let result = kedge_scheduler::run(config, deps, token).await;
             ("kube-scheduler", result.map_err(|error| error.to_string()))

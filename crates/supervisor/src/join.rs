@@ -180,6 +180,7 @@ fn full_options(options: &JoinOptions) -> Options {
         network: options.network,
         container_runtime_endpoint: options.container_runtime_endpoint,
         kubelet_config: options.kubelet_config,
+        scheduler_config: None,
         control_plane_only: false,
         kubeconfig: PathBuf::new(),
         demo: false,

@@ -9,8 +9,10 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use kedge_kubelet::{KubeletConfiguration, Starter};
 use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
+use kedge_scheduler::KubeSchedulerConfiguration;
 
 use crate::backend::EtcdOptions;
+use crate::component::read_scheduler_configuration;
 use crate::error::Error;
 use crate::kubelet::read_configuration;
 pub(crate) use addresses::node_addresses;
@@ -53,6 +55,8 @@ pub struct Options {
     pub container_runtime_endpoint: Option<String>,
     /// Upstream's configuration file of the kubelet; the defaults where absent.
     pub kubelet_config: Option<PathBuf>,
+    /// Upstream's configuration file of the scheduler; the defaults where absent.
+    pub scheduler_config: Option<PathBuf>,
     /// Whether to run no node.
     pub control_plane_only: bool,
     /// The kubeconfig into which the context is merged.
@@ -81,6 +85,8 @@ pub(crate) struct Plan {
     pub(crate) load_balancer_pool: kedge_controllers::AddressPool,
     /// What the kubelet's configuration file says.
     pub(crate) kubelet: Option<KubeletConfiguration>,
+    /// How the scheduler decides.
+    pub(crate) scheduler: KubeSchedulerConfiguration,
     /// How packets get to other nodes.
     pub(crate) network: NetworkPlan,
 }
@@ -110,6 +116,8 @@ impl Plan {
         let layout = Layout::new(std::path::absolute(&options.data_dir).unwrap_or_else(|_| options.data_dir.clone()));
         let kubelet = options.kubelet_config.as_deref();
         let kubelet = kubelet.map(|path| read_configuration("--kubelet-config", path, Starter::Up)).transpose()?;
+        let scheduler = options.scheduler_config.as_deref();
+        let scheduler = scheduler.map(|path| read_scheduler_configuration("--scheduler-config", path)).transpose()?;
         let network = NetworkPlan::new(&options.network, &node_ips)?;
         Ok(Self {
             network,
@@ -123,6 +131,7 @@ impl Plan {
             dns_service_ips,
             load_balancer_pool,
             kubelet,
+            scheduler: scheduler.unwrap_or_default(),
             options,
         })
     }
@@ -206,6 +215,7 @@ mod tests {
             network: NetworkOptions::default(),
             container_runtime_endpoint: None,
             kubelet_config: None,
+            scheduler_config: None,
             etcd: None,
             control_plane_only: false,
             kubeconfig: "/tmp/x/config".into(),
@@ -246,5 +256,6 @@ mod tests {
         check(&|o| o.service_dns_domain = "a b".to_owned(), "--service-dns-domain");
         check(&|o| o.node_name = Some("Node_1".to_owned()), "--node-name");
         check(&|o| o.kubelet_config = Some("/no/such/file".into()), "--kubelet-config \"/no/such/file\"");
+        check(&|o| o.scheduler_config = Some("/no/such/file".into()), "--scheduler-config \"/no/such/file\"");
     }
 }

@@ -58,6 +58,8 @@ impl Workspace {
             connection.send(&Call::delete(self.collection(resource))).await?;
         }
         connection.send(&Call::delete(format!("/api/v1/namespaces/{}", self.namespace))).await?;
+        let binding = format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{}", self.namespace);
+        connection.send(&Call::delete(binding)).await?;
         Ok(())
     }
 
@@ -78,9 +80,37 @@ impl Workspace {
     }
 
     pub(crate) async fn create_pods(&self, clients: u64, count: u64) -> Result<Measure> {
+        self.create_pods_until(clients, count, Until::Requests(count)).await
+    }
+
+    pub(crate) async fn create_pods_until(&self, clients: u64, count: u64, until: Until) -> Result<Measure> {
         let (path, pods) = (self.collection("pods"), Pods::new(count));
         let call = move |number| Call::create(path.clone(), pods.body(number));
+        load::run(&self.target, clients, until, call).await
+    }
+
+    pub(crate) async fn create_leases(&self, clients: u64, count: u64) -> Result<Measure> {
+        let path = self.leases();
+        let call = move |number| Call::create(path.clone(), objects::lease(number));
         load::run(&self.target, clients, Until::Requests(count), call).await
+    }
+
+    /// Path of the namespace's leases.
+    pub(crate) fn leases(&self) -> String {
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+    }
+
+    /// Lets some users, as whom requests are made, do everything.
+    pub(crate) async fn allow(&self, users: &[&str]) -> Result<()> {
+        let mut connection = Connection::open(&self.target).await?;
+        let subject =
+            |user: &&str| serde_json::json!({"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user});
+        let subjects: Vec<_> = users.iter().map(subject).collect();
+        let body = serde_json::json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": self.namespace}, "subjects": subjects,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}});
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        connection.ensure(&Call::create(path, body.to_string().into())).await
     }
 
     /// Lists pods once; fails unless as many came as were expected.

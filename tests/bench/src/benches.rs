@@ -3,7 +3,9 @@
 pub(crate) mod api;
 pub(crate) mod cluster;
 pub(crate) mod doctor;
+mod fleet;
 pub(crate) mod memory;
+mod neighbours;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod startup;

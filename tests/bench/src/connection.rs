@@ -1,4 +1,4 @@
-//! One client: one HTTP/1.1 keep-alive connection over TLS.
+//! One client: one connection over TLS, HTTP/2 or HTTP/1.1 as its target says.
 //!
 //! It counts bytes and does not decode bodies, because the load generator shares the machine with what it measures.
 
@@ -8,12 +8,15 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::target::Target;
+
+/// How much may be on its way to a client, as Go's clients have it.
+const WINDOW: u32 = 4 << 20;
 
 /// A request that can be made many times.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub(crate) struct Call {
     path: String,
     content_type: &'static str,
     body: Bytes,
+    /// On whose behalf it is made.
+    user: Option<&'static str>,
 }
 
 impl Call {
@@ -42,16 +47,26 @@ impl Call {
     }
 
     fn new(method: Method, path: impl Into<String>, content_type: &'static str, body: Bytes) -> Self {
-        Self { method, path: path.into(), content_type, body }
+        Self { method, path: path.into(), content_type, body, user: None }
+    }
+
+    /// The same on behalf of somebody.
+    pub(crate) fn on_behalf_of(self, user: &'static str) -> Self {
+        Self { user: Some(user), ..self }
     }
 
     fn to_request(&self, target: &Target) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(self.method.clone())
-            .uri(&self.path)
-            .header(HOST, &target.authority)
             .header(USER_AGENT, "kedge-bench")
             .header(ACCEPT, "application/json");
+        request = match target.http2 {
+            true => request.uri(format!("https://{}{}", target.authority, self.path)),
+            false => request.uri(&self.path).header(HOST, &target.authority),
+        };
+        if let Some(user) = self.user {
+            request = request.header("impersonate-user", user);
+        }
         if !self.body.is_empty() {
             request = request.header(CONTENT_TYPE, self.content_type);
         }
@@ -65,7 +80,12 @@ impl Call {
 /// An open connection.
 pub(crate) struct Connection {
     target: Target,
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
+}
+
+enum Sender {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Connection {
@@ -74,9 +94,21 @@ impl Connection {
         stream.set_nodelay(true)?;
         let connector = TlsConnector::from(target.tls.clone());
         let stream = connector.connect(target.server_name.clone(), stream).await.context("the TLS handshake failed")?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // A lost connection shows in the next request.
-        tokio::spawn(connection);
+        let sender = match target.http2 {
+            true => {
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                builder.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+                let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                Sender::Two(sender)
+            }
+            false => {
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                Sender::One(sender)
+            }
+        };
         Ok(Self { target: target.clone(), sender })
     }
 
@@ -97,11 +129,18 @@ impl Connection {
 
     /// Makes a request and returns once the head of the answer is there. Anything but 2xx is an error.
     pub(crate) async fn start(&mut self, call: &Call) -> Result<Response<Incoming>> {
-        self.sender
-            .ready()
-            .await
-            .with_context(|| format!("the connection was lost before {} {}", call.method, call.path))?;
-        let response = self.sender.send_request(call.to_request(&self.target)?).await;
+        let lost = || format!("the connection was lost before {} {}", call.method, call.path);
+        let request = call.to_request(&self.target)?;
+        let response = match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await.with_context(lost)?;
+                sender.send_request(request).await
+            }
+            Sender::Two(sender) => {
+                sender.ready().await.with_context(lost)?;
+                sender.send_request(request).await
+            }
+        };
         let response = response.with_context(|| format!("{} {}", call.method, call.path))?;
         let status = response.status();
         if !status.is_success() {

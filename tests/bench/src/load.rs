@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(25);
 pub(crate) enum Until {
     /// After so many requests.
     Requests(u64),
+    /// After so many requests, or after so long.
+    Within(u64, Duration),
     /// After so long; requests that run are answered.
     Elapsed(Duration),
 }
@@ -27,6 +29,7 @@ impl Until {
     fn bounds(self) -> (u64, Duration) {
         match self {
             Until::Requests(count) => (count, PATIENCE),
+            Until::Within(count, time) => (count, time),
             Until::Elapsed(time) => (u64::MAX, time),
         }
     }

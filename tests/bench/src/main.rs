@@ -49,6 +49,12 @@ pub(crate) struct Arguments {
     /// How many clients write and get, each on a connection of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
+    /// How many pods the large cluster of `api` has.
+    #[arg(long, value_name = "NUMBER", default_value_t = 150_000, value_parser = clap::value_parser!(u64).range(100..))]
+    fleet_pods: u64,
+    /// How many nodes renew their leases in it.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(32..))]
+    fleet_nodes: u64,
     /// Where the figures are written as JSON, besides the table.
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,

@@ -31,6 +31,21 @@ pub(crate) fn config_map(number: u64) -> Bytes {
         .into()
 }
 
+/// The lease of a numbered node.
+pub(crate) fn lease(number: u64) -> Bytes {
+    let name = name(number);
+    format!(
+        r#"{{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{{"name":"{name}"}},"spec":{{"holderIdentity":"{name}","leaseDurationSeconds":40,"renewTime":"2026-01-01T00:00:00.000000Z"}}}}"#
+    )
+    .into()
+}
+
+/// A merge patch that renews a lease for the so-manieth time.
+pub(crate) fn renewal(number: u64) -> Bytes {
+    let (seconds, micros) = (number / 1_000_000 % 60, number % 1_000_000);
+    format!(r#"{{"spec":{{"renewTime":"2026-01-01T00:00:{seconds:02}.{micros:06}Z"}}}}"#).into()
+}
+
 /// A merge patch that writes an annotation.
 pub(crate) fn patch(value: u64) -> Bytes {
     format!(r#"{{"metadata":{{"annotations":{{"{SENT}":"{value}"}}}}}}"#).into()

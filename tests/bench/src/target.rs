@@ -24,9 +24,18 @@ pub(crate) struct Target {
     pub(crate) tls: Arc<ClientConfig>,
     /// The value of `Authorization`, where there is a token.
     pub(crate) bearer: Option<String>,
+    /// Whether clients speak HTTP/2.
+    pub(crate) http2: bool,
 }
 
 impl Target {
+    /// The same, over HTTP/2.
+    pub(crate) fn over_http2(&self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Self { tls: Arc::new(tls), http2: true, ..self.clone() }
+    }
+
     /// The current context of a kubeconfig, with another server URL where one is given.
     pub(crate) fn from_kubeconfig(path: &Path, server: Option<&str>) -> Result<Self> {
         let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -106,6 +115,7 @@ impl Kubeconfig {
             server_name: ServerName::try_from(plain_host).context("the server's host is no name")?,
             tls: Arc::new(tls(cluster, user)?),
             bearer: user.token.as_ref().map(|token| format!("Bearer {token}")),
+            http2: false,
         })
     }
 }

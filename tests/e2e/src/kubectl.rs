@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 pub struct Output {
     /// Whether it ended with 0.
     pub ok: bool,
+    /// With what it ended, where it was not ended by a signal.
+    pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -80,6 +82,11 @@ pub(crate) fn inside(namespace: Option<&str>, program: &str) -> Command {
     }
 }
 
+/// What a command printed, run to its end.
+pub fn output_of(command: Command) -> Output {
+    run(command, None)
+}
+
 /// Runs a command to its end.
 pub(crate) fn run(mut command: Command, input: Option<&str>) -> Output {
     command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
@@ -92,6 +99,7 @@ pub(crate) fn run(mut command: Command, input: Option<&str>) -> Output {
     let output = child.wait_with_output().expect("a started child can be waited for");
     Output {
         ok: output.status.success(),
+        code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }

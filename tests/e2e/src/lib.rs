@@ -5,6 +5,7 @@
 
 mod api;
 mod binary;
+mod calm;
 mod cluster;
 mod etcd;
 mod host;
@@ -20,10 +21,11 @@ mod wait;
 
 pub use api::ApiProxy;
 pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
+pub use calm::{names_no_failure, names_only};
 pub use cluster::{Cluster, ClusterOptions};
 pub use etcd::Etcd;
 pub use host::{Host, HostOptions};
-pub use kubectl::{Kubectl, Output};
+pub use kubectl::{Kubectl, Output, output_of};
 pub use machine::Machine;
 pub use node_agent::{Container, NodeAgent, addresses_below};
 pub use other_build::other_build;

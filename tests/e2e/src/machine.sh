@@ -21,7 +21,7 @@ while read -r _ directory kind options _; do
     fi
 done < /run/hierarchies
 mkdir -p /run/netns /run/lock "$files/containerd" "$files/log" "$files/overlay"
-for directory in /etc /var/lib /opt; do
+for directory in /etc /root /var/lib /opt; do
     upper=$files/overlay$directory
     mkdir -p "$upper/upper" "$upper/work"
     mount -t overlay overlay -o "lowerdir=$directory,upperdir=$upper/upper,workdir=$upper/work" "$directory"

@@ -229,3 +229,72 @@ fn a_second_process_says_who_holds_the_data() {
     let status = host.kedge("status", &[]);
     assert!(!status.ok && status.stderr.contains("no cluster runs in"), "{}", status.all());
 }
+
+const TOOLS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: tools.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: tools, kind: Tool, shortNames: [tl]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            description: What is wanted
+            type: object
+            required: [size]
+            properties: {size: {type: integer, minimum: 1}, color: {type: string, default: red}}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+";
+
+#[test]
+fn custom_resources_are_as_any_other() {
+    let Some(host) = control_plane() else { return };
+    let kubectl = host.kubectl();
+    assert!(kubectl.apply(TOOLS).contains("created"));
+    kubectl.run(&["wait", "--for", "condition=established", "crd/tools.example.com", "--timeout", "60s"]);
+    kubectl.run(&["create", "namespace", "shop"]);
+    let tool = |name: &str, size: &str| {
+        format!(
+            "apiVersion: example.com/v1\nkind: Tool\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{size: {size}}}\n"
+        )
+    };
+    assert!(kubectl.apply(&tool("saw", "3")).contains("tool.example.com/saw created"));
+    assert!(kubectl.apply(&tool("saw", "4")).contains("configured"));
+    let row = kubectl.run(&["-n", "shop", "get", "tl"]);
+    let words: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(words, ["NAME", "SIZE", "saw", "4"]);
+    assert_eq!(kubectl.run(&["-n", "shop", "get", "tool", "saw", "-o", "jsonpath={.spec.color}"]), "red");
+    let refused = kubectl.try_run_with(&["create", "--validate=false", "-f", "-"], &tool("big", "0"));
+    assert!(refused.stderr.contains("spec.size in body should be greater than or equal to 1"), "{}", refused.all());
+    assert!(kubectl.run(&["explain", "tool.spec"]).contains("color"));
+    assert!(kubectl.run(&["api-resources", "--api-group", "example.com"]).contains("tools"));
+    // Owners and namespaces take them along.
+    let owner = kubectl.run(&["-n", "shop", "get", "tool", "saw", "-o", "jsonpath={.metadata.uid}"]);
+    let owned = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: part, namespace: shop, ownerReferences: [{{apiVersion: \
+         example.com/v1, kind: Tool, name: saw, uid: {owner}}}]}}\n"
+    );
+    kubectl.apply(&owned);
+    kubectl.run(&["-n", "shop", "delete", "tool", "saw"]);
+    eventually("the part to go with its owner", Duration::from_secs(60), || {
+        let part = kubectl.try_run(&["-n", "shop", "get", "configmap", "part"]);
+        if part.stderr.contains("not found") { Ok(()) } else { Err(part.all()) }
+    });
+    kubectl.apply(&tool("drill", "1"));
+    kubectl.run(&["delete", "namespace", "shop", "--timeout", "60s"]);
+    kubectl.run(&["delete", "crd", "tools.example.com", "--timeout", "60s"]);
+    // kubectl may still know of the resource for a while.
+    let gone = kubectl.try_run(&["get", "tools"]);
+    let says = ["doesn't have a resource type", "could not find the requested resource"];
+    assert!(says.iter().any(|text| gone.stderr.contains(text)), "{}", gone.all());
+}

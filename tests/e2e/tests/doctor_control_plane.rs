@@ -3,6 +3,11 @@
 //!
 //! One machine for all; each break is mended before the next.
 
+#[path = "doctor_control_plane/always_on.rs"]
+mod always_on;
+#[path = "doctor_control_plane/objects.rs"]
+mod objects;
+
 use std::time::Duration;
 
 use kedge_e2e::{Machine, eventually};
@@ -22,7 +27,7 @@ networking: {podSubnet: 10.244.0.0/16}
 ";
 /// Enough of a pod network for the node to be ready.
 const NETWORK: &str = r#"{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "pods0",
-"isGateway": true, "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"}}]}"#;
+"isDefaultGateway": true, "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"}}]}"#;
 
 #[test]
 fn failures_of_a_control_plane_are_named_and_mended() {
@@ -43,6 +48,10 @@ fn failures_of_a_control_plane_are_named_and_mended() {
     a_wrong_kubeconfig(&machine);
     a_wrong_directory_of_certificates(&machine);
     a_wrong_directory_without_an_api_server(&machine);
+    machine.load_busybox();
+    always_on::what_goes_wrong_is_kept_and_goes(&machine);
+    objects::are_mended_and_taken_back(&machine);
+    is_well(&machine);
 }
 
 /// The failures that `kedge doctor` finds, best first, each with its text. Warnings are the matter of the machine of the test.

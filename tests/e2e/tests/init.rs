@@ -3,14 +3,14 @@
 //!
 //! One machine for all checks, in an order in which each leaves the cluster whole.
 
-use kedge_e2e::{BUSYBOX, Machine};
+use kedge_e2e::{BUSYBOX, Machine, names_only};
 
 const ADDRESS: &str = "198.51.100.11";
 const NAME: &str = "init-1";
 const CONFIGURATION: &str = "apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint: {advertiseAddress: 198.51.100.11}
-timeouts: {controlPlaneComponentHealthCheck: 4m0s}
+timeouts: {controlPlaneComponentHealthCheck: 4m0s, etcdAPICall: 2m0s}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -58,7 +58,7 @@ fn preflight_names_what_is_wrong(machine: &Machine) {
     let text = output.all();
     for line in [
         "[preflight] Running pre-flight checks",
-        "[config] WARNING: InitConfiguration.timeouts has no effect here",
+        "[config] WARNING: InitConfiguration.timeouts.etcdAPICall has no effect here",
         "error execution phase preflight",
         "[preflight] Some fatal errors occurred:",
         "[ERROR FileAvailable--etc-kubernetes-manifests-etcd.yaml]: /etc/kubernetes/manifests/etcd.yaml already exists",
@@ -145,6 +145,8 @@ fn without_a_network_the_node_says_so(machine: &Machine) {
         "kubectl describe pods -n kube-system -l k8s-app=kube-dns",
         "had untolerated taint",
     );
+    // That is what comes next, and no trouble.
+    names_only(&machine.try_sh("$KEDGE doctor --output json"), "the time before a network", &["D15"]);
 }
 
 fn with_the_network_pods_run(machine: &Machine) {

@@ -36,7 +36,13 @@ fn actual() -> BTreeMap<String, BTreeSet<String>> {
 fn short(package: &str) -> Option<String> {
     match package {
         "kedge" => Some("kedge".to_owned()),
-        "kedge-bench" | "kedge-csi-driver" | "kedge-device-driver" | "kedge-e2e" | "kedge-netns" | "kedge-skip" => None,
+        "kedge-bench"
+        | "kedge-csi-driver"
+        | "kedge-device-driver"
+        | "kedge-e2e"
+        | "kedge-fuzz"
+        | "kedge-netns"
+        | "kedge-skip" => None,
         other => other.strip_prefix("kedge-").map(str::to_owned),
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kedge_e2e::{BUSYBOX, Machine, eventually, other_build};
+use kedge_e2e::{BUSYBOX, Machine, eventually, names_only, other_build};
 
 const OLD: &str = concat!("v1.36.0+kedge-", env!("CARGO_PKG_VERSION"));
 const NEW: &str = "v1.36.0+kedge-0.1.999";
@@ -293,6 +293,7 @@ impl Cluster {
         assert!(!unknown.ok && unknown.all().contains("unknown phase \"bootstrap-token\""), "{}", unknown.all());
         self.upgraded(first, "node phase preflight", &["Making the images of the new version"]);
         self.upgraded(first, "node phase kubelet-config", &[&runs(first)]);
+        self.nothing_alarms();
         let flags = "/var/lib/kubelet/kubeadm-flags.env";
         second.sh(&format!("sed -i 's/ --api-balancer[^ \"]*//g' {flags}"));
         let lines = [
@@ -300,9 +301,18 @@ impl Cluster {
             "[upgrade/kubelet-config] Adding flags of the kubelet: --api-balancer --api-balancer-seed",
             &runs(second),
         ];
-        self.upgraded(second, "node", &lines);
+        std::thread::scope(|scope| {
+            let upgrade = scope.spawn(|| self.upgraded(second, "node", &lines));
+            self.nothing_alarms();
+            upgrade.join().expect("it is upgraded");
+        });
         let flags = second.sh(&format!("cat {flags}"));
         assert!(flags.contains("--api-balancer=127.0.0.1:6444 --api-balancer-seed=up-1:6443"), "{flags}");
+    }
+
+    /// One machine is new, another one becomes it, the third is old.
+    fn nothing_alarms(&self) {
+        names_only(&self.first.try_sh("$KEDGE doctor --output json"), "an upgrade", &[]);
     }
 
     fn everything_is_new(&self) {

@@ -4,9 +4,9 @@
 //! [`check_plugins`] says which.
 
 use super::{
-    Plugin, certificates, default_toleration_seconds, device_admin_access, limit_ranger, namespace_lifecycle,
-    node_restriction, priority, privileged, rbac_escalation, resource_quota, runtime_class, service_account,
-    service_allocation, storage, taint_nodes,
+    Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, limit_ranger,
+    namespace_lifecycle, node_restriction, pod_security, priority, privileged, rbac_escalation, resource_quota,
+    runtime_class, service_account, service_allocation, storage, taint_nodes,
 };
 use crate::config::Config;
 
@@ -25,12 +25,14 @@ const fn on(name: &'static str, make: Make) -> Entry {
 const CERTIFICATES: &str = "CertificateApproval";
 
 /// In upstream's order.
-static PLUGINS: [Entry; 14] = [
+static PLUGINS: [Entry; 16] = [
     on("NamespaceLifecycle", || Box::new(namespace_lifecycle::NamespaceLifecycle)),
     on("LimitRanger", || Box::new(limit_ranger::LimitRanger)),
     on("ServiceAccount", || Box::new(service_account::ServiceAccount)),
     Entry { is_on_by_default: false, ..on("NodeRestriction", || Box::new(node_restriction::NodeRestriction)) },
     on("TaintNodesByCondition", || Box::new(taint_nodes::TaintNodesByCondition)),
+    Entry { is_on_by_default: false, ..on("AlwaysPullImages", || Box::new(always_pull_images::AlwaysPullImages)) },
+    on("PodSecurity", || Box::new(pod_security::PodSecurity)),
     on("Priority", || Box::new(priority::Priority)),
     on("DefaultTolerationSeconds", || Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
     on("DefaultStorageClass", || Box::new(storage::DefaultStorageClass)),
@@ -44,10 +46,9 @@ static PLUGINS: [Entry; 14] = [
 ];
 
 /// Upstream's plugins that are not here, or are part of another one.
-const WITHOUT_EFFECT: [&str; 20] = [
+const WITHOUT_EFFECT: [&str; 18] = [
     "AlwaysAdmit",
     "AlwaysDeny",
-    "AlwaysPullImages",
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "ClusterTrustBundleAttest",
@@ -62,7 +63,6 @@ const WITHOUT_EFFECT: [&str; 20] = [
     "NamespaceExists",
     "OwnerReferencesPermissionEnforcement",
     "PodNodeSelector",
-    "PodSecurity",
     "PodTolerationRestriction",
     "PodTopologyLabels",
 ];
@@ -126,7 +126,7 @@ mod tests {
             selected(&config).len()
         };
         let usual = count(&[], &[], true);
-        assert_eq!(usual, PLUGINS.len() - 1 + 3);
+        assert_eq!(usual, PLUGINS.len() - 2 + 3);
         assert_eq!(count(&["NodeRestriction"], &[], true), usual + 1);
         assert_eq!(count(&["NodeRestriction"], &["NodeRestriction"], true), usual);
         assert_eq!(count(&[], &["LimitRanger", "ResourceQuota"], true), usual - 2);
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn names_are_upstreams() {
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(check_plugins(&names(&["NodeRestriction", "PodSecurity"])), Ok(vec!["PodSecurity"]));
+        assert_eq!(check_plugins(&names(&["PodSecurity", "PodNodeSelector"])), Ok(vec!["PodNodeSelector"]));
         assert_eq!(check_plugins(&names(&["Nonsense"])), Err(UnknownPlugin("Nonsense".to_owned())));
     }
 }

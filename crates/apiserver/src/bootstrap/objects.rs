@@ -21,7 +21,6 @@ pub(super) fn all(config: &Config, client_ca: Option<&str>, proxy: Option<&Front
     objects.extend(priority_classes());
     objects.push(extension_authentication(client_ca, proxy));
     objects.push(service_cidr(config, now));
-    objects.extend(flow_control());
     objects
 }
 
@@ -105,37 +104,5 @@ pub(super) fn kubernetes_endpoints(servers: &[SocketAddr]) -> [Value; 2] {
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": metadata("kubernetes.io/service-name", "kubernetes"), "addressType": family,
             "endpoints": endpoints, "ports": [port]}),
-    ]
-}
-
-/// The two mandatory flow schemas and priority levels. Kedge limits requests by their number alone; the objects are there
-/// for clients that look for them.
-fn flow_control() -> Vec<Value> {
-    let api = "flowcontrol.apiserver.k8s.io/v1";
-    let every_path = json!([{"nonResourceURLs": ["*"], "verbs": ["*"]}]);
-    let everything =
-        json!([{"apiGroups": ["*"], "clusterScope": true, "namespaces": ["*"], "resources": ["*"], "verbs": ["*"]}]);
-    let schema = |name: &str, precedence: i64, level: &str, groups: &[&str]| {
-        let subjects: Vec<Value> =
-            groups.iter().map(|group| json!({"kind": "Group", "group": {"name": group}})).collect();
-        let mut spec = json!({"matchingPrecedence": precedence, "priorityLevelConfiguration": {"name": level},
-            "rules": [{"nonResourceRules": every_path, "resourceRules": everything, "subjects": subjects}]});
-        if name == "catch-all" {
-            spec["distinguisherMethod"] = json!({"type": "ByUser"});
-        }
-        json!({"apiVersion": api, "kind": "FlowSchema", "spec": spec,
-            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}})
-    };
-    let level = |name: &str, spec: Value| {
-        json!({"apiVersion": api, "kind": "PriorityLevelConfiguration", "spec": spec,
-            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}}})
-    };
-    let limited = json!({"type": "Limited", "limited": {"lendablePercent": 0, "limitResponse": {"type": "Reject"},
-        "nominalConcurrencyShares": 5}});
-    vec![
-        level("exempt", json!({"type": "Exempt", "exempt": {"lendablePercent": 0, "nominalConcurrencyShares": 0}})),
-        level("catch-all", limited),
-        schema("exempt", 1, "exempt", &["system:masters"]),
-        schema("catch-all", 10_000, "catch-all", &["system:unauthenticated", "system:authenticated"]),
     ]
 }

@@ -160,6 +160,9 @@ fn served(registry: &Registry) -> Vec<ServedResource> {
             namespaced: kind.namespaced,
             verbs: kind.verbs.iter().map(text).collect(),
             subresources: kind.subresources.iter().map(subresource).collect(),
+            schema: resource
+                .version()
+                .map(|version| version.document().unwrap_or_else(|| r#"{"type":"object"}"#.to_owned())),
         }
     });
     all.collect()

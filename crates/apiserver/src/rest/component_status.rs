@@ -26,7 +26,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, resource: &Arc<Resource
         "list" => {
             let items: Vec<Value> = reports.iter().map(status).collect();
             if let Form::Table(_) = accepted.form {
-                return table(call, resource, &items);
+                return table(call, resource, &items).await;
             }
             json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": items})
         }
@@ -35,7 +35,7 @@ pub(super) async fn answer(core: &Core, call: &mut Call, resource: &Arc<Resource
     Ok(reply::document(StatusCode::OK, accepted.encoding, &document))
 }
 
-fn table(call: &Call, resource: &Resource, items: &[Value]) -> Reply {
+async fn table(call: &Call, resource: &Resource, items: &[Value]) -> Reply {
     let view = View::of(call, resource)?;
     let record = |item: &Value| kedge_store::Record {
         key: kedge_store::Key::new(""),
@@ -44,7 +44,7 @@ fn table(call: &Call, resource: &Resource, items: &[Value]) -> Reply {
         created: kedge_store::Revision(0),
         modified: kedge_store::Revision(0),
     };
-    Ok(view.list(resource, items.iter().map(record).collect(), &crate::present::ListMeta::default()))
+    Ok(view.list(resource, items.iter().map(record).collect(), &crate::present::ListMeta::default()).await)
 }
 
 fn status(report: &ComponentReport) -> Value {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use kedge_kinds::ScalePaths;
 use kedge_meta::{ApiStatus, FieldError, FieldPath, format_time};
-use kedge_schema::Writer;
+use kedge_schema::{FieldValidation, Writer};
 use serde_json::{Value, json};
 
 use crate::call::Call;
@@ -52,12 +52,12 @@ fn view(resource: &Resource, live: &Value) -> Value {
     if resource.kind.namespaced {
         metadata["namespace"] = json!(meta("namespace"));
     }
-    let mut status = json!({"replicas": number(paths.status_replicas).unwrap_or(0)});
-    if let Some(selector) = paths.selector.and_then(|path| object::at(live, path)) {
+    let mut status = json!({"replicas": number(&paths.status_replicas).unwrap_or(0)});
+    if let Some(selector) = paths.selector.as_ref().and_then(|path| object::at(live, path)) {
         status["selector"] = json!(kedge_kinds::scale_selector(selector));
     }
     let mut spec = json!({});
-    if let Some(replicas) = number(paths.replicas).filter(|replicas| *replicas != 0) {
+    if let Some(replicas) = number(&paths.replicas).filter(|replicas| *replicas != 0) {
         spec["replicas"] = json!(replicas);
     }
     json!({"kind": "Scale", "apiVersion": API_VERSION, "metadata": metadata, "spec": spec, "status": status})
@@ -67,13 +67,13 @@ async fn change(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Resul
     let options = WriteOptions::of(call)?;
     let sent = match call.verb {
         "update" => Sent::Whole(write::read_object(core, call, expected(), options.validation).await?),
-        _ => Sent::Patch(match patch::read(core, call, &options).await? {
-            // DIVERGES: applied scales own the replicas as a plain update does.
-            Patch::Apply { patch, .. } => Patch::Merge(patch),
-            patch => patch,
-        }),
+        _ => Sent::Patch(patch::read(core, call, &options).await?),
     };
     let target = call.resource().clone();
+    if let Sent::Patch(Patch::Apply { patch, .. }) = &sent {
+        let place = resource.kind.namespaced.then_some(target.namespace.as_str());
+        patch::check_applied(patch, (API_VERSION, "Scale"), place, &target.name)?;
+    }
     let update = Update {
         core,
         user: &call.user,
@@ -88,23 +88,46 @@ async fn change(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Resul
     let time = format_time(call.now);
     let writer =
         Writer { api_version: API_VERSION, kind: "Scale", ..write::writer(resource, "scale", &options.manager, &time) };
-    let edit = |live: &Value| {
-        let before = view(resource, live);
-        let (after, warnings) = match &sent {
-            Sent::Whole(scale) => (scale.clone(), Vec::new()),
-            Sent::Patch(patch) => {
-                let edited = patched(&before, patch, expected(), &writer, &[], options.validation)?;
-                (edited.object, edited.warnings)
-            }
-        };
-        let object = scaled(resource, live, &after, &target.name)?;
-        Ok(Edited { warnings, ..Edited::new(object) })
-    };
+    let edit = |live: &Value| edit(resource, live, &sent, &target.name, &writer, options.validation);
     let outcome = update.run(&edit).await?;
     call.warnings.extend(outcome.warnings);
     let mut stored: Value = serde_json::from_slice(&outcome.stored).map_err(ApiStatus::internal)?;
     resource.kind.from_storage(&mut stored);
     Ok(view(resource, &stored))
+}
+
+/// What a changed scale makes of its object, and of who owns the replicas.
+fn edit(
+    resource: &Resource,
+    live: &Value,
+    sent: &Sent,
+    name: &str,
+    writer: &Writer<'_>,
+    validation: FieldValidation,
+) -> Result<Edited, ApiStatus> {
+    let (parents, path) = (object::at(live, &["metadata", "managedFields"]), paths(resource).replicas);
+    let mut before = view(resource, live);
+    if let Some(managers) = kedge_schema::managers_of_scale(parents, &resource.api_version, &path) {
+        before["metadata"]["managedFields"] = managers;
+    }
+    let mut after = match sent {
+        Sent::Whole(scale) => Edited::new(scale.clone()),
+        Sent::Patch(patch) => patched(&before, patch, expected(), writer, &[], validation)?,
+    };
+    if !after.has_managers {
+        if object::at(&after.object, &["metadata", "managedFields"]).is_none() {
+            object::copy_meta(&before, &mut after.object, "managedFields");
+        }
+        kedge_schema::update_managed_fields(Some(&before), &mut after.object, expected().schema, writer, &[]);
+    }
+    let scale = object::at(&after.object, &["metadata", "managedFields"]);
+    let managers = kedge_schema::managers_after_scale(parents, scale, &resource.api_version, &path);
+    let mut object = scaled(resource, live, &after.object, name)?;
+    match managers {
+        Some(managers) => drop(object::metadata_mut(&mut object).insert("managedFields".to_owned(), managers)),
+        None => drop(object::metadata_mut(&mut object).remove("managedFields")),
+    }
+    Ok(Edited { object, has_managers: true, ..after })
 }
 
 enum Sent {
@@ -131,8 +154,8 @@ fn scaled(resource: &Resource, live: &Value, scale: &Value, name: &str) -> Resul
         let given = object::meta(scale, field);
         object::set_meta(&mut object, field, given);
     }
-    let path = paths(resource).replicas;
-    let Some((last, parents)) = path.split_last() else { return Ok(object) };
+    let paths = paths(resource);
+    let Some((last, parents)) = paths.replicas.split_last() else { return Ok(object) };
     let mut at = &mut object;
     for field in parents {
         if !at.get(*field).is_some_and(Value::is_object) {

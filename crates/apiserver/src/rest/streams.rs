@@ -124,7 +124,7 @@ async fn running_pod(core: &Core, call: &Call) -> Result<Value, ApiStatus> {
 }
 
 /// The client's request again, with what its connection is upgraded by.
-pub(super) fn client_request(call: &mut Call) -> Request<()> {
+pub(crate) fn client_request(call: &mut Call) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = call.method.clone();
     *request.headers_mut() = call.headers.clone();
@@ -135,6 +135,6 @@ pub(super) fn client_request(call: &mut Call) -> Request<()> {
 }
 
 /// Goes on with a connection that was upgraded.
-pub(super) fn spawn(upgrade: Upgrade) -> Response<Body> {
+pub(crate) fn spawn(upgrade: Upgrade) -> Response<Body> {
     upgrade.spawn().map(|bytes: Bytes| Body::full(bytes))
 }

@@ -154,7 +154,13 @@ async fn protobuf_is_read_and_written() {
         async move { harness.raw(Method::GET, &path, &[("accept", accept)], "").await }
     };
     let both = accepting(format!("{MAPS}/a"), "application/vnd.kubernetes.protobuf,application/json").await;
-    assert_eq!(both.expect(200), created, "what is stored is JSON; that is what those get who take it");
+    assert_eq!(both.headers["content-type"], protobuf, "what is named first is what they get");
+    let json_first = accepting(format!("{MAPS}/a"), "application/json,application/vnd.kubernetes.protobuf").await;
+    assert_eq!(json_first.expect(200), created);
+    let without = "/apis/apiregistration.k8s.io/v1/apiservices".to_owned();
+    let json =
+        accepting(without, "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json").await;
+    assert_eq!(json.expect(200)["kind"], "APIServiceList", "tables have no such form");
     let one = harness
         .send(None, crate::harness::request(Method::GET, &format!("{MAPS}/a"), &[("accept", protobuf)], ""))
         .await;

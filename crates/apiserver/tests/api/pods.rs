@@ -250,6 +250,55 @@ async fn scale_and_status_are_parts_of_the_object() {
 }
 
 #[tokio::test]
+async fn whoever_applies_a_scale_owns_the_replicas() {
+    let harness = harness().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}, "spec": pod("x")["spec"]}}});
+    let apply = |path: String, object: Value| {
+        let harness = &harness;
+        async move {
+            let headers = [("content-type", "application/apply-patch+yaml")];
+            harness.raw(Method::PATCH, &path, &headers, object.to_string()).await
+        }
+    };
+    apply(format!("{path}/web?fieldManager=one"), deployment.clone()).await.expect(201);
+    let scale = |replicas: u32| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": replicas}})
+    };
+    let on_scale = |query: &str| format!("{path}/web/scale?fieldManager=hpa{query}");
+    let taken = apply(on_scale(""), scale(3)).await;
+    taken.refused(409, "Conflict", "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas");
+    let forced = apply(on_scale("&force=true"), scale(3)).await.expect(200);
+    assert_eq!((&forced["spec"]["replicas"], &forced["metadata"]["managedFields"]), (&json!(3), &Value::Null));
+    let entries = harness.get(&format!("{path}/web")).await.expect(200)["metadata"]["managedFields"].clone();
+    let of = |manager: &str| {
+        let found = entries.as_array().unwrap().iter().find(|entry| entry["manager"] == manager).unwrap();
+        (
+            found["operation"].clone(),
+            found["subresource"].clone(),
+            found["apiVersion"].clone(),
+            found["fieldsV1"].clone(),
+        )
+    };
+    let replicas = json!({"f:spec": {"f:replicas": {}}});
+    assert_eq!(of("hpa"), (json!("Apply"), json!("scale"), json!("apps/v1"), replicas));
+    assert_eq!(of("one").3.pointer("/f:spec/f:replicas"), None);
+    let again = apply(format!("{path}/web?fieldManager=one"), deployment).await;
+    again.refused(409, "Conflict", "conflict with \"hpa\" with subresource \"scale\": .spec.replicas");
+    let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "web"}});
+    let text = "patch object is v1, Kind=ConfigMap, but the resource is autoscaling/v1, Kind=Scale";
+    apply(on_scale(""), other).await.refused(400, "BadRequest", text);
+    let headers = [("content-type", "application/merge-patch+json")];
+    let plain = format!("{path}/web/scale?fieldManager=hand");
+    let changed = json!({"spec": {"replicas": 7}}).to_string();
+    harness.raw(Method::PATCH, &plain, &headers, changed).await.expect(200);
+    let entries = harness.get(&format!("{path}/web")).await.expect(200)["metadata"]["managedFields"].to_string();
+    assert!(entries.contains("\"hand\"") && !entries.contains("\"hpa\""), "{entries}");
+}
+
+#[tokio::test]
 async fn quotas_and_limits_hold() {
     let harness = harness().await;
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": {"hard": {"pods": "1"}}});

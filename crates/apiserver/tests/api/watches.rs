@@ -121,3 +121,17 @@ async fn a_watch_ends_in_time_with_a_bookmark() {
     }
     assert!(events.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_watch_speaks_protobuf_to_those_who_name_it_first() {
+    let harness = Harness::new().await;
+    let accept = [("accept", "application/vnd.kubernetes.protobuf, application/json")];
+    let path = format!("{MAPS}?watch=true&allowWatchBookmarks=true");
+    let response = harness.send(None, crate::harness::request(http::Method::GET, &path, &accept, "")).await;
+    assert_eq!(response.headers()["content-type"], kedge_schema::PROTOBUF_WATCH);
+    let created = harness.post(MAPS, config_map("a", json!({"k": "1"}))).await.expect(201);
+    harness.server.shut_down();
+    let bytes = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    let object = kedge_schema::encode_protobuf(&created).unwrap();
+    assert_eq!(bytes, kedge_schema::protobuf_watch_frame("ADDED", &object));
+}

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
 use kedge_auth::TokenKeys;
 use kedge_client::{Change, Client, Informer, Informers, client_from_service};
 use kedge_controllers::{CertificateSigner, Config, Deps, run};
-use kedge_meta::{StatusBoard, SystemClock, UserInfo};
+use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
 use kedge_store::MemoryStore;
 use kube::Resource;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -21,15 +21,33 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for something to become true.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The same where time does not pass but jumps from one timer to the next.
+const VIRTUAL_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// Pods with this annotation stay as they are.
+pub(crate) const LEFT_ALONE: &str = "test/left-alone";
 /// Pods with this annotation end at once, in the phase that it names.
 pub(crate) const OUTCOME: &str = "test/outcome";
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     pub(crate) board: StatusBoard,
+    pub(crate) server: Arc<ApiServer>,
     informers: Informers,
+    deadline: Duration,
     shutdown: CancellationToken,
+}
+
+/// The wall clock of a test in which time jumps.
+struct JumpingClock {
+    start: jiff::Timestamp,
+    origin: tokio::time::Instant,
+}
+
+impl Clock for JumpingClock {
+    fn now(&self) -> jiff::Timestamp {
+        self.start + self.origin.elapsed()
+    }
 }
 
 impl Drop for Cluster {
@@ -57,7 +75,23 @@ impl Cluster {
     }
 
     pub(crate) async fn signing(config: Config, signer: Option<Arc<dyn CertificateSigner>>) -> Self {
-        let clock = Arc::new(SystemClock);
+        Self::ticking(config, signer, Arc::new(SystemClock), DEADLINE).await
+    }
+
+    /// A cluster for tests with `start_paused`, whose clock begins at a time and jumps with tokio's. Nodes say nothing
+    /// there, so nobody asks for how long.
+    pub(crate) async fn jumping(start: &str, config: Config) -> Self {
+        let clock = JumpingClock { start: start.parse().unwrap(), origin: tokio::time::Instant::now() };
+        let controllers = ["-node-lifecycle-controller", "*"].map(str::to_owned).to_vec();
+        Self::ticking(Config { controllers, ..config }, None, Arc::new(clock), VIRTUAL_DEADLINE).await
+    }
+
+    async fn ticking(
+        config: Config,
+        signer: Option<Arc<dyn CertificateSigner>>,
+        clock: Arc<dyn Clock>,
+        deadline: Duration,
+    ) -> Self {
         let board = StatusBoard::new(clock.clone());
         let deps = ApiDeps {
             store: Arc::new(MemoryStore::new()),
@@ -70,7 +104,8 @@ impl Cluster {
             kubelet_tls: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
-        let client_of = move |user: UserInfo| client_from_service(server.local_service(user));
+        let local = server.clone();
+        let client_of = move |user: UserInfo| client_from_service(local.local_service(user));
         let manager = client_of(UserInfo::authenticated("system:kube-controller-manager", []));
         let client = client_of(UserInfo::authenticated("admin", ["system:masters"]));
         let client_for = Arc::new(move |account: &str| {
@@ -91,9 +126,16 @@ impl Cluster {
         let token = shutdown.clone();
         tokio::spawn(async move { run(config, deps, token).await.unwrap() });
         let informers = Informers::new(client.clone(), shutdown.clone());
-        let cluster = Self { client, board, informers, shutdown };
+        let cluster = Self { client, board, server, informers, deadline, shutdown };
         cluster.add_node("node-1").await;
         tokio::spawn(pretend(cluster.client.clone(), cluster.informers.all::<Pod>()));
+        // Without it, no pod may be made.
+        cluster
+            .until::<ServiceAccount>("an account for pods", |all| {
+                let is_it = |name: &Option<String>| name.as_deref() == Some("default");
+                all.iter().any(|account| is_it(&account.metadata.name) && is_it(&account.metadata.namespace))
+            })
+            .await;
         cluster
     }
 
@@ -103,6 +145,26 @@ impl Cluster {
         nodes.create(&PostParams::default(), &node).await.unwrap();
         let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
         nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+    }
+
+    /// The informer for all objects of a kind, by the administrator's rights.
+    pub(crate) fn informer<K>(&self) -> Informer<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.informers.all::<K>()
+    }
+
+    /// Creates an object outside of namespaces from JSON.
+    pub(crate) async fn create_in_cluster<K>(&self, value: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Serialize,
+    {
+        Api::<K>::all(self.client.clone()).create(&PostParams::default(), &object(value)).await.unwrap()
     }
 
     /// Creates an object of namespace `default` from JSON.
@@ -156,13 +218,13 @@ impl Cluster {
                 changes.next().await;
             }
         };
-        match tokio::time::timeout(DEADLINE, waiting).await {
+        match tokio::time::timeout(self.deadline, waiting).await {
             Ok(all) => all,
             Err(_) => {
                 let events = self.events().await;
                 let all: Vec<String> =
                     informer.list().iter().map(|object| serde_json::to_string(&**object).unwrap()).collect();
-                panic!("not within {DEADLINE:?}: {what}\n{}\nevents: {events:#?}", all.join("\n"));
+                panic!("not within {:?}: {what}\n{}\nevents: {events:#?}", self.deadline, all.join("\n"));
             }
         }
     }
@@ -228,6 +290,9 @@ async fn pretend(client: Client, pods: Informer<Pod>) {
             continue;
         }
         let pod = change.object();
+        if pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(LEFT_ALONE)) {
+            continue;
+        }
         let (namespace, name) = (pod.metadata.namespace.as_deref().unwrap(), pod.metadata.name.as_deref().unwrap());
         let api = Api::<Pod>::namespaced(client.clone(), namespace);
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
@@ -246,6 +311,7 @@ async fn pretend(client: Client, pods: Informer<Pod>) {
         let outcome = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(OUTCOME));
         let status = json!({ "status": {
             "phase": outcome.map_or("Running", String::as_str),
+            "startTime": "2026-01-01T00:00:00Z",
             "podIP": format!("10.0.0.{addresses}"),
             "podIPs": [{ "ip": format!("10.0.0.{addresses}") }],
             "conditions": [{ "type": "Ready", "status": if outcome.is_some() { "False" } else { "True" } }],

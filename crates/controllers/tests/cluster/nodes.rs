@@ -51,14 +51,8 @@ async fn a_silent_node_is_unknown_and_tainted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn controllers_work_once_they_lead() {
-    let leader = LeaderConfig {
-        namespace: "kube-system".to_owned(),
-        name: "kube-controller-manager".to_owned(),
-        identity: "here".to_owned(),
-        lease_duration: Duration::from_secs(15),
-        renew_deadline: Duration::from_secs(10),
-        retry_period: Duration::from_millis(100),
-    };
+    let retry_period = Duration::from_millis(100);
+    let leader = LeaderConfig { retry_period, ..LeaderConfig::new("kube-controller-manager", "here") };
     let cluster = Cluster::with(Config { leader: Some(leader), ..Config::default() }).await;
     cluster.until::<ServiceAccount>("default accounts", |all| all.len() >= 4).await;
     let leases = cluster.until::<Lease>("a lease", |all| {

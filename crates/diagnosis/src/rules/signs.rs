@@ -60,11 +60,12 @@ impl Sign {
         let mut ends: BTreeMap<(&Place, LogSource), Moment> = BTreeMap::new();
         let lines = evidence.logs().filter(|(_, _, line)| self.is_of(&line.source));
         for (index, item, line) in lines {
-            let key = (&item.place, line.source.whole());
+            // Made only where it is needed: most lines say nothing.
+            let key = || (&item.place, line.source.whole());
             if self.is_said_by(&line.text) && holds(&line.text) {
-                logs.entry(key).or_default().push(index);
+                logs.entry(key()).or_default().push(index);
             } else if self.over.iter().any(|word| line.text.contains(word)) {
-                let end = ends.entry(key).or_insert(Moment::of(evidence, index));
+                let end = ends.entry(key()).or_insert(Moment::of(evidence, index));
                 *end = Moment::of(evidence, index).max(*end);
             }
         }

@@ -210,6 +210,9 @@ impl ControllerManagerFlags {
 
 #[derive(Debug, Args)]
 pub(crate) struct SchedulerFlags {
+    /// File with a KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How to reach the API server, and as whom [default: the pod's service account].
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -225,6 +228,7 @@ pub(crate) struct SchedulerFlags {
 impl SchedulerFlags {
     pub(crate) fn options(self) -> SchedulerOptions {
         SchedulerOptions {
+            config: self.config,
             kubeconfig: self.kubeconfig,
             leader: self.leader.options("kube-scheduler"),
             health: self.health.options(10259),

@@ -59,7 +59,7 @@ pub(crate) enum DrillCommand {
     },
     /// Break a cluster, and wait until it shows.
     Start {
-        /// The scenario.
+        /// The scenario, or several at once as ONE+OTHER.
         id: String,
         #[command(flatten)]
         target: DrillTarget,
@@ -81,9 +81,9 @@ pub(crate) enum DrillCommand {
     Stop,
     /// Show the drills that are over.
     History,
-    /// Do drills without a person: break, ask the doctor, repair as documented, bring back.
+    /// Do drills without a person: break, ask the doctor, let it repair or do so as documented, bring back.
     Verify {
-        /// The scenarios.
+        /// The scenarios, or several at once as ONE+OTHER.
         #[arg(required = true)]
         ids: Vec<String>,
         #[command(flatten)]

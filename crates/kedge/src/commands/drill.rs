@@ -17,9 +17,9 @@ pub(crate) async fn run(flags: DrillFlags) -> Result<()> {
     let open = |image: Option<String>| Drill::open(&flags.state_dir, image);
     match flags.command {
         DrillCommand::List => list(&scenarios, form),
-        DrillCommand::Show { id, spoil } => show(find(&scenarios, &id)?, spoil, form),
+        DrillCommand::Show { id, spoil } => show(&find(&scenarios, &id)?, spoil, form),
         DrillCommand::Start { id, target, dry_run } => {
-            start(&open(target.image.clone())?, find(&scenarios, &id)?, &target, dry_run, form).await
+            start(&open(target.image.clone())?, &find(&scenarios, &id)?, &target, dry_run, form).await
         }
         DrillCommand::Status => status(open(None)?.active()?.as_ref(), form),
         DrillCommand::Hint => {
@@ -208,7 +208,7 @@ async fn verify(
         confirm(flags, &target, &plan, form)?;
     }
     let mut failed = Vec::new();
-    for scenario in chosen {
+    for scenario in &chosen {
         match drill.verify(scenario, &target).await {
             Ok(verified) if form == Output::Json => println!("{}", serde_json::to_string(&verified)?),
             Ok(verified) => {
@@ -230,10 +230,10 @@ async fn verify(
                     Output::Json => {
                         println!(
                             "{}",
-                            serde_json::json!({"scenario": scenario.id, "cause": scenario.cause, "error": text})
+                            serde_json::json!({"scenario": scenario.id, "cause": scenario.causes().join("+"), "error": text})
                         );
                     }
-                    Output::Text => println!("{} {}: {text}", scenario.cause, scenario.id),
+                    Output::Text => println!("{} {}: {text}", scenario.causes().join("+"), scenario.id),
                 }
             }
         }

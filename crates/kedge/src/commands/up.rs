@@ -92,6 +92,7 @@ fn options(flags: &UpFlags) -> Options {
         etcd: etcd(&flags.etcd),
         container_runtime_endpoint: flags.container_runtime_endpoint.clone(),
         kubelet_config: flags.kubelet_config.clone(),
+        scheduler_config: flags.scheduler_config.clone(),
         control_plane_only: flags.control_plane_only,
         kubeconfig,
         demo: flags.demo,

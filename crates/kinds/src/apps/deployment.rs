@@ -1,5 +1,7 @@
 //! Deployments.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
@@ -106,7 +108,7 @@ impl Strategy for Deployment {
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
-        Some(REPLICAS)
+        Some(replicas())
     }
 
     fn pod_spec_path(&self) -> Option<&[&str]> {
@@ -115,11 +117,13 @@ impl Strategy for Deployment {
 }
 
 /// Where replicas lie in Deployments, ReplicaSets and StatefulSets.
-pub(super) const REPLICAS: ScalePaths<'static> = ScalePaths {
-    replicas: &["spec", "replicas"],
-    status_replicas: &["status", "replicas"],
-    selector: Some(&["spec", "selector"]),
-};
+pub(super) fn replicas<'a>() -> ScalePaths<'a> {
+    ScalePaths {
+        replicas: Cow::Borrowed(&["spec", "replicas"]),
+        status_replicas: Cow::Borrowed(&["status", "replicas"]),
+        selector: Some(Cow::Borrowed(&["spec", "selector"])),
+    }
+}
 
 fn strategy_errors(strategy: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let rolling = at(strategy, &["rollingUpdate"]);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::Value;
 
-use super::deployment::REPLICAS;
+use super::deployment::replicas;
 use crate::strategy::{Column, ScalePaths, Strategy};
 use crate::table::{AGE, NAME, age, column, containers, name, selector, wide};
 use crate::value::{at, int};
@@ -81,7 +81,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
-        Some(REPLICAS)
+        Some(replicas())
     }
 
     fn pod_spec_path(&self) -> Option<&[&str]> {

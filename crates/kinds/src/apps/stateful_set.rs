@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
 
-use super::deployment::REPLICAS;
+use super::deployment::replicas;
 use crate::formats;
 use crate::metadata::{annotation_errors, label_errors};
 use crate::path::Path;
@@ -122,7 +122,7 @@ impl Strategy for StatefulSet {
     }
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
-        Some(REPLICAS)
+        Some(replicas())
     }
 
     fn pod_spec_path(&self) -> Option<&[&str]> {

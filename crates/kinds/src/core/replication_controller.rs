@@ -1,5 +1,7 @@
 //! ReplicationControllers: ReplicaSets with a plain map as selector.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::Value;
@@ -106,9 +108,9 @@ impl Strategy for ReplicationController {
 
     fn scale(&self) -> Option<ScalePaths<'_>> {
         Some(ScalePaths {
-            replicas: &["spec", "replicas"],
-            status_replicas: &["status", "replicas"],
-            selector: Some(&["spec", "selector"]),
+            replicas: Cow::Borrowed(&["spec", "replicas"]),
+            status_replicas: Cow::Borrowed(&["status", "replicas"]),
+            selector: Some(Cow::Borrowed(&["spec", "selector"])),
         })
     }
 

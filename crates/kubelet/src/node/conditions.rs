@@ -122,7 +122,7 @@ pub(super) fn conditions(health: &Health, known: &[NodeCondition], now: Timestam
 }
 
 /// The events that follow from conditions that changed: reason and message.
-pub(super) fn changes(before: Option<&[NodeCondition]>, after: &NodeStatus) -> Vec<(String, String)> {
+pub(super) fn changes(node: &str, before: Option<&[NodeCondition]>, after: &NodeStatus) -> Vec<(String, String)> {
     let name = |reason: &str| reason.trim_start_matches("Kubelet").to_owned();
     let mut events = Vec::new();
     for condition in after.conditions.iter().flatten() {
@@ -136,14 +136,37 @@ pub(super) fn changes(before: Option<&[NodeCondition]>, after: &NodeStatus) -> V
             ("Ready", _) => "NodeNotReady".to_owned(),
             _ => format!("Node{}", name(condition.reason.as_deref().unwrap_or_default())),
         };
-        events.push((reason.clone(), format!("Node status is now: {reason}")));
+        let message = is_now(node, &reason);
+        events.push((reason, message));
     }
     events
+}
+
+/// The event of a node that takes pods from now on, or does not any more; nothing where that is as it was.
+pub(super) fn schedulable(before: bool, after: bool) -> Option<&'static str> {
+    match (before, after) {
+        (true, false) => Some("NodeNotSchedulable"),
+        (false, true) => Some("NodeSchedulable"),
+        _ => None,
+    }
+}
+
+/// What is told of a machine that was started anew since its node was last reported.
+pub(super) fn reboot(node: &str, before: Option<&NodeStatus>, after: &NodeStatus) -> Option<String> {
+    let boot = |status: &NodeStatus| status.node_info.as_ref().map(|info| info.boot_id.clone()).unwrap_or_default();
+    let (known, now) = (before.map(boot).unwrap_or_default(), boot(after));
+    (!known.is_empty() && known != now).then(|| format!("Node {node} has been rebooted, boot id: {now}"))
+}
+
+/// The message of all events that tell of a state of the node.
+pub(super) fn is_now(node: &str, reason: &str) -> String {
+    format!("Node {node} status is now: {reason}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::NodeSystemInfo;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
@@ -211,10 +234,26 @@ mod tests {
         assert_eq!((transition(&after, "Ready"), transition(&after, "DiskPressure")), (5, 1));
         let status = NodeStatus { conditions: Some(after), ..NodeStatus::default() };
         assert_eq!(
-            changes(Some(&before), &status),
-            [("NodeReady".to_owned(), "Node status is now: NodeReady".to_owned())]
+            changes("one", Some(&before), &status),
+            [("NodeReady".to_owned(), "Node one status is now: NodeReady".to_owned())]
         );
-        let first: Vec<String> = changes(None, &status).into_iter().map(|(reason, _)| reason).collect();
+        let first: Vec<String> = changes("one", None, &status).into_iter().map(|(reason, _)| reason).collect();
         assert_eq!(first, ["NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"]);
+    }
+
+    #[test]
+    fn cordons_and_reboots_are_told_once() {
+        assert_eq!(schedulable(true, false), Some("NodeNotSchedulable"));
+        assert_eq!(schedulable(false, true), Some("NodeSchedulable"));
+        assert_eq!([schedulable(true, true), schedulable(false, false)], [None, None]);
+        let booted = |id: &str| {
+            let node_info = NodeSystemInfo { boot_id: id.to_owned(), ..NodeSystemInfo::default() };
+            NodeStatus { node_info: Some(node_info), ..NodeStatus::default() }
+        };
+        let told = reboot("one", Some(&booted("a")), &booted("b"));
+        assert_eq!(told.as_deref(), Some("Node one has been rebooted, boot id: b"));
+        for before in [None, Some(&NodeStatus::default()), Some(&booted("b"))] {
+            assert_eq!(reboot("one", before, &booted("b")), None);
+        }
     }
 }

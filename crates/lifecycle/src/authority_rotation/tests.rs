@@ -1,7 +1,13 @@
 //! Rotations on directories: steps that were cut, further control planes, what is left of an abort.
 
+use std::fs;
+
+use kedge_pki::{
+    Identity, KnownCertificate, KubeconfigCluster, KubeconfigUser, LeafRequest, kubeconfig_certificate, signer_in,
+    write_kubeconfig, write_private, write_public,
+};
+
 use super::*;
-use kedge_pki::{KnownCertificate, KubeconfigUser, LeafRequest, kubeconfig_certificate, write_kubeconfig};
 
 /// A directory with an old authority and a new one that is staged.
 struct Staged {

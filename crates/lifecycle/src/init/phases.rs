@@ -205,7 +205,7 @@ impl Init<'_> {
         let address = document["healthzBindAddress"].as_str().and_then(|text| text.parse::<IpAddr>().ok());
         let port = document["healthzPort"].as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
         if let (Some(address), Some(port)) = (address, port) {
-            wait_for_kubelet(SocketAddr::new(address, port), self.say).await?;
+            wait_for_kubelet(SocketAddr::new(address, port), self.settings.patience, self.say).await?;
         }
         let local = self.settings.local;
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -214,7 +214,7 @@ impl Init<'_> {
             ("kube-controller-manager", loopback(10257), "/healthz"),
             ("kube-scheduler", loopback(10259), "/livez"),
         ];
-        wait_for_components(&components, self.say).await?;
+        wait_for_components(&components, self.settings.patience, self.say).await?;
         self.empower_admin().await
     }
 

@@ -11,12 +11,12 @@ use kedge_meta::KUBERNETES_VERSION;
 use serde_json::{Map, Value};
 
 use crate::addresses::{find_node_ip, hostname, nth_address};
-use crate::cluster_configuration::{
-    ApiEndpoint, Argument, ClusterConfiguration, ConfigurationError, Documents, LocalEndpoint, TokenConfiguration,
-    parse_duration,
-};
+use crate::cluster_configuration::{Argument, ClusterConfiguration, LocalEndpoint};
 use crate::cluster_objects::control_plane_taint;
+use crate::documents::{ApiEndpoint, ConfigurationError, Documents, TokenConfiguration};
+use crate::health_wait::HealthPatience;
 use crate::node_access;
+use crate::timeouts::parse_duration;
 
 /// Flags, as they were given; each has the name of its field.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +61,8 @@ pub struct InitSettings {
     pub kubelet: Map<String, Value>,
     /// Fields of the proxies' configuration that the user gave.
     pub proxy: Map<String, Value>,
+    /// How long what is started may take to become well.
+    pub patience: HealthPatience,
     /// What in the file has no effect.
     pub without_effect: Vec<String>,
     /// The node's name.
@@ -138,6 +140,7 @@ impl InitSettings {
         }
         Ok(Self {
             local: local(&flags, &init.local_api_endpoint)?,
+            patience: init.timeouts.health()?,
             cri_socket: flags.cri_socket.clone().or_else(|| text(&registration.cri_socket)),
             taints: registration.taints.unwrap_or_else(|| vec![control_plane_taint()]),
             kubelet_extra_args: registration.kubelet_extra_args,

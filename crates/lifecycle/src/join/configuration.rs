@@ -2,13 +2,14 @@
 //!
 //! Pure. Invariant: a field that is in no list is an error; one that upstream has and Kedge lacks is named.
 
-use std::time::Duration;
-
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::cluster_configuration::{ApiEndpoint, ConfigurationError, NodeRegistration, parse_duration};
+use crate::documents::{ApiEndpoint, NodeRegistration};
 use crate::patches::PatchesConfiguration;
+use crate::timeouts::Timeouts;
+
+/// The timeouts that count.
+const TIMEOUTS: [&str; 4] = ["controlPlaneComponentHealthCheck", "kubeletHealthCheck", "tlsBootstrap", "discovery"];
 
 /// What a machine that joins is told.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -76,44 +77,11 @@ pub struct FileDiscovery {
     pub kube_config_path: String,
 }
 
-/// How long things are waited for, as Go writes durations.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(super) struct Timeouts {
-    pub(super) discovery: Option<String>,
-    #[serde(rename = "tlsBootstrap")]
-    pub(super) tls_bootstrap: Option<String>,
-    control_plane_component_health_check: Value,
-    kubelet_health_check: Value,
-    #[serde(rename = "kubernetesAPICall")]
-    kubernetes_api_call: Value,
-    #[serde(rename = "etcdAPICall")]
-    etcd_api_call: Value,
-    upgrade_manifests: Value,
-}
-
 impl JoinConfiguration {
     /// The fields that were given and do nothing.
     pub(crate) fn without_effect(&self) -> Vec<String> {
-        let times = &self.timeouts;
-        let fields = [
-            ("timeouts.controlPlaneComponentHealthCheck", &times.control_plane_component_health_check),
-            ("timeouts.kubeletHealthCheck", &times.kubelet_health_check),
-            ("timeouts.kubernetesAPICall", &times.kubernetes_api_call),
-            ("timeouts.etcdAPICall", &times.etcd_api_call),
-            ("timeouts.upgradeManifests", &times.upgrade_manifests),
-        ];
-        let named = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name);
-        let named = named.chain(self.node_registration.without_effect());
+        let times = self.timeouts.without_effect(&TIMEOUTS);
+        let named = times.chain(self.node_registration.without_effect().map(str::to_owned));
         named.map(|name| format!("JoinConfiguration.{name}")).collect()
     }
-}
-
-/// A duration of the file, or the usual one.
-pub(super) fn patience(field: &str, text: Option<&str>, usual: Duration) -> Result<Duration, ConfigurationError> {
-    let Some(text) = text else { return Ok(usual) };
-    parse_duration(text).ok_or_else(|| ConfigurationError::Value {
-        field: format!("timeouts.{field}"),
-        why: format!("{text:?} is no duration like 5m0s"),
-    })
 }

@@ -150,7 +150,7 @@ impl Join<'_> {
             ("kube-controller-manager", loopback(10257), "/healthz"),
             ("kube-scheduler", loopback(10259), "/livez"),
         ];
-        Ok(wait_for_components(&components, self.say).await?)
+        Ok(wait_for_components(&components, self.settings.health_patience, self.say).await?)
     }
 
     fn local(&self, own: &ControlPlaneSettings) -> LocalEndpoint {

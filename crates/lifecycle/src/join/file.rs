@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::configuration::JoinConfiguration;
 use super::settings::{JoinFlags, wrong};
-use crate::cluster_configuration::{ConfigurationError, Documents};
+use crate::documents::{ConfigurationError, Documents};
 
 /// The document of the file, and what in the file has no effect.
 pub(super) fn read_file(flags: &JoinFlags) -> Result<(JoinConfiguration, Vec<String>), ConfigurationError> {

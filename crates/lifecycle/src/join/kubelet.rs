@@ -75,7 +75,7 @@ impl Join<'_> {
         let text = std::fs::read_to_string(&path).map_err(wrap)?;
         let document: Value = serde_yaml::from_str(&text).unwrap_or_default();
         if let Some(address) = health_address(&document) {
-            wait_for_kubelet(address, self.say).await?;
+            wait_for_kubelet(address, self.settings.health_patience, self.say).await?;
         }
         (self.say)("[kubelet-start] Waiting for the kubelet to perform the TLS Bootstrap");
         self.wait_for_certificate().await?;

@@ -9,10 +9,11 @@ use std::time::Duration;
 use kedge_bootstrap::{BootstrapToken, CertificateKey, Discovery};
 use serde_json::Value;
 
-use super::configuration::patience;
 use super::file::{merged, read_file, taint_text};
 use crate::addresses::{find_node_ip, hostname};
-use crate::cluster_configuration::{Argument, ConfigurationError};
+use crate::cluster_configuration::Argument;
+use crate::documents::ConfigurationError;
+use crate::health_wait::HealthPatience;
 use crate::join::control_plane::ControlPlaneSettings;
 
 const PORT: u16 = 6443;
@@ -78,6 +79,8 @@ pub struct JoinSettings {
     pub discovery_patience: Duration,
     /// How long the kubelet may take to get its certificate.
     pub bootstrap_patience: Duration,
+    /// How long what is started may take to become well.
+    pub health_patience: HealthPatience,
     /// What in the file has no effect.
     pub without_effect: Vec<String>,
     /// Whether the machine is a node already, and only needs another certificate.
@@ -118,8 +121,9 @@ impl JoinSettings {
             taints: of_workers.map(taint_text).collect::<Result<_, _>>()?,
             control_plane_taints: registration.taints,
             kubelet_extra_args: registration.kubelet_extra_args,
-            discovery_patience: patience("discovery", file.timeouts.discovery.as_deref(), DISCOVERY_PATIENCE)?,
-            bootstrap_patience: patience("tlsBootstrap", file.timeouts.tls_bootstrap.as_deref(), BOOTSTRAP_PATIENCE)?,
+            discovery_patience: file.timeouts.patience("discovery", DISCOVERY_PATIENCE)?,
+            bootstrap_patience: file.timeouts.patience("tlsBootstrap", BOOTSTRAP_PATIENCE)?,
+            health_patience: file.timeouts.health()?,
             without_effect,
             renew: flags.renew,
             patches: flags.patches,

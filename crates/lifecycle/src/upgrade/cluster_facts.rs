@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use super::health::CONTROL_PLANE_LABEL;
 use super::plan::{ConfigVersion, FoundVersions, NodesByVersion};
 use super::version::ClusterVersion;
-use crate::cluster_configuration::{API_VERSION, ClusterConfiguration};
+use crate::cluster_configuration::ClusterConfiguration;
+use crate::documents::API_VERSION;
 use crate::init::{PhaseError, failed};
 
 const NAMESPACE: &str = "kube-system";

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::health_wait::probe;
+use crate::timeouts::go_duration;
 
 const POLL: Duration = Duration::from_millis(200);
 const ONE_TRY: Duration = Duration::from_secs(10);
@@ -120,16 +121,6 @@ fn last_lines(path: &Path) -> String {
     said[said.len().saturating_sub(LOG_LINES)..].join(" / ")
 }
 
-/// As Go writes it, without fractions of a second.
-pub(super) fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
-        (hours, minutes, seconds) => format!("{hours}h{minutes}m{seconds}s"),
-    }
-}
-
 /// Where a component says how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Health {
@@ -188,13 +179,6 @@ mod tests {
         let etcd = Health::of(&etcd_pod(&facts(), &layout, &[])).unwrap();
         assert_eq!((etcd.address.port(), etcd.path.as_str(), etcd.has_tls), (2381, "/health", false));
         assert_eq!(Health::of(&serde_json::json!({"spec": {"containers": [{"name": "a"}]}})), None);
-    }
-
-    #[test]
-    fn durations_are_written_as_in_go() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (300, "5m0s"), (3661, "1h1m1s")] {
-            assert_eq!(go_duration(Duration::from_secs(seconds)), text);
-        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::patches::PatchesConfiguration;
+use crate::timeouts::Timeouts;
 
 /// What the commands are told, each in a section of its own.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -15,7 +16,7 @@ pub struct UpgradeConfiguration {
     pub(crate) diff: DiffSection,
     pub(crate) node: NodeSection,
     pub(crate) plan: PlanSection,
-    pub(crate) timeouts: UpgradeTimeouts,
+    pub(crate) timeouts: Timeouts,
 }
 
 /// `kedge upgrade apply`.
@@ -74,26 +75,9 @@ pub(crate) struct PlanSection {
     pub(crate) print_config: Option<bool>,
 }
 
-/// How long things are waited for, as Go writes durations.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(crate) struct UpgradeTimeouts {
-    pub(crate) upgrade_manifests: Option<String>,
-    control_plane_component_health_check: Value,
-    kubelet_health_check: Value,
-    #[serde(rename = "kubernetesAPICall")]
-    kubernetes_api_call: Value,
-    #[serde(rename = "etcdAPICall")]
-    etcd_api_call: Value,
-    #[serde(rename = "tlsBootstrap")]
-    tls_bootstrap: Value,
-    discovery: Value,
-}
-
 impl UpgradeConfiguration {
     /// The fields that were given and do nothing.
     pub(crate) fn without_effect(&self) -> Vec<String> {
-        let times = &self.timeouts;
         let fields = [
             // Images are made on the machine, and a plan changes nothing anyway.
             ("apply.imagePullPolicy", &self.apply.image_pull_policy),
@@ -101,14 +85,9 @@ impl UpgradeConfiguration {
             ("node.imagePullPolicy", &self.node.image_pull_policy),
             ("node.imagePullSerial", &self.node.image_pull_serial),
             ("plan.dryRun", &self.plan.dry_run),
-            ("timeouts.controlPlaneComponentHealthCheck", &times.control_plane_component_health_check),
-            ("timeouts.kubeletHealthCheck", &times.kubelet_health_check),
-            ("timeouts.kubernetesAPICall", &times.kubernetes_api_call),
-            ("timeouts.etcdAPICall", &times.etcd_api_call),
-            ("timeouts.tlsBootstrap", &times.tls_bootstrap),
-            ("timeouts.discovery", &times.discovery),
         ];
-        let named = fields.into_iter().filter(|(_, value)| !value.is_null());
-        named.map(|(name, _)| format!("UpgradeConfiguration.{name}")).collect()
+        let named = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name.to_owned());
+        let named = named.chain(self.timeouts.without_effect(&["upgradeManifests", "kubeletHealthCheck"]));
+        named.map(|name| format!("UpgradeConfiguration.{name}")).collect()
     }
 }

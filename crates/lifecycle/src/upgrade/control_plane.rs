@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::Upgrade;
 use super::addons::{AddonFacts, plan_addons};
 use super::cluster_facts::{FoundAddons, find_settled_versions, find_versions, not_upgraded};
-use super::component_wait::go_duration;
 use super::kubelet::KubeletUpgrade;
 use super::session::Session;
 use super::static_pods::StaticPods;
@@ -19,6 +18,7 @@ use crate::join::service_ips;
 use crate::manifests::CONTROL_PLANE;
 use crate::node_access;
 use crate::system_images::{SystemImages, make_system_images, runtime_socket};
+use crate::timeouts::go_duration;
 
 /// The add-ons by the parts of their phase.
 const PARTS: [(&str, &str); 3] = [("coredns", "CoreDNS"), ("kube-proxy", "kube-proxy"), ("network", "kedge-network")];
@@ -133,6 +133,7 @@ impl Upgrade<'_> {
         }
         let balancer = node_access::ask(&session.client).await?;
         let kubelet = KubeletUpgrade {
+            patience: self.settings.health_patience,
             layout: &session.layout,
             say: self.say,
             client: &session.client,

@@ -17,7 +17,7 @@ use super::host_facts::HostFacts;
 use super::journal::timestamped;
 use crate::Say;
 use crate::cluster_configuration::ClusterConfiguration;
-use crate::health_wait::wait_for_kubelet;
+use crate::health_wait::{HealthPatience, wait_for_kubelet};
 use crate::host::HostLayout;
 use crate::init::{PhaseError, failed};
 use crate::join::health_address;
@@ -30,6 +30,8 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) struct KubeletUpgrade<'a> {
     pub(super) layout: &'a HostLayout,
     pub(super) say: Say<'a>,
+    /// How long it may take to become well.
+    pub(super) patience: HealthPatience,
     pub(super) client: &'a Client,
     pub(super) host: &'a HostFacts,
     pub(super) cluster: &'a ClusterConfiguration,
@@ -62,7 +64,7 @@ impl KubeletUpgrade<'_> {
         }
         start_kubelet(self.layout, self.say).await?;
         if let Some(address) = health_address(document) {
-            wait_for_kubelet(address, self.say).await?;
+            wait_for_kubelet(address, self.patience, self.say).await?;
         }
         self.wait_for_node().await
     }

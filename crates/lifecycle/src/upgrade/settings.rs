@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::configuration::{ApplySection, NodeSection, PlanSection, UpgradeConfiguration};
 use super::health::CommandCheck;
-use crate::cluster_configuration::{ConfigurationError, Documents, parse_duration};
+use crate::documents::{ConfigurationError, Documents};
+use crate::health_wait::HealthPatience;
 
 /// Asks a person; whether they agree.
 pub type Confirm = fn() -> bool;
@@ -75,6 +76,8 @@ pub struct UpgradeSettings {
     pub patches: Option<PathBuf>,
     /// How long a component may take to become well.
     pub manifest_patience: Duration,
+    /// How long the kubelet may take to become well.
+    pub health_patience: HealthPatience,
     /// How many lines of context a difference is shown with.
     pub context_lines: usize,
     /// What in the file has no effect.
@@ -93,11 +96,6 @@ impl UpgradeSettings {
         takes_command: CommandCheck,
     ) -> Result<Self, ConfigurationError> {
         let (file, without_effect) = read_file(flags.config.as_deref())?;
-        let manifest_patience = match &file.timeouts.upgrade_manifests {
-            None => MANIFEST_PATIENCE,
-            Some(text) => parse_duration(text)
-                .ok_or_else(|| wrong("timeouts.upgradeManifests", format!("{text:?} is no duration like 5m0s")))?,
-        };
         let section = Section::of(command, &file);
         Ok(Self {
             version: flags.version.or(section.version),
@@ -111,7 +109,8 @@ impl UpgradeSettings {
             dry_run: flags.dry_run || section.dry_run,
             skip_phases: if flags.skip_phases.is_empty() { section.skip_phases } else { flags.skip_phases },
             patches: flags.patches.or(section.patches),
-            manifest_patience,
+            manifest_patience: file.timeouts.patience("upgradeManifests", MANIFEST_PATIENCE)?,
+            health_patience: file.timeouts.health()?,
             context_lines: flags.context_lines.or(file.diff.context_lines).unwrap_or(CONTEXT_LINES),
             without_effect,
             confirm: None,

@@ -12,7 +12,7 @@ use kedge_cri::Runtime;
 use kedge_pki::{CertificateDirs, KnownCertificate, Renewed, write_private};
 use serde_json::Value;
 
-use super::component_wait::{ComponentPod, Health, go_duration};
+use super::component_wait::{ComponentPod, Health};
 use super::etcd_data::{EtcdData, ensure_etcd_is_newer};
 use super::host_facts::{ControlPlaneFacts, read_manifest};
 use super::journal::{Journal, timestamped};
@@ -22,6 +22,7 @@ use crate::host::{HostLayout, KUBERNETES_DIR};
 use crate::init::PhaseError;
 use crate::manifests::{CONTROL_PLANE, ManifestFacts, control_plane_pod, etcd_pod};
 use crate::system_images::SystemImages;
+use crate::timeouts::go_duration;
 
 /// The control plane of this machine, and what is to become of it.
 pub(super) struct StaticPods<'a> {

@@ -10,6 +10,7 @@ use k8s_openapi::api::resource::v1::{
 };
 use kedge_allocator::{Inventory, Selectors, Site, Taken};
 
+use crate::event::{Event, EventKind, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::node_selector_matches;
@@ -99,7 +100,7 @@ pub(crate) fn claim_plans(pod: &PodInfo, node: &NodeInfo, facts: &DeviceFacts) -
 
 /// An allocated claim that nobody else uses and that can't be used where the pod could run: it is given back, so that it
 /// can be allocated elsewhere.
-pub(crate) fn to_give_back(pod: &PodInfo, nodes: &[&NodeInfo], facts: &DeviceFacts) -> Option<Arc<ResourceClaim>> {
+pub(crate) fn to_give_back(pod: &PodInfo, nodes: &[Arc<NodeInfo>], facts: &DeviceFacts) -> Option<Arc<ResourceClaim>> {
     let claims = claims_of(pod, facts).ok()?;
     let is_own = |claim: &ResourceClaim| {
         let mut consumers = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
@@ -195,7 +196,7 @@ impl Plugin for DynamicResources {
         "DynamicResources"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         if claim_entries(cycle.pod).is_empty() {
             return None;
         }
@@ -208,6 +209,13 @@ impl Plugin for DynamicResources {
             }
         };
         Some(Box::new(Wanted { claims, facts, refusal }))
+    }
+
+    fn may_help(&self, _pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::Object(change) => change.kind == EventKind::Devices,
+            event => event.changed_node(other_labels).is_some(),
+        }
     }
 }
 
@@ -278,12 +286,12 @@ impl Evaluation for Wanted<'_> {
 
     fn filter(&self, node: &NodeInfo) -> Verdict {
         if self.claims.iter().any(|known| !is_usable_on(&known.claim, node)) {
-            return Verdict::Unresolvable(NOT_HERE.to_owned());
+            return Verdict::unresolvable(NOT_HERE);
         }
         match self.allocate(node) {
             Ok(Some(_)) => Verdict::Fits,
-            Ok(None) => Verdict::Unresolvable(NOT_ENOUGH.to_owned()),
-            Err(why) => Verdict::Unresolvable(why),
+            Ok(None) => Verdict::unresolvable(NOT_ENOUGH),
+            Err(why) => Verdict::unresolvable(why),
         }
     }
 

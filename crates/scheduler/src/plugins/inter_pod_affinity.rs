@@ -1,28 +1,63 @@
 //! InterPodAffinity: near to, or away from, other pods of the same topology domain.
+//!
+//! Pods are looked at by their shapes: what a shape means for the pod is found out once, and then only counted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm};
 
+use crate::configuration::InterPodAffinityArgs;
+use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Surroundings, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::label_selector_matches;
+use crate::shape::Shape;
 
-pub(crate) struct InterPodAffinity;
+#[derive(Default)]
+pub(crate) struct InterPodAffinity(InterPodAffinityArgs);
+
+impl InterPodAffinity {
+    pub(crate) fn new(args: InterPodAffinityArgs) -> Self {
+        Self(args)
+    }
+}
 
 /// Key and value of a topology label.
-type Domain = (String, String);
+type Domain<'a> = (&'a str, &'a str);
+
+/// What pods of a shape mean for the pod.
+#[derive(Default)]
+struct Meaning<'a> {
+    /// They are all that its affinity looks for.
+    joins: bool,
+    /// The topology keys within which it must not meet them.
+    disturbs: Vec<&'a str>,
+    /// The topology keys within which they must not meet it.
+    refuses: Vec<&'a str>,
+    /// How much it is liked near them.
+    prefers: Vec<(&'a str, i64)>,
+}
+
+impl Meaning<'_> {
+    fn is_empty(&self) -> bool {
+        !self.joins && self.disturbs.is_empty() && self.refuses.is_empty() && self.prefers.is_empty()
+    }
+}
 
 struct State<'a> {
     pod: &'a PodInfo,
     surroundings: &'a Surroundings,
     affinity: Vec<&'a PodAffinityTerm>,
     anti_affinity: Vec<&'a PodAffinityTerm>,
-    affinity_domains: HashMap<Domain, usize>,
-    anti_affinity_domains: HashMap<Domain, usize>,
-    /// Domains from which the anti-affinity of pods that run already keeps this pod away.
-    refused_domains: HashMap<Domain, usize>,
-    preferences: HashMap<Domain, i64>,
+    preferred: Vec<(&'a PodAffinityTerm, i64)>,
+    affinity_domains: HashSet<Domain<'a>>,
+    anti_affinity_domains: HashSet<Domain<'a>>,
+    /// Domains from which the anti-affinity of pods that run already keeps this pod away, and their keys.
+    refused_domains: HashSet<Domain<'a>>,
+    refused_keys: HashSet<&'a str>,
+    preferences: HashMap<Domain<'a>, i64>,
+    preferred_keys: HashSet<&'a str>,
+    is_first_of_its_kind: bool,
 }
 
 impl Plugin for InterPodAffinity {
@@ -30,102 +65,169 @@ impl Plugin for InterPodAffinity {
         "InterPodAffinity"
     }
 
-    fn weight(&self) -> i64 {
-        2
-    }
-
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let (pod, surroundings) = (cycle.pod, cycle.surroundings);
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        let pod = cycle.pod;
+        if pod.shape.affinity.is_none() && !cycle.surroundings.has_affine_pods {
+            return None;
+        }
         let mut state = State {
             pod,
-            surroundings,
-            affinity: required_affinity(pod),
-            anti_affinity: required_anti_affinity(pod),
-            affinity_domains: HashMap::new(),
-            anti_affinity_domains: HashMap::new(),
-            refused_domains: HashMap::new(),
+            surroundings: cycle.surroundings,
+            affinity: required_affinity(&pod.shape),
+            anti_affinity: required_anti_affinity(&pod.shape),
+            preferred: preferred(&pod.shape),
+            affinity_domains: HashSet::new(),
+            anti_affinity_domains: HashSet::new(),
+            refused_domains: HashSet::new(),
+            refused_keys: HashSet::new(),
             preferences: HashMap::new(),
+            preferred_keys: HashSet::new(),
+            is_first_of_its_kind: false,
         };
-        for node in cycle.nodes {
-            for existing in node.pods.values() {
-                state.take_in(node, existing);
-            }
-        }
+        state.take_in_all(cycle.nodes, &self.0);
+        // The first pod of a group that wants to be together has nobody to join: it may go anywhere.
+        state.is_first_of_its_kind = state.affinity_domains.is_empty()
+            && state.affinity.iter().all(|term| selects(term, &pod.shape, &pod.shape, cycle.surroundings));
         let idle = state.affinity.is_empty()
             && state.anti_affinity.is_empty()
             && state.refused_domains.is_empty()
             && state.preferences.is_empty();
         (!idle).then(|| Box::new(state) as Box<dyn Evaluation + 'a>)
     }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let (near, away) = (required_affinity(&pod.shape), required_anti_affinity(&pod.shape));
+        // Namespaces that are selected by labels are not known here; the pod is rather tried once more.
+        let wide = |term: &&PodAffinityTerm| term.namespace_selector.is_some();
+        let unknown = near.iter().chain(&away).copied().any(|term| wide(&term));
+        let surroundings = Surroundings::default();
+        let all = |terms: &[&PodAffinityTerm], other: &PodInfo| {
+            !terms.is_empty() && terms.iter().all(|term| selects(term, &pod.shape, &other.shape, &surroundings))
+        };
+        let keeps_away = |other: &PodInfo| !required_anti_affinity(&other.shape).is_empty();
+        match event {
+            Event::AssignedPodAdd(other) => !near.is_empty() && (unknown || all(&near, other)),
+            Event::AssignedPodDelete(other) => {
+                keeps_away(other) || (!away.is_empty() && (unknown || any(&away, pod, other, &surroundings)))
+            }
+            Event::AssignedPodUpdate { old, new } => {
+                unknown
+                    || keeps_away(old)
+                    || (!all(&near, old) && all(&near, new))
+                    || (any(&away, pod, old, &surroundings) && !any(&away, pod, new, &surroundings))
+            }
+            Event::NodeAdd(_) => true,
+            Event::NodeUpdate { old, new } => {
+                let before = old.metadata.labels.as_ref();
+                let moved = |key: &str| before.and_then(|all| all.get(key)) != new.labels().get(key);
+                // The keys of those who keep this pod away are not known here.
+                (near.is_empty() && away.is_empty()) || near.iter().chain(&away).any(|term| moved(&term.topology_key))
+            }
+            Event::NodeDelete(_) | Event::Object(_) => false,
+        }
+    }
 }
 
-impl State<'_> {
-    fn take_in(&mut self, node: &NodeInfo, existing: &PodInfo) {
-        let labels = node.labels();
-        if !self.affinity.is_empty()
-            && self.affinity.iter().all(|term| selects(term, self.pod, existing, self.surroundings))
-        {
-            for term in &self.affinity {
-                count(&mut self.affinity_domains, labels, &term.topology_key, 1);
-            }
-        }
-        for term in &self.anti_affinity {
-            if selects(term, self.pod, existing, self.surroundings) {
-                count(&mut self.anti_affinity_domains, labels, &term.topology_key, 1);
-            }
-        }
-        for term in required_anti_affinity(existing) {
-            if selects(term, existing, self.pod, self.surroundings) {
-                count(&mut self.refused_domains, labels, &term.topology_key, 1);
-            }
-        }
-        self.weigh(labels, existing);
-    }
+fn any(terms: &[&PodAffinityTerm], pod: &PodInfo, other: &PodInfo, surroundings: &Surroundings) -> bool {
+    terms.iter().any(|term| selects(term, &pod.shape, &other.shape, surroundings))
+}
 
-    /// Preferences of this pod about the existing one, and of the existing one about this pod.
-    fn weigh(&mut self, labels: &BTreeMap<String, String>, existing: &PodInfo) {
-        for (own, other) in [(self.pod, existing), (existing, self.pod)] {
-            for (term, weight) in preferred(own) {
-                if selects(term, own, other, self.surroundings) {
-                    count(&mut self.preferences, labels, &term.topology_key, weight);
+impl<'a> State<'a> {
+    fn take_in_all(&mut self, nodes: &'a [std::sync::Arc<NodeInfo>], args: &InterPodAffinityArgs) {
+        let mut meanings: HashMap<*const Shape, Meaning<'a>> = HashMap::new();
+        let asks = self.pod.shape.affinity.is_some();
+        for node in nodes {
+            for (shape, count) in &node.shapes {
+                if !asks && shape.affinity.is_none() {
+                    continue;
                 }
-            }
-        }
-        // Hard affinity of the existing pod counts as a preference too (upstream's hardPodAffinityWeight 1).
-        for term in required_affinity(existing) {
-            if selects(term, existing, self.pod, self.surroundings) {
-                count(&mut self.preferences, labels, &term.topology_key, 1);
+                if let Some(meaning) = meanings.get(&std::sync::Arc::as_ptr(shape)) {
+                    if !meaning.is_empty() {
+                        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+                        let labels = node.labels();
+                        count_in(meaning, labels, count, self);
+                    }
+                    continue;
+                }
+                let meaning = self.meaning(shape, args);
+                count_in(&meaning, node.labels(), i64::try_from(*count).unwrap_or(i64::MAX), self);
+                meanings.insert(std::sync::Arc::as_ptr(shape), meaning);
             }
         }
     }
 
-    /// The first pod of a group that wants to be together has nobody to join: it may go anywhere.
-    fn is_first_of_its_kind(&self) -> bool {
-        self.affinity_domains.is_empty()
-            && self.affinity.iter().all(|term| selects(term, self.pod, self.pod, self.surroundings))
+    fn meaning(&self, other: &'a Shape, args: &InterPodAffinityArgs) -> Meaning<'a> {
+        let own: &Shape = &self.pod.shape;
+        let mut meaning = Meaning {
+            joins: !self.affinity.is_empty() && self.affinity.iter().all(|term| self.selects(term, own, other)),
+            ..Meaning::default()
+        };
+        let disturbs = self.anti_affinity.iter().filter(|term| self.selects(term, own, other));
+        meaning.disturbs = disturbs.map(|term| term.topology_key.as_str()).collect();
+        let refuses = required_anti_affinity(other).into_iter().filter(|term| self.selects(term, other, own));
+        meaning.refuses = refuses.map(|term| term.topology_key.as_str()).collect();
+        let likes = self.preferred.iter().filter(|(term, _)| self.selects(term, own, other));
+        meaning.prefers = likes.map(|(term, weight)| (term.topology_key.as_str(), *weight)).collect();
+        // Where nobody asks this pod, others are not asked either, if that is wished.
+        if !args.ignore_preferred_terms_of_existing_pods || !self.preferred.is_empty() {
+            let liked = preferred(other).into_iter().filter(|(term, _)| self.selects(term, other, own));
+            meaning.prefers.extend(liked.map(|(term, weight)| (term.topology_key.as_str(), weight)));
+            let hard = i64::from(args.hard_pod_affinity_weight);
+            let bound = required_affinity(other).into_iter().filter(|term| hard > 0 && self.selects(term, other, own));
+            meaning.prefers.extend(bound.map(|term| (term.topology_key.as_str(), hard)));
+        }
+        meaning
+    }
+
+    fn selects(&self, term: &PodAffinityTerm, owner: &Shape, candidate: &Shape) -> bool {
+        selects(term, owner, candidate, self.surroundings)
+    }
+}
+
+/// Counts pods of one meaning on a node with these labels.
+fn count_in<'a>(meaning: &Meaning<'a>, labels: &'a BTreeMap<String, String>, count: i64, state: &mut State<'a>) {
+    let domain = |key: &'a str| Some((key, labels.get(key)?.as_str()));
+    if meaning.joins {
+        let domains = state.affinity.iter().filter_map(|term| domain(&term.topology_key));
+        state.affinity_domains.extend(domains);
+    }
+    state.anti_affinity_domains.extend(meaning.disturbs.iter().filter_map(|key| domain(key)));
+    for refused in meaning.refuses.iter().filter_map(|key| domain(key)) {
+        state.refused_keys.insert(refused.0);
+        state.refused_domains.insert(refused);
+    }
+    for (key, weight) in &meaning.prefers {
+        if let Some(domain) = domain(key) {
+            state.preferred_keys.insert(key);
+            *state.preferences.entry(domain).or_default() += weight * count;
+        }
     }
 }
 
 impl Evaluation for State<'_> {
+    fn is_local(&self) -> bool {
+        false
+    }
+
     fn filter(&self, node: &NodeInfo) -> Verdict {
         let labels = node.labels();
-        let domain =
-            |term: &PodAffinityTerm| Some((term.topology_key.clone(), labels.get(&term.topology_key)?.clone()));
+        let value = |key: &str| labels.get(key).map(String::as_str);
         let joined = self.affinity.iter().all(|term| {
-            domain(term)
-                .is_some_and(|domain| self.affinity_domains.contains_key(&domain) || self.is_first_of_its_kind())
+            let key = term.topology_key.as_str();
+            value(key).is_some_and(|value| self.is_first_of_its_kind || self.affinity_domains.contains(&(key, value)))
         });
         if !joined {
-            return Verdict::Unresolvable("node(s) didn't match pod affinity rules".to_owned());
+            return Verdict::unresolvable("node(s) didn't match pod affinity rules");
         }
         let disturbed = |term: &&PodAffinityTerm| {
-            domain(term).is_some_and(|domain| self.anti_affinity_domains.contains_key(&domain))
+            let key = term.topology_key.as_str();
+            value(key).is_some_and(|value| self.anti_affinity_domains.contains(&(key, value)))
         };
         if self.anti_affinity.iter().any(disturbed) {
             return Verdict::unschedulable("node(s) didn't match pod anti-affinity rules");
         }
-        let refused = self.refused_domains.keys().any(|(key, value)| labels.get(key) == Some(value));
-        match refused {
+        let mut keys = self.refused_keys.iter();
+        match keys.any(|key| value(key).is_some_and(|value| self.refused_domains.contains(&(*key, value)))) {
             true => Verdict::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules"),
             false => Verdict::Fits,
         }
@@ -136,8 +238,9 @@ impl Evaluation for State<'_> {
             return None;
         }
         let labels = node.labels();
-        let here = self.preferences.iter().filter(|((key, value), _)| labels.get(key) == Some(value));
-        Some(here.map(|(_, weight)| *weight).sum())
+        let here =
+            self.preferred_keys.iter().filter_map(|key| self.preferences.get(&(*key, labels.get(*key)?.as_str())));
+        Some(here.sum())
     }
 
     fn normalize(&self, scores: &mut [i64]) {
@@ -149,75 +252,46 @@ impl Evaluation for State<'_> {
     }
 }
 
-fn count<N: std::ops::AddAssign + Default>(
-    domains: &mut HashMap<Domain, N>,
-    labels: &BTreeMap<String, String>,
-    key: &str,
-    by: N,
-) {
-    if let Some(value) = labels.get(key) {
-        *domains.entry((key.to_owned(), value.clone())).or_default() += by;
-    }
+fn required_affinity(shape: &Shape) -> Vec<&PodAffinityTerm> {
+    let affinity = shape.affinity.as_ref().and_then(|affinity| affinity.pod_affinity.as_ref());
+    let terms = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    terms.into_iter().flatten().collect()
 }
 
-fn affinity(pod: &PodInfo) -> Option<&Affinity> {
-    pod.pod.spec.as_ref()?.affinity.as_ref()
-}
-
-fn required_affinity(pod: &PodInfo) -> Vec<&PodAffinityTerm> {
-    let affinity = affinity(pod).and_then(|affinity| affinity.pod_affinity.as_ref());
-    affinity
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-        .into_iter()
-        .flatten()
-        .collect()
-}
-
-fn required_anti_affinity(pod: &PodInfo) -> Vec<&PodAffinityTerm> {
-    let affinity = affinity(pod).and_then(|affinity| affinity.pod_anti_affinity.as_ref());
-    affinity
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())
-        .into_iter()
-        .flatten()
-        .collect()
+fn required_anti_affinity(shape: &Shape) -> Vec<&PodAffinityTerm> {
+    let affinity = shape.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let terms = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    terms.into_iter().flatten().collect()
 }
 
 /// Preferred terms with their weights; those of anti-affinity weigh against.
-fn preferred(pod: &PodInfo) -> Vec<(&PodAffinityTerm, i64)> {
-    let Some(affinity) = affinity(pod) else { return Vec::new() };
-    let near = affinity.pod_affinity.as_ref();
-    let near = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let away = affinity.pod_anti_affinity.as_ref();
-    let away = away.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+fn preferred(shape: &Shape) -> Vec<(&PodAffinityTerm, i64)> {
+    let Some(Affinity { pod_affinity: near, pod_anti_affinity: away, .. }) = &shape.affinity else { return Vec::new() };
+    let near = near.as_ref().and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+    let away = away.as_ref().and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let near = near.into_iter().flatten().map(|term| (&term.pod_affinity_term, i64::from(term.weight)));
     let away = away.into_iter().flatten().map(|term| (&term.pod_affinity_term, -i64::from(term.weight)));
     near.chain(away).collect()
 }
 
 /// Whether a term of `owner` selects `candidate`: namespace, labels, and the label keys that must be equal or differ.
-fn selects(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo, surroundings: &Surroundings) -> bool {
+fn selects(term: &PodAffinityTerm, owner: &Shape, candidate: &Shape, surroundings: &Surroundings) -> bool {
+    let equal = |key: &String| owner.labels.get(key).is_none_or(|value| candidate.labels.get(key) == Some(value));
+    let other = |key: &String| owner.labels.get(key).is_none_or(|value| candidate.labels.get(key) != Some(value));
     in_namespaces(term, owner, candidate, surroundings)
-        && label_selector_matches(term.label_selector.as_ref(), candidate.labels())
-        && term
-            .match_label_keys
-            .iter()
-            .flatten()
-            .all(|key| owner.labels().get(key).is_none_or(|value| candidate.labels().get(key) == Some(value)))
-        && term
-            .mismatch_label_keys
-            .iter()
-            .flatten()
-            .all(|key| owner.labels().get(key).is_none_or(|value| candidate.labels().get(key) != Some(value)))
+        && label_selector_matches(term.label_selector.as_ref(), &candidate.labels)
+        && term.match_label_keys.iter().flatten().all(equal)
+        && term.mismatch_label_keys.iter().flatten().all(other)
 }
 
-fn in_namespaces(term: &PodAffinityTerm, owner: &PodInfo, candidate: &PodInfo, surroundings: &Surroundings) -> bool {
+fn in_namespaces(term: &PodAffinityTerm, owner: &Shape, candidate: &Shape, surroundings: &Surroundings) -> bool {
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     let named = term.namespaces.as_deref().unwrap_or_default();
     if named.is_empty() && term.namespace_selector.is_none() {
-        return owner.namespace() == candidate.namespace();
+        return owner.namespace == candidate.namespace;
     }
-    let labels = surroundings.namespace_labels.get(candidate.namespace()).unwrap_or(&NONE);
-    named.iter().any(|name| name == candidate.namespace())
+    let labels = surroundings.namespace_labels.get(&candidate.namespace).unwrap_or(&NONE);
+    named.contains(&candidate.namespace)
         || (term.namespace_selector.is_some() && label_selector_matches(term.namespace_selector.as_ref(), labels))
 }
 
@@ -248,7 +322,7 @@ mod tests {
         let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("db")]}});
         let away = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("web")]}});
         let check = |pod: &PodInfo, nodes: &[NodeInfo]| -> Vec<bool> {
-            filter(&InterPodAffinity, pod, nodes).iter().map(Verdict::fits).collect()
+            filter(&InterPodAffinity::default(), pod, nodes).iter().map(Verdict::fits).collect()
         };
         let with_db = zones(vec![labelled("db", "db", json!({}))], vec![]);
         assert_eq!(check(&labelled("web", "web", near.clone()), &with_db), [true, false]);
@@ -266,6 +340,35 @@ mod tests {
         let soft = json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
             {"weight": 5, "podAffinityTerm": term("web")}]}});
         let nodes = zones(vec![labelled("web-0", "web", json!({}))], vec![]);
-        assert_eq!(score(&InterPodAffinity, &labelled("web-1", "web", soft), &nodes), [0, 100]);
+        assert_eq!(score(&InterPodAffinity::default(), &labelled("web-1", "web", soft), &nodes), [0, 100]);
+    }
+
+    #[test]
+    fn what_others_prefer_counts_as_the_profile_says() {
+        let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("web")]}});
+        let nodes = zones(vec![labelled("db", "db", near)], vec![]);
+        let plain = labelled("web", "web", json!({}));
+        let with = |args: Value| InterPodAffinity::new(serde_json::from_value(args).unwrap());
+        assert_eq!(score(&with(json!({})), &plain, &nodes), [100, 0]);
+        assert_eq!(score(&with(json!({"hardPodAffinityWeight": 0})), &plain, &nodes), [0; 0]);
+        assert_eq!(score(&with(json!({"ignorePreferredTermsOfExistingPods": true})), &plain, &nodes), [0; 0]);
+    }
+
+    #[test]
+    fn neighbours_that_come_and_go_may_help() {
+        let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("db")]}});
+        let away = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term("web")]}});
+        let (joins, leaves) = (labelled("a", "web", near), labelled("b", "web", away));
+        let (db, web) = (labelled("db", "db", json!({})), labelled("web", "web", json!({})));
+        for (pod, other, comes, goes) in [
+            (&joins, &db, true, false),
+            (&joins, &web, false, false),
+            (&leaves, &web, false, true),
+            (&leaves, &db, false, false),
+        ] {
+            let plugin = InterPodAffinity::default();
+            assert_eq!(plugin.may_help(pod, &Event::AssignedPodAdd(other)), comes, "{} {}", pod.key, other.key);
+            assert_eq!(plugin.may_help(pod, &Event::AssignedPodDelete(other)), goes, "{} {}", pod.key, other.key);
+        }
     }
 }

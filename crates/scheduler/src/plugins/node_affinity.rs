@@ -1,16 +1,51 @@
-//! NodeAffinity: `spec.nodeSelector` and `spec.affinity.nodeAffinity`.
+//! NodeAffinity: `spec.nodeSelector` and `spec.affinity.nodeAffinity`, and what the profile adds to them for all its pods.
 
-use k8s_openapi::api::core::v1::{PodSpec, PreferredSchedulingTerm};
+use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::{
+    NodeAffinity as Affinity, NodeSelector, NodeSelectorTerm, PodSpec, PreferredSchedulingTerm,
+};
+
+use crate::configuration::NodeAffinityArgs;
+use crate::event::{Event, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict, scale_to_max};
-use crate::node_info::NodeInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::{node_selector_matches, node_term_matches};
 
-pub(crate) struct NodeAffinity;
+#[derive(Default)]
+pub(crate) struct NodeAffinity(NodeAffinityArgs);
+
+impl NodeAffinity {
+    pub(crate) fn new(args: NodeAffinityArgs) -> Self {
+        Self(args)
+    }
+
+    fn wanted<'a>(&'a self, spec: &'a PodSpec) -> Wanted<'a> {
+        let added = self.0.added_affinity.as_ref();
+        let own = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        Wanted {
+            spec,
+            required: own.and_then(required),
+            added: added.and_then(required),
+            preferred: preferred(own).iter().chain(preferred(added)).collect(),
+        }
+    }
+}
+
+fn required(affinity: &Affinity) -> Option<&NodeSelector> {
+    affinity.required_during_scheduling_ignored_during_execution.as_ref()
+}
+
+fn preferred(affinity: Option<&Affinity>) -> &[PreferredSchedulingTerm] {
+    let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
+    terms.unwrap_or_default()
+}
 
 struct Wanted<'a> {
     spec: &'a PodSpec,
-    preferred: &'a [PreferredSchedulingTerm],
+    required: Option<&'a NodeSelector>,
+    added: Option<&'a NodeSelector>,
+    preferred: Vec<&'a PreferredSchedulingTerm>,
 }
 
 impl Plugin for NodeAffinity {
@@ -18,30 +53,46 @@ impl Plugin for NodeAffinity {
         "NodeAffinity"
     }
 
-    fn weight(&self) -> i64 {
-        2
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        let wanted = self.wanted(cycle.pod.pod.spec.as_ref()?);
+        let asks = wanted.spec.node_selector.is_some()
+            || wanted.required.is_some()
+            || wanted.added.is_some()
+            || !wanted.preferred.is_empty();
+        asks.then(|| Box::new(wanted) as Box<dyn Evaluation + 'a>)
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let spec = cycle.pod.pod.spec.as_ref()?;
-        let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        if affinity.is_none() && spec.node_selector.is_none() {
-            return None;
-        }
-        let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_deref());
-        Some(Box::new(Wanted { spec, preferred: preferred.unwrap_or_default() }))
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let Some(spec) = &pod.pod.spec else { return false };
+        event.changed_node(other_labels).is_some_and(|node| self.wanted(spec).filter(node).fits())
     }
 }
 
+/// The names of nodes that a term lets in, where it names any.
+fn named_nodes(term: &NodeSelectorTerm) -> Option<BTreeSet<String>> {
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    let named = fields.iter().filter(|field| field.key == "metadata.name" && field.operator == "In");
+    let sets = named.map(|field| field.values.iter().flatten().cloned().collect::<BTreeSet<String>>());
+    sets.reduce(|one, other| one.intersection(&other).cloned().collect())
+}
+
 impl Evaluation for Wanted<'_> {
+    fn only_nodes(&self) -> Option<BTreeSet<String>> {
+        let terms = self.required.map(|selector| &selector.node_selector_terms).filter(|terms| !terms.is_empty())?;
+        // One term that names none lets in any.
+        let named: Option<Vec<BTreeSet<String>>> = terms.iter().map(named_nodes).collect();
+        Some(named?.into_iter().flatten().collect())
+    }
+
     fn filter(&self, node: &NodeInfo) -> Verdict {
+        if self.added.is_some_and(|selector| !node_selector_matches(selector, node)) {
+            return Verdict::unresolvable("node(s) didn't match scheduler-enforced node affinity");
+        }
         let labels = node.labels();
         let selected = self.spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-        let required = self.spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = required.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        match selected && required.is_none_or(|selector| node_selector_matches(selector, node)) {
+        match selected && self.required.is_none_or(|selector| node_selector_matches(selector, node)) {
             true => Verdict::Fits,
-            false => Verdict::Unresolvable("node(s) didn't match Pod's node affinity/selector".to_owned()),
+            false => Verdict::unresolvable("node(s) didn't match Pod's node affinity/selector"),
         }
     }
 
@@ -50,7 +101,7 @@ impl Evaluation for Wanted<'_> {
             return None;
         }
         // An empty preferred term matches every node.
-        let matches = |term: &&PreferredSchedulingTerm| {
+        let matches = |term: &&&PreferredSchedulingTerm| {
             let preference = &term.preference;
             let empty = preference.match_expressions.is_none() && preference.match_fields.is_none();
             empty || node_term_matches(preference, node)
@@ -92,12 +143,39 @@ mod tests {
             let mut spec = spec;
             spec["containers"] = json!([]);
             let pod = pod(json!({"spec": spec}));
-            let verdicts: Vec<bool> = filter(&NodeAffinity, &pod, &nodes).iter().map(Verdict::fits).collect();
+            let verdicts: Vec<bool> =
+                filter(&NodeAffinity::default(), &pod, &nodes).iter().map(Verdict::fits).collect();
             assert_eq!(verdicts, fits, "{spec}");
         }
         let preferred = json!([{"weight": 10, "preference": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}}]);
         let pod = pod(json!({"spec": {"containers": [], "affinity": {"nodeAffinity": {
             "preferredDuringSchedulingIgnoredDuringExecution": preferred}}}}));
-        assert_eq!(score(&NodeAffinity, &pod, &nodes), [0, 100]);
+        assert_eq!(score(&NodeAffinity::default(), &pod, &nodes), [0, 100]);
+    }
+
+    #[test]
+    fn a_profile_adds_its_own() {
+        let nodes = ["a", "b"].map(|zone| node(json!({"metadata": {"name": zone, "labels": {"zone": zone}}}), vec![]));
+        let in_b = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]});
+        let plugin = |added: Value| NodeAffinity::new(serde_json::from_value(json!({"addedAffinity": added})).unwrap());
+        let plain = pod(json!({"spec": {"containers": []}}));
+        let hard = plugin(json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [in_b]}}));
+        let refusal = Verdict::unresolvable("node(s) didn't match scheduler-enforced node affinity");
+        assert_eq!(filter(&hard, &plain, &nodes), [refusal, Verdict::Fits]);
+        let soft =
+            plugin(json!({"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 3, "preference": in_b}]}));
+        assert_eq!(score(&soft, &plain, &nodes), [0, 100]);
+    }
+
+    #[test]
+    fn nodes_that_now_match_may_help() {
+        let selecting = pod(json!({"spec": {"containers": [], "nodeSelector": {"zone": "a"}}}));
+        let with = |labels: Value| node(json!({"metadata": {"name": "n", "labels": labels}}), vec![]);
+        let (fitting, other) = (with(json!({"zone": "a"})), with(json!({})));
+        let plugin = NodeAffinity::default();
+        assert!(plugin.may_help(&selecting, &Event::NodeAdd(&fitting)));
+        assert!(!plugin.may_help(&selecting, &Event::NodeAdd(&other)));
+        assert!(plugin.may_help(&selecting, &Event::NodeUpdate { old: &other.node, new: &fitting }));
+        assert!(!plugin.may_help(&selecting, &Event::NodeUpdate { old: &fitting.node, new: &fitting }));
     }
 }

@@ -1,7 +1,8 @@
 //! NodePorts: a host port is one pod's only.
 
+use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{HostPort, NodeInfo, ports_conflict};
+use crate::node_info::{HostPort, NodeInfo, PodInfo, ports_conflict};
 
 pub(crate) struct NodePorts;
 
@@ -12,18 +13,27 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         match cycle.pod.host_ports.as_slice() {
             [] => None,
             ports => Some(Box::new(Wanted(ports))),
+        }
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdd(_) => true,
+            Event::AssignedPodDelete(other) => {
+                pod.host_ports.iter().any(|port| other.host_ports.iter().any(|held| ports_conflict(port, held)))
+            }
+            _ => false,
         }
     }
 }
 
 impl Evaluation for Wanted<'_> {
     fn filter(&self, node: &NodeInfo) -> Verdict {
-        let used = node.used_host_ports();
-        match self.0.iter().any(|port| used.iter().any(|other| ports_conflict(port, other))) {
+        match node.used_host_ports().any(|held| self.0.iter().any(|port| ports_conflict(port, held))) {
             true => Verdict::unschedulable("node(s) didn't have free ports for the requested pod ports"),
             false => Verdict::Fits,
         }

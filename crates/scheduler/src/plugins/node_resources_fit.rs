@@ -1,57 +1,115 @@
-//! NodeResourcesFit: what a pod asks for must be free; nodes with more left are liked more (LeastAllocated).
+//! NodeResourcesFit: what a pod asks for must be free; which nodes are liked more the profile says: by default those with
+//! more left (LeastAllocated).
 
-use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Verdict};
+mod strategy;
+
+use crate::configuration::FitArgs;
+use crate::event::Event;
+use crate::framework::{Cycle, Evaluation, Plugin, Reason, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::resources::Resources;
+use strategy::Strategy;
 
-pub(crate) struct NodeResourcesFit;
+#[derive(Default)]
+pub(crate) struct NodeResourcesFit {
+    args: FitArgs,
+    strategy: Strategy,
+}
 
-struct Asked<'a>(&'a PodInfo);
+impl NodeResourcesFit {
+    /// The plugin; resources that extenders care for are `ignored`.
+    pub(crate) fn new(mut args: FitArgs, ignored: &[String]) -> Self {
+        args.ignored_resources.extend_from_slice(ignored);
+        Self { strategy: Strategy::new(&args.scoring_strategy), args }
+    }
+
+    fn is_ignored(&self, resource: &str) -> bool {
+        let group = resource.split_once('/').map(|(group, _)| group);
+        self.args.ignored_resources.iter().any(|ignored| ignored == resource)
+            || self.args.ignored_resource_groups.iter().any(|ignored| Some(ignored.as_str()) == group)
+    }
+}
+
+struct Asked<'a> {
+    pod: &'a PodInfo,
+    strategy: &'a Strategy,
+    /// What the pod asks of resources that are neither CPU nor memory, and not ignored.
+    extended: Vec<(&'a str, i64)>,
+}
 
 impl Plugin for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        Some(Box::new(Asked(cycle.pod)))
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        let asked = cycle.pod.requests.extended.iter().filter(|(name, amount)| **amount > 0 && !self.is_ignored(name));
+        let extended = asked.map(|(name, amount)| (name.as_str(), *amount)).collect();
+        Some(Box::new(Asked { pod: cycle.pod, strategy: &self.strategy, extended }))
     }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let asked = &pod.requests;
+        match event {
+            Event::AssignedPodDelete(_) => true,
+            Event::AssignedPodUpdate { old, new } => asks_for_more_than(asked, &new.requests, &old.requests),
+            Event::NodeAdd(node) => self.could_hold(asked, &node.allocatable),
+            Event::NodeUpdate { old, new } => {
+                let before = Resources::from_list(old.status.as_ref().and_then(|status| status.allocatable.as_ref()));
+                let grew = new.allocatable.pods > before.pods || asks_for_more_than(asked, &before, &new.allocatable);
+                grew && self.could_hold(asked, &new.allocatable)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl NodeResourcesFit {
+    fn could_hold(&self, asked: &Resources, have: &Resources) -> bool {
+        have.pods > 0
+            && asked.named().all(|(name, amount)| amount <= have.amount(name) || amount == 0 || self.is_ignored(name))
+    }
+}
+
+/// Whether one of the resources that are asked for is less in `less` than in `more`.
+fn asks_for_more_than(asked: &Resources, less: &Resources, more: &Resources) -> bool {
+    asked.named().any(|(name, amount)| amount > 0 && less.amount(name) < more.amount(name))
 }
 
 impl Evaluation for Asked<'_> {
     fn filter(&self, node: &NodeInfo) -> Verdict {
-        let (asked, used, have) = (&self.0.requests, &node.requested, &node.allocatable);
-        let mut lacking = Vec::new();
+        let (asked, used, have) = (&self.pod.requests, &node.requested, &node.allocatable);
+        let mut lacking: Vec<Reason> = Vec::new();
+        let mut is_hopeless = false;
         if used.pods + 1 > have.pods {
-            lacking.push("Too many pods".to_owned());
+            lacking.push("Too many pods".into());
         }
-        for (name, asked, used, have) in [
-            ("cpu", asked.milli_cpu, used.milli_cpu, have.milli_cpu),
-            ("memory", asked.memory, used.memory, have.memory),
-            ("ephemeral-storage", asked.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage),
+        for (reason, asked, used, have) in [
+            ("Insufficient cpu", asked.milli_cpu, used.milli_cpu, have.milli_cpu),
+            ("Insufficient memory", asked.memory, used.memory, have.memory),
+            ("Insufficient ephemeral-storage", asked.ephemeral_storage, used.ephemeral_storage, have.ephemeral_storage),
         ] {
             if asked > 0 && asked > have - used {
-                lacking.push(format!("Insufficient {name}"));
+                lacking.push(reason.into());
+                is_hopeless |= asked > have;
             }
         }
-        for (name, amount) in asked.extended.iter().filter(|(_, amount)| **amount > 0) {
-            let free = have.extended.get(name).copied().unwrap_or_default()
-                - used.extended.get(name).copied().unwrap_or_default();
-            if *amount > free {
-                lacking.push(format!("Insufficient {name}"));
+        for (name, amount) in &self.extended {
+            let have = have.amount(name);
+            if *amount > have - used.amount(name) {
+                lacking.push(format!("Insufficient {name}").into());
+                is_hopeless |= *amount > have;
             }
         }
-        if lacking.is_empty() { Verdict::Fits } else { Verdict::Unschedulable(lacking) }
+        match (lacking.is_empty(), is_hopeless) {
+            (true, _) => Verdict::Fits,
+            (false, true) => Verdict::Unresolvable(lacking),
+            (false, false) => Verdict::Unschedulable(lacking),
+        }
     }
 
     fn score(&self, node: &NodeInfo) -> Option<i64> {
-        let (asked, used, have) = (&self.0.score_requests, &node.score_requested, &node.allocatable);
-        let free = |asked: i64, used: i64, have: i64| match have {
-            0 => 0,
-            have => ((have - used - asked).max(0)) * MAX_SCORE / have,
-        };
-        let cpu = free(asked.milli_cpu, used.milli_cpu, have.milli_cpu);
-        let memory = free(asked.memory, used.memory, have.memory);
-        Some((cpu + memory) / 2)
+        Some(self.strategy.score(&self.pod.score_requests, &node.score_requested, &node.allocatable))
     }
 }
 
@@ -76,18 +134,72 @@ mod tests {
             ("500m", "1Gi", vec!["Insufficient cpu", "Insufficient memory"]),
             ("0", "0", vec![]),
         ] {
-            let verdict = filter(&NodeResourcesFit, &asking("new", cpu, memory), &nodes).remove(0);
+            let verdict = filter(&NodeResourcesFit::default(), &asking("new", cpu, memory), &nodes).remove(0);
             assert_eq!(verdict.reasons(), reasons, "{cpu} {memory}");
         }
         let full = [node(allocatable, vec![asking("a", "0", "0"), asking("b", "0", "0")])];
-        assert_eq!(filter(&NodeResourcesFit, &asking("c", "0", "0"), &full)[0].reasons(), ["Too many pods"]);
+        assert_eq!(filter(&NodeResourcesFit::default(), &asking("c", "0", "0"), &full)[0].reasons(), ["Too many pods"]);
     }
 
     #[test]
     fn the_emptier_node_is_liked_more() {
         let allocatable = json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "9"}}});
         let nodes = [node(allocatable.clone(), vec![asking("a", "500m", "512Mi")]), node(allocatable, vec![])];
-        let scores = score(&NodeResourcesFit, &asking("new", "250m", "256Mi"), &nodes);
+        let scores = score(&NodeResourcesFit::default(), &asking("new", "250m", "256Mi"), &nodes);
         assert_eq!(scores, [25, 75]);
+    }
+
+    fn scored(strategy: serde_json::Value, cpu: &str, used: [&str; 2]) -> Vec<i64> {
+        let allocatable = json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "9"}}});
+        let nodes = used.map(|cpu| node(allocatable.clone(), vec![asking("a", cpu, "0")]));
+        let args = serde_json::from_value(json!({"scoringStrategy": strategy})).unwrap();
+        score(&NodeResourcesFit::new(args, &[]), &asking("new", cpu, "0"), &nodes)
+    }
+
+    #[test]
+    fn strategies_say_what_is_liked() {
+        let cpu = json!([{"name": "cpu", "weight": 1}]);
+        let by = |kind: &str| json!({"type": kind, "resources": cpu});
+        assert_eq!(scored(by("LeastAllocated"), "200m", ["700m", "100m"]), [10, 70]);
+        assert_eq!(scored(by("MostAllocated"), "200m", ["700m", "100m"]), [90, 30]);
+        let mut ratio = by("RequestedToCapacityRatio");
+        ratio["requestedToCapacityRatio"] = json!({"shape": [
+            {"utilization": 20, "score": 0}, {"utilization": 60, "score": 10}, {"utilization": 100, "score": 2}]});
+        assert_eq!(scored(ratio, "200m", ["300m", "700m"]), [75, 40]);
+    }
+
+    #[test]
+    fn what_no_pod_could_leave_room_for_is_unresolvable() {
+        let nodes = [node(json!({"status": {"allocatable": {"cpu": "1", "memory": "1Gi", "pods": "2"}}}), vec![])];
+        let verdict = filter(&NodeResourcesFit::default(), &asking("new", "2", "0"), &nodes).remove(0);
+        assert_eq!(verdict, Verdict::unresolvable("Insufficient cpu"));
+        let mut gpu = asking("gpu", "0", "0");
+        gpu.requests.extended.insert("example.org/gpu".to_owned(), 1);
+        assert_eq!(filter(&NodeResourcesFit::default(), &gpu, &nodes)[0].reasons(), ["Insufficient example.org/gpu"]);
+        for args in
+            [json!({"ignoredResources": ["example.org/gpu"]}), json!({"ignoredResourceGroups": ["example.org"]})]
+        {
+            let plugin = NodeResourcesFit::new(serde_json::from_value(args).unwrap(), &[]);
+            assert!(filter(&plugin, &gpu, &nodes)[0].fits());
+        }
+        let plugin = NodeResourcesFit::new(FitArgs::default(), &["example.org/gpu".to_owned()]);
+        assert!(filter(&plugin, &gpu, &nodes)[0].fits());
+    }
+
+    #[test]
+    fn only_room_that_is_lacking_may_help() {
+        let (plugin, waiting) = (NodeResourcesFit::default(), asking("new", "2", "0"));
+        let with =
+            |cpu: &str| node(json!({"status": {"allocatable": {"cpu": cpu, "memory": "1Gi", "pods": "9"}}}), vec![]);
+        let (small, large) = (with("1"), with("4"));
+        assert!(plugin.may_help(&waiting, &Event::NodeAdd(&large)));
+        assert!(!plugin.may_help(&waiting, &Event::NodeAdd(&small)));
+        assert!(plugin.may_help(&waiting, &Event::NodeUpdate { old: &small.node, new: &large }));
+        assert!(!plugin.may_help(&waiting, &Event::NodeUpdate { old: &large.node, new: &large }), "a heartbeat");
+        let (before, after) = (asking("a", "2", "1Gi"), asking("a", "1", "1Gi"));
+        assert!(plugin.may_help(&waiting, &Event::AssignedPodUpdate { old: &before, new: &after }));
+        assert!(!plugin.may_help(&waiting, &Event::AssignedPodUpdate { old: &after, new: &before }));
+        assert!(plugin.may_help(&waiting, &Event::AssignedPodDelete(&before)));
+        assert!(!plugin.may_help(&waiting, &Event::AssignedPodAdd(&before)));
     }
 }

@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+use crate::event::{Event, other_cordon, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::NodeInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::tolerated;
 
 pub(crate) struct NodeUnschedulable;
@@ -15,9 +16,15 @@ impl Plugin for NodeUnschedulable {
         "NodeUnschedulable"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let tolerations = cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default();
         Some(Box::new(Tolerance(tolerations)))
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let tolerations = pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let changed = event.changed_node(|old, new| other_cordon(old, new) || other_taints(old, new));
+        changed.is_some_and(|node| Tolerance(tolerations).filter(node).fits())
     }
 }
 
@@ -30,7 +37,7 @@ impl Evaluation for Tolerance<'_> {
             ..Taint::default()
         };
         match cordoned && !tolerated(&taint, self.0) {
-            true => Verdict::Unresolvable("node(s) were unschedulable".to_owned()),
+            true => Verdict::unresolvable("node(s) were unschedulable"),
             false => Verdict::Fits,
         }
     }
@@ -46,7 +53,7 @@ mod tests {
     fn a_cordoned_node_is_left_alone() {
         let nodes = [node(json!({"spec": {"unschedulable": true}}), vec![]), node(json!({"spec": {}}), vec![])];
         let plain = pod(json!({"spec": {"containers": []}}));
-        let refusal = Verdict::Unresolvable("node(s) were unschedulable".to_owned());
+        let refusal = Verdict::unresolvable("node(s) were unschedulable");
         assert_eq!(filter(&NodeUnschedulable, &plain, &nodes), [refusal, Verdict::Fits]);
         let daemon = pod(json!({"spec": {"containers": [], "tolerations": [{"operator": "Exists"}]}}));
         assert_eq!(filter(&NodeUnschedulable, &daemon, &nodes), [Verdict::Fits, Verdict::Fits]);

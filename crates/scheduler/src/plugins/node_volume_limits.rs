@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::volume_binding::claim_names;
+use super::volume_binding::{claim_names, is_own_claim};
+use crate::event::{Action, Event, EventKind};
 use crate::framework::{Cycle, Evaluation, Plugin, Surroundings, Verdict};
-use crate::node_info::NodeInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 
 pub(crate) struct NodeVolumeLimits;
 
@@ -19,7 +20,7 @@ impl Plugin for NodeVolumeLimits {
         "NodeVolumeLimits"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let surroundings = cycle.surroundings;
         if surroundings.volume_limits.is_empty() {
             return None;
@@ -31,6 +32,18 @@ impl Plugin for NodeVolumeLimits {
             }
         }
         (!new.is_empty()).then(|| Box::new(Limits { surroundings, new }) as Box<dyn Evaluation + 'a>)
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::AssignedPodDelete(other) => !claim_names(other).is_empty(),
+            Event::Object(change) => match change.kind {
+                EventKind::Claim => is_own_claim(pod, &change.key),
+                EventKind::Attachment => change.action == Action::Delete,
+                kind => kind == EventKind::CsiNode,
+            },
+            event => event.changed_node(|_, _| false).is_some(),
+        }
     }
 }
 

@@ -1,98 +1,204 @@
 //! PodTopologySpread: pods of a group are spread over the domains of a topology label.
 //!
-//! A pod without constraints of its own is spread softly over hosts and zones with the pods of its Services.
+//! A pod without constraints of its own is spread as the profile's defaults say: softly over hosts and zones with the pods
+//! of its Services unless they say otherwise.
 
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiLabelSelector;
+use kedge_client::label_selector;
+use kedge_meta::LabelSelector;
 
+use crate::configuration::SpreadArgs;
+use crate::event::{Event, other_taints};
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::selectors::{label_selector_matches, node_selector_matches, tolerated};
+use crate::selectors::{node_selector_matches, tolerated};
+use crate::shape::Shape;
 
-pub(crate) struct PodTopologySpread;
+const HOST: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+/// The score of a node that lacks a label, until scores are brought into their range.
+const IGNORED: i64 = i64::MIN;
 
-struct Constraint {
-    key: String,
-    max_skew: i64,
-    min_domains: usize,
-    hard: bool,
-    matches_self: bool,
-    counts: HashMap<String, i64>,
+#[derive(Default)]
+pub(crate) struct PodTopologySpread(SpreadArgs);
+
+impl PodTopologySpread {
+    pub(crate) fn new(args: SpreadArgs) -> Self {
+        Self(args)
+    }
+
+    /// The constraints that count for a pod without any: upstream's system defaults, or those of the profile.
+    fn defaults(&self, selectors: &[BTreeMap<String, String>]) -> Vec<TopologySpreadConstraint> {
+        let Some(labels) = selectors.first() else { return Vec::new() };
+        let soft = |key: &str, max_skew| TopologySpreadConstraint {
+            topology_key: key.to_owned(),
+            max_skew,
+            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            ..TopologySpreadConstraint::default()
+        };
+        let mut constraints = match self.is_by_system() {
+            true => vec![soft(HOST, 3), soft(ZONE, 5)],
+            false => self.0.default_constraints.clone(),
+        };
+        for constraint in &mut constraints {
+            let selector = ApiLabelSelector { match_labels: Some(labels.clone()), ..ApiLabelSelector::default() };
+            constraint.label_selector = Some(selector);
+        }
+        constraints
+    }
+
+    fn is_by_system(&self) -> bool {
+        self.0.defaulting_type == "System"
+    }
 }
 
-struct Constraints(Vec<Constraint>);
+struct Constraint<'a> {
+    key: String,
+    max_skew: i64,
+    hard: bool,
+    matches_self: bool,
+    selector: Option<LabelSelector>,
+    namespace: &'a str,
+    /// Pods that are selected, by domain. Empty for hosts that are only scored: their pods are counted when they are.
+    counts: HashMap<&'a str, i64>,
+    /// What the emptiest domain has; nothing where there are fewer domains than there must be.
+    least: i64,
+    weight: f64,
+}
+
+struct Constraints<'a> {
+    all: Vec<Constraint<'a>>,
+    needs_all_labels: bool,
+}
+
+fn own_constraints(pod: &PodInfo) -> &[TopologySpreadConstraint] {
+    let constraints = pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref());
+    constraints.unwrap_or_default()
+}
 
 impl Plugin for PodTopologySpread {
     fn name(&self) -> &'static str {
         "PodTopologySpread"
     }
 
-    fn weight(&self) -> i64 {
-        2
-    }
-
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let own = cycle.pod.pod.spec.as_ref()?.topology_spread_constraints.clone().unwrap_or_default();
-        let wanted = if own.is_empty() { defaults(&cycle.surroundings.default_spread_selectors) } else { own };
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        let own = own_constraints(cycle.pod);
+        let by_default = match own.is_empty() {
+            true => self.defaults(&cycle.surroundings.default_spread_selectors),
+            false => Vec::new(),
+        };
+        let wanted = if own.is_empty() { &by_default } else { own };
         if wanted.is_empty() {
             return None;
         }
-        let keys: Vec<&str> = wanted.iter().map(|constraint| constraint.topology_key.as_str()).collect();
-        let constraints = wanted.iter().map(|constraint| count(constraint, &keys, cycle)).collect();
-        Some(Box::new(Constraints(constraints)))
+        let needs_all_labels = !own.is_empty() || !self.is_by_system();
+        let of_kind = |hard: bool| {
+            let keys = wanted.iter().filter(|one| (one.when_unsatisfiable == "DoNotSchedule") == hard);
+            if needs_all_labels { keys.map(|one| one.topology_key.as_str()).collect() } else { Vec::new() }
+        };
+        let (hard, soft): (Vec<&str>, Vec<&str>) = (of_kind(true), of_kind(false));
+        let all = wanted
+            .iter()
+            .map(|one| count(one, if one.when_unsatisfiable == "DoNotSchedule" { &hard } else { &soft }, cycle))
+            .collect();
+        Some(Box::new(Constraints { all, needs_all_labels }))
     }
-}
 
-/// Upstream's system defaults: hosts with skew 3 and zones with skew 5, softly.
-fn defaults(selectors: &[BTreeMap<String, String>]) -> Vec<TopologySpreadConstraint> {
-    let Some(labels) = selectors.first() else { return Vec::new() };
-    let soft = |key: &str, max_skew| TopologySpreadConstraint {
-        topology_key: key.to_owned(),
-        max_skew,
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector { match_labels: Some(labels.clone()), ..LabelSelector::default() }),
-        ..TopologySpreadConstraint::default()
-    };
-    vec![soft("kubernetes.io/hostname", 3), soft("topology.kubernetes.io/zone", 5)]
-}
-
-fn count(constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle<'_>) -> Constraint {
-    let selects = |labels: &BTreeMap<String, String>| {
-        label_selector_matches(constraint.label_selector.as_ref(), labels)
-            && constraint
-                .match_label_keys
-                .iter()
-                .flatten()
-                .all(|key| cycle.pod.labels().get(key).is_none_or(|value| labels.get(key) == Some(value)))
-    };
-    let mut counts: HashMap<String, i64> = HashMap::new();
-    for node in cycle.nodes {
-        // A node takes part only where it has all the labels of all constraints and the pod's policies count it.
-        if !keys.iter().all(|key| node.labels().contains_key(*key)) || !counted(constraint, cycle.pod, node) {
-            continue;
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let own = own_constraints(pod);
+        // Defaults select by Services and owners, which are not known here.
+        let selects = |other: &PodInfo| {
+            own.is_empty() || own.iter().any(|one| selector_of(one, pod).is_some_and(|all| all.matches(other.labels())))
+        };
+        let keys = || own.iter().map(|one| one.topology_key.as_str());
+        let has_all = |labels: Option<&BTreeMap<String, String>>| {
+            keys().all(|key| labels.is_some_and(|labels| labels.contains_key(key)))
+        };
+        match event {
+            Event::AssignedPodAdd(other) | Event::AssignedPodDelete(other) => {
+                other.namespace() == pod.namespace() && selects(other)
+            }
+            Event::AssignedPodUpdate { old, new } => {
+                new.namespace() == pod.namespace()
+                    && (old.labels() != new.labels() || old.shape.is_terminating != new.shape.is_terminating)
+                    && (selects(old) || selects(new))
+            }
+            Event::NodeAdd(node) => has_all(Some(node.labels())),
+            Event::NodeDelete(node) => has_all(node.metadata.labels.as_ref()),
+            Event::NodeUpdate { old, new } => {
+                let (before, now) = (old.metadata.labels.as_ref(), new.labels());
+                let moved = || keys().any(|key| before.and_then(|all| all.get(key)) != now.get(key));
+                has_all(before) != has_all(Some(now))
+                    || (has_all(Some(now)) && (own.is_empty() || moved() || other_taints(old, &new.node)))
+            }
+            Event::Object(_) => false,
         }
-        let Some(domain) = node.labels().get(&constraint.topology_key) else { continue };
-        let matching = node.pods.values().filter(|pod| {
-            pod.namespace() == cycle.pod.namespace()
-                && pod.pod.metadata.deletion_timestamp.is_none()
-                && selects(pod.labels())
-        });
-        *counts.entry(domain.clone()).or_default() += i64::try_from(matching.count()).unwrap_or(i64::MAX);
     }
-    Constraint {
+}
+
+/// What a constraint selects, with the pod's own values of the label keys that must be equal.
+fn selector_of(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Option<LabelSelector> {
+    let mut selector = constraint.label_selector.clone()?;
+    for key in constraint.match_label_keys.iter().flatten() {
+        if let Some(value) = pod.labels().get(key) {
+            selector.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
+        }
+    }
+    label_selector(Some(&selector))
+}
+
+fn count<'a>(constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle<'a>) -> Constraint<'a> {
+    let selector = selector_of(constraint, cycle.pod);
+    let hard = constraint.when_unsatisfiable == "DoNotSchedule";
+    let mut counted = Constraint {
         key: constraint.topology_key.clone(),
         max_skew: i64::from(constraint.max_skew),
-        min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(1),
-        hard: constraint.when_unsatisfiable == "DoNotSchedule",
-        matches_self: selects(cycle.pod.labels()),
-        counts,
+        hard,
+        matches_self: selector.as_ref().is_some_and(|selector| selector.matches(cycle.pod.labels())),
+        selector,
+        namespace: cycle.pod.namespace(),
+        counts: HashMap::new(),
+        least: 0,
+        weight: 0.0,
+    };
+    let mut selected: HashMap<*const Shape, bool> = HashMap::new();
+    let mut nodes = 0;
+    for node in cycle.nodes {
+        // A node takes part only where it has all the labels of all constraints and the pod's policies count it.
+        let labels = node.labels();
+        let Some(domain) = labels.get(&constraint.topology_key) else { continue };
+        if !keys.iter().all(|key| labels.contains_key(*key)) || !takes_part(constraint, cycle.pod, node) {
+            continue;
+        }
+        nodes += 1;
+        if !hard && counted.key == HOST {
+            continue;
+        }
+        let here: usize = node
+            .shapes
+            .iter()
+            .filter(|(shape, _)| {
+                *selected.entry(std::sync::Arc::as_ptr(shape)).or_insert_with(|| counted.selects(shape))
+            })
+            .map(|(_, count)| count)
+            .sum();
+        *counted.counts.entry(domain).or_default() += i64::try_from(here).unwrap_or(i64::MAX);
     }
+    let domains = if counted.key == HOST && !hard { nodes } else { counted.counts.len() };
+    // Few large domains must not outweigh many small ones.
+    counted.weight = ((domains + 2) as f64).ln();
+    let enough = usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(1);
+    if hard && domains >= enough {
+        counted.least = counted.counts.values().copied().min().unwrap_or_default();
+    }
+    counted
 }
 
 /// Whether a node counts for the skew: by default nodes that the pod's selector or affinity excludes do not.
-fn counted(constraint: &TopologySpreadConstraint, pod: &PodInfo, node: &NodeInfo) -> bool {
+fn takes_part(constraint: &TopologySpreadConstraint, pod: &PodInfo, node: &NodeInfo) -> bool {
     let Some(spec) = &pod.pod.spec else { return true };
     if constraint.node_affinity_policy.as_deref() != Some("Ignore") {
         let labels = node.labels();
@@ -112,25 +218,37 @@ fn counted(constraint: &TopologySpreadConstraint, pod: &PodInfo, node: &NodeInfo
     true
 }
 
-impl Constraint {
-    fn least(&self) -> i64 {
-        match self.counts.len() < self.min_domains {
-            true => 0,
-            false => self.counts.values().copied().min().unwrap_or_default(),
+impl Constraint<'_> {
+    fn selects(&self, shape: &Shape) -> bool {
+        shape.namespace == self.namespace
+            && !shape.is_terminating
+            && self.selector.as_ref().is_some_and(|selector| selector.matches(&shape.labels))
+    }
+
+    /// How many pods the node's domain has; `None` where the node is in no domain.
+    fn crowd(&self, node: &NodeInfo) -> Option<i64> {
+        let domain = node.labels().get(&self.key)?;
+        if self.hard || self.key != HOST {
+            return Some(self.counts.get(domain.as_str()).copied().unwrap_or_default());
         }
+        let here: usize = node.shapes.iter().filter(|(shape, _)| self.selects(shape)).map(|(_, count)| count).sum();
+        Some(i64::try_from(here).unwrap_or(i64::MAX))
     }
 }
 
-impl Evaluation for Constraints {
+impl Evaluation for Constraints<'_> {
+    fn is_local(&self) -> bool {
+        !self.all.iter().any(|constraint| constraint.hard)
+    }
+
     fn filter(&self, node: &NodeInfo) -> Verdict {
-        for constraint in self.0.iter().filter(|constraint| constraint.hard) {
-            let Some(domain) = node.labels().get(&constraint.key) else {
-                return Verdict::Unresolvable(
-                    "node(s) didn't match pod topology spread constraints (missing required label)".to_owned(),
+        for constraint in self.all.iter().filter(|constraint| constraint.hard) {
+            let Some(here) = constraint.crowd(node) else {
+                return Verdict::unresolvable(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
                 );
             };
-            let here = constraint.counts.get(domain).copied().unwrap_or_default();
-            let skew = here + i64::from(constraint.matches_self) - constraint.least();
+            let skew = here + i64::from(constraint.matches_self) - constraint.least;
             if skew > constraint.max_skew {
                 return Verdict::unschedulable("node(s) didn't match pod topology spread constraints");
             }
@@ -139,23 +257,28 @@ impl Evaluation for Constraints {
     }
 
     fn score(&self, node: &NodeInfo) -> Option<i64> {
-        let mut soft = self.0.iter().filter(|constraint| !constraint.hard).peekable();
+        let mut soft = self.all.iter().filter(|constraint| !constraint.hard).peekable();
         soft.peek()?;
-        let crowd = |constraint: &Constraint| {
-            let domain = node.labels().get(&constraint.key)?;
-            let here = constraint.counts.get(domain).copied().unwrap_or_default();
-            // Few large domains must not outweigh many small ones.
-            let weight = ((constraint.counts.len() + 2) as f64).ln();
-            Some((here as f64 * weight) as i64 + constraint.max_skew - 1)
-        };
-        Some(soft.filter_map(crowd).sum())
+        let mut total = 0.0;
+        for constraint in soft {
+            match constraint.crowd(node) {
+                Some(here) => total += here as f64 * constraint.weight + (constraint.max_skew - 1) as f64,
+                None if self.needs_all_labels => return Some(IGNORED),
+                None => {}
+            }
+        }
+        Some(total.round() as i64)
     }
 
     fn normalize(&self, scores: &mut [i64]) {
-        let (least, most) = (scores.iter().min().copied(), scores.iter().max().copied());
-        let (least, most) = (least.unwrap_or_default(), most.unwrap_or_default());
+        let known = || scores.iter().copied().filter(|score| *score != IGNORED);
+        let (least, most) = (known().min().unwrap_or_default(), known().max().unwrap_or_default());
         for score in scores {
-            *score = if most == 0 { MAX_SCORE } else { MAX_SCORE * (most + least - *score) / most };
+            *score = match *score {
+                IGNORED => 0,
+                _ if most == 0 => MAX_SCORE,
+                score => MAX_SCORE * (most + least - score) / most,
+            };
         }
     }
 }
@@ -163,7 +286,7 @@ impl Evaluation for Constraints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::test_world::{filter, node, pod, score};
+    use crate::plugins::test_world::{filter, filter_in, node, pod, score, score_in};
     use serde_json::{Value, json};
 
     fn web(name: &str, constraints: Value) -> PodInfo {
@@ -187,17 +310,51 @@ mod tests {
     #[test]
     fn hard_constraints_bound_the_skew() {
         for (counts, fits) in [([0, 0], [true, true]), ([1, 0], [false, true]), ([1, 1], [true, true])] {
-            let verdicts = filter(&PodTopologySpread, &web("new", constraint("DoNotSchedule")), &zones(counts));
+            let verdicts =
+                filter(&PodTopologySpread::default(), &web("new", constraint("DoNotSchedule")), &zones(counts));
             assert_eq!(verdicts.iter().map(Verdict::fits).collect::<Vec<_>>(), fits, "{counts:?}");
         }
         let unlabelled = [node(json!({"metadata": {"name": "n"}}), vec![])];
-        let verdict = filter(&PodTopologySpread, &web("new", constraint("DoNotSchedule")), &unlabelled).remove(0);
+        let verdict =
+            filter(&PodTopologySpread::default(), &web("new", constraint("DoNotSchedule")), &unlabelled).remove(0);
         assert!(verdict.reasons()[0].contains("missing required label"));
     }
 
     #[test]
     fn soft_constraints_like_the_emptier_domain() {
-        let scores = score(&PodTopologySpread, &web("new", constraint("ScheduleAnyway")), &zones([3, 0]));
+        let scores = score(&PodTopologySpread::default(), &web("new", constraint("ScheduleAnyway")), &zones([3, 0]));
         assert!(scores[1] > scores[0], "{scores:?}");
+    }
+
+    #[test]
+    fn defaults_are_the_systems_or_the_profiles() {
+        let hosts: Vec<NodeInfo> = [("a", 2), ("b", 0)]
+            .map(|(name, count)| {
+                let pods = (0..count).map(|index| web(&format!("{name}-{index}"), json!([]))).collect();
+                node(json!({"metadata": {"name": name, "labels": {HOST: name}}}), pods)
+            })
+            .into();
+        let selectors = vec![BTreeMap::from([("app".to_owned(), "web".to_owned())])];
+        let world = crate::framework::Surroundings { default_spread_selectors: selectors, ..Default::default() };
+        let by_system = score_in(&PodTopologySpread::default(), &web("new", json!([])), &hosts, &world);
+        assert!(by_system[1] > by_system[0], "zones are not needed: {by_system:?}");
+        let args = json!({"defaultingType": "List", "defaultConstraints": [
+            {"maxSkew": 1, "topologyKey": HOST, "whenUnsatisfiable": "DoNotSchedule"}]});
+        let by_list = PodTopologySpread::new(serde_json::from_value(args).unwrap());
+        let fits: Vec<bool> =
+            filter_in(&by_list, &web("new", json!([])), &hosts, &world).iter().map(Verdict::fits).collect();
+        assert_eq!(fits, [false, true]);
+    }
+
+    #[test]
+    fn only_pods_that_are_counted_may_help() {
+        let (plugin, waiting) = (PodTopologySpread::default(), web("new", constraint("DoNotSchedule")));
+        let other = pod(json!({"metadata": {"name": "o", "namespace": "d", "labels": {"app": "db"}}}));
+        let peer = web("peer", json!([]));
+        assert!(plugin.may_help(&waiting, &Event::AssignedPodAdd(&peer)));
+        assert!(!plugin.may_help(&waiting, &Event::AssignedPodAdd(&other)));
+        let (zoned, bare) = (&zones([0, 0])[0], node(json!({"metadata": {"name": "n"}}), vec![]));
+        assert!(plugin.may_help(&waiting, &Event::NodeAdd(zoned)));
+        assert!(!plugin.may_help(&waiting, &Event::NodeAdd(&bare)));
     }
 }

@@ -3,8 +3,9 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
+use crate::event::{Event, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict, scale_to_max};
-use crate::node_info::NodeInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::tolerated;
 
 pub(crate) struct TaintToleration;
@@ -16,12 +17,13 @@ impl Plugin for TaintToleration {
         "TaintToleration"
     }
 
-    fn weight(&self) -> i64 {
-        3
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+        Some(Box::new(Tolerance(cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default())))
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        Some(Box::new(Tolerance(cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default())))
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        let tolerations = pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        event.changed_node(other_taints).is_some_and(|node| Tolerance(tolerations).filter(node).fits())
     }
 }
 
@@ -34,7 +36,7 @@ impl Evaluation for Tolerance<'_> {
         let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
         match taints(node).iter().filter(hard).find(|taint| !tolerated(taint, self.0)) {
             // 1.36 counts all of them together; older servers named each taint.
-            Some(_) => Verdict::Unresolvable("node(s) had untolerated taint(s)".to_owned()),
+            Some(_) => Verdict::unresolvable("node(s) had untolerated taint(s)"),
             None => Verdict::Fits,
         }
     }

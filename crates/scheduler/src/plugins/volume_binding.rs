@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use k8s_openapi::api::storage::v1::StorageClass;
+use kedge_meta::ObjectKey;
 
+use crate::event::{Action, Event, EventKind, other_labels, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Surroundings, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::node_selector_matches;
@@ -80,6 +82,11 @@ pub(crate) fn claim_names(pod: &PodInfo) -> Vec<(String, bool)> {
     volumes.iter().filter_map(name).collect()
 }
 
+/// Whether a claim is one of a pod's.
+pub(crate) fn is_own_claim(pod: &PodInfo, claim: &ObjectKey) -> bool {
+    claim.namespace == pod.namespace() && claim_names(pod).iter().any(|(name, _)| *name == claim.name)
+}
+
 /// What must be done for a pod's claims on a node that passed the filter.
 pub(crate) fn volumes_for(pod: &PodInfo, node: &NodeInfo, surroundings: &Surroundings) -> PodVolumes {
     look_up(pod, surroundings).find(node).unwrap_or_default()
@@ -90,9 +97,21 @@ impl Plugin for VolumeBinding {
         "VolumeBinding"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let has_claims = !claim_names(cycle.pod).is_empty();
         has_claims.then(|| Box::new(look_up(cycle.pod, cycle.surroundings)) as Box<dyn Evaluation + 'a>)
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::Object(change) if change.action == Action::Delete => false,
+            Event::Object(change) => match change.kind {
+                EventKind::Claim => is_own_claim(pod, &change.key),
+                EventKind::Attachment | EventKind::Devices => false,
+                _ => true,
+            },
+            event => event.changed_node(|old, new| other_labels(old, new) || other_taints(old, new)).is_some(),
+        }
     }
 }
 
@@ -200,7 +219,7 @@ impl Evaluation for Claims<'_> {
     fn filter(&self, node: &NodeInfo) -> Verdict {
         match self.find(node) {
             Ok(_) => Verdict::Fits,
-            Err(why) => Verdict::Unresolvable(why.to_owned()),
+            Err(why) => Verdict::unresolvable(why),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use k8s_openapi::api::core::v1::Volume;
 
-use super::volume_binding::claim_names;
+use super::volume_binding::{claim_names, is_own_claim};
+use crate::event::{Event, EventKind};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 
@@ -25,7 +26,7 @@ impl Plugin for VolumeRestrictions {
         "VolumeRestrictions"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let disks: Vec<&Volume> = volumes(cycle.pod).iter().filter(|volume| is_disk(volume)).collect();
         let single = single_claims(cycle);
         if disks.is_empty() && single.is_empty() {
@@ -38,6 +39,20 @@ impl Plugin for VolumeRestrictions {
         };
         let is_taken = !single.is_empty() && cycle.nodes.iter().any(|node| node.pods.values().any(|pod| uses(pod)));
         Some(Box::new(Restrictions { is_taken, disks }))
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::NodeAdd(_) => true,
+            Event::AssignedPodDelete(other) => {
+                let shared = |(name, _): &(String, bool)| claim_names(other).iter().any(|(held, _)| held == name);
+                let same = |disk: &Volume| volumes(other).iter().any(|held| conflict(disk, held));
+                (other.namespace() == pod.namespace() && claim_names(pod).iter().any(shared))
+                    || volumes(pod).iter().any(same)
+            }
+            Event::Object(change) => change.kind == EventKind::Claim && is_own_claim(pod, &change.key),
+            _ => false,
+        }
     }
 }
 
@@ -83,6 +98,10 @@ fn conflict(one: &Volume, other: &Volume) -> bool {
 }
 
 impl Evaluation for Restrictions<'_> {
+    fn is_local(&self) -> bool {
+        !self.is_taken
+    }
+
     fn filter(&self, node: &NodeInfo) -> Verdict {
         let has_conflict =
             |disk: &&Volume| node.pods.values().any(|pod| volumes(pod).iter().any(|other| conflict(disk, other)));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PersistentVolume;
 
-use super::volume_binding::{claim_names, is_fully_bound};
+use super::volume_binding::{claim_names, is_fully_bound, is_own_claim};
+use crate::event::{Event, EventKind, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::NodeInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 
 /// The labels, each with the name that it had before.
 const LABELS: [(&str, &str); 2] = [
@@ -23,7 +24,7 @@ impl Plugin for VolumeZone {
         "VolumeZone"
     }
 
-    fn prepare<'a>(&self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
+    fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let names = claim_names(cycle.pod);
         let claims = cycle.surroundings.claims.iter().filter(|claim| {
             let own = claim.metadata.name.as_deref();
@@ -38,6 +39,16 @@ impl Plugin for VolumeZone {
         let named = claims.filter_map(|claim| volume_of(claim.spec.as_ref()?.volume_name.as_deref()?));
         let zoned: Vec<Arc<PersistentVolume>> = named.filter(|volume| is_zoned(volume)).collect();
         (!zoned.is_empty()).then(|| Box::new(Zones(zoned)) as Box<dyn Evaluation + 'a>)
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
+        match event {
+            Event::Object(change) => match change.kind {
+                EventKind::Claim => is_own_claim(pod, &change.key),
+                kind => matches!(kind, EventKind::Volume | EventKind::StorageClass),
+            },
+            event => event.changed_node(other_labels).is_some(),
+        }
     }
 }
 
@@ -65,7 +76,7 @@ impl Evaluation for Zones {
         };
         match self.0.iter().all(is_here) {
             true => Verdict::Fits,
-            false => Verdict::Unresolvable("node(s) had no available volume zone".to_owned()),
+            false => Verdict::unresolvable("node(s) had no available volume zone"),
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Operation {
     pub(super) body: Option<(String, bool)>,
     /// Definition of the answer; `None` for a stream of bytes.
     pub(super) answer: Option<String>,
+    /// Types of the body of a patch.
+    pub(super) patch_types: &'static [&'static str],
     /// Codes beside 200 under which the answer may come.
     pub(super) codes: &'static [(&'static str, &'static str)],
 }
@@ -27,7 +29,8 @@ pub(super) struct Operation {
 /// A query parameter and its type.
 pub(super) type Parameter = (&'static str, &'static str);
 
-pub(super) const PATCH_TYPES: [&str; 4] = [
+/// What a built-in kind takes; the others have no merge keys of strategic patches, and kubectl tells them apart by this list.
+const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
@@ -125,6 +128,7 @@ impl Namer<'_> {
 
     fn operation(&self, method: &'static str, action: &'static str, id: String) -> Operation {
         let resource = self.resource;
+        let is_built_in = type_by_gvk(&resource.group, &resource.version, &resource.kind).is_some();
         Operation {
             method,
             action,
@@ -134,6 +138,7 @@ impl Namer<'_> {
             query: Vec::new(),
             body: None,
             answer: None,
+            patch_types: if is_built_in { &PATCH_TYPES } else { &PATCH_TYPES[..3] },
             codes: &[],
         }
     }

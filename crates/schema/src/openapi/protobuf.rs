@@ -35,6 +35,17 @@ impl Message {
         }
     }
 
+    fn integer(&mut self, field: u64, value: u64) {
+        self.varint(field << 3);
+        self.varint(value);
+    }
+
+    /// A double.
+    fn number(&mut self, field: u64, value: f64) {
+        self.varint(field << 3 | 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
     fn text(&mut self, field: u64, object: &Value, key: &str) {
         if let Some(text) = object.get(key).and_then(Value::as_str) {
             self.bytes(field, text.as_bytes());
@@ -211,7 +222,12 @@ fn schema(value: &Value) -> Message {
     let mut message = Message::default();
     message.text(1, value, "$ref");
     message.text(2, value, "format");
+    message.text(4, value, "description");
+    bounds(&mut message, value);
     message.texts(19, value, "required");
+    for option in value.get("enum").and_then(Value::as_array).into_iter().flatten() {
+        message.message(20, any(option));
+    }
     if let Some(values) = value.get("additionalProperties") {
         let mut item = Message::default();
         item.message(1, schema(values));
@@ -236,4 +252,27 @@ fn schema(value: &Value) -> Message {
     }
     message.extensions(31, value);
     message
+}
+
+/// What the schemas of custom resources hold values to.
+fn bounds(message: &mut Message, value: &Value) {
+    let number = |name: &str| value.get(name).and_then(Value::as_f64);
+    let count = |name: &str| value.get(name).and_then(Value::as_u64);
+    for (field, name, exclusive) in [(7, "maximum", "exclusiveMaximum"), (9, "minimum", "exclusiveMinimum")] {
+        if let Some(bound) = number(name) {
+            message.number(field, bound);
+        }
+        message.flag(field + 1, value.get(exclusive) == Some(&Value::Bool(true)));
+    }
+    for (field, name) in [(11, "maxLength"), (12, "minLength")] {
+        if let Some(bound) = count(name) {
+            message.integer(field, bound);
+        }
+    }
+    message.text(13, value, "pattern");
+    for (field, name) in [(14, "maxItems"), (15, "minItems"), (17, "maxProperties"), (18, "minProperties")] {
+        if let Some(bound) = count(name) {
+            message.integer(field, bound);
+        }
+    }
 }

@@ -23,6 +23,7 @@ fn deployments() -> ServedResource {
             kind: "Scale".to_owned(),
             verbs: texts(&["get", "patch", "update"]),
         }],
+        schema: None,
     }
 }
 

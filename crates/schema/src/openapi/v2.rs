@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::ServedResource;
 use super::definitions::{Dialect, META, closure, render};
-use super::operations::{Operation, PATCH_TYPES, Parameter};
+use super::operations::{Operation, Parameter};
 use super::paths::{self, PathItem};
 use super::protobuf;
 use super::v3::Writer;
+use super::{ServedResource, custom};
 
 const VERSION: &str = "v1.36.0";
 
@@ -63,9 +63,13 @@ fn for_each_definition(resources: &[ServedResource], items: &[PathItem], visit: 
         resources.iter().map(|resource| (resource.group.clone(), resource.version.clone())).collect();
     let group_versions: Vec<(String, String)> = group_versions.into_iter().collect();
     let event = format!("{META}WatchEvent");
+    let custom = custom::definitions(&resources.iter().collect::<Vec<_>>(), Dialect::V2);
     let roots = paths::definitions(items).into_iter().chain([event.as_str()]);
     for (name, definition) in closure(roots) {
-        visit(&name, &render(&name, definition, Dialect::V2, &group_versions));
+        match custom.get(&name) {
+            Some(schema) => visit(&name, schema),
+            None => visit(&name, &render(&name, definition, Dialect::V2, &group_versions)),
+        }
     }
 }
 
@@ -92,8 +96,11 @@ fn render_operation(operation: &Operation) -> Value {
     rendered.insert("operationId".to_owned(), operation.id.as_str().into());
     rendered.insert("tags".to_owned(), json!([operation.tag]));
     rendered.insert("schemes".to_owned(), json!(["https"]));
-    let consumes =
-        if operation.method == "patch" && operation.body.is_some() { json!(PATCH_TYPES) } else { json!(["*/*"]) };
+    let consumes = if operation.method == "patch" && operation.body.is_some() {
+        json!(operation.patch_types)
+    } else {
+        json!(["*/*"])
+    };
     rendered.insert("consumes".to_owned(), consumes);
     rendered.insert("produces".to_owned(), produces(operation));
     let mut parameters: Vec<Value> = Vec::new();

@@ -4,10 +4,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 
-use super::ServedResource;
 use super::definitions::{Dialect, META, closure, render};
-use super::operations::{Operation, PATCH_TYPES, Parameter, capitalized};
+use super::operations::{Operation, Parameter, capitalized};
 use super::paths::{self, PathItem};
+use super::{ServedResource, custom};
 use crate::facts::group_versions;
 
 const TYPES: [&str; 2] = ["application/json", "application/yaml"];
@@ -49,14 +49,19 @@ pub fn openapi_v3(group: &str, version: &str, resources: &[ServedResource]) -> O
     let items = paths::of_resources(&served);
     let list = format!("{META}APIResourceList");
     let event = format!("{META}WatchEvent");
+    let custom = custom::definitions(&served, Dialect::V3);
+    let meta = if custom.is_empty() { Vec::new() } else { custom::referred().to_vec() };
     let roots = paths::definitions(&items).into_iter().chain([list.as_str(), event.as_str()]);
-    let definitions = closure(roots);
+    let definitions = closure(roots.chain(meta.iter().map(String::as_str)));
     let own = [(group.to_owned(), version.to_owned())];
 
     let mut document = Writer::new();
     document.open("components").open("schemas");
     for (name, definition) in definitions {
-        document.entry(&name, &render(&name, definition, Dialect::V3, &own));
+        match custom.get(&name) {
+            Some(schema) => document.entry(&name, schema),
+            None => document.entry(&name, &render(&name, definition, Dialect::V3, &own)),
+        };
     }
     document.close();
     let token = json!({"BearerToken": {"type": "apiKey", "name": "authorization", "in": "header",
@@ -110,7 +115,7 @@ fn render_operation(operation: &Operation) -> Value {
         rendered.insert("parameters".to_owned(), parameters.into());
     }
     if let Some((definition, required)) = &operation.body {
-        let types: &[&str] = if operation.method == "patch" { &PATCH_TYPES } else { &["*/*"] };
+        let types: &[&str] = if operation.method == "patch" { operation.patch_types } else { &["*/*"] };
         let mut body = Map::new();
         body.insert("content".to_owned(), content(&Dialect::V3.reference(definition), types));
         if *required {

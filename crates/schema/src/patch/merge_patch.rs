@@ -75,7 +75,40 @@ mod tests {
         check(json!({"a": "foo"}), json!(null), json!(null));
     }
 
+    /// The algorithm of RFC 7386, word for word.
+    fn model(target: &Value, patch: &Value) -> Value {
+        let Value::Object(changes) = patch else { return patch.clone() };
+        let mut result = target.as_object().cloned().unwrap_or_default();
+        for (name, value) in changes {
+            match value {
+                Value::Null => drop(result.remove(name)),
+                value => {
+                    let merged = model(result.get(name).unwrap_or(&Value::Null), value);
+                    result.insert(name.clone(), merged);
+                }
+            }
+        }
+        Value::Object(result)
+    }
+
+    /// The patch with nulls at these names, at every level.
+    fn with_nulls(patch: Value, names: &[String]) -> Value {
+        let Value::Object(patch) = patch else { return patch };
+        let nulls = names.iter().map(|name| (name.clone(), Value::Null));
+        Value::Object(patch.into_iter().map(|(name, value)| (name, with_nulls(value, names))).chain(nulls).collect())
+    }
+
     proptest! {
+        #[test]
+        fn a_patch_does_what_the_rfc_says(
+            target in any_json(), patch in any_json(), removed in prop::collection::vec("[a-d]", 0..3),
+        ) {
+            let patch = with_nulls(patch, &removed);
+            let mut result = target.clone();
+            merge_patch(&mut result, &patch);
+            prop_assert_eq!(result, model(&target, &patch));
+        }
+
         #[test]
         fn a_created_patch_leads_to_its_target(old in any_json(), new in any_json()) {
             let mut result = old.clone();

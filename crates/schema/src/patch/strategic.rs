@@ -3,6 +3,8 @@
 //! Directives: `$patch` (replace, delete, merge), `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>` and
 //! `$retainKeys`. The invariant: no directive and no null of the patch comes out in the result.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -113,7 +115,8 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
         Some(Value::Array(keys)) => keys,
         Some(_) => return Err(malformed(BAD_RETAIN_KEYS)),
     };
-    let listed = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| keys.contains(name);
     let set = patch
         .iter()
         .filter(|(key, value)| !value.is_null() && !key.starts_with(DELETE_FROM_LIST) && !key.starts_with(SET_ORDER));
@@ -128,7 +131,8 @@ fn delete_from_list(original: &mut Object, directive: &str, change: Value) -> Re
     let field = extract_field(directive, DELETE_FROM_LIST).ok_or_else(|| malformed(BAD_LIST))?;
     let Value::Array(unwanted) = change else { return Err(malformed(BAD_LIST)) };
     if let Some(Value::Array(list)) = original.get_mut(field) {
-        list.retain(|item| !unwanted.contains(item));
+        let unwanted = Places::of(&unwanted, None);
+        list.retain(|item| unwanted.find(item).is_none());
     }
     Ok(())
 }
@@ -225,12 +229,9 @@ fn check_elements(before: &[Value], change: &[Value]) -> Result<(), PatchError> 
 }
 
 fn merge_scalars(before: Vec<Value>, change: Vec<Value>) -> Vec<Value> {
-    let mut merged: Vec<Value> = Vec::with_capacity(before.len() + change.len());
-    for item in before.iter().chain(&change) {
-        if !merged.contains(item) {
-            merged.push(item.clone());
-        }
-    }
+    let mut seen = HashSet::with_capacity(before.len() + change.len());
+    let both = before.iter().chain(&change);
+    let merged = both.filter(|item| seen.insert(item.to_string())).cloned().collect();
     arrange(merged, &change, &before, None)
 }
 
@@ -241,6 +242,7 @@ fn merge_maps(
     items: Schema<'_>,
 ) -> Result<Vec<Value>, PatchError> {
     let server_order = before.clone();
+    let mut unwanted = HashSet::new();
     let mut wanted = Vec::new();
     let mut replaces = false;
     for item in change {
@@ -252,8 +254,8 @@ fn merge_maps(
         match directive.as_str() {
             Some("replace") => replaces = true,
             Some("delete") => {
-                let unwanted = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
-                before.retain(|candidate| candidate.get(key) != Some(unwanted));
+                let gone = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
+                unwanted.insert(gone.to_string());
             }
             Some("merge") => {
                 let text = "merging lists cannot yet be specified in the patch";
@@ -268,38 +270,69 @@ fn merge_maps(
     if replaces {
         return Ok(wanted.into_iter().map(Value::Object).collect());
     }
+    if !unwanted.is_empty() {
+        before.retain(|candidate| candidate.get(key).is_none_or(|key| !unwanted.contains(&key.to_string())));
+    }
     let order: Vec<Value> = wanted.iter().cloned().map(Value::Object).collect();
+    let mut places = Places::of(&before, Some(key));
     for item in wanted {
-        merge_item(&mut before, item, key, items)?;
+        let wanted = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
+        match places.by_text.get(&wanted.to_string()).and_then(|place| before.get_mut(*place)) {
+            Some(Value::Object(found)) => {
+                *found = merge_object(std::mem::take(found), item, items)?;
+            }
+            _ => {
+                places.by_text.insert(wanted.to_string(), before.len());
+                before.extend(without_directives(Value::Object(item)));
+            }
+        }
     }
     Ok(arrange(before, &order, &server_order, Some(key)))
 }
 
-fn merge_item(before: &mut Vec<Value>, item: Object, key: &str, items: Schema<'_>) -> Result<(), PatchError> {
-    let wanted = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
-    match before.iter_mut().find(|candidate| candidate.get(key) == Some(wanted)) {
-        Some(Value::Object(found)) => {
-            *found = merge_object(std::mem::take(found), item, items)?;
+/// Where the items of a list stand, by themselves or by their merge key: the first of those that are the same.
+struct Places<'k> {
+    key: Option<&'k str>,
+    by_text: HashMap<String, usize>,
+}
+
+impl<'k> Places<'k> {
+    fn of(list: &[Value], key: Option<&'k str>) -> Self {
+        let mut by_text = HashMap::with_capacity(list.len());
+        for (place, item) in list.iter().enumerate() {
+            if let Some(text) = Self::text(item, key) {
+                by_text.entry(text).or_insert(place);
+            }
         }
-        _ => before.extend(without_directives(Value::Object(item))),
+        Self { key, by_text }
     }
-    Ok(())
+
+    fn find(&self, item: &Value) -> Option<usize> {
+        self.by_text.get(&Self::text(item, self.key)?).copied()
+    }
+
+    fn text(item: &Value, key: Option<&str>) -> Option<String> {
+        match key {
+            Some(key) => item.get(key).map(Value::to_string),
+            None => Some(item.to_string()),
+        }
+    }
 }
 
 /// Items that the patch names stand in the patch's order, the others in the server's; where the server's order says nothing
 /// about two of them, the patch's item comes first.
 fn arrange(merged: Vec<Value>, patch_order: &[Value], server_order: &[Value], key: Option<&str>) -> Vec<Value> {
-    let position = |list: &[Value], item: &Value| list.iter().position(|other| same(item, other, key));
+    let (patch_order, server_order) = (Places::of(patch_order, key), Places::of(server_order, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| position(patch_order, item).is_some());
-    named.sort_by_key(|item| position(patch_order, item).unwrap_or(usize::MAX));
-    others.sort_by_key(|item| position(server_order, item).unwrap_or(usize::MAX));
+        merged.into_iter().partition(|item| patch_order.find(item).is_some());
+    named.sort_by_cached_key(|item| patch_order.find(item).unwrap_or(usize::MAX));
+    others.sort_by_cached_key(|item| server_order.find(item).unwrap_or(usize::MAX));
     let mut arranged = Vec::with_capacity(named.len() + others.len());
     let mut named = named.into_iter().peekable();
     for other in others {
-        let before = position(server_order, &other);
+        let before = server_order.find(&other);
         while let Some(item) = named.peek() {
-            let after = position(server_order, item);
+            let after = server_order.find(item);
             if before.zip(after).is_some_and(|(before, after)| before < after) {
                 break;
             }
@@ -461,7 +494,61 @@ mod tests {
         assert_eq!(untyped.to_string(), "strategic merge patch format is not supported");
     }
 
+    /// What upstream's documents say of lists that merge by a key: items of the patch change those of their key or come in,
+    /// `$patch: delete` takes them out, all others stay; nobody is there twice.
+    fn model(before: &[(String, u8)], change: &[(String, Option<u8>)]) -> Vec<(String, u8)> {
+        let mut after: Vec<(String, u8)> = Vec::new();
+        for (name, image) in before {
+            match change.iter().find(|(changed, _)| changed == name) {
+                Some((_, None)) => {}
+                Some((_, Some(image))) => after.push((name.clone(), *image)),
+                None => after.push((name.clone(), *image)),
+            }
+        }
+        for (name, image) in change {
+            if let (Some(image), false) = (image, before.iter().any(|(known, _)| known == name)) {
+                after.push((name.clone(), *image));
+            }
+        }
+        after.sort();
+        after
+    }
+
     proptest! {
+        #[test]
+        fn lists_become_what_the_model_says(
+            before in prop::collection::btree_map("[a-e]", 0u8..3, 1..5),
+            change in prop::collection::btree_map("[a-f]", prop::option::of(0u8..3), 0..5),
+            finalizers in prop::collection::btree_set("[a-e]", 0..4), more in prop::collection::btree_set("[a-e]", 0..4),
+            fewer in prop::collection::btree_set("[a-e]", 0..3), labels in any_json(), changed in any_json(),
+        ) {
+            let before: Vec<_> = before.into_iter().collect();
+            let change: Vec<_> = change.into_iter().collect();
+            let target = json!({"metadata": {"finalizers": finalizers, "annotations": labels},
+                "spec": {"containers": before.iter().map(|(name, image)| json!({"name": name, "image": image}))
+                    .collect::<Vec<_>>()}});
+            let item = |(name, image): &(String, Option<u8>)| match image {
+                Some(image) => json!({"name": name, "image": image}),
+                None => json!({"name": name, "$patch": "delete"}),
+            };
+            let patch = json!({"metadata": {"finalizers": more, "$deleteFromPrimitiveList/finalizers": fewer,
+                    "annotations": changed.clone()},
+                "spec": {"containers": change.iter().map(item).collect::<Vec<_>>()}});
+            let result = strategic_merge_patch(target, patch, pod()).unwrap();
+            let mut list: Vec<(String, u8)> = result["spec"]["containers"].as_array().unwrap().iter()
+                .map(|item| (item["name"].as_str().unwrap().to_owned(), item["image"].as_u64().unwrap() as u8)).collect();
+            list.sort();
+            prop_assert_eq!(list, model(&before, &change));
+            let mut kept: Vec<String> = serde_json::from_value(result["metadata"]["finalizers"].clone()).unwrap();
+            kept.sort();
+            let both = finalizers.union(&more).cloned().collect::<std::collections::BTreeSet<_>>();
+            let expected: Vec<String> = both.into_iter().filter(|name| !fewer.contains(name) || more.contains(name)).collect();
+            prop_assert_eq!(kept, expected);
+            let mut merged = labels;
+            crate::patch::merge_patch(&mut merged, &changed);
+            prop_assert_eq!(&result["metadata"]["annotations"], &merged, "where no list merges it is a merge patch");
+        }
+
         #[test]
         fn applying_twice_changes_nothing_more(
             labels in any_json(), more in any_json(), finalizers in prop::collection::vec("[a-c]", 0..4),

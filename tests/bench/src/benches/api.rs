@@ -1,9 +1,12 @@
-//! What the API server carries: requests of 32 clients and watches, over HTTP/1.1 and TLS, a connection per client.
+//! What the API server carries: requests of 32 clients and watches, over HTTP/2 and TLS, a connection per client, and what
+//! a quiet client has of it beside a noisy one. Then the load of a large cluster.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use super::memory::{SETTLE, figure};
+use super::neighbours;
 use crate::Arguments;
 use crate::api::Workspace;
 use crate::connection::Call;
@@ -25,16 +28,25 @@ pub(crate) async fn run(arguments: &Arguments, report: &mut Report) -> Result<()
     let (Some(url), Some(kubeconfig)) = (&arguments.server, &arguments.kubeconfig) else {
         let dir = arguments.work_dir()?;
         let server = Server::start(&arguments.binary()?, dir.path()).await?;
-        measure(arguments, report, &Workspace::create(&server.target).await?).await?;
-        return server.stop();
+        tokio::time::sleep(SETTLE).await;
+        report.add(figure("api", "memory, idle".to_owned(), server.memory()?, "upstream 282 + 46 MB; goal 10x less"));
+        measure(arguments, report, &Workspace::create(&server.target.over_http2()).await?, Some(&server)).await?;
+        server.stop()?;
+        drop(dir);
+        return super::fleet::run(arguments, report).await;
     };
-    let workspace = Workspace::create(&Target::from_kubeconfig(kubeconfig, Some(url))?).await?;
-    let result = measure(arguments, report, &workspace).await;
+    let workspace = Workspace::create(&Target::from_kubeconfig(kubeconfig, Some(url))?.over_http2()).await?;
+    let result = measure(arguments, report, &workspace, None).await;
     workspace.remove().await?;
     result
 }
 
-async fn measure(arguments: &Arguments, report: &mut Report, workspace: &Workspace) -> Result<()> {
+async fn measure(
+    arguments: &Arguments,
+    report: &mut Report,
+    workspace: &Workspace,
+    server: Option<&Server>,
+) -> Result<()> {
     let clients = arguments.clients;
     let written = workspace.create_config_maps(clients, arguments.objects).await?;
     report.add(written.figure("create ConfigMap, 1 KiB", "2,079-2,405/s; goal 5x"));
@@ -46,6 +58,11 @@ async fn measure(arguments: &Arguments, report: &mut Report, workspace: &Workspa
     one_by_one(workspace, report, clients, pods).await?;
     lists(workspace, report, arguments, pods).await?;
     fan_out(workspace, report, pods).await?;
+    if let Some(server) = server {
+        let what = format!("memory, {} ConfigMaps and {pods} pods written, listed, watched", arguments.objects);
+        report.add(figure("api", what, server.memory()?, "upstream 1,490 + 371 MB; goal 10x less"));
+    }
+    neighbours::measure(workspace, report, pods).await?;
 
     let source = workspace.clone();
     let call = move |number| Call::delete(source.object("pods", number));

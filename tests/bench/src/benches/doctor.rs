@@ -1,8 +1,9 @@
-//! `kedge doctor` on a simulated cluster of 5,000 nodes and 150,000 pods, and on this machine.
+//! `kedge doctor` on a simulated cluster of 5,000 nodes and 150,000 pods, on this machine, and on a bundle of a gigabyte.
 //!
 //! The binary under test looks at the cluster as at any other, over HTTP. Some nodes are silent and some containers crash,
 //! so that there is something to find. Invariant: a figure is reported only if the doctor found just that.
 
+mod bundle;
 mod cluster;
 
 use std::path::Path;
@@ -43,6 +44,27 @@ pub(crate) async fn run(arguments: &Arguments, report: &mut Report) -> Result<()
     let is_diagnosis = serde_json::from_str::<Value>(&looked.said).is_ok_and(|said| said["causes"].is_array());
     ensure!(is_diagnosis, "the doctor did not look at this machine: {}", looked.said);
     report.add(figure("this machine looked at", looked.elapsed.as_secs_f64(), "s", String::new(), "goal < 2 s"));
+    bundles(&binary, dir.path(), report).await
+}
+
+/// A support bundle as a tree of files, and as the archive that people send.
+async fn bundles(binary: &Path, dir: &Path, report: &mut Report) -> Result<()> {
+    let (tree, archive) = (dir.join("bundle"), dir.join("bundle.tar.gz"));
+    let size = bundle::write(&tree)?;
+    let packed = Command::new("tar").arg("-czf").arg(&archive).arg("-C").arg(&tree).arg(".").status()?;
+    ensure!(packed.success(), "tar cannot pack the bundle");
+    for (path, what) in [(&tree, "a bundle's tree"), (&archive, "the same bundle packed")] {
+        let mut command = Command::new(binary);
+        command.args(["doctor", "bundle", "--output", "json"]).arg(path);
+        let looked = look(command, dir).await?;
+        let said: Value = serde_json::from_str(&looked.said).with_context(|| looked.said.clone())?;
+        let causes = said["causes"].as_array().context("there are no causes")?;
+        let crashes = causes.iter().filter(|cause| cause["id"] == "W1").count();
+        ensure!(crashes == bundle::CRASHING && causes.len() == crashes, "it found other than the crashes: {said}");
+        let note = format!("{size} MB of logs and objects");
+        report.add(figure(&format!("{what} looked at"), looked.elapsed.as_secs_f64(), "s", note, "goal < 10 s"));
+        report.add(figure("the same, peak memory", looked.peak, "MB", String::new(), "goal < 500 MB"));
+    }
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use crate::server::{Memory, Server};
 use crate::watchers::{self, Fanout};
 
 /// After this a process that nobody asks anything is idle.
-const SETTLE: Duration = Duration::from_secs(5);
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let dir = arguments.work_dir()?;

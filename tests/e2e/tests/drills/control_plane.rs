@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kedge_e2e::{BUSYBOX, Machine};
+use kedge_e2e::{BUSYBOX, Machine, names_no_failure, names_only};
 
 use super::{in_two_runs, judge, scenarios};
 
@@ -34,6 +34,7 @@ pub(super) fn are_done() {
     machine.sh("kubectl create configmap told --from-literal=told=acknowledged");
     machine.sh(&format!("kubectl create deployment bystander --image={BUSYBOX} -- sleep 100000"));
     machine.sh("kubectl rollout status deployment/bystander --timeout=90s");
+    nothing_alarms(&machine);
     nothing_is_broken_by_mistake(&machine);
     let before = files(&machine);
     let all = scenarios(true);
@@ -47,6 +48,12 @@ pub(super) fn are_done() {
     judge(&verified, all.len());
     assert_eq!(files(&machine), before);
     assert_eq!(machine.sh("kubectl get configmap told -o jsonpath={.data.told}"), "acknowledged");
+}
+
+/// A cluster that was made a moment ago.
+fn nothing_alarms(machine: &Machine) {
+    names_only(&machine.try_sh("$KEDGE doctor --output json"), "nothing", &[]);
+    names_no_failure(&machine.try_sh("$KEDGE doctor node --output json"), "nothing");
 }
 
 fn files(machine: &Machine) -> String {

@@ -3,7 +3,7 @@
 use kedge_e2e::{BUSYBOX, Cluster, ClusterOptions};
 
 use super::crash::{self, drill};
-use super::{in_two_runs, judge, outage, scenarios};
+use super::{calm, in_two_runs, judge, outage, scenarios};
 
 pub(super) const NODES: u8 = 2;
 /// An image that is on every node of `kedge cluster`, and runs by itself.
@@ -19,6 +19,7 @@ pub(super) fn are_done() {
     kubectl.run(&["create", "configmap", "told", "--from-literal=told=acknowledged"]);
     kubectl.run(&["create", "deployment", "bystander", &format!("--image={BUSYBOX}"), "--", "sleep", "100000"]);
     kubectl.run(&["rollout", "status", "deployment/bystander", "--timeout=90s"]);
+    calm::a_rollout_and_a_drain_are_no_trouble(&cluster);
     crash::of_the_tool_is_taken_back(&cluster, &state);
     crash::of_the_cluster_is_taken_back(&cluster, &state);
     outage::leaves_the_application_alone(&cluster, &state);

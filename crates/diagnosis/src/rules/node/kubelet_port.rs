@@ -23,7 +23,10 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         _ => None,
     });
     let probed = probes.map(|(index, item, to, error)| {
-        let text = format!("port 10250 of {to} cannot be reached from here: {error}");
+        let text = match item.place {
+            Place::Cluster => format!("the API server cannot reach port 10250 of {to}: {error}"),
+            Place::Node(_) => format!("port 10250 of {to} cannot be reached from here: {error}"),
+        };
         let repair = if error.contains("refused") { repair_of_refusal() } else { repair() };
         let mut finding =
             Finding::failure(Subject::new("Node", to), item, Certainty::Proven, text, vec![index], repair);
@@ -73,6 +76,11 @@ mod tests {
         };
         assert_eq!(found_among(&RULE, [probe(Some("timed out"))]).len(), 1);
         assert_eq!(found_among(&RULE, [probe(None)]), [""; 0]);
+        let through_the_api = Item { place: Place::Cluster, ..probe(Some("no route to host")) };
+        assert_eq!(
+            found_among(&RULE, [through_the_api]),
+            ["the API server cannot reach port 10250 of two: no route to host"]
+        );
         let other = "dial tcp 10.0.0.2:6443: connect: no route to host";
         assert_eq!(found_among(&RULE, [pasted("kubectl", other)]), [""; 0]);
     }

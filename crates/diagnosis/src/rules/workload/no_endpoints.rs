@@ -45,6 +45,8 @@ fn judge(evidence: &Evidence, subject: Subject, index: usize, service: &Value, s
     let told = match (has_pods, has_ports) {
         (true, true) => return None,
         (true, false) => format!("{subject} has pods, and none of them has the port {}", ports(service)?),
+        // Why they wait is the matter of others: before a network is installed, they do so rightly.
+        (false, _) if is_dns && has_waiting_pods(evidence, service) => return None,
         (false, _) if is_dns => "no pod of the cluster's DNS is there, so no name resolves".to_owned(),
         (false, _) if is_asleep(evidence, &subject.namespace, &service["spec"]["selector"]) => return None,
         (false, _) => format!("{subject} selects {}, and no pod has that", labels(&service["spec"]["selector"])),
@@ -61,6 +63,17 @@ fn judge(evidence: &Evidence, subject: Subject, index: usize, service: &Value, s
         finding.severity = Severity::Warning;
     }
     Some(finding)
+}
+
+/// Whether pods of a Service are there that have no addresses yet.
+fn has_waiting_pods(evidence: &Evidence, service: &Value) -> bool {
+    let selector = service["spec"]["selector"].as_object();
+    evidence.objects("Pod").any(|(_, _, pod)| {
+        let labels = &pod["metadata"]["labels"];
+        pod["metadata"]["namespace"] == service["metadata"]["namespace"]
+            && pod["metadata"]["deletionTimestamp"].is_null()
+            && selector.is_some_and(|wanted| wanted.iter().all(|(name, value)| labels[name] == *value))
+    })
 }
 
 /// The names of target ports; numbers need no pod that knows them.
@@ -149,11 +162,21 @@ mod tests {
 
     #[test]
     fn the_cluster_s_dns_has_no_reason_to_sleep() {
-        let dns = [
-            service("kube-system", "kube-dns", json!(53)),
-            slice("kube-system", "kube-dns", Value::Null, Value::Null),
-            workload(0),
-        ];
-        assert_eq!(found(&RULE, dns), ["no pod of the cluster's DNS is there, so no name resolves"]);
+        let dns = || {
+            [
+                service("kube-system", "kube-dns", json!(53)),
+                slice("kube-system", "kube-dns", Value::Null, Value::Null),
+                workload(0),
+            ]
+        };
+        assert_eq!(found(&RULE, dns()), ["no pod of the cluster's DNS is there, so no name resolves"]);
+        let pod = |more: Value| {
+            let mut pod = json!({"kind": "Pod", "metadata": {"namespace": "kube-system", "name": "coredns-1",
+                "labels": {"app": "web"}}, "status": {"phase": "Pending"}});
+            pod["metadata"]["deletionTimestamp"] = more;
+            pod
+        };
+        assert_eq!(found(&RULE, dns().into_iter().chain([pod(Value::Null)])), [""; 0]);
+        assert_eq!(found(&RULE, dns().into_iter().chain([pod(json!("2026-11-21T00:00:00Z"))])).len(), 1);
     }
 }

@@ -102,7 +102,7 @@ fn claims_must_be_there() {
 #[test]
 fn plans_and_useless_allocations() {
     let nodes = [node(json!({"metadata": {"name": "a"}}), vec![]), node(json!({"metadata": {"name": "b"}}), vec![])];
-    let all: Vec<&NodeInfo> = nodes.iter().collect();
+    let all: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
     let pod = with_claim("c");
     let plans = claim_plans(&pod, &nodes[0], &facts(vec![claim(json!({}))]));
     let given = plans[0].allocation.as_ref().unwrap().devices.as_ref().unwrap().results.as_ref().unwrap();

@@ -133,7 +133,8 @@ impl Templates {
     }
 }
 
-fn node(is_silent: bool) -> serde_json::Value {
+/// A node, with a number to be put in.
+pub(super) fn node(is_silent: bool) -> serde_json::Value {
     let condition = |kind: &str, status: &str| {
         // Not all at once: they are silent each for itself.
         json!({"type": kind, "status": status, "reason": "Kubelet", "message": "kubelet says so",
@@ -158,7 +159,8 @@ fn node(is_silent: bool) -> serde_json::Value {
     })
 }
 
-fn pod(crashes: bool) -> serde_json::Value {
+/// A pod, with a number and its node's to be put in.
+pub(super) fn pod(crashes: bool) -> serde_json::Value {
     let state = match crashes {
         true => {
             json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s restarting failed container"}})

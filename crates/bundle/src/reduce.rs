@@ -1,4 +1,5 @@
 //! Objects without what no rule asks for; and of a large cluster's pods, those that are well by their names only. Pure.
+//! For objects from the API and from files alike.
 //!
 //! Invariant: an object of which anything may be wrong stays, with every field that tells of it. Values of environment
 //! variables, in which people keep passwords, do not.
@@ -8,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use kedge_diagnosis::WellFact;
 use serde_json::Value;
 
+/// The component of events that say what the doctor found: no evidence of anything.
+pub const OWN_EVENTS: &str = "kedge-doctor";
 /// So many pods are kept whole, well or not.
 const MOST_WHOLE: usize = 5000;
 /// Annotations that rules read; the others may be as large as the objects that they repeat.
@@ -35,7 +38,9 @@ const SUCCESSES: [&str; 9] = [
 
 /// Reduces objects one by one; what it saw before tells what it must keep.
 #[derive(Debug, Default)]
-pub(super) struct Reducer {
+pub struct Reducer {
+    /// Objects come in no order, so that nobody may have named a Service yet.
+    is_unordered: bool,
     pods: usize,
     /// Machines that take no new pods: theirs are looked at.
     cordoned: BTreeSet<String>,
@@ -46,15 +51,21 @@ pub(super) struct Reducer {
 }
 
 impl Reducer {
-    /// The object with its kind, which items of a list do not say; nothing where it is not worth keeping.
-    pub(super) fn reduce(&mut self, kind: &str, mut object: Value) -> Option<Value> {
+    /// One for objects that come in no order.
+    pub fn unordered() -> Self {
+        Self { is_unordered: true, ..Self::default() }
+    }
+
+    /// The object with its kind, which items of a list do not say; nothing where it is not worth keeping. Services come
+    /// after their endpoints, these after those who name them, and Pods after Nodes.
+    pub fn reduce(&mut self, kind: &str, mut object: Value) -> Option<Value> {
         object["kind"] = Value::from(kind);
         metadata(&mut object["metadata"]);
         match kind {
             "Node" => self.node(&mut object),
             "Pod" => return self.pod(object),
             "Event" if SUCCESSES.contains(&text(&object["reason"])) && object["type"] == "Normal" => return None,
-            "Event" if object["source"]["component"] == super::OWN_EVENTS => return None,
+            "Event" if object["source"]["component"] == OWN_EVENTS => return None,
             "ReplicaSet" if object["spec"]["replicas"] == 0 && object["status"]["replicas"] == 0 => return None,
             "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" => drop(object["spec"]["template"].take()),
             "CustomResourceDefinition" => self.definition(&mut object),
@@ -71,7 +82,7 @@ impl Reducer {
     }
 
     /// Pods that are well and were not kept.
-    pub(super) fn well(self) -> impl Iterator<Item = WellFact> {
+    pub fn well(self) -> impl Iterator<Item = WellFact> {
         self.well.into_iter().map(|(namespace, names)| WellFact { kind: "Pod".to_owned(), namespace, names })
     }
 
@@ -145,6 +156,9 @@ impl Reducer {
 
     /// Whether somebody names this Service or the Service of these endpoints; the API server's own and the DNS count.
     fn is_named(&self, kind: &str, object: &Value) -> bool {
+        if self.is_unordered {
+            return true;
+        }
         let metadata = &object["metadata"];
         let name = match kind {
             "Service" => text(&metadata["name"]),
@@ -258,13 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn without_an_order_services_stay() {
+        let service = json!({"metadata": {"namespace": "a", "name": "other"}});
+        assert!(Reducer::unordered().reduce("Service", service).is_some());
+    }
+
+    #[test]
     fn successes_and_old_replicas_go() {
         let event = |reason: &str| json!({"metadata": {}, "type": "Normal", "reason": reason});
         let mut reducer = Reducer::default();
         assert!(reducer.reduce("Event", event("Pulled")).is_none());
         assert!(reducer.reduce("Event", event("ExternalProvisioning")).is_some());
         let mut own = event("DoctorFinding");
-        own["source"] = json!({"component": super::super::OWN_EVENTS});
+        own["source"] = json!({"component": OWN_EVENTS});
         assert!(reducer.reduce("Event", own).is_none(), "what the doctor said proves nothing");
         let set = |count: u64| json!({"metadata": {}, "spec": {"replicas": count}, "status": {"replicas": count}});
         assert!(reducer.reduce("ReplicaSet", set(0)).is_none());

@@ -1,0 +1,78 @@
+//! What priority and fairness does apart from requests: seats are shared out anew, conditions are written.
+//!
+//! Invariant: two servers that disagree about a schema write its condition a few times a minute at most.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use http_body_util::Full;
+use kedge_meta::UserInfo;
+use serde_json::json;
+
+use crate::core::Core;
+use crate::handle::{Peer, handle};
+
+/// How often seats are shared out anew.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// So often the condition of a schema is written within [`WINDOW`].
+const WRITES: usize = 6;
+
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Who owns the conditions.
+const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
+
+/// Runs until it is aborted.
+pub(crate) async fn keep_up(core: Arc<Core>) {
+    let mut period = tokio::time::interval(PERIOD);
+    let mut written = HashMap::new();
+    loop {
+        tokio::select! {
+            _ = period.tick() => core.flow.rebalance(&core).await,
+            () = core.flow.changed.notified() => {}
+        }
+        write_conditions(&core, &mut written).await;
+    }
+}
+
+async fn write_conditions(core: &Arc<Core>, written: &mut HashMap<String, VecDeque<Instant>>) {
+    core.flow.catch_up(core).await;
+    let plan = core.flow.plan.load_full();
+    written.retain(|_, times| times.back().is_some_and(|last| last.elapsed() < WINDOW));
+    for (name, texts) in &plan.dangling {
+        let times = written.entry(name.clone()).or_default();
+        while times.front().is_some_and(|first| first.elapsed() > WINDOW) {
+            times.pop_front();
+        }
+        if times.len() < WRITES {
+            times.push_back(Instant::now());
+            write_condition(core, name, texts).await;
+        }
+    }
+}
+
+async fn write_condition(core: &Arc<Core>, name: &str, [status, reason, message]: &[String; 3]) {
+    let time = kedge_meta::format_time(core.clock.now());
+    let condition =
+        json!({"type": "Dangling", "status": status, "reason": reason, "message": message, "lastTransitionTime": time});
+    let object = json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": {"name": name},
+        "status": {"conditions": [condition]}});
+    let path =
+        format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status?fieldManager={MANAGER}&force=true");
+    let mut request = Request::new(Full::new(Bytes::from(object.to_string())));
+    *request.method_mut() = Method::PATCH;
+    request.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/apply-patch+yaml"));
+    let Ok(uri) = path.parse() else { return };
+    *request.uri_mut() = uri;
+    let user = Arc::new(UserInfo::authenticated("system:apiserver", ["system:masters"]));
+    let answer = handle(Arc::clone(core), request, Peer::Local(user)).await;
+    // One that was deleted meanwhile needs no condition.
+    if !answer.status().is_success() && answer.status() != http::StatusCode::NOT_FOUND {
+        tracing::warn!(flow_schema = name, status = %answer.status(), "the condition Dangling could not be written");
+    }
+}

@@ -1,0 +1,83 @@
+//! A kind as it is watched in one namespace, with that namespace in the URL, so that rights in that namespace are enough.
+//!
+//! Whether a kind has namespaces is known at compile time only, and an informer serves every kind. Invariant: asked for
+//! only where the kind has namespaces.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::watcher::Event;
+use kube::{Resource, core::NamespaceResourceScope};
+use serde::Deserialize;
+
+/// The object of a namespace.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Namespaced<K>(K);
+
+impl<K: Resource> Resource for Namespaced<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = NamespaceResourceScope;
+
+    fn kind(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn api_version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::api_version(dynamic)
+    }
+
+    fn plural(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn metadata_api() -> bool {
+        K::metadata_api()
+    }
+
+    fn url_path(dynamic: &Self::DynamicType, namespace: Option<&str>) -> String {
+        K::url_path(dynamic, namespace)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.meta_mut()
+    }
+}
+
+/// An event as a watch of all namespaces tells it.
+pub(crate) fn plain<K>(event: Event<Namespaced<K>>) -> Event<K> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.0),
+        Event::Delete(object) => Event::Delete(object.0),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.0),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_in_the_url() {
+        let path = Namespaced::<ConfigMap>::url_path(&(), Some("kube-system"));
+        assert_eq!(path, "/api/v1/namespaces/kube-system/configmaps");
+        let object: Namespaced<ConfigMap> = serde_json::from_str(r#"{"metadata": {"name": "a"}}"#).expect("it is one");
+        assert_eq!(object.meta().name.as_deref(), Some("a"));
+    }
+}

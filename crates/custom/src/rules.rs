@@ -1,0 +1,362 @@
+//! `x-kubernetes-validations`: rules about values in CEL, compiled once and evaluated with a bound.
+//!
+//! What an evaluation costs is reckoned from the sizes of the values before it begins, since an evaluation cannot be
+//! stopped. Invariant: neither the size of a rule nor that of an object makes work without bound.
+// DIVERGES: upstream counts what an evaluation does; here is reckoned what it may do at most.
+
+mod cost;
+mod functions;
+mod names;
+mod values;
+
+use std::sync::{Arc, LazyLock, OnceLock};
+
+use cel::common::types::CelOptional;
+use cel::{Context, Env, Program, Value as Outcome, extensions};
+use kedge_meta::{FieldError, FieldPath};
+use serde_json::Value;
+
+use crate::check::{correlated, key_of};
+use crate::json::{items, text, truth};
+use crate::node::{Additional, Node};
+use crate::place::Place;
+
+pub(crate) use cost::{MOST_ELEMENTS, estimate};
+pub(crate) use names::unknown_names;
+
+/// Upstream's bound of one evaluation.
+const CALL_LIMIT: u64 = 1_000_000;
+/// Upstream's bound of all evaluations about one object.
+const OBJECT_LIMIT: u64 = 10_000_000;
+/// How long a rule may be, in bytes.
+const LONGEST: usize = 16 * 1024;
+/// How long a text that an expression makes may be.
+const LONGEST_MESSAGE: usize = 5 * 1024;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::stdlib();
+    extensions::strings(&mut environment).expect("the string functions are declared once");
+    extensions::lists(&mut environment).expect("the list functions are declared once");
+    functions::declare(&mut environment).expect("Kubernetes' functions are declared once");
+    Arc::new(environment)
+});
+
+/// The rules of one position.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules(Vec<Rule>);
+
+#[derive(Debug, Clone)]
+struct Rule {
+    source: String,
+    message: String,
+    reason: String,
+    field_path: String,
+    message_source: String,
+    optional_old: bool,
+    compiled: OnceLock<Compiled>,
+}
+
+/// A rule that was needed.
+#[derive(Debug, Clone)]
+struct Compiled {
+    uses_old: bool,
+    program: Result<Arc<Program>, String>,
+    message: Option<Arc<Program>>,
+}
+
+/// Compiles an expression.
+pub(crate) fn compile(source: &str) -> Result<Program, String> {
+    if source.len() > LONGEST {
+        return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
+    }
+    ENVIRONMENT.compile(source).map_err(|error| {
+        let error = error.to_string();
+        let sign = if error.contains("Syntax error") { "" } else { "Syntax error: " };
+        format!("compilation failed: ERROR: {sign}{}", error.trim())
+    })
+}
+
+impl Rules {
+    /// Reads the rules of a schema.
+    pub(crate) fn read(schema: &Value) -> Self {
+        Self(items(schema, &["x-kubernetes-validations"]).iter().map(Rule::read).collect())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Rule {
+    fn read(rule: &Value) -> Self {
+        let words = |field: &str| text(rule, &[field]).trim().to_owned();
+        Self {
+            source: words("rule"),
+            message: words("message"),
+            reason: words("reason"),
+            field_path: words("fieldPath"),
+            message_source: words("messageExpression"),
+            optional_old: truth(rule, &["optionalOldSelf"]),
+            compiled: OnceLock::new(),
+        }
+    }
+
+    fn compiled(&self) -> &Compiled {
+        self.compiled.get_or_init(|| {
+            let program = compile(&self.source);
+            let message = Some(&self.message_source).filter(|source| !source.is_empty());
+            Compiled {
+                uses_old: program.as_ref().is_ok_and(|program| program.references().variables().contains(&"oldSelf")),
+                program: program.map(Arc::new),
+                message: message.and_then(|source| compile(source).ok()).map(Arc::new),
+            }
+        })
+    }
+
+    /// What is said of a value that does not meet the rule.
+    fn said(&self) -> String {
+        match self.message.is_empty() {
+            true => format!("failed rule: {}", self.source),
+            false => self.message.clone(),
+        }
+    }
+}
+
+/// Checks an object against the rules of its schema.
+pub(crate) struct Checker<'a> {
+    budget: u64,
+    errors: &'a mut Vec<FieldError>,
+}
+
+impl<'a> Checker<'a> {
+    pub(crate) fn new(errors: &'a mut Vec<FieldError>) -> Self {
+        Self { budget: OBJECT_LIMIT, errors }
+    }
+
+    /// Visits a position; `old` is what stood there before, and `kept` says that it is within what has not changed.
+    pub(crate) fn visit(&mut self, value: &Value, old: Option<&Value>, kept: bool, node: &Node, place: &Place<'_>) {
+        if !node.holds_rules || value.is_null() {
+            return;
+        }
+        let kept = kept || old == Some(value);
+        if !node.rules.is_empty() {
+            self.evaluate_all(value, old.filter(|old| !old.is_null()), kept, node, place);
+        }
+        match value {
+            Value::Object(fields) => {
+                let old = old.filter(|_| !node.atomic_map);
+                for (name, value) in fields {
+                    let old = old.and_then(|old| old.get(name));
+                    match (node.properties.get(name), &node.additional) {
+                        (Some(property), _) => self.visit(value, old, kept, property, &place.child(name)),
+                        (None, Additional::Schema(values)) => self.visit(value, old, kept, values, &place.key(name)),
+                        _ => {}
+                    }
+                }
+            }
+            Value::Array(list) => {
+                let Some(items) = &node.items else { return };
+                let before = correlated(old, node);
+                for (index, item) in list.iter().enumerate() {
+                    let old = before.as_ref().and_then(|before| before.get(&key_of(item, node)).copied());
+                    self.visit(item, old, kept, items, &place.index(index));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn evaluate_all(&mut self, value: &Value, old: Option<&Value>, kept: bool, node: &Node, place: &Place<'_>) {
+        for rule in &node.rules.0 {
+            let uses_old = rule.compiled().uses_old;
+            if uses_old && old.is_none() && !rule.optional_old {
+                continue;
+            }
+            let Some(error) = self.evaluate(rule, value, old, node, place) else { continue };
+            // What has not changed may stay as it is; what a change has to meet may not.
+            if uses_old || !kept {
+                self.errors.push(error);
+            }
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        rule: &Rule,
+        value: &Value,
+        old: Option<&Value>,
+        node: &Node,
+        place: &Place<'_>,
+    ) -> Option<FieldError> {
+        let kind = Value::from(node.kind.as_str());
+        let invalid = |why: String| Some(FieldError::invalid(&place.path(), &kind, &why));
+        let program = match &rule.compiled().program {
+            Ok(program) => program,
+            Err(error) => return invalid(format!("rule compile error: {error}")),
+        };
+        if self.budget == 0 {
+            let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+            return invalid(why.to_owned());
+        }
+        let cost = cost::reckon(program.expression(), value, old);
+        self.budget = self.budget.saturating_sub(cost);
+        if cost > CALL_LIMIT {
+            self.budget = 0;
+            return invalid(format!(
+                "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call \
+                 cost exceeds limit for rule: {}",
+                rule.said()
+            ));
+        }
+        let context = context(rule, value, old, node);
+        match program.execute(&context) {
+            Ok(Outcome::Bool(true)) => None,
+            Ok(Outcome::Bool(false)) => Some(failure(rule, &self.message(rule, &context), value, &kind, place)),
+            Ok(_) => invalid(format!("cel expression evaluated to no bool for rule: {}", rule.said())),
+            Err(error) => invalid(format!("{error} evaluating rule: {}", rule.said())),
+        }
+    }
+
+    fn message(&self, rule: &Rule, context: &Context<'_, '_>) -> String {
+        let made = rule.compiled().message.as_ref().and_then(|program| program.execute(context).ok());
+        match made {
+            Some(Outcome::String(text)) => {
+                let text = text.trim();
+                let fits = !text.is_empty() && text.len() <= LONGEST_MESSAGE && !text.contains(['\n', '\r']);
+                if fits { text.to_owned() } else { rule.said() }
+            }
+            _ => rule.said(),
+        }
+    }
+}
+
+fn context<'v>(rule: &Rule, value: &Value, old: Option<&Value>, node: &Node) -> Context<'static, 'v> {
+    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    context.add_variable_as_val("self", values::value(value, node));
+    let old = old.map(|old| values::value(old, node));
+    if rule.optional_old {
+        let old = old.map_or_else(CelOptional::none, CelOptional::of);
+        context.add_variable_as_val("oldSelf", Box::new(old));
+    } else if let Some(old) = old {
+        context.add_variable_as_val("oldSelf", old);
+    }
+    context
+}
+
+fn failure(rule: &Rule, message: &str, value: &Value, kind: &Value, place: &Place<'_>) -> FieldError {
+    let path = below(place, &rule.field_path);
+    match rule.reason.as_str() {
+        "FieldValueRequired" => FieldError::required(&path, message),
+        "FieldValueForbidden" => FieldError::forbidden(&path, message),
+        "FieldValueDuplicate" => FieldError::duplicate(&path, value),
+        _ => FieldError::invalid(&path, kind, message),
+    }
+}
+
+/// The place that a rule's `fieldPath` names.
+fn below(place: &Place<'_>, path: &str) -> FieldPath {
+    let plain = path.replace("['", ".").replace("']", "");
+    plain.split('.').filter(|name| !name.is_empty()).fold(place.path(), |path, name| path.child(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn table(schema: Value, value: Value, old: Option<Value>, expected: &[&str]) {
+        let (mut errors, node) = (Vec::new(), Node::read(&schema));
+        Checker::new(&mut errors).visit(&value, old.as_ref(), false, &node, &Place::ROOT.child("spec"));
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, expected);
+    }
+
+    fn numbers(rules: Value) -> Value {
+        json!({"type": "object", "x-kubernetes-validations": rules, "properties": {
+            "x": {"type": "integer"}, "y": {"type": "integer"}, "name": {"type": "string"}, "a-b": {"type": "string"},
+            "list": {"type": "array", "items": {"type": "integer"}},
+            "map": {"type": "object", "additionalProperties": {"type": "string"}}}})
+    }
+
+    #[test]
+    fn values_meet_their_rules() {
+        let check = |rule: &str, value: Value, expected: &[&str]| {
+            table(numbers(json!([{"rule": rule, "message": "no"}])), value, None, expected);
+        };
+        const NO: &[&str] = &["spec: Invalid value: \"object\": no"];
+        check("self.x + self.y > 0", json!({"x": 1, "y": 0}), &[]);
+        check("self.x + self.y > 0", json!({"x": 0, "y": 0}), NO);
+        check("has(self.x)", json!({}), NO);
+        check("!has(self.x) || self.x in [1, 2]", json!({"x": 3}), NO);
+        check(
+            "self.list.all(i, i > 0) && self.list.isSorted() && self.list.sum() == 6",
+            json!({"list": [1, 2, 3]}),
+            &[],
+        );
+        check("self.list.isSorted()", json!({"list": [2, 1]}), NO);
+        check(
+            "self.list.min() == 1 && self.list.max() == 3 && self.list.indexOf(3) == 1",
+            json!({"list": [1, 3]}),
+            &[],
+        );
+        check("self.name.startsWith('a') && self.name.matches('^[a-z]+$')", json!({"name": "abc"}), &[]);
+        check("self.name.find('[0-9]+') == '12'", json!({"name": "a12"}), &[]);
+        check("self.map.all(k, self.map[k] != 'x')", json!({"map": {"a": "x"}}), NO);
+        check("self.a__dash__b == 'x'", json!({"a-b": "x"}), &[]);
+        check("self.?name.orValue('none') == 'none'", json!({}), &[]);
+        check("cel.bind(n, self.x, n + n == 4)", json!({"x": 2}), &[]);
+        check("self.x > 0", json!({}), &["spec: Invalid value: \"object\": No such key: x evaluating rule: no"]);
+    }
+
+    #[test]
+    fn rules_say_what_is_wrong_and_where() {
+        let check = |rule: Value, expected: &[&str]| table(numbers(json!([rule])), json!({"x": 1}), None, expected);
+        check(json!({"rule": "self.x > 1"}), &["spec: Invalid value: \"object\": failed rule: self.x > 1"]);
+        check(
+            json!({"rule": "self.x > 1", "messageExpression": "'x is ' + string(self.x)", "fieldPath": ".x"}),
+            &["spec.x: Invalid value: \"object\": x is 1"],
+        );
+        check(
+            json!({"rule": "self.x > 1", "message": "no", "reason": "FieldValueForbidden"}),
+            &["spec: Forbidden: no"],
+        );
+    }
+
+    #[test]
+    fn changes_meet_rules_about_changes() {
+        let check = |rule: Value, value: Value, old: Option<Value>, expected: &[&str]| {
+            let schema =
+                json!({"type": "object", "properties": {"n": {"type": "integer", "x-kubernetes-validations": [rule]}}});
+            table(schema, value, old, expected);
+        };
+        let rises = || json!({"rule": "self > oldSelf"});
+        check(rises(), json!({"n": 1}), None, &[]);
+        check(rises(), json!({"n": 2}), Some(json!({"n": 1})), &[]);
+        const FAILED: &[&str] = &["spec.n: Invalid value: \"integer\": failed rule: self > oldSelf"];
+        check(rises(), json!({"n": 1}), Some(json!({"n": 1})), FAILED);
+        let optional =
+            json!({"rule": "!oldSelf.hasValue() || oldSelf.value() < self", "optionalOldSelf": true, "message": "no"});
+        check(optional.clone(), json!({"n": 1}), None, &[]);
+        check(optional, json!({"n": 1}), Some(json!({"n": 2})), &["spec.n: Invalid value: \"integer\": no"]);
+        let plain = json!({"rule": "self > 5", "message": "no"});
+        check(plain.clone(), json!({"n": 1}), Some(json!({"n": 1})), &[]);
+        check(plain, json!({"n": 1}), Some(json!({"n": 2})), &["spec.n: Invalid value: \"integer\": no"]);
+    }
+
+    #[test]
+    fn work_is_bounded() {
+        let schema = numbers(json!([{"rule": "self.list.all(x, self.list.all(y, y == x))"}]));
+        table(schema.clone(), json!({"list": [1, 1]}), None, &[]);
+        table(
+            schema,
+            json!({"list": vec![1; 725]}),
+            None,
+            &[
+                "spec: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will \
+             be run due to call cost exceeds limit for rule: failed rule: self.list.all(x, self.list.all(y, y == x))",
+            ],
+        );
+    }
+}

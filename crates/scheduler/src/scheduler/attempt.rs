@@ -1,0 +1,172 @@
+//! One attempt to place a pod: what the plugins say, then the extenders, then the best node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::Scheduler;
+use super::changes::EXTENDER;
+use crate::cycle::{Failure, Fitting, Sample, best, find_fitting, prepare, score};
+use crate::extender::Extender;
+use crate::framework::{Cycle, Surroundings, Verdict};
+use crate::metrics::Ended;
+use crate::node_info::{NodeInfo, PodInfo};
+use crate::plugins::not_ready;
+use crate::profile::Profile;
+use crate::queue::{Refusers, Taken};
+
+/// What became of an attempt.
+pub(super) enum Outcome {
+    /// The pod goes to this node.
+    Node(String),
+    /// No node fits.
+    Unschedulable(Failure),
+    /// Somebody could not be asked.
+    Error(String),
+}
+
+impl Scheduler {
+    pub(super) async fn attempt(&mut self, taken: Taken) {
+        let start = Instant::now();
+        let pod = taken.pod.clone();
+        let Some(profile) = self.profile(&pod) else { return };
+        let surroundings = self.surroundings(&pod);
+        if let Some(why) = surroundings.devices.as_ref().and_then(|facts| not_ready(&pod, facts)) {
+            tracing::debug!(pod = %pod.key, why, "a pod waits for its claims");
+            return self.queue.failed(taken, &Refusers::from(["DynamicResources"]), Instant::now());
+        }
+        self.cache.settle();
+        let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings).await;
+        self.next_node = (self.next_node + looked_at) % self.cache.nodes().len().max(1);
+        self.metrics.decided(start.elapsed());
+        match outcome {
+            Outcome::Node(node) => self.bind(taken, node, &surroundings, &profile, start),
+            Outcome::Unschedulable(failure) => {
+                self.give_up(taken, failure, &surroundings, &profile).await;
+                self.metrics.attempted(&profile.scheduler_name, Ended::Unschedulable, start.elapsed());
+            }
+            Outcome::Error(why) => {
+                self.metrics.attempted(&profile.scheduler_name, Ended::Error, start.elapsed());
+                self.metrics.queued("ScheduleAttemptFailure", 0, 1);
+                self.queue.retry(taken, Instant::now());
+                let executor = self.executor.clone();
+                tokio::spawn(async move { executor.report_unscheduled(&pod, "SchedulerError", &why).await });
+            }
+        }
+        self.status.heartbeat(Some(start.elapsed()));
+    }
+
+    /// Chooses a node, and says after how many nodes there were enough.
+    async fn choose(&self, pod: &PodInfo, profile: &Profile, surroundings: &Surroundings) -> (Outcome, usize) {
+        let interested: Vec<&Extender> = self.extenders.iter().filter(|extender| extender.is_interested(pod)).collect();
+        let nodes = self.cache.nodes();
+        let mut found = {
+            let cycle = Cycle { pod, nodes, surroundings };
+            let found = self.find(&cycle, profile, surroundings);
+            if interested.is_empty() || found.nodes.is_empty() {
+                let looked_at = found.looked_at;
+                return (self.pick(&cycle, profile, found, &HashMap::new()), looked_at);
+            }
+            found
+        };
+        let looked_at = found.looked_at;
+        if let Err(why) = filter_outside(pod, &interested, nodes, &mut found).await {
+            return (Outcome::Error(why), looked_at);
+        }
+        let mut outside = HashMap::new();
+        if found.nodes.len() > 1 {
+            let left: Vec<Arc<Node>> = found.nodes.iter().map(|at| nodes[*at].node.clone()).collect();
+            for extender in interested.iter().filter(|extender| extender.prioritizes()) {
+                match extender.prioritize(pod, &left).await {
+                    Ok(scores) => {
+                        scores.into_iter().for_each(|(node, score)| *outside.entry(node).or_default() += score)
+                    }
+                    // As upstream: nobody's liking is worth an attempt.
+                    Err(error) => tracing::warn!(pod = %pod.key, error, "an extender's scores are left out"),
+                }
+            }
+        }
+        (self.pick(&Cycle { pod, nodes, surroundings }, profile, found, &outside), looked_at)
+    }
+
+    /// The nodes that fit, with those on them that were promised a place there.
+    fn find(&self, cycle: &Cycle<'_>, profile: &Profile, surroundings: &Surroundings) -> Fitting {
+        let pod = cycle.pod;
+        let enough = if profile.scores() || !self.extenders.is_empty() {
+            Sample::of(cycle.nodes.len(), profile.percentage_of_nodes_to_score, self.next_node)
+        } else {
+            Sample { start: self.next_node % cycle.nodes.len().max(1), enough: 1 }
+        };
+        let prepared = prepare(cycle, profile);
+        if let Some(promised) = self.nominated.node_of(&pod.key)
+            && let Some(start) = cycle.nodes.iter().position(|node| node.name == promised)
+        {
+            let own = Sample { start, enough: 1 };
+            let found = find_fitting(cycle, &prepared, own, &|node| self.nominated.seen_by(pod, node));
+            if found.nodes == [start] {
+                return Fitting { looked_at: 0, ..found };
+            }
+        }
+        if self.nominated.is_empty() {
+            return find_fitting(cycle, &prepared, enough, &|_| None);
+        }
+        if prepared.iter().all(|plugin| plugin.evaluation.is_local()) {
+            return find_fitting(cycle, &prepared, enough, &|node| self.nominated.seen_by(pod, node));
+        }
+        let seen: Vec<Arc<NodeInfo>> =
+            cycle.nodes.iter().map(|node| self.nominated.seen_by(pod, node).unwrap_or_else(|| node.clone())).collect();
+        let cycle = Cycle { pod, nodes: &seen, surroundings };
+        find_fitting(&cycle, &prepare(&cycle, profile), enough, &|_| None)
+    }
+
+    fn pick(&self, cycle: &Cycle<'_>, profile: &Profile, found: Fitting, outside: &HashMap<String, i64>) -> Outcome {
+        match found.nodes.as_slice() {
+            [] => Outcome::Unschedulable(found.failure),
+            [only] => Outcome::Node(cycle.nodes[*only].name.clone()),
+            nodes => {
+                let mut totals = score(cycle, &prepare(cycle, profile), nodes);
+                for (total, at) in totals.iter_mut().zip(nodes) {
+                    *total += outside.get(&cycle.nodes[*at].name).copied().unwrap_or_default();
+                }
+                let chosen = best(&totals, |ties| rand::rng().random_range(0..ties));
+                Outcome::Node(cycle.nodes[nodes[chosen]].name.clone())
+            }
+        }
+    }
+}
+
+/// Lets extenders filter the nodes that fit, one after the other.
+async fn filter_outside(
+    pod: &PodInfo,
+    extenders: &[&Extender],
+    nodes: &[Arc<NodeInfo>],
+    found: &mut Fitting,
+) -> Result<(), String> {
+    for extender in extenders.iter().filter(|extender| extender.filters()) {
+        if found.nodes.is_empty() {
+            break;
+        }
+        let left: Vec<Arc<Node>> = found.nodes.iter().map(|at| nodes[*at].node.clone()).collect();
+        let mut filtered = match extender.filter(pod, &left).await {
+            Ok(filtered) => filtered,
+            Err(error) if extender.is_ignorable() => {
+                tracing::warn!(pod = %pod.key, error, "an extender is passed over");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let (fitting, refused): (Vec<usize>, Vec<usize>) =
+            found.nodes.iter().partition(|at| filtered.fitting.contains(&nodes[**at].name));
+        found.nodes = fitting;
+        for at in refused {
+            let (reason, is_unresolvable) = filtered.failed.remove(&nodes[at].name).unwrap_or_default();
+            let verdict = if is_unresolvable { Verdict::unresolvable(reason) } else { Verdict::unschedulable(reason) };
+            found.failure.verdicts.push((at, verdict));
+            found.failure.refused_by.insert(EXTENDER);
+        }
+    }
+    Ok(())
+}

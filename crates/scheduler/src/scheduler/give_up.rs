@@ -1,0 +1,118 @@
+//! What is done about a pod that fits on no node: others may have to go, its claims may be given back, and it is said why.
+
+use std::sync::Arc;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::Scheduler;
+use crate::cycle::{Failure, prepare};
+use crate::framework::{Cycle, Surroundings, Verdict};
+use crate::node_info::PodInfo;
+use crate::plugins::to_give_back;
+use crate::preemption::{Candidate, Effort, candidates, cheapest, may_preempt, unhelpful_text};
+use crate::profile::Profile;
+use crate::queue::Taken;
+
+const NEVER: &str = "preemption: not eligible due to preemptionPolicy=Never.";
+const LEAVING: &str = "preemption: not eligible due to a terminating pod on the nominated node.";
+
+impl Scheduler {
+    pub(super) async fn give_up(
+        &mut self,
+        taken: Taken,
+        failure: Failure,
+        surroundings: &Surroundings,
+        profile: &Profile,
+    ) {
+        let pod = taken.pod.clone();
+        let useless = surroundings.devices.as_ref().and_then(|facts| to_give_back(&pod, self.cache.nodes(), facts));
+        if let Some(claim) = useless.filter(|_| failure.refused_by.contains("DynamicResources")) {
+            let binder = self.claim_binder();
+            tokio::spawn(async move { binder.give_back(&claim).await });
+        }
+        let mut message = failure.message();
+        if failure.total > 0 && profile.preemption.is_some() {
+            match self.preempt(&pod, &failure, surroundings, profile).await {
+                Ok(found) => {
+                    self.nominated.add(pod.clone(), &found.node);
+                    let (executor, pod) = (self.executor.clone(), pod.clone());
+                    tokio::spawn(async move { executor.preempt(&pod, &found.node, &found.victims).await });
+                }
+                Err(why) => {
+                    message.push(' ');
+                    message.push_str(&why);
+                }
+            }
+        }
+        let executor = self.executor.clone();
+        tokio::spawn(async move { executor.report_unscheduled(&pod, "Unschedulable", &message).await });
+        self.metrics.queued("ScheduleAttemptFailure", 0, 0);
+        self.queue.failed(taken, &failure.refused_by, Instant::now());
+        tracing::debug!(waiting = self.queue.len(), refused_by = ?failure.refused_by, "a pod fits on no node");
+    }
+
+    /// The node from which others go so that the pod fits, or upstream's words about why there is none.
+    async fn preempt(
+        &self,
+        pod: &PodInfo,
+        failure: &Failure,
+        surroundings: &Surroundings,
+        profile: &Profile,
+    ) -> Result<Candidate, String> {
+        if !may_preempt(pod) {
+            return Err(NEVER.to_owned());
+        }
+        if self.waits_for_victims(pod, failure) {
+            return Err(LEAVING.to_owned());
+        }
+        let mut found = {
+            let nodes = self.cache.nodes();
+            let cycle = Cycle { pod, nodes, surroundings };
+            let said = profile.preemption.clone().unwrap_or_default();
+            let share = nodes.len() * usize::try_from(said.min_candidate_nodes_percentage).unwrap_or_default() / 100;
+            let enough = share.max(usize::try_from(said.min_candidate_nodes_absolute).unwrap_or_default());
+            let effort = Effort { start: rand::rng().random_range(0..nodes.len().max(1)), enough };
+            let budgets = self.caches.budgets.list();
+            candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort)
+        };
+        let asked = self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod));
+        for extender in asked {
+            if found.is_empty() {
+                break;
+            }
+            match extender.preempt(pod, found.clone()).await {
+                Ok(left) => found = left,
+                Err(error) if extender.is_ignorable() => {
+                    tracing::warn!(pod = %pod.key, error, "an extender is passed over");
+                }
+                Err(error) => return Err(format!("preemption: {error}")),
+            }
+        }
+        let found = cheapest(found);
+        self.metrics.preempted(found.as_ref().map_or(0, |found| found.victims.len()));
+        found.ok_or_else(|| unhelpful_text(failure))
+    }
+
+    /// Whether pods are already leaving the node that the pod was promised; then it need only wait.
+    fn waits_for_victims(&self, pod: &PodInfo, failure: &Failure) -> bool {
+        let Some(node) = self.nominated.node_of(&pod.key).and_then(|name| self.cache.node(name)) else { return false };
+        let nodes = self.cache.nodes();
+        let hopeless = failure
+            .verdicts
+            .iter()
+            .any(|(at, verdict)| nodes[*at].name == node.name && matches!(verdict, Verdict::Unresolvable(_)));
+        !hopeless && node.pods.values().any(|other| other.priority < pod.priority && is_leaving(other))
+    }
+}
+
+/// Whether a pod is on its way out because a scheduler wanted its place.
+fn is_leaving(pod: &Arc<PodInfo>) -> bool {
+    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    pod.pod.metadata.deletion_timestamp.is_some()
+        && conditions.into_iter().any(|condition| {
+            condition.type_ == "DisruptionTarget"
+                && condition.status == "True"
+                && condition.reason.as_deref() == Some("PreemptionByScheduler")
+        })
+}
