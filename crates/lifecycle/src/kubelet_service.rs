@@ -1,36 +1,23 @@
 //! The kubelet of a machine: its configuration and flags in upstream's files, and how it is started and stopped.
 //!
 //! Where systemd runs and has a kubelet service, that is told; elsewhere Kedge keeps the kubelet running itself, from a
-//! process of its own ([`keep_kubelet`]). Invariant: containers go on whatever happens to the kubelet.
+//! process of its own ([`crate::keep_kubelet`]). Invariant: containers go on whatever happens to the kubelet.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kedge_pki::PkiError;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::Say;
 use crate::cluster_configuration::{Argument, ClusterConfiguration};
-use crate::host::{HostLayout, KUBERNETES_DIR, MANIFESTS_DIR};
+use crate::host::{HostLayout, MANIFESTS_DIR};
 use crate::init_script::{StartsAgain, ensure_init_script};
-use crate::process::ProcessMark;
+use crate::kubelet_keeper::{KUBELET_LOG, own_program, start_keeper, stop_keeper};
 
-const MARK: &str = "/run/kedge/kubelet.json";
-/// What the kubelet says, where Kedge keeps it running.
-pub const KUBELET_LOG: &str = "/var/log/kedge-kubelet.log";
 const FLAGS_VARIABLE: &str = "KUBELET_KUBEADM_ARGS";
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
-const POLL: Duration = Duration::from_millis(50);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Who ran for longer than this did not fail at its start.
-const LASTING: Duration = Duration::from_secs(10);
 
 /// Why the kubelet can't be started or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +41,12 @@ pub enum KubeletServiceError {
         why: String,
     },
     /// It does not end.
-    #[error("process {pid}, which keeps the kubelet running, did not end within {} s", STOP_PATIENCE.as_secs())]
+    #[error("process {pid}, which keeps the kubelet running, did not end within {} s", waited.as_secs())]
     StillRunning {
         /// The process.
         pid: i32,
+        /// For how long it was waited for.
+        waited: Duration,
     },
 }
 
@@ -108,7 +97,7 @@ pub fn write_kubelet_flags(
 }
 
 /// Beside it and renamed: a full disk leaves the old one.
-fn write(path: &Path, text: &str) -> Result<(), KubeletServiceError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), KubeletServiceError> {
     kedge_pki::write_public(path, text.as_bytes()).map_err(|error| match error {
         PkiError::File { action, path, source } => KubeletServiceError::File { action, path, source },
         other => {
@@ -176,42 +165,7 @@ pub async fn start_kubelet(layout: &HostLayout, say: Say<'_>) -> Result<(), Kube
             program.display()
         )),
     }
-    spawn_keeper(&program)
-}
-
-fn own_program() -> Result<PathBuf, KubeletServiceError> {
-    std::env::current_exe().map_err(cannot_keep)
-}
-
-fn cannot_keep(error: std::io::Error) -> KubeletServiceError {
-    KubeletServiceError::Command { command: "kedge kubelet-keeper".to_owned(), why: error.to_string() }
-}
-
-/// Starts who keeps the kubelet running, where nobody does; what an init script calls.
-pub fn ensure_keeper(layout: &HostLayout) -> Result<(), KubeletServiceError> {
-    match keeper(layout) {
-        Some(_) => Ok(()),
-        None => spawn_keeper(&own_program()?),
-    }
-}
-
-/// The process that keeps the kubelet running, where one does.
-pub fn keeper_process(layout: &HostLayout) -> Option<i32> {
-    keeper(layout).map(|mark| mark.pid)
-}
-
-fn spawn_keeper(program: &Path) -> Result<(), KubeletServiceError> {
-    let log = File::options().create(true).append(true).open(KUBELET_LOG);
-    let log = log.map_err(|source| KubeletServiceError::File { action: "write", path: KUBELET_LOG.into(), source })?;
-    // A session of its own: what ends this command's terminal does not end the kubelet.
-    let mut command = Command::new("setsid");
-    command.arg("--fork").arg(program).arg("kubelet-keeper").current_dir("/").stdin(Stdio::null());
-    let errors = log.try_clone().map_err(cannot_keep)?;
-    let status = command.stdout(log).stderr(errors).status().map_err(cannot_keep)?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(cannot_keep(std::io::Error::other(format!("setsid ended with {status}")))),
-    }
+    start_keeper(layout, &program).await
 }
 
 /// Stops the kubelet, and who keeps it running. Containers go on.
@@ -219,79 +173,7 @@ pub async fn stop_kubelet(layout: &HostLayout) -> Result<(), KubeletServiceError
     if has_systemd_service() {
         return systemctl(&["stop", "kubelet.service"]);
     }
-    let Some(mark) = keeper(layout) else { return Ok(()) };
-    // It may have ended already, which is what is wanted.
-    let _ = kill(Pid::from_raw(mark.pid), Signal::SIGTERM);
-    let deadline = Instant::now() + STOP_PATIENCE;
-    while mark.is_running() {
-        if Instant::now() > deadline {
-            return Err(KubeletServiceError::StillRunning { pid: mark.pid });
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    let _ = fs::remove_file(layout.at(MARK));
-    Ok(())
-}
-
-/// Who keeps the kubelet running, where somebody does.
-fn keeper(layout: &HostLayout) -> Option<ProcessMark> {
-    let mark: ProcessMark = serde_json::from_slice(&fs::read(layout.at(MARK)).ok()?).ok()?;
-    mark.is_running().then_some(mark)
-}
-
-/// Keeps the kubelet running until `shutdown`, with the flags that its file has each time it starts.
-pub async fn keep_kubelet(layout: &HostLayout, shutdown: CancellationToken) -> Result<(), KubeletServiceError> {
-    let mark = serde_json::to_string(&ProcessMark::own()).unwrap_or_default();
-    write(&layout.at(MARK), &mark)?;
-    let mut pause = SHORTEST_PAUSE;
-    while !shutdown.is_cancelled() {
-        let began = Instant::now();
-        match run_kubelet_once(layout, &shutdown).await {
-            Ok(status) => tracing::warn!(%status, "the kubelet ended"),
-            Err(error) => tracing::error!(%error, "the kubelet can't be started"),
-        }
-        pause = if began.elapsed() > LASTING { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
-    }
-    Ok(())
-}
-
-async fn run_kubelet_once(
-    layout: &HostLayout,
-    shutdown: &CancellationToken,
-) -> std::io::Result<std::process::ExitStatus> {
-    let program = std::env::current_exe()?;
-    let mut command = tokio::process::Command::new(program);
-    command.arg("kubelet").args(kubelet_words(layout)).current_dir("/").stdin(Stdio::null());
-    let mut child = command.kill_on_drop(true).spawn()?;
-    tokio::select! {
-        status = child.wait() => status,
-        () = shutdown.cancelled() => {
-            if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-            }
-            match tokio::time::timeout(STOP_PATIENCE / 2, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => {
-                    child.start_kill()?;
-                    child.wait().await
-                }
-            }
-        }
-    }
-}
-
-/// The flags of upstream's unit file, and those of the machine's own file.
-fn kubelet_words(layout: &HostLayout) -> Vec<String> {
-    let mut words = vec![
-        format!("--kubeconfig={KUBERNETES_DIR}/kubelet.conf"),
-        format!("--config={}", layout.kubelet_config().display()),
-    ];
-    // Only who joins has one.
-    let bootstrap = layout.kubeconfig("bootstrap-kubelet.conf");
-    words.extend(bootstrap.exists().then(|| format!("--bootstrap-kubeconfig={}", bootstrap.display())));
-    words.extend(kubelet_flags(layout));
-    words
+    stop_keeper(layout).await
 }
 
 #[cfg(test)]

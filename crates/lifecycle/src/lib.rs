@@ -21,6 +21,7 @@ mod init;
 mod init_script;
 mod join;
 mod kubeconfigs;
+mod kubelet_keeper;
 mod kubelet_service;
 mod layout;
 mod lock;
@@ -66,9 +67,9 @@ pub use init::{INIT_PHASES, Init, InitError, InitFlags, InitSettings, PhaseError
 pub use init_script::{own_init_script, remove_init_script};
 pub use join::{ControlPlaneSettings, JOIN_PHASES, Join, JoinConfiguration, JoinDiscovery, JoinFlags, JoinSettings};
 pub use kubeconfigs::{KUBECONFIGS, KubeconfigFacts, ensure_kubeconfigs};
+pub use kubelet_keeper::{KUBELET_LOG, ensure_keeper, keep_kubelet, keeper_process};
 pub use kubelet_service::{
-    KUBELET_LOG, KubeletServiceError, ensure_keeper, keep_kubelet, keeper_process, kubelet_configuration,
-    start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags,
+    KubeletServiceError, kubelet_configuration, start_kubelet, stop_kubelet, write_kubelet_config, write_kubelet_flags,
 };
 pub use layout::Layout;
 pub use lock::{InstanceLock, LockError};

@@ -69,7 +69,7 @@ pub(crate) async fn keep_kubelet() -> Result<()> {
 pub(crate) async fn control_keeper(action: KeeperAction) -> Result<()> {
     let layout = HostLayout::default();
     match action {
-        KeeperAction::Start => Ok(kedge_lifecycle::ensure_keeper(&layout)?),
+        KeeperAction::Start => Ok(kedge_lifecycle::ensure_keeper(&layout).await?),
         KeeperAction::Stop => Ok(kedge_lifecycle::stop_kubelet(&layout).await?),
         KeeperAction::Status => match kedge_lifecycle::keeper_process(&layout) {
             Some(process) => {
