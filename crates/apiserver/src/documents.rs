@@ -28,7 +28,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     match (first, rest) {
         ("", _) => Ok(reply::document(StatusCode::OK, call.accepted()?.encoding, &root(core))),
-        ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check),
+        ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check).await,
         ("version", "") => version::answer(call),
         ("metrics", "") => Ok(metrics(core)),
         ("api" | "apis", rest) => discovery::answer(core, call, first, rest),

@@ -107,6 +107,9 @@ fn a_killed_etcd_is_waited_for(etcd: &mut Etcd, one: &Kubectl, other: &Kubectl) 
     etcd.kill();
     let refused = one.try_run(&["create", "configmap", "refused", "--from-literal=at=1"]);
     assert!(!refused.ok && refused.all().contains("etcd"), "it is said whom to look at: {}", refused.all());
+    let unready = one.try_run(&["get", "--raw", "/readyz"]);
+    assert!(!unready.ok && unready.all().contains("[-]etcd failed"), "{}", unready.all());
+    assert_eq!(one.run(&["get", "--raw", "/livez"]), "ok", "nobody needs to start it anew");
     etcd.start();
     for kubectl in [one, other] {
         eventually("requests that are answered again", PATIENCE, || match text_of(kubectl, "acknowledged").as_str() {
@@ -114,6 +117,7 @@ fn a_killed_etcd_is_waited_for(etcd: &mut Etcd, one: &Kubectl, other: &Kubectl) 
             said => Err(said.to_owned()),
         });
     }
+    assert_eq!(one.run(&["get", "--raw", "/readyz"]), "ok");
     one.run(&["create", "configmap", "after", "--from-literal=at=1"]);
     assert_eq!(text_of(other, "after"), "1");
 }

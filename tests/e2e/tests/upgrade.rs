@@ -303,7 +303,10 @@ impl Cluster {
         ];
         std::thread::scope(|scope| {
             let upgrade = scope.spawn(|| self.upgraded(second, "node", &lines));
-            self.nothing_alarms();
+            // At every moment of it.
+            while !upgrade.is_finished() {
+                self.nothing_alarms();
+            }
             upgrade.join().expect("it is upgraded");
         });
         let flags = second.sh(&format!("cat {flags}"));

@@ -1,4 +1,9 @@
 //! `/healthz`, `/livez`, `/readyz`, with `?verbose`, `?exclude=` and single checks below the path.
+//!
+//! The store is asked each time, but for `/livez`: a server whose store is away has to wait for it, and one that were
+//! started anew for that would lose its caches and gain nothing.
+
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{Response, StatusCode};
@@ -10,13 +15,22 @@ use crate::core::Core;
 use crate::reply::{self, Reply};
 
 /// The checks of each path, in upstream's words.
-const CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+const CHECKS: [&str; 2] = ["ping", "log"];
+
+/// Whether the store answers.
+const STORE_CHECK: &str = "etcd";
 
 /// Only readiness looks at these.
-const READY_CHECKS: [&str; 2] = ["informer-sync", "shutdown"];
+const READY_CHECKS: [&str; 3] = ["etcd-readiness", "informer-sync", "shutdown"];
 
-pub(super) fn answer(core: &Core, call: &Call, endpoint: &str, check: &str) -> Reply {
+/// How long the store has for its answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(super) async fn answer(core: &Core, call: &Call, endpoint: &str, check: &str) -> Reply {
     let mut names: Vec<&str> = CHECKS.to_vec();
+    if endpoint != "livez" {
+        names.push(STORE_CHECK);
+    }
     names.extend(["poststarthook/rbac/bootstrap-roles", "poststarthook/bootstrap-controller"]);
     if endpoint == "readyz" {
         names.extend(READY_CHECKS);
@@ -28,16 +42,34 @@ pub(super) fn answer(core: &Core, call: &Call, endpoint: &str, check: &str) -> R
         names = vec![check];
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
+    // Asked once for both of its names.
+    let asks = |name: &&str| matches!(*name, STORE_CHECK | "etcd-readiness") && !excluded.contains(name);
+    let stored = !names.iter().any(asks) || store_answers(core).await;
     let results: Vec<(&str, Option<bool>)> =
-        names.iter().map(|name| (*name, (!excluded.contains(name)).then(|| passes(core, name)))).collect();
+        names.iter().map(|name| (*name, (!excluded.contains(name)).then(|| passes(core, name, stored)))).collect();
     let unknown: Vec<&&str> = excluded.iter().filter(|name| !names.contains(name)).collect();
     Ok(report(endpoint, &results, &unknown, call.query.get("verbose").is_some()))
 }
 
-fn passes(core: &Core, check: &str) -> bool {
+async fn store_answers(core: &Core) -> bool {
+    match tokio::time::timeout(STORE_PATIENCE, core.store.refresh()).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the store does not answer: this server is not ready");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(waited = ?STORE_PATIENCE, "the store does not answer: this server is not ready");
+            false
+        }
+    }
+}
+
+/// The other checks hold from the first answer on: what they name is done before the server listens.
+fn passes(core: &Core, check: &str, stored: bool) -> bool {
     match check {
         "shutdown" => !core.shutdown.is_cancelled(),
-        "etcd" => core.store.revision().0 > 0,
+        STORE_CHECK | "etcd-readiness" => stored,
         _ => true,
     }
 }

@@ -64,6 +64,11 @@ async fn health_and_metrics() {
         verbose.contains("[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n") && verbose.ends_with("readyz check passed\n"),
         "{verbose}"
     );
+    let alive = harness.get("/livez?verbose").await.text;
+    assert!(
+        alive.starts_with("[+]ping ok\n[+]log ok\n[+]poststarthook/"),
+        "a server is not ended for its store: {alive}"
+    );
     harness.get("/readyz/nonsense").await.expect(404);
     harness.server.shut_down();
     let down = harness.get("/readyz").await;

@@ -33,15 +33,16 @@ pub(super) const RULES: &[&Rule] = &[
     &no_endpoints::RULE,
 ];
 
-/// A finding for each pod with a container whose status is as `holds` says; `tell` gives its text and its repair.
+/// A finding for each pod with a container where `holds` is true of both, the pod and the container's status; `tell` gives
+/// its text and its repair.
 pub(super) fn by_container(
     evidence: &Evidence,
-    holds: impl Fn(&Value) -> bool,
+    holds: impl Fn(&Value, &Value) -> bool,
     tell: impl Fn(&Subject, &Value) -> (String, Repair),
 ) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, item, pod) in evidence.objects("Pod").filter(|(_, _, pod)| !is_leaving(pod)) {
-        let Some(status) = container_statuses(pod).find(|status| holds(status)) else { continue };
+        let Some(status) = container_statuses(pod).find(|status| holds(pod, status)) else { continue };
         let subject = subject(pod);
         let (told, repair) = tell(&subject, status);
         let finding = Finding::failure(subject, item, Certainty::Proven, told, vec![index], repair);

@@ -23,7 +23,7 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found = told_by_events(evidence, &repair(), |_, message| says(message, FORMS));
     let waiting = by_container(
         evidence,
-        |status| says(text(&status["state"]["waiting"]["message"]), FORMS),
+        |_, status| says(text(&status["state"]["waiting"]["message"]), FORMS),
         |subject, status| (format!("{subject}: {}", text(&status["state"]["waiting"]["message"])), repair()),
     );
     found.extend(

@@ -12,7 +12,7 @@ pub(super) const RULE: Rule =
     Rule { id: "W1", title: "a container ends again and again", layer: Layer::Workload, explains: &[], find };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let holds = |status: &Value| text(&status["state"]["waiting"]["reason"]) == "CrashLoopBackOff";
+    let holds = |_: &Value, status: &Value| text(&status["state"]["waiting"]["reason"]) == "CrashLoopBackOff";
     by_container(evidence, holds, |subject, status| {
         let container = text(&status["name"]);
         let (namespace, name) = (&subject.namespace, &subject.name);

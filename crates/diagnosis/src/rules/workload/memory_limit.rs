@@ -17,8 +17,9 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    let holds =
-        |status: &Value| text(&status["lastState"]["terminated"]["reason"]) == "OOMKilled" && status["ready"] != true;
+    let holds = |_: &Value, status: &Value| {
+        text(&status["lastState"]["terminated"]["reason"]) == "OOMKilled" && status["ready"] != true
+    };
     by_container(evidence, holds, |subject, status| {
         let container = text(&status["name"]);
         let (namespace, name) = (&subject.namespace, &subject.name);
