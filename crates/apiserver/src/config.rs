@@ -115,6 +115,8 @@ pub struct Deps {
     pub front_proxy: Option<FrontProxy>,
     /// How to reach kubelets (logs, exec, proxies).
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate by which extension API servers know that headers name who asks (`--proxy-client-cert-file`).
+    pub proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
 }
 
 mod seconds {

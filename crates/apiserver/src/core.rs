@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::admission::Chain;
+use crate::aggregation::Extensions;
 use crate::authenticate::VerifiedTokens;
 use crate::config::Config;
 use crate::documents::Documents;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     pub(crate) documents: Documents,
     pub(crate) local: LocalApis,
+    pub(crate) extensions: Extensions,
     pub(crate) started: jiff::Timestamp,
     /// Ends watches and streams.
     pub(crate) shutdown: CancellationToken,

@@ -23,7 +23,10 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::target::{ResourceTarget, Target, verb};
-use crate::{authenticate, compress, create, delete, documents, flow, local, patch, read, rest, update, watch, write};
+use crate::{
+    aggregation, authenticate, compress, create, delete, documents, flow, local, patch, read, rest, update, watch,
+    write,
+};
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
@@ -182,6 +185,9 @@ fn timed_out(core: &Core) -> ApiStatus {
 }
 
 async fn route(core: &Arc<Core>, call: &mut Call) -> Reply {
+    if let Some(extension) = core.extensions.of_path(&call.path) {
+        return aggregation::answer(core, call, &extension).await;
+    }
     let Target::Resource(target) = &call.target else { return documents::answer(core, call).await };
     let registry = core.registry.load();
     let Some(resource) = registry.find(&target.group, &target.version, &target.resource) else {

@@ -6,6 +6,7 @@
 
 mod access;
 mod admission;
+mod aggregation;
 mod authenticate;
 mod body;
 mod bootstrap;
@@ -38,6 +39,7 @@ mod rest;
 mod scan;
 mod select;
 mod server;
+mod service_endpoints;
 mod target;
 mod update;
 mod watch;

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::admission::Chain;
+use crate::aggregation::{self, Extensions};
 use crate::authenticate::VerifiedTokens;
 use crate::body::{Body, BoxError};
 use crate::config::{Config, Deps};
@@ -80,6 +81,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             documents: Documents::default(),
             local: LocalApis::default(),
+            extensions: Extensions::new(deps.proxy_identity),
             started: deps.clock.now(),
             shutdown: CancellationToken::new(),
             config,
@@ -93,6 +95,7 @@ impl ApiServer {
         });
         bootstrap::ensure(&core, deps.client_ca.as_deref()).await.map_err(Error::Bootstrap)?;
         custom::start(&core).await.map_err(Error::Bootstrap)?;
+        aggregation::start(&core).await.map_err(Error::Bootstrap)?;
         core.status.running();
         Ok(Arc::new(Self { core }))
     }

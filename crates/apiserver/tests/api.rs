@@ -6,6 +6,8 @@
 
 #[path = "api/access.rs"]
 mod access;
+#[path = "api/aggregation.rs"]
+mod aggregation;
 #[path = "api/crud.rs"]
 mod crud;
 #[path = "api/custom.rs"]

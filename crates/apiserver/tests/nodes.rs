@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use harness::Harness;
+use harness::{Harness, Identities};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -72,7 +72,8 @@ async fn cluster() -> Harness {
     });
     let client = kedge_pki::client_config(&pki.apiserver_kubelet_client, authority).unwrap();
     let store = kedge_store::MemoryStore::new();
-    let harness = Harness::build(store, kedge_apiserver::Config::default(), Some(Arc::new(client))).await;
+    let identities = Identities { kubelet_tls: Some(Arc::new(client)), ..Identities::default() };
+    let harness = Harness::build(store, kedge_apiserver::Config::default(), identities).await;
     populate(&harness, port).await;
     harness
 }

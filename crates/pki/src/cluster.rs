@@ -34,6 +34,10 @@ pub struct ClusterPki {
     pub apiserver: Identity,
     /// The API server's client certificate towards kubelets.
     pub apiserver_kubelet_client: Identity,
+    /// What the API server shows extension API servers, signed by an authority of its own.
+    pub front_proxy_client: Identity,
+    /// The authority of that, PEM.
+    pub front_proxy_authority_pem: String,
     /// The kubelet's serving certificate.
     pub kubelet_server: Identity,
     /// The administrator's client certificate.
@@ -60,7 +64,11 @@ impl ClusterPki {
             names.node_addresses.clone(),
         );
         let admin = LeafRequest::client("kubernetes-admin", &["system:masters"]);
+        let front_proxies = CertificateAuthority::ensure(dir, "front-proxy-ca", "front-proxy-ca")?;
+        let front_proxy = LeafRequest::client("front-proxy-client", &[]);
         Ok(Self {
+            front_proxy_client: front_proxies.ensure_leaf(dir, "front-proxy-client", &front_proxy)?,
+            front_proxy_authority_pem: front_proxies.certificate_pem().to_owned(),
             apiserver: authority.ensure_leaf(dir, "apiserver", &apiserver)?,
             apiserver_kubelet_client: authority.ensure_leaf(dir, "apiserver-kubelet-client", &kubelet_client)?,
             kubelet_server: authority.ensure_leaf(dir, "kubelet", &kubelet)?,

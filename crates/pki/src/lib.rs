@@ -30,7 +30,7 @@ pub use kubeconfig::{
     kubeconfig_identity, kubeconfig_server, kubeconfig_text, merge_kubeconfig, remove_from_kubeconfig,
     replace_kubeconfig_authority, write_kubeconfig,
 };
-pub use reload::{ServerFiles, following_client_config, following_client_verifier};
+pub use reload::{ServerFiles, following_client_config, following_client_verifier, following_identity};
 pub use renewal::{CertificateDirs, KNOWN_AUTHORITIES, KNOWN_CERTIFICATES, KnownAuthority, KnownCertificate, Renewed};
 pub use request::{CertificateRequest, PendingIdentity};
 pub use tls::{

@@ -77,6 +77,13 @@ pub fn following_client_config(
         .with_client_cert_resolver(Arc::new(Shown(shown(certificate, key)))))
 }
 
+/// What a client shows: the certificate that is in the files at the time.
+pub fn following_identity(certificate: &Path, key: &Path) -> Result<Arc<dyn ResolvesClientCert>, PkiError> {
+    let shown = shown(certificate, key);
+    shown.current().ok_or_else(|| PkiError::Tls(format!("{} cannot be used", certificate.display())))?;
+    Ok(Arc::new(Shown(shown)))
+}
+
 fn needed(path: &Path) -> Result<String, PkiError> {
     read(path)?.ok_or_else(|| PkiError::Tls(format!("{} is missing", path.display())))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
+use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps, FrontProxy};
 use kedge_auth::TokenKeys;
 use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
 use kedge_lifecycle::ProcessMark;
@@ -59,7 +59,7 @@ impl ControlPlane {
         let files = ServerFiles {
             certificate: dir.join("apiserver.crt"),
             key: dir.join("apiserver.key"),
-            client_authorities: vec![dir.join("ca.crt")],
+            client_authorities: vec![dir.join("ca.crt"), dir.join("front-proxy-ca.crt")],
         };
         let tls = Arc::new(files.server_config()?);
         let server_shutdown = CancellationToken::new();
@@ -201,7 +201,11 @@ async fn api_server(
         board: board.clone(),
         token_keys: TokenKeys::from_private_pem(&pki.service_account_key_pem)?,
         client_ca: Some(authority.to_owned()),
-        front_proxy: None,
+        front_proxy: Some(front_proxy(pki)?),
+        proxy_identity: Some(kedge_pki::following_identity(
+            &pki.dir.join("front-proxy-client.crt"),
+            &pki.dir.join("front-proxy-client.key"),
+        )?),
         kubelet_tls: Some(Arc::new(kedge_pki::following_client_config(
             &pki.dir.join("apiserver-kubelet-client.crt"),
             &pki.dir.join("apiserver-kubelet-client.key"),
@@ -209,6 +213,18 @@ async fn api_server(
         )?)),
     };
     Ok(ApiServer::new(config, deps).await?)
+}
+
+/// As kubeadm's flags have it.
+fn front_proxy(pki: &ClusterPki) -> Result<FrontProxy, Error> {
+    Ok(FrontProxy {
+        verifier: kedge_pki::following_client_verifier(&[pki.dir.join("front-proxy-ca.crt")])?,
+        authority_pem: pki.front_proxy_authority_pem.clone(),
+        allowed_names: vec!["front-proxy-client".to_owned()],
+        username_headers: vec!["X-Remote-User".to_owned()],
+        group_headers: vec!["X-Remote-Group".to_owned()],
+        extra_header_prefixes: vec!["X-Remote-Extra-".to_owned()],
+    })
 }
 
 /// Renews leaf certificates that are about to end; whoever shows them looks at their files.

@@ -39,6 +39,7 @@ pub(super) fn serve(core: &Core, definition: &str, resources: Vec<Arc<Resource>>
         return;
     }
     core.registry.rcu(|registry| registry.with_definition(definition, &resources));
+    core.extensions.groups_changed();
     for resource in before {
         if let Some(custom) = &resource.custom {
             custom.retired.cancel();

@@ -1,6 +1,10 @@
 //! Discovery: which groups, versions and resources there are, in the legacy documents and the aggregated one.
 //!
-//! Written out of the registry alone. Invariant: a document changes only when the registry does, so its hash is its etag.
+//! Written out of the registry, and of what extension API servers said of their resources. Invariant: a document changes only
+//! when these do, so its hash is its etag.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
@@ -8,11 +12,13 @@ use kedge_kinds::Subresource;
 use kedge_meta::ApiStatus;
 use serde_json::{Value, json};
 
+use crate::aggregation::Extension;
 use crate::body::Body;
 use crate::call::Call;
 use crate::config::Config;
 use crate::core::Core;
 use crate::negotiate::{self, Encoding};
+use crate::object;
 use crate::registry::{Registry, Resource};
 use crate::reply::{self, Reply};
 
@@ -42,19 +48,23 @@ const GROUP_ORDER: [&str; 22] = [
     "storagemigration.k8s.io",
 ];
 
+/// The place of groups that nobody gives one.
+const USUAL_PRIORITY: i64 = 1000;
+
 /// Answers `/api...` and `/apis...`; `rest` is what follows.
 pub(super) fn answer(core: &Core, call: &Call, root: &str, rest: &str) -> Reply {
-    let registry = core.registry.load();
+    let (registry, extensions) = (core.registry.load(), core.extensions.all());
+    let served = Served { registry: &registry, extensions: &extensions };
     if rest.is_empty()
         && let Some(version) = aggregated_version(call)
     {
-        return Ok(aggregated(&registry, call, root == "api", version));
+        return Ok(aggregated(&served, call, root == "api", version));
     }
     let document = match (root, rest.split_once('/').map_or((rest, ""), |(group, version)| (group, version))) {
         ("api", ("", _)) => core_versions(&core.config),
         ("api", (version, "")) => resources(&registry, "", version)?,
-        ("apis", ("", _)) => groups(&registry),
-        ("apis", (name, "")) => group(&registry, name).ok_or_else(ApiStatus::no_such_path)?,
+        ("apis", ("", _)) => groups(&served),
+        ("apis", (name, "")) => group(&served, name).ok_or_else(ApiStatus::no_such_path)?,
         ("apis", (group, version)) => resources(&registry, group, version)?,
         _ => return Err(ApiStatus::no_such_path()),
     };
@@ -67,15 +77,45 @@ fn core_versions(config: &Config) -> Value {
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]})
 }
 
-/// The named groups in their order, each with its versions, best first.
-fn ordered_groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
-    let place = |name: &str| GROUP_ORDER.iter().position(|known| *known == name).unwrap_or(GROUP_ORDER.len());
-    let mut groups: Vec<(&str, Vec<&str>)> = registry.groups().filter(|(name, _)| !name.is_empty()).collect();
-    groups.sort_by_key(|(name, _)| (place(name), *name));
-    for (_, versions) in &mut groups {
-        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
+/// What this server answers for, and what others do.
+struct Served<'a> {
+    registry: &'a Registry,
+    extensions: &'a [Arc<Extension>],
+}
+
+impl<'a> Served<'a> {
+    /// Who else answers for a group in a version.
+    fn extension(&self, group: &str, version: &str) -> Option<&'a Extension> {
+        let extensions = self.extensions.iter().map(AsRef::as_ref);
+        extensions.into_iter().find(|extension| (&*extension.group, &*extension.version) == (group, version))
     }
-    groups
+
+    /// The named groups in their order, each with its versions, best first.
+    fn ordered_groups(&self) -> Vec<(&'a str, Vec<&'a str>)> {
+        let mut groups: BTreeMap<&str, Vec<&str>> =
+            self.registry.groups().filter(|(name, _)| !name.is_empty()).collect();
+        for extension in self.extensions {
+            let versions = groups.entry(&extension.group).or_default();
+            if !versions.contains(&extension.version.as_str()) {
+                versions.push(&extension.version);
+            }
+        }
+        let mut groups: Vec<(&str, Vec<&str>)> = groups.into_iter().collect();
+        groups.sort_by_key(|(name, _)| self.place_of_group(name));
+        for (name, versions) in &mut groups {
+            let priority = |version: &str| self.extension(name, version).map_or(0, |extension| extension.priority.1);
+            versions.sort_by_key(|version| std::cmp::Reverse((priority(version), version_rank(version))));
+        }
+        groups
+    }
+
+    /// What is built in has its place; others follow by the places that their servers ask for, and by name.
+    fn place_of_group<'b>(&self, name: &'b str) -> (usize, i64, &'b str) {
+        let place = GROUP_ORDER.iter().position(|known| *known == name).unwrap_or(GROUP_ORDER.len());
+        let of_group = self.extensions.iter().filter(|extension| extension.group == name);
+        let priority = of_group.map(|extension| extension.priority.0).max().unwrap_or(USUAL_PRIORITY);
+        (place, -priority, name)
+    }
 }
 
 /// Kubernetes' order of versions: v2 over v1 over v2beta1 over v1beta2 over v1alpha1 over everything else.
@@ -94,14 +134,14 @@ fn version_rank(version: &str) -> (u8, u32, u32) {
     parse().unwrap_or((0, 0, 0))
 }
 
-fn groups(registry: &Registry) -> Value {
+fn groups(served: &Served<'_>) -> Value {
     let groups: Vec<Value> =
-        ordered_groups(registry).iter().map(|(name, versions)| group_fields(name, versions)).collect();
+        served.ordered_groups().iter().map(|(name, versions)| group_fields(name, versions)).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group(registry: &Registry, name: &str) -> Option<Value> {
-    let groups = ordered_groups(registry);
+fn group(served: &Served<'_>, name: &str) -> Option<Value> {
+    let groups = served.ordered_groups();
     let (name, versions) = groups.iter().find(|(known, _)| *known == name)?;
     let mut document = group_fields(name, versions);
     document["kind"] = json!("APIGroup");
@@ -180,13 +220,13 @@ fn aggregated_version(call: &Call) -> Option<&'static str> {
     None
 }
 
-fn aggregated(registry: &Registry, call: &Call, legacy: bool, version: &str) -> Response<Body> {
-    let groups: Vec<(&str, Vec<&str>)> = if legacy { vec![("", vec!["v1"])] } else { ordered_groups(registry) };
+fn aggregated(served: &Served<'_>, call: &Call, legacy: bool, version: &str) -> Response<Body> {
+    let groups: Vec<(&str, Vec<&str>)> = if legacy { vec![("", vec!["v1"])] } else { served.ordered_groups() };
     let items: Vec<Value> = groups
         .iter()
         .map(|(name, versions)| {
             let versions: Vec<Value> =
-                versions.iter().map(|version| aggregated_fields(registry, name, version)).collect();
+                versions.iter().map(|version| aggregated_fields(served, name, version)).collect();
             let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
             json!({"metadata": metadata, "versions": versions})
         })
@@ -207,9 +247,42 @@ fn aggregated(registry: &Registry, call: &Call, legacy: bool, version: &str) -> 
     response
 }
 
-fn aggregated_fields(registry: &Registry, group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = registry.in_version(group, version).map(aggregated_resource).collect();
+fn aggregated_fields(served: &Served<'_>, group: &str, version: &str) -> Value {
+    if let Some(extension) = served.extension(group, version) {
+        return extension_fields(extension);
+    }
+    let resources: Vec<Value> = served.registry.in_version(group, version).map(aggregated_resource).collect();
     json!({"version": version, "freshness": "Current", "resources": resources})
+}
+
+/// The version of another server, out of the list of its resources.
+fn extension_fields(extension: &Extension) -> Value {
+    let list = extension.resources.as_deref().map(|list| object::list(list, &["resources"])).unwrap_or_default();
+    let mut resources: Vec<Value> = Vec::new();
+    let fields = |resource: &Value| {
+        let text = |field: &str| resource[field].as_str().unwrap_or_default();
+        json!({"group": text("group"), "version": text("version"), "kind": text("kind")})
+    };
+    for resource in list {
+        let name = resource["name"].as_str().unwrap_or_default();
+        if let Some((parent, name)) = name.split_once('/') {
+            let sub = json!({"subresource": name, "responseKind": fields(resource), "verbs": resource["verbs"]});
+            if let Some(parent) = resources.iter_mut().find(|known| known["resource"] == parent) {
+                let known = object::list(parent, &["subresources"]);
+                parent["subresources"] = known.iter().cloned().chain([sub]).collect();
+            }
+            continue;
+        }
+        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let mut main = json!({"resource": name, "responseKind": fields(resource), "scope": scope,
+            "singularResource": resource["singularName"].as_str().unwrap_or_default(), "verbs": resource["verbs"]});
+        for field in ["shortNames", "categories"] {
+            object::copy_field(resource, &mut main, field);
+        }
+        resources.push(main);
+    }
+    let freshness = if extension.is_available() { "Current" } else { "Stale" };
+    json!({"version": extension.version, "freshness": freshness, "resources": resources})
 }
 
 fn aggregated_resource(resource: &Resource) -> Value {

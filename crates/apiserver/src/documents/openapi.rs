@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use kedge_meta::{ApiStatus, StatusReason};
 use kedge_schema::{ServedResource, ServedSubresource};
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::call::Call;
@@ -64,11 +65,26 @@ pub(super) fn answer(core: &Core, call: &Call, rest: &str) -> Reply {
         ("v3", "") => {
             let index =
                 core.documents.get(&registry, "v3", || Some(kedge_schema::openapi_v3_index(&served(&registry))));
-            index.map(|index| send(call, reply::JSON, index)).ok_or_else(ApiStatus::no_such_path)
+            let index = with_extensions(core, index.ok_or_else(ApiStatus::no_such_path)?);
+            Ok(send(call, reply::JSON, index))
         }
         ("v3", path) => v3(core, call, &registry, path),
         _ => Err(ApiStatus::no_such_path()),
     }
+}
+
+/// The index with the schemas of other servers in it.
+fn with_extensions(core: &Core, (index, etag): (Bytes, String)) -> (Bytes, String) {
+    let extensions = core.extensions.all();
+    let mut schemas = extensions.iter().filter_map(|extension| extension.schema()).peekable();
+    let read = schemas.peek().and_then(|_| serde_json::from_slice::<Value>(&index).ok());
+    let Some(mut document) = read else { return (index, etag) };
+    for (place, url) in schemas {
+        document["paths"][place] = json!({"serverRelativeURL": url});
+    }
+    let text = Bytes::from(document.to_string());
+    let etag = super::discovery::etag(&text);
+    (text, etag)
 }
 
 fn v2(core: &Core, call: &Call, registry: &Arc<Registry>) -> Reply {

@@ -23,6 +23,13 @@ pub(crate) struct Harness {
     admin: LocalService,
 }
 
+/// What a server shows others.
+#[derive(Default)]
+pub(crate) struct Identities {
+    pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+}
+
 /// An answer that has been read.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -49,14 +56,10 @@ impl Harness {
     }
 
     pub(crate) async fn over(store: MemoryStore, config: Config) -> Self {
-        Self::build(store, config, None).await
+        Self::build(store, config, Identities::default()).await
     }
 
-    pub(crate) async fn build(
-        store: MemoryStore,
-        config: Config,
-        kubelet_tls: Option<Arc<rustls::ClientConfig>>,
-    ) -> Self {
+    pub(crate) async fn build(store: MemoryStore, config: Config, identities: Identities) -> Self {
         let clock = ManualClock::new(parse_time("2026-01-02T03:04:05Z").unwrap());
         let board = StatusBoard::new(Arc::new(clock.clone()));
         let deps = Deps {
@@ -67,7 +70,8 @@ impl Harness {
             token_keys: token_keys(),
             client_ca: None,
             front_proxy: None,
-            kubelet_tls,
+            kubelet_tls: identities.kubelet_tls,
+            proxy_identity: identities.proxy_identity,
         };
         let server = ApiServer::new(config, deps).await.unwrap();
         let admin = server.local_service(UserInfo::authenticated("admin", ["system:masters"]));

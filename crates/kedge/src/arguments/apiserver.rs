@@ -56,6 +56,12 @@ pub(crate) struct ApiServerFlags {
     /// Its key.
     #[arg(long, value_name = "FILE", requires = "kubelet_client_certificate")]
     kubelet_client_key: Option<PathBuf>,
+    /// Client certificate by which extension API servers know that the headers of a request name who asks (PEM).
+    #[arg(long, value_name = "FILE", requires = "proxy_client_key_file")]
+    proxy_client_cert_file: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, value_name = "FILE", requires = "proxy_client_cert_file")]
+    proxy_client_key_file: Option<PathBuf>,
     /// Authority of kubelets' serving certificates [default: they are believed].
     #[arg(long, value_name = "FILE")]
     kubelet_certificate_authority: Option<PathBuf>,
@@ -168,6 +174,8 @@ impl ApiServerFlags {
             store_dir: self.store_dir,
             kubelet_client_certificate: self.kubelet_client_certificate,
             kubelet_client_key: self.kubelet_client_key,
+            proxy_client_cert_file: self.proxy_client_cert_file,
+            proxy_client_key_file: self.proxy_client_key_file,
             kubelet_certificate_authority: self.kubelet_certificate_authority,
             kubelet_preferred_address_types: self.kubelet_preferred_address_types,
             service_account_key_files: self.service_account_key_file,

@@ -69,8 +69,6 @@ const APISERVER: &[(&str, Takes)] = &[
     ("etcd-readycheck-timeout", Takes::Value),
     ("goaway-chance", Takes::Value),
     ("livez-grace-period", Takes::Value),
-    ("proxy-client-cert-file", Takes::Value),
-    ("proxy-client-key-file", Takes::Value),
     ("requestheader-uid-headers", Takes::Value),
     ("runtime-config", Takes::Value),
     ("service-account-extend-token-expiration", Takes::Switch),

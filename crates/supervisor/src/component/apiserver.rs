@@ -53,6 +53,10 @@ pub struct ApiServerOptions {
     pub kubelet_client_certificate: Option<PathBuf>,
     /// Its key.
     pub kubelet_client_key: Option<PathBuf>,
+    /// The certificate by which extension API servers know this server.
+    pub proxy_client_cert_file: Option<PathBuf>,
+    /// Its key.
+    pub proxy_client_key_file: Option<PathBuf>,
     /// Who signs kubelets' serving certificates; they are believed unseen where absent.
     pub kubelet_certificate_authority: Option<PathBuf>,
     /// Which of a node's addresses is taken, best first.
@@ -200,6 +204,7 @@ async fn server(
             client_ca: read_optional("--client-ca-file", options.client_ca_file.as_ref())?,
             front_proxy: front_proxy(options)?,
             kubelet_tls: kubelet_tls(options)?.map(Arc::new),
+            proxy_identity: proxy_identity(options)?,
         };
         match shutdown.run_until_cancelled(ApiServer::new(config.clone(), deps)).await {
             None => return Ok(None),
@@ -276,6 +281,15 @@ fn kubelet_tls(options: &ApiServerOptions) -> Result<Option<rustls::ClientConfig
     read("--kubelet-client-key", key)?;
     let authority = options.kubelet_certificate_authority.as_deref();
     Ok(Some(kedge_pki::following_client_config(certificate, key, authority)?))
+}
+
+fn proxy_identity(options: &ApiServerOptions) -> Result<Option<Arc<dyn rustls::client::ResolvesClientCert>>, Error> {
+    let (Some(certificate), Some(key)) = (&options.proxy_client_cert_file, &options.proxy_client_key_file) else {
+        return Ok(None);
+    };
+    read("--proxy-client-cert-file", certificate)?;
+    read("--proxy-client-key-file", key)?;
+    Ok(Some(kedge_pki::following_identity(certificate, key)?))
 }
 
 /// Client certificates of the cluster's authority and of front proxies are taken.
