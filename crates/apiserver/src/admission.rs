@@ -4,23 +4,28 @@
 //! that must be unique (addresses, ports, quota) reserve it together with the commit. Invariant: what is reserved is in the
 //! same commit as the object, so that nothing has to be given back when it does not happen.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use kedge_meta::{ApiStatus, UserInfo};
-use kedge_store::{Condition, ListRequest, Record, Write};
+use kedge_meta::{ApiStatus, GroupVersionKind, UserInfo};
+use kedge_store::{Condition, ListRequest, Record, Store, Write};
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
+use webhooks::{Rounds, Webhooks};
 
 mod always_pull_images;
 mod certificates;
 mod default_toleration_seconds;
 mod device_admin_access;
 mod limit_ranger;
+mod match_conditions;
 mod namespace_lifecycle;
 mod node_restriction;
+mod notes;
 mod plugins;
 mod pod_security;
 mod priority;
@@ -34,9 +39,14 @@ mod service_families;
 mod service_ledger;
 mod storage;
 mod taint_nodes;
+mod webhooks;
 
+pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::missing_records;
+
+/// How often plugins and webhooks may change an object: once more after a webhook has.
+const ROUNDS: usize = 2;
 
 /// What is done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +68,49 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: &'a str,
     /// The object before, for updates and deletions.
     pub(crate) old: Option<&'a Value>,
+    /// What webhooks hear of it besides.
+    pub(crate) told: Told<'a>,
+}
+
+/// What webhooks hear of a request besides the object, and where they leave word.
+#[derive(Clone, Copy)]
+pub(crate) struct Told<'a> {
+    /// `CreateOptions`, `UpdateOptions` and so on; null where there are none.
+    pub(crate) options: &'a Value,
+    pub(crate) dry_run: bool,
+    pub(crate) notes: &'a Notes,
+    pub(crate) seen: Seen<'a>,
+}
+
+/// As what webhooks see the object.
+#[derive(Clone, Copy)]
+pub(crate) enum Seen<'a> {
+    /// As it is.
+    Plain,
+    /// It is of another kind than the resource's.
+    As(&'a GroupVersionKind),
+    /// As what it looks like from a subresource.
+    Through(&'a dyn Lens),
+    /// Not at all: they have been asked already, or this is the server's own business.
+    Nothing,
+}
+
+impl Seen<'_> {
+    fn is_hidden(self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+}
+
+/// A view of an object that can be changed.
+pub(crate) trait Lens: Send + Sync {
+    /// The kind of the view.
+    fn kind(&self) -> GroupVersionKind;
+
+    /// What an object looks like.
+    fn view(&self, object: &Value) -> Value;
+
+    /// The object that looks like `view`.
+    fn with(&self, object: &Value, view: &Value) -> Result<Value, ApiStatus>;
 }
 
 impl Attributes<'_> {
@@ -141,33 +194,78 @@ async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> R
     records(core, group, resource, namespace).await?.iter().map(crate::core::decode).collect()
 }
 
-/// The plugins, in order.
-pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+/// The plugins, in order, and the webhooks after them.
+pub(crate) struct Chain {
+    plugins: Vec<Box<dyn Plugin>>,
+    webhooks: Webhooks,
+}
 
 impl Chain {
     /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
-    pub(crate) fn new(config: &Config) -> Self {
-        Self(plugins::selected(config))
+    pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
+        Self { plugins: plugins::selected(config), webhooks: Webhooks::new(config, store) }
     }
 
+    /// The webhooks.
+    pub(crate) fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
+    }
+
+    fn handling<'a>(&'a self, attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a dyn Plugin> {
+        self.plugins.iter().map(|plugin| &**plugin).filter(|plugin| plugin.handles(attributes))
+    }
+
+    /// Lets plugins and webhooks change the object. What a webhook has changed, the plugins see once more.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
-            plugin.admit(attributes, object).await?;
+        let mut rounds = Rounds::default();
+        for _ in 0..ROUNDS {
+            for plugin in self.handling(attributes) {
+                plugin.admit(attributes, object).await?;
+            }
+            if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
+                break;
+            }
         }
         Ok(())
     }
 
+    /// Lets plugins, and after them webhooks, refuse the object.
     pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+        self.validate_by_plugins(attributes, object).await?;
+        self.webhooks.validate(attributes, Some(object)).await
+    }
+
+    async fn validate_by_plugins(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+        for plugin in self.handling(attributes) {
             plugin.validate(attributes, object).await?;
         }
         Ok(())
     }
 
+    /// Lets plugins and webhooks refuse a deletion; `attributes.old` is what goes.
+    pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
+        self.webhooks.mutate(attributes, None, &mut Rounds::default()).await?;
+        if let Some(old) = attributes.old {
+            self.validate_by_plugins(attributes, old).await?;
+        }
+        self.webhooks.validate(attributes, None).await
+    }
+
+    /// Asks webhooks alone, about something that is not stored; they may change it.
+    pub(crate) async fn ask_webhooks(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        let mut rounds = Rounds::default();
+        for _ in 0..ROUNDS {
+            if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
+                break;
+            }
+        }
+        self.webhooks.validate(attributes, Some(object)).await
+    }
+
     /// What all of them have to say about an object that they let pass.
     pub(crate) async fn warnings(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, ApiStatus> {
         let mut warnings = Vec::new();
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+        for plugin in self.handling(attributes) {
             warnings.extend(plugin.warnings(attributes, object).await?);
         }
         Ok(warnings)
@@ -175,7 +273,7 @@ impl Chain {
 
     pub(crate) async fn reserve(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Effects, ApiStatus> {
         let mut effects = Effects::default();
-        for plugin in self.0.iter().filter(|plugin| plugin.handles(attributes)) {
+        for plugin in self.handling(attributes) {
             plugin.reserve(attributes, object, &mut effects).await?;
         }
         Ok(effects)
@@ -183,7 +281,7 @@ impl Chain {
 
     pub(crate) async fn release(&self, core: &Core, resource: &Resource, object: &Value) -> Result<Effects, ApiStatus> {
         let mut effects = Effects::default();
-        for plugin in &self.0 {
+        for plugin in &self.plugins {
             plugin.release(core, resource, object, &mut effects).await?;
         }
         Ok(effects)

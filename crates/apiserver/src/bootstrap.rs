@@ -12,7 +12,7 @@ use crate::admission::missing_records;
 use crate::core::{Core, decode, new_uid};
 use crate::front_proxy::FrontProxy;
 use crate::reply::store_error;
-use crate::{encode, object, write};
+use crate::{convert, encode, object};
 
 mod endpoints;
 mod flow_control;
@@ -116,7 +116,7 @@ async fn plan(
     if let (Some(status), Some(fields)) = (status, object.as_object_mut()) {
         fields.insert("status".to_owned(), status);
     }
-    let value = write::template(resource, &object);
+    let value = convert::own_template(resource, &object);
     transaction.conditions.push(Condition { key: key.clone(), expect: Expect::Absent });
     transaction.writes.push(Write::Put { key, value, ttl: None });
     Ok(())

@@ -1,5 +1,7 @@
 //! One request on its way through the server: who asks, for what, and the body that is still to be read.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Extensions, HeaderMap, Method};
 use http_body_util::BodyExt;
@@ -9,6 +11,7 @@ use kedge_meta::{ApiStatus, StatusReason, UserInfo};
 use kedge_schema::FieldValidation;
 use parking_lot::Mutex;
 
+use crate::admission::Notes;
 use crate::body::BoxError;
 use crate::flow::{Classified, Place};
 use crate::negotiate::{self, Accepted, Encoding};
@@ -34,6 +37,8 @@ pub(crate) struct Call {
     pub(crate) now: Timestamp,
     /// Texts for `Warning` headers.
     pub(crate) warnings: Vec<String>,
+    /// What admission leaves for whoever asked.
+    pub(crate) notes: Arc<Notes>,
     /// Under which schema and level it runs, once that is known.
     pub(crate) classified: Option<Classified>,
     /// Its place among those that run, until something else keeps it.

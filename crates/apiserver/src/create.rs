@@ -10,14 +10,14 @@ use kedge_kinds::WriteContext;
 use kedge_meta::{ApiStatus, UserInfo};
 use serde_json::Value;
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::{Core, new_uid, random_suffix};
-use crate::object;
 use crate::present::View;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::write::{self, Expected, Refusal, WriteOptions};
+use crate::{convert, object};
 
 /// How many generated names are tried.
 const NAME_ATTEMPTS: usize = 8;
@@ -106,6 +106,7 @@ impl New<'_> {
     async fn attempt(&self, object: &mut Value) -> Result<Created, Refusal> {
         let (core, resource, kind) = (self.core, self.resource, &self.resource.kind);
         let (namespace, name) = (object::namespace(object).to_owned(), object::name(object).to_owned());
+        let options = self.options.described(true);
         let attributes = Attributes {
             core,
             user: self.user,
@@ -115,8 +116,20 @@ impl New<'_> {
             namespace: &namespace,
             name: &name,
             old: None,
+            told: Told {
+                options: &options,
+                dry_run: self.options.dry_run,
+                notes: &self.options.notes,
+                seen: Seen::Plain,
+            },
         };
         core.admission.admit(&attributes, object).await?;
+        if kind.namespaced {
+            write::place_namespace(object, &namespace)?;
+        }
+        // A webhook may have given it another one.
+        let name = object::name(object).to_owned();
+        let attributes = Attributes { name: &name, ..attributes };
         let uid = new_uid();
         kind.prepare_create(object, &WriteContext { now: self.now, uid: &uid });
         let errors = kind.validate_create(object);
@@ -134,11 +147,13 @@ impl New<'_> {
             // Like upstream's answer, this one has no resourceVersion: there was no commit.
             object::metadata_mut(object).remove("resourceVersion");
             let mut stored = object.clone();
-            kind.to_storage(&mut stored);
+            if resource.converter().is_none() {
+                kind.to_storage(&mut stored);
+            }
             return Ok(Created { stored: stored.to_string().into(), warnings });
         }
-        let template = write::template(resource, object);
+        let template = convert::template(resource, object).await?;
         let record = write::put(core, resource, key, template, None, effects).await?;
-        Ok(Created { stored: record.value, warnings })
+        Ok(Created { stored: convert::bytes(resource, record.value).await?, warnings })
     }
 }

@@ -13,7 +13,7 @@ use kedge_store::Record;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Notes, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::Core;
 use crate::present::{ListMeta, View};
@@ -22,7 +22,7 @@ use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::select::Selection;
 use crate::write::{self, Expected, Refusal};
-use crate::{negotiate, object, read};
+use crate::{convert, negotiate, object, read};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -103,6 +103,29 @@ impl DeleteOptions {
 
     pub(crate) fn is_dry_run(&self) -> Result<bool, ApiStatus> {
         check_dry_run(&self.dry_run.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// What webhooks are told of them.
+    fn described(&self) -> Value {
+        let mut described = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        let preconditions = &self.preconditions;
+        let dry_run = Some(&self.dry_run).filter(|list| !list.is_empty());
+        for (name, value) in [
+            ("gracePeriodSeconds", json!(self.grace_period_seconds)),
+            ("orphanDependents", json!(self.orphan_dependents)),
+            ("propagationPolicy", json!(self.propagation_policy)),
+            ("dryRun", json!(dry_run)),
+        ] {
+            if !value.is_null() {
+                described[name] = value;
+            }
+        }
+        for (name, value) in [("uid", &preconditions.uid), ("resourceVersion", &preconditions.resource_version)] {
+            if let Some(value) = value {
+                described["preconditions"][name] = json!(value);
+            }
+        }
+        described
     }
 
     pub(crate) fn check_preconditions(&self, resource: &Resource, object: &Value) -> Result<(), ApiStatus> {
@@ -233,6 +256,9 @@ pub(crate) struct Deletion<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     pub(crate) options: &'a DeleteOptions,
+    pub(crate) notes: &'a Notes,
+    /// As what webhooks see the object.
+    pub(crate) seen: Seen<'a>,
     pub(crate) now: Timestamp,
 }
 
@@ -253,6 +279,7 @@ impl Deletion<'_> {
         let old = crate::core::decode(record)?;
         self.options.check_preconditions(self.resource, &old)?;
         let dry_run = self.options.is_dry_run()?;
+        let (shown, options) = (self.shown(record, &old).await?, self.options.described());
         let attributes = Attributes {
             core: self.core,
             user: self.user,
@@ -261,9 +288,10 @@ impl Deletion<'_> {
             operation: Operation::Delete,
             namespace: self.namespace,
             name: self.name,
-            old: Some(&old),
+            old: Some(&shown),
+            told: Told { options: &options, dry_run, notes: self.notes, seen: self.seen },
         };
-        self.core.admission.validate(&attributes, &old).await?;
+        self.core.admission.validate_deletion(&attributes).await?;
         match plan(self.resource, &old, self.options, self.now) {
             Plan::Keep => Ok(Deleted::Staying(record.value.clone())),
             Plan::Remove => {
@@ -287,13 +315,24 @@ impl Deletion<'_> {
     }
 }
 
+impl Deletion<'_> {
+    /// The object as admission sees it: in the version of the request, unless nobody outside is asked.
+    async fn shown(&self, record: &Record, stored: &Value) -> Result<Value, ApiStatus> {
+        match self.seen {
+            Seen::Nothing => Ok(stored.clone()),
+            _ => convert::live(self.resource, record).await,
+        }
+    }
+}
+
 /// DELETE of one object.
 pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
     let view = View::of(call, resource)?;
     let options = DeleteOptions::read(core, call).await?;
     let target = call.resource();
     let (namespace, name) = (target.namespace.as_str(), target.name.as_str());
-    let deletion = Deletion { core, user: &call.user, resource, namespace, name, options: &options, now: call.now };
+    let (user, notes, now) = (&call.user, &*call.notes, call.now);
+    let deletion = Deletion { core, user, resource, namespace, name, options: &options, notes, seen: Seen::Plain, now };
     Ok(match deletion.run().await? {
         // Kinds with grace (pods) answer with the object in either case.
         Deleted::Gone(last) if is_graceful(resource, &last) => view.object(resource, StatusCode::OK, &last),
@@ -302,6 +341,7 @@ pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource
             reply::document(StatusCode::OK, view.accepted.encoding, &success(resource, name, &uid))
         }
         Deleted::Staying(object) => {
+            let object = convert::bytes(resource, object).await?;
             // Upstream's way to say that the dependents go first.
             let code = if options.orphan_dependents == Some(false) { StatusCode::ACCEPTED } else { StatusCode::OK };
             view.object(resource, code, &object)
@@ -335,7 +375,9 @@ pub(crate) async fn delete_collection(core: &Core, call: &mut Call, resource: &A
         let key = record.key.as_str().strip_prefix(&prefix).unwrap_or_default();
         let (namespace, name) =
             if resource.kind.namespaced { key.split_once('/').unwrap_or(("", key)) } else { ("", key) };
-        let deletion = Deletion { core, user: &call.user, resource, namespace, name, options: &options, now: call.now };
+        let (user, notes, now) = (&call.user, &*call.notes, call.now);
+        let deletion =
+            Deletion { core, user, resource, namespace, name, options: &options, notes, seen: Seen::Plain, now };
         match deletion.run().await {
             Ok(_) => {}
             // Somebody else was faster.

@@ -103,6 +103,7 @@ fn metrics(core: &Core) -> Response<Body> {
         "{name}{{request_kind=\"mutating\"}} {writing}\n{name}{{request_kind=\"readOnly\"}} {reading}\n"
     ));
     core.flow.write_metrics(&mut text);
+    text.push_str(&core.admission.webhooks().metrics());
     let stats = core.store.stats();
     single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);
     single(

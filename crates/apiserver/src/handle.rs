@@ -64,6 +64,7 @@ where
         core.metrics.deprecated(&labels, &deprecation.removed_release);
         call.warnings.insert(0, deprecation.warning);
     }
+    call.warnings.extend(call.notes.take_warnings());
     write::add_warnings(&mut response, &call.warnings);
     // What one user may see is not for caches that others share.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
@@ -108,6 +109,7 @@ where
         verb,
         now: core.clock.now(),
         warnings: Vec::new(),
+        notes: Arc::default(),
         classified: None,
         place: None,
         payload: Mutex::new(call::payload(body)),

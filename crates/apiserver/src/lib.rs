@@ -14,6 +14,7 @@ mod call;
 mod cidr;
 mod compress;
 mod config;
+mod convert;
 mod core;
 mod create;
 mod custom;

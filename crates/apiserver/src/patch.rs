@@ -9,6 +9,7 @@ use kedge_meta::{ApiStatus, FieldError, FieldPath, StatusReason, format_time};
 use kedge_schema::{BodyFormat, FieldValidation, ResetFields, Writer};
 use serde_json::Value;
 
+use crate::admission::Seen;
 use crate::call::Call;
 use crate::core::Core;
 use crate::create::New;
@@ -114,6 +115,7 @@ pub(crate) async fn patch(core: &Core, call: &mut Call, resource: &Arc<Resource>
         namespace: &target.namespace,
         name: &target.name,
         options: &options,
+        seen: Seen::Plain,
         now: call.now,
     };
     let time = format_time(call.now);

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
 use crate::call::Call;
+use crate::convert;
 use crate::core::Core;
 use crate::label_index::Found;
 use crate::present::{ListMeta, View};
@@ -37,6 +38,7 @@ pub(crate) async fn get(core: &Core, call: &Call, resource: &Resource) -> Reply 
     }
     let target = call.resource();
     let record = core.record(resource, &target.namespace, &target.name).await?;
+    let record = convert::record(resource, record).await?;
     Ok(view.object(resource, StatusCode::OK, &record.value))
 }
 
@@ -175,6 +177,7 @@ impl<'a> Listing<'a> {
         let revision = self.core.store.revision();
         let key = Key::new(format!("{namespaced_prefix}{name}"));
         let record = self.core.store.get(&key).await.map_err(store_error)?;
+        let record = convert::records(self.resource, record.into_iter().collect()).await?.pop();
         let revision = record.as_ref().map_or(revision, |record| record.modified.max(revision));
         let records = record.into_iter().filter(|record| self.selection.matches(&record.value)).collect();
         Ok(Some((records, ListMeta { revision, ..ListMeta::default() })))
@@ -187,6 +190,7 @@ impl<'a> Listing<'a> {
         let (store, all) = (&*self.core.store, self.resource.kind.prefix(""));
         let found = self.core.indexes.lookup(store, &all, &self.prefix, self.selection.labels()).await;
         let Some(Found { records, revision, is_exact }) = found.map_err(store_error)? else { return Ok(None) };
+        let records = convert::records(self.resource, records).await?;
         // Looking for the labels in the bytes again would cost more than finding the objects did.
         let is_done = is_exact && !self.selection.has_fields();
         let mut records = if is_done { records } else { self.select(records).await };
@@ -272,11 +276,12 @@ impl<'a> Listing<'a> {
     async fn page(&self, limit: Option<usize>) -> Result<ListPage, ApiStatus> {
         let (prefix, start_after) = (self.prefix.clone(), self.start_after.clone());
         let page = self.core.store.list(ListRequest { prefix, start_after, limit, at: self.at }).await;
-        page.map_err(|error| match error {
+        let page = page.map_err(|error| match error {
             StoreError::Compacted { .. } if self.continues => ApiStatus::expired(EXPIRED_TOKEN),
             StoreError::Compacted { .. } => ApiStatus::expired("The resourceVersion for the provided list is too old."),
             error => store_error(error),
-        })
+        })?;
+        Ok(ListPage { records: convert::records(self.resource, page.records).await?, ..page })
     }
 
     fn token_after(&self, last: Option<&Record>, revision: Revision) -> Option<String> {

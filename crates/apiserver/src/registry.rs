@@ -11,6 +11,7 @@ use kedge_kinds::{Backing, Kind, StrategyRef};
 use kedge_meta::GroupResource;
 use kedge_schema::Schema;
 use kedge_store::Key;
+use kedge_webhooks::Converter;
 use tokio_util::sync::CancellationToken;
 
 /// One kind in one served version, with what requests need of it at hand.
@@ -35,6 +36,8 @@ pub(crate) struct Custom {
     pub(crate) version: Arc<Version>,
     /// Ends the watches of a resource that is served no longer, or differently.
     pub(crate) retired: CancellationToken,
+    /// The webhook that knows the other versions, where the definition names one.
+    pub(crate) converter: Option<Arc<Converter>>,
 }
 
 impl Resource {
@@ -63,6 +66,11 @@ impl Resource {
     /// The version of its definition, for a custom resource.
     pub(crate) fn version(&self) -> Option<&Version> {
         self.custom.as_ref().map(|custom| &*custom.version)
+    }
+
+    /// The webhook that converts its objects, for a custom resource that has one.
+    pub(crate) fn converter(&self) -> Option<&Converter> {
+        self.custom.as_ref().and_then(|custom| custom.converter.as_deref())
     }
 
     /// Whether anything is known of the fields of its objects.

@@ -15,6 +15,7 @@ use crate::target::ResourceTarget;
 
 mod binding;
 mod component_status;
+mod connect;
 mod eviction;
 mod kubelet;
 mod links;
@@ -37,16 +38,16 @@ pub(crate) type Handler = for<'a> fn(&'a Arc<Core>, &'a mut Call, &'a Arc<Resour
 const HANDLERS: &[(&str, &str, &str, Handler)] = &[
     ("", "bindings", "", |core, call, resource| Box::pin(binding::bind(core, call, resource))),
     ("", "componentstatuses", "", |core, call, resource| Box::pin(component_status::answer(core, call, resource))),
-    ("", "nodes", "proxy", |core, call, _| Box::pin(proxy::node(core, call))),
+    ("", "nodes", "proxy", |core, call, resource| Box::pin(proxy::node(core, call, resource))),
     ("", "pods", "attach", |core, call, _| Box::pin(streams::attach(core, call))),
     ("", "pods", "binding", |core, call, resource| Box::pin(binding::bind(core, call, resource))),
     ("", "pods", "eviction", |core, call, resource| Box::pin(eviction::evict(core, call, resource))),
     ("", "pods", "exec", |core, call, _| Box::pin(streams::exec(core, call))),
     ("", "pods", "log", |core, call, _| Box::pin(logs::logs(core, call))),
     ("", "pods", "portforward", |core, call, _| Box::pin(streams::port_forward(core, call))),
-    ("", "pods", "proxy", |core, call, _| Box::pin(proxy::pod(core, call))),
+    ("", "pods", "proxy", |core, call, resource| Box::pin(proxy::pod(core, call, resource))),
     ("", "serviceaccounts", "token", |core, call, resource| Box::pin(token::issue(core, call, resource))),
-    ("", "services", "proxy", |core, call, _| Box::pin(proxy::service(core, call))),
+    ("", "services", "proxy", |core, call, resource| Box::pin(proxy::service(core, call, resource))),
     ("authentication.k8s.io", "selfsubjectreviews", "", |core, call, resource| {
         Box::pin(reviews::self_subject(core, call, resource))
     }),

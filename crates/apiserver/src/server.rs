@@ -73,7 +73,7 @@ impl ApiServer {
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Core {
             flow: Flow::new(&config),
-            admission: Chain::new(&config),
+            admission: Chain::new(&config, Arc::clone(&deps.store)),
             access: Access::new(Arc::clone(&deps.store), &config.authorization_modes),
             registry: ArcSwap::from_pointee(Registry::builtin()),
             verified_tokens: VerifiedTokens::default(),

@@ -12,7 +12,7 @@ use kedge_meta::{ApiStatus, FieldError, FieldPath, UserInfo};
 use kedge_store::Record;
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::Core;
 use crate::create::New;
@@ -20,7 +20,7 @@ use crate::present::View;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::write::{self, Expected, Refusal, WriteOptions};
-use crate::{encode, object};
+use crate::{convert, encode, object};
 
 /// How often a change is tried where the client did not say from which version it was made.
 const ATTEMPTS: usize = 50;
@@ -56,6 +56,8 @@ pub(crate) struct Update<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,
     pub(crate) options: &'a WriteOptions,
+    /// As what webhooks see the object.
+    pub(crate) seen: Seen<'a>,
     pub(crate) now: jiff::Timestamp,
 }
 
@@ -83,6 +85,7 @@ pub(crate) async fn update(core: &Core, call: &mut Call, resource: &Arc<Resource
         namespace: &target.namespace,
         name: &target.name,
         options: &options,
+        seen: Seen::Plain,
         now: call.now,
     };
     let creates = resource.kind.strategy.creates_on_update() && target.subresource.is_empty();
@@ -105,7 +108,9 @@ impl Update<'_> {
         for _ in 0..ATTEMPTS {
             let record = self.core.record(self.resource, self.namespace, self.name).await?;
             match self.attempt(&record, edit).await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => {
+                    return Ok(Outcome { stored: convert::bytes(self.resource, outcome.stored).await?, ..outcome });
+                }
                 Err(Refusal::Status(status)) => return Err(status),
                 Err(Refusal::Conflict) => {}
             }
@@ -114,7 +119,7 @@ impl Update<'_> {
     }
 
     async fn attempt(&self, record: &Record, edit: &Edit<'_>) -> Result<Outcome, Refusal> {
-        let old = write::live(self.resource, record)?;
+        let old = convert::live(self.resource, record).await?;
         let edited = edit(&old)?;
         if edited.is_unchanged {
             return Ok(Outcome { stored: record.value.clone(), warnings: edited.warnings });
@@ -127,7 +132,8 @@ impl Update<'_> {
         if !edited.has_managers {
             self.note_manager(&old, &mut new);
         }
-        let attributes = self.attributes(&old);
+        let options = self.options.described(false);
+        let attributes = self.attributes(&old, &options);
         self.core.admission.admit(&attributes, &mut new).await?;
         self.prepare(&mut new, &old)?;
         if self.part.is_empty() {
@@ -136,7 +142,7 @@ impl Update<'_> {
         self.core.admission.validate(&attributes, &new).await?;
         warnings.extend(self.core.admission.warnings(&attributes, &new).await?);
         let effects = self.core.admission.reserve(&attributes, &mut new).await?;
-        let template = write::template(self.resource, &new);
+        let template = convert::template(self.resource, &new).await?;
         if encode::is_unchanged(&template, record) || is_same_but_times(&new, &old) {
             return Ok(Outcome { stored: record.value.clone(), warnings });
         }
@@ -150,7 +156,7 @@ impl Update<'_> {
         Ok(Outcome { stored: record.value, warnings })
     }
 
-    fn attributes<'b>(&'b self, old: &'b Value) -> Attributes<'b> {
+    fn attributes<'b>(&'b self, old: &'b Value, options: &'b Value) -> Attributes<'b> {
         Attributes {
             core: self.core,
             user: self.user,
@@ -160,6 +166,7 @@ impl Update<'_> {
             namespace: self.namespace,
             name: self.name,
             old: Some(old),
+            told: Told { options, dry_run: self.options.dry_run, notes: &self.options.notes, seen: self.seen },
         }
     }
 
@@ -208,7 +215,7 @@ impl Update<'_> {
 
     /// The last finalizer has gone: so does the object.
     async fn finish(&self, record: &Record, new: &Value, warnings: Vec<String>) -> Result<Outcome, Refusal> {
-        let stored = write::template(self.resource, new);
+        let stored = convert::template(self.resource, new).await?;
         if self.options.dry_run {
             return Ok(Outcome { stored: stored.render(record.modified), warnings });
         }

@@ -31,7 +31,7 @@ use crate::query::{AtRevision, ListOptions};
 use crate::registry::Resource;
 use crate::reply::{self, Reply, store_error};
 use crate::select::Selection;
-use crate::{flow, protobuf, read, rest};
+use crate::{convert, flow, protobuf, read, rest};
 
 /// How many changes are taken at once.
 const BATCH: usize = 512;
@@ -253,7 +253,10 @@ impl Watcher {
                 biased;
                 changes = self.started.watch.next(BATCH) => {
                     let bytes = match changes {
-                        Ok(changes) => self.frames(&changes),
+                        Ok(changes) => match convert::changes(&self.resource, changes).await {
+                            Ok(changes) => self.frames(&changes),
+                            Err(status) => return self.fail(&status),
+                        },
                         Err(error) => return self.end(&error),
                     };
                     if !bytes.is_empty() {
@@ -268,6 +271,12 @@ impl Watcher {
                 () = &mut self.shutdown => return None,
             }
         }
+    }
+
+    /// What cannot be shown ends the watch: to go on would leave it out.
+    fn fail(&mut self, status: &ApiStatus) -> Option<Bytes> {
+        self.ended = true;
+        Some(frame("ERROR", &status.to_json(), self.is_protobuf()))
     }
 
     fn end(&mut self, error: &WatchError) -> Option<Bytes> {

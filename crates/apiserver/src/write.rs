@@ -11,15 +11,15 @@ use kedge_custom::Version;
 use kedge_meta::{ApiStatus, format_time};
 use kedge_schema::{BodyFormat, DecodeError, Decoded, FieldValidation, ResetFields, Schema, Writer};
 use kedge_store::{CommitError, Condition, Durability, Expect, Record, Revision, Template, Transaction, Write};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::admission::Effects;
+use crate::admission::{Effects, Notes};
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
-use crate::{encode, negotiate, object};
+use crate::{negotiate, object};
 
 /// Upstream's bound for the length of a field manager's name.
 const MAX_MANAGER: usize = 128;
@@ -29,6 +29,9 @@ pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) manager: String,
     pub(crate) validation: FieldValidation,
+    pub(crate) notes: Arc<Notes>,
+    /// As they were sent.
+    given: Value,
 }
 
 impl WriteOptions {
@@ -38,8 +41,40 @@ impl WriteOptions {
             let error = kedge_meta::FieldError::too_long(&kedge_meta::FieldPath::new("fieldManager"), MAX_MANAGER);
             return Err(ApiStatus::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
         }
-        Ok(Self { dry_run: call.query.dry_run()?, manager, validation: call.field_validation()? })
+        let (dry_run, validation) = (call.query.dry_run()?, call.field_validation()?);
+        Ok(Self { dry_run, manager, validation, notes: Arc::clone(&call.notes), given: given(call, dry_run) })
     }
+
+    /// What webhooks are told of them, where they create an object (by whichever verb) or change one.
+    pub(crate) fn described(&self, creates: bool) -> Value {
+        let mut described = self.given.clone();
+        if let (true, Some(fields)) = (creates, described.as_object_mut()) {
+            fields.insert("kind".to_owned(), "CreateOptions".into());
+            fields.remove("force");
+        }
+        described
+    }
+}
+
+fn given(call: &Call, dry_run: bool) -> Value {
+    let kind = match call.verb {
+        "patch" => "PatchOptions",
+        "update" => "UpdateOptions",
+        _ => "CreateOptions",
+    };
+    let mut given = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if dry_run {
+        given["dryRun"] = json!(["All"]);
+    }
+    for name in ["fieldManager", "fieldValidation"] {
+        if let Some(text) = call.query.non_empty(name) {
+            given[name] = json!(text);
+        }
+    }
+    if call.query.get("force").is_some() {
+        given["force"] = json!(call.query.flag("force"));
+    }
+    given
 }
 
 /// The kind that a body must be of.
@@ -180,16 +215,6 @@ pub(crate) fn note_manager(
     kedge_schema::update_managed_fields(live, object, resource.schema(), &writer, reset);
 }
 
-/// An object as it goes into the store.
-pub(crate) fn template(resource: &Resource, object: &Value) -> Template {
-    if resource.is_storage_version {
-        return encode::template(object);
-    }
-    let mut stored = object.clone();
-    resource.kind.to_storage(&mut stored);
-    encode::template(&stored)
-}
-
 /// Why a commit did not happen.
 pub(crate) enum Refusal {
     /// Somebody else was first.
@@ -258,13 +283,6 @@ fn durability(resource: &Resource) -> Durability {
         true => Durability::Relaxed,
         false => Durability::Durable,
     }
-}
-
-/// A stored object as a request's version has it.
-pub(crate) fn live(resource: &Resource, record: &Record) -> Result<Value, ApiStatus> {
-    let mut live = crate::core::decode(record)?;
-    resource.kind.from_storage(&mut live);
-    Ok(live)
 }
 
 /// 400 unless name and namespace are those of the URL, or left out; fills them in.

@@ -8,6 +8,8 @@
 mod access;
 #[path = "api/aggregation.rs"]
 mod aggregation;
+#[path = "api/conversion.rs"]
+mod conversion;
 #[path = "api/crud.rs"]
 mod crud;
 #[path = "api/custom.rs"]
@@ -24,6 +26,8 @@ mod discovery;
 mod fairness;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/hook_server.rs"]
+mod hook_server;
 #[path = "api/lifecycles.rs"]
 mod lifecycles;
 #[path = "api/lists.rs"]
@@ -38,3 +42,9 @@ mod pod_security;
 mod pods;
 #[path = "api/watches.rs"]
 mod watches;
+#[path = "api/webhook_choice.rs"]
+mod webhook_choice;
+#[path = "api/webhook_failures.rs"]
+mod webhook_failures;
+#[path = "api/webhooks.rs"]
+mod webhooks;

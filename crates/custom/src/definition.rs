@@ -23,11 +23,8 @@ pub fn storage_version(definition: &Value) -> &str {
 }
 
 /// The kinds of a definition, each with its version.
-// DIVERGES: webhooks that convert are not called; of a definition that asks for one only the stored version is served, so
-// that nothing is answered in a form that it does not have.
 pub fn kinds(definition: &Value) -> Vec<(Kind, Arc<Version>)> {
-    let converts = text(definition, &["spec", "conversion", "strategy"]) == "Webhook";
-    let is_served = |version: &&Value| truth(version, &["served"]) && (!converts || truth(version, &["storage"]));
+    let is_served = |version: &&Value| truth(version, &["served"]);
     let versions = items(definition, &["spec", "versions"]).iter();
     versions.filter(is_served).map(|version| kind(definition, version)).collect()
 }

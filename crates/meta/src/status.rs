@@ -84,12 +84,14 @@ pub struct ApiStatus {
     pub message: String,
     /// Which object, and what about it.
     pub details: Option<Box<StatusDetails>>,
+    /// A reason that is none of upstream's, as a webhook may give one; only where `reason` is unknown.
+    pub other_reason: Option<Box<str>>,
 }
 
 impl ApiStatus {
     /// A status without details.
     pub fn new(code: u16, reason: StatusReason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, other_reason: None }
     }
 
     fn about(mut self, resource: &GroupResource, name: &str) -> Self {
@@ -205,6 +207,8 @@ impl ApiStatus {
         });
         if self.reason != StatusReason::Unknown {
             document["reason"] = serde_json::json!(self.reason);
+        } else if let Some(reason) = &self.other_reason {
+            document["reason"] = serde_json::json!(reason);
         }
         if let Some(details) = &self.details {
             document["details"] = serde_json::json!(details);

@@ -5,8 +5,8 @@
 
 use super::{
     Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, limit_ranger,
-    namespace_lifecycle, node_restriction, pod_security, priority, privileged, rbac_escalation, resource_quota,
-    runtime_class, service_account, service_allocation, storage, taint_nodes,
+    match_conditions, namespace_lifecycle, node_restriction, pod_security, priority, privileged, rbac_escalation,
+    resource_quota, runtime_class, service_account, service_allocation, storage, taint_nodes, webhooks,
 };
 use crate::config::Config;
 
@@ -46,7 +46,7 @@ static PLUGINS: [Entry; 16] = [
 ];
 
 /// Upstream's plugins that are not here, or are part of another one.
-const WITHOUT_EFFECT: [&str; 18] = [
+const WITHOUT_EFFECT: [&str; 17] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "CertificateSigning",
@@ -58,7 +58,6 @@ const WITHOUT_EFFECT: [&str; 18] = [
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
     "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
     "NamespaceAutoProvision",
     "NamespaceExists",
     "OwnerReferencesPermissionEnforcement",
@@ -67,8 +66,11 @@ const WITHOUT_EFFECT: [&str; 18] = [
     "PodTopologyLabels",
 ];
 
-/// The same, those that check what webhooks and policies say.
-const VALIDATING: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionWebhook"];
+/// The same, those that check what policies say.
+const VALIDATING: [&str; 1] = ["ValidatingAdmissionPolicy"];
+
+/// What is no plugin here, and can be turned off like one.
+const WEBHOOKS: [&str; 2] = [webhooks::MUTATING, webhooks::VALIDATING];
 
 /// A name that is no plugin's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,7 +81,7 @@ pub struct UnknownPlugin(pub String);
 pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
     let mut without_effect = Vec::new();
     for name in names {
-        if PLUGINS.iter().any(|entry| entry.name == name) {
+        if PLUGINS.iter().any(|entry| entry.name == name) || WEBHOOKS.iter().any(|known| known == name) {
             continue;
         }
         if !WITHOUT_EFFECT.iter().chain(&VALIDATING).any(|known| known == name) {
@@ -102,6 +104,7 @@ pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
     plugins.insert(quota, Box::new(rbac_escalation::RbacEscalation));
     // Upstream's validation does this.
     plugins.insert(quota, Box::new(device_admin_access::DeviceAdminAccess));
+    plugins.insert(quota, Box::new(match_conditions::MatchConditions));
     if !config.allow_privileged {
         plugins.insert(quota, Box::new(privileged::DenyPrivileged));
     }
@@ -126,7 +129,7 @@ mod tests {
             selected(&config).len()
         };
         let usual = count(&[], &[], true);
-        assert_eq!(usual, PLUGINS.len() - 2 + 3);
+        assert_eq!(usual, PLUGINS.len() - 2 + 4);
         assert_eq!(count(&["NodeRestriction"], &[], true), usual + 1);
         assert_eq!(count(&["NodeRestriction"], &["NodeRestriction"], true), usual);
         assert_eq!(count(&[], &["LimitRanger", "ResourceQuota"], true), usual - 2);
@@ -136,7 +139,10 @@ mod tests {
     #[test]
     fn names_are_upstreams() {
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(check_plugins(&names(&["PodSecurity", "PodNodeSelector"])), Ok(vec!["PodNodeSelector"]));
+        assert_eq!(
+            check_plugins(&names(&["PodSecurity", "MutatingAdmissionWebhook", "PodNodeSelector"])),
+            Ok(vec!["PodNodeSelector"])
+        );
         assert_eq!(check_plugins(&names(&["Nonsense"])), Err(UnknownPlugin("Nonsense".to_owned())));
     }
 }

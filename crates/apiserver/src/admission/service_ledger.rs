@@ -17,11 +17,11 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::cidr::Cidr;
+use crate::convert;
 use crate::core::{Core, new_uid};
 use crate::object;
 use crate::registry::Resource;
 use crate::reply::store_error;
-use crate::write;
 
 const NODE_PORTS: &str = "/registry/ranges/servicenodeports/";
 const MANAGED_BY: &str = "ipallocator.k8s.io";
@@ -223,7 +223,7 @@ impl Ledger {
             "spec": {"parentRef": parent},
         });
         self.addresses.kind.prepare_create(&mut object, &WriteContext { now: self.now, uid: &new_uid() });
-        write::template(&self.addresses, &object)
+        convert::own_template(&self.addresses, &object)
     }
 }
 

@@ -7,6 +7,7 @@ use kedge_meta::{ApiStatus, UserInfo, format_time};
 use kedge_store::{ListRequest, Record};
 use serde_json::Value;
 
+use crate::admission::{Notes, Seen};
 use crate::core::{Core, decode};
 use crate::delete::{DeleteOptions, Deletion};
 use crate::object;
@@ -74,7 +75,7 @@ fn instances(core: &Core, definition: &Value) -> Option<Arc<Resource>> {
 async fn delete_all(core: &Core, resource: &Arc<Resource>) -> Result<bool, ApiStatus> {
     let list = || core.store.list(ListRequest { prefix: resource.kind.prefix(""), ..ListRequest::default() });
     let user = UserInfo::authenticated("system:apiserver", ["system:masters"]);
-    let options = DeleteOptions::default();
+    let (options, notes) = (DeleteOptions::default(), Notes::default());
     for record in list().await.map_err(store_error)?.records {
         let instance = decode(&record)?;
         if object::is_deleting(&instance) {
@@ -82,7 +83,8 @@ async fn delete_all(core: &Core, resource: &Arc<Resource>) -> Result<bool, ApiSt
         }
         let (namespace, name) = (object::namespace(&instance), object::name(&instance));
         let now = core.clock.now();
-        let deletion = Deletion { core, user: &user, resource, namespace, name, options: &options, now };
+        let (user, options, notes, seen) = (&user, &options, &notes, Seen::Nothing);
+        let deletion = Deletion { core, user, resource, namespace, name, options, notes, seen, now };
         match deletion.run().await {
             Ok(_) => {}
             Err(status) if status.code == 404 => {}

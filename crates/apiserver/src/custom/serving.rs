@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use kedge_kinds::Kind;
+use kedge_webhooks::Converter;
 use serde_json::Value;
 
 use crate::core::Core;
@@ -13,10 +14,15 @@ use crate::registry::{Custom, Resource};
 /// The resources of a definition.
 pub(super) fn resources(core: &Core, definition: &Value) -> Vec<Arc<Resource>> {
     let retired = core.shutdown.child_token();
+    let converter =
+        Converter::read(core.admission.webhooks().client(), &definition["spec"]["conversion"]).map(Arc::new);
     let resource = |(kind, version): (Kind, Arc<kedge_custom::Version>)| {
         let kind = Kind { storage_version_hash: hash(definition).into(), ..kind };
         let definition = object::name(definition).to_owned();
-        Arc::new(Resource::custom(kind, Custom { definition, version, retired: retired.clone() }))
+        Arc::new(Resource::custom(
+            kind,
+            Custom { definition, version, retired: retired.clone(), converter: converter.clone() },
+        ))
     };
     kedge_custom::kinds(definition).into_iter().map(resource).collect()
 }
@@ -62,6 +68,7 @@ fn is_same(before: &[Arc<Resource>], after: &[Arc<Resource>]) -> bool {
             && a.kind.storage_api_version == b.kind.storage_api_version
             && a.is_storage_version == b.is_storage_version
             && old.source() == new.source()
+            && a.converter().map(Converter::source) == b.converter().map(Converter::source)
     };
     before.len() == after.len() && before.iter().zip(after).all(same)
 }

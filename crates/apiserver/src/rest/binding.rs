@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, format_time};
+use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, GroupVersionKind, format_time};
 use serde_json::{Value, json};
 
+use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::Core;
 use crate::object;
@@ -34,8 +35,26 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
         let text = format!("the name of the object ({given}) does not match the name on the URL ({name})");
         return Err(ApiStatus::bad_request(text));
     }
-    check(&binding, &name)?;
     let pods = Arc::clone(core.registry.load().storage("", "pods").expect("pods are built in"));
+    let kind = GroupVersionKind::new("", "v1", "Binding");
+    let attributes = Attributes {
+        core,
+        user: &call.user,
+        resource: &pods,
+        subresource: "binding",
+        operation: Operation::Create,
+        namespace: &target.namespace,
+        name: &name,
+        old: None,
+        told: Told {
+            options: &options.described(true),
+            dry_run: options.dry_run,
+            notes: &call.notes,
+            seen: Seen::As(&kind),
+        },
+    };
+    core.admission.ask_webhooks(&attributes, &mut binding).await?;
+    check(&binding, &name)?;
     let update = Update {
         core,
         user: &call.user,
@@ -45,6 +64,7 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
         namespace: &target.namespace,
         name: &name,
         options: &options,
+        seen: Seen::Nothing,
         now: call.now,
     };
     let time = format_time(call.now);

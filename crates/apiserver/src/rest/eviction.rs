@@ -8,10 +8,10 @@ mod budget;
 use std::sync::Arc;
 
 use http::StatusCode;
-use kedge_meta::{ApiStatus, StatusReason, format_time};
+use kedge_meta::{ApiStatus, GroupVersionKind, StatusReason, format_time};
 use serde_json::{Value, json};
 
-use crate::admission::Effects;
+use crate::admission::{Attributes, Effects, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::Core;
 use crate::delete::{DeleteOptions, Deletion};
@@ -33,13 +33,31 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let encoding = call.accepted_object()?;
     let options = WriteOptions::of(call)?;
     let expected = Expected::builtin("policy", "v1", "Eviction", "policy/v1");
-    let eviction = write::read_object(core, call, expected, options.validation).await?;
+    let mut eviction = write::read_object(core, call, expected, options.validation).await?;
     let target = call.resource().clone();
     let given = object::name(&eviction);
     if !given.is_empty() && given != target.name {
         let text = format!("name in URL does not match name in Eviction object: {} != {given}", target.name);
         return Err(ApiStatus::bad_request(text));
     }
+    let kind = GroupVersionKind::new("policy", "v1", "Eviction");
+    let attributes = Attributes {
+        core,
+        user: &call.user,
+        resource,
+        subresource: "eviction",
+        operation: Operation::Create,
+        namespace: &target.namespace,
+        name: &target.name,
+        old: None,
+        told: Told {
+            options: &options.described(true),
+            dry_run: options.dry_run,
+            notes: &call.notes,
+            seen: Seen::As(&kind),
+        },
+    };
+    core.admission.ask_webhooks(&attributes, &mut eviction).await?;
     let mut delete: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {
             serde_json::from_value(options.clone()).map_err(|error| ApiStatus::bad_request(error.to_string()))?
@@ -61,6 +79,9 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
             namespace: &target.namespace,
             name: &target.name,
             options: &delete,
+            notes: &call.notes,
+            // They were asked about the eviction.
+            seen: Seen::Nothing,
             now: call.now,
         },
     };

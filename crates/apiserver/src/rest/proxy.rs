@@ -18,6 +18,7 @@ use kedge_meta::{ApiStatus, GroupResource};
 use kedge_streaming::Target;
 use serde_json::Value;
 
+use super::connect;
 use super::kubelet::{self, Endpoint, Stream};
 use super::links::{self, Place};
 use super::unverified;
@@ -25,6 +26,7 @@ use crate::body::{Body, BoxError};
 use crate::call::Call;
 use crate::core::Core;
 use crate::object;
+use crate::registry::Resource;
 use crate::reply::{self, Reply};
 
 /// `https:name:port`, `name:port` or `name`.
@@ -53,7 +55,8 @@ impl<'a> Address<'a> {
 }
 
 /// To a node's kubelet, or another port of the node.
-pub(super) async fn node(core: &Arc<Core>, call: &mut Call) -> Reply {
+pub(super) async fn node(core: &Arc<Core>, call: &mut Call, resource: &Resource) -> Reply {
+    connect::ask(core, call, resource).await?;
     let address = Address::of(call, "node")?;
     let kubelet = kubelet::endpoint(core, address.name).await?;
     let port: u16 = if address.port.is_empty() { kubelet.port } else { number(address.port)? };
@@ -71,7 +74,8 @@ pub(super) async fn node(core: &Arc<Core>, call: &mut Call) -> Reply {
 }
 
 /// To a pod.
-pub(super) async fn pod(core: &Arc<Core>, call: &mut Call) -> Reply {
+pub(super) async fn pod(core: &Arc<Core>, call: &mut Call, resource: &Resource) -> Reply {
+    connect::ask(core, call, resource).await?;
     let address = Address::of(call, "pod")?;
     let pod = kubelet::pod(core, &call.resource().namespace, address.name).await?;
     let host = object::text(&pod, &["status", "podIP"]);
@@ -88,7 +92,8 @@ fn first_port(pod: &Value) -> u16 {
 }
 
 /// To one of a Service's ready endpoints.
-pub(super) async fn service(core: &Arc<Core>, call: &mut Call) -> Reply {
+pub(super) async fn service(core: &Arc<Core>, call: &mut Call, resource: &Resource) -> Reply {
+    connect::ask(core, call, resource).await?;
     let address = Address::of(call, "service")?;
     let namespace = call.resource().namespace.clone();
     let resource = GroupResource { group: String::new(), resource: "services".to_owned() };

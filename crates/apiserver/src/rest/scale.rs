@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kedge_kinds::ScalePaths;
-use kedge_meta::{ApiStatus, FieldError, FieldPath, format_time};
+use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupVersionKind, format_time};
 use kedge_schema::{FieldValidation, Writer};
 use serde_json::{Value, json};
 
+use crate::admission::{Lens, Seen};
 use crate::call::Call;
+use crate::convert;
 use crate::core::Core;
 use crate::object;
 use crate::patch::{self, Patch, patched};
@@ -26,12 +28,31 @@ pub(super) async fn answer(core: &Core, call: &mut Call, resource: &Arc<Resource
         "get" => {
             let target = call.resource();
             let record = core.record(resource, &target.namespace, &target.name).await?;
-            view(resource, &write::live(resource, &record)?)
+            view(resource, &convert::live(resource, &record).await?)
         }
         "update" | "patch" => change(core, call, resource).await?,
         _ => return Err(ApiStatus::method_not_allowed()),
     };
     Ok(reply::document(StatusCode::OK, encoding, &scale))
+}
+
+/// How webhooks see an object that is scaled.
+struct Scaled<'a> {
+    resource: &'a Resource,
+}
+
+impl Lens for Scaled<'_> {
+    fn kind(&self) -> GroupVersionKind {
+        GroupVersionKind::new("autoscaling", "v1", "Scale")
+    }
+
+    fn view(&self, object: &Value) -> Value {
+        view(self.resource, object)
+    }
+
+    fn with(&self, object: &Value, view: &Value) -> Result<Value, ApiStatus> {
+        scaled(self.resource, object, view, object::name(object))
+    }
 }
 
 fn expected() -> Expected<'static> {
@@ -83,6 +104,7 @@ async fn change(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Resul
         namespace: &target.namespace,
         name: &target.name,
         options: &options,
+        seen: Seen::Through(&Scaled { resource }),
         now: call.now,
     };
     let time = format_time(call.now);

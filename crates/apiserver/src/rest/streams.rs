@@ -10,9 +10,10 @@ use kedge_meta::{ApiStatus, StatusReason};
 use kedge_streaming::{StreamOptions, Target, Upgrade};
 use serde_json::Value;
 
+use super::connect;
 use super::kubelet::{self, Endpoint};
 use super::logs::encode;
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
@@ -114,8 +115,10 @@ async fn running_pod(core: &Core, call: &Call) -> Result<Value, ApiStatus> {
         namespace: &target.namespace,
         name: &target.name,
         old: Some(&pod),
+        told: Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::Nothing },
     };
     core.admission.validate(&attributes, &pod).await?;
+    connect::ask(core, call, resource).await?;
     if object::text(&pod, &["spec", "nodeName"]).is_empty() {
         let text = format!("pod {} does not have a host assigned", target.name);
         return Err(ApiStatus::bad_request(text));

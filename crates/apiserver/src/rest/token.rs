@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kedge_auth::{TokenSubject, service_account_claims};
-use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, format_time};
+use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, GroupVersionKind, format_time};
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::{Core, new_uid};
 use crate::object;
@@ -32,11 +32,9 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let target = call.resource().clone();
     let record = core.record(resource, &target.namespace, &target.name).await?;
     let account = crate::core::decode(&record)?;
-    let seconds = check(&request, &target.name)?;
-    let mut audiences = texts(&request, &["spec", "audiences"]);
-    if audiences.is_empty() {
-        audiences = core.config.audiences();
-    }
+    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    let described = options.described(true);
+    let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
     let attributes = Attributes {
         core,
         user: &call.user,
@@ -46,7 +44,14 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
         namespace: &target.namespace,
         name: &target.name,
         old: None,
+        told,
     };
+    core.admission.admit(&attributes, &mut request).await?;
+    let seconds = check(&request, &target.name)?;
+    let mut audiences = texts(&request, &["spec", "audiences"]);
+    if audiences.is_empty() {
+        audiences = core.config.audiences();
+    }
     core.admission.validate(&attributes, &request).await?;
     let bound = bound_object(core, &request, &target.namespace, &target.name).await?;
     let subject = TokenSubject { name: target.name.clone(), uid: object::meta(&account, "uid").to_owned() };

@@ -1,0 +1,129 @@
+//! Sends a JSON document to a webhook and reads the one that comes back.
+//!
+//! Connections are kept by place. Invariant: a call ends within its timeout, connecting and reading included.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderValue, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::connect::{Connector, Resolver};
+use crate::failure;
+use crate::target::{Service, Target};
+use crate::tls;
+
+/// How many places have connections kept, at most.
+const MOST_PLACES: usize = 64;
+
+/// How long a connection stays that nobody uses.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How much of an answer is read at least; large questions have large answers.
+const ANSWER_LIMIT: usize = 16 << 20;
+
+type Http = HttpClient<Connector, Full<Bytes>>;
+type Place = (Option<Service>, String, Vec<u8>);
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct CallError {
+    /// In upstream's words.
+    pub text: String,
+    /// The code of the answer, where there was one; 503 where there was none.
+    pub code: u16,
+}
+
+impl CallError {
+    fn new(text: String) -> Self {
+        Self { text, code: 503 }
+    }
+}
+
+/// Calls webhooks.
+pub struct Client {
+    resolver: Arc<dyn Resolver>,
+    by_place: Mutex<HashMap<Place, Http>>,
+}
+
+impl Client {
+    /// A client that finds Services by `resolver`.
+    pub fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self { resolver, by_place: Mutex::default() }
+    }
+
+    /// Posts a document; `timeout` is also told to the other side, in whole seconds, where `tells` is set.
+    pub async fn post(
+        &self,
+        target: &Target,
+        document: &Value,
+        timeout: Duration,
+        tells: bool,
+    ) -> Result<Value, CallError> {
+        let url = match tells {
+            true => {
+                let separator = if target.url.contains('?') { '&' } else { '?' };
+                format!("{}{separator}timeout={}s", target.url, timeout.as_secs())
+            }
+            false => target.url.clone(),
+        };
+        let failed = |why: &str| CallError::new(format!("Post \"{url}\": {why}"));
+        let http = self.http(target).map_err(CallError::new)?;
+        let body = document.to_string();
+        let limit = ANSWER_LIMIT.max(body.len().saturating_mul(4));
+        let mut request = Request::post(&url).body(Full::from(body)).map_err(|error| failed(&error.to_string()))?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
+        let exchange = async {
+            let response = http.request(request).await.map_err(|error| failed(&innermost(&error)))?;
+            let (head, body) = response.into_parts();
+            let read = Limited::new(body, limit).collect().await;
+            let bytes = read.map_err(|error| failed(&innermost(&*error)))?.to_bytes();
+            Ok((head.status.as_u16(), bytes))
+        };
+        let ended = tokio::time::timeout(timeout, exchange).await;
+        let (code, bytes) = ended.unwrap_or_else(|_| Err(failed("context deadline exceeded")))?;
+        if !(200..300).contains(&code) {
+            return Err(CallError { text: failure::of_code(code, &bytes), code });
+        }
+        serde_json::from_slice(&bytes).map_err(|error| CallError::new(format!("couldn't decode the answer: {error}")))
+    }
+
+    fn http(&self, target: &Target) -> Result<Http, String> {
+        let place = target.place();
+        let mut by_place = self.by_place.lock();
+        if let Some(known) = by_place.get(&place) {
+            return Ok(known.clone());
+        }
+        let tls = tls::client_config(&target.authorities, target.takes_http2())?;
+        let connector = Connector::new(Arc::clone(&self.resolver), target.service.clone(), tls);
+        let http = HttpClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        if by_place.len() >= MOST_PLACES {
+            by_place.clear();
+        }
+        by_place.insert(place, http.clone());
+        Ok(http)
+    }
+}
+
+/// What lies at the bottom of an error.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

@@ -1,0 +1,30 @@
+//! Webhooks: what the API server asks of programs outside, how that is sent, and what an answer means.
+//!
+//! Knows no store and no registry: where a Service's endpoints are is asked through [`Resolver`]. Invariant: whatever is at
+//! the other end, a call ends within its timeout and an answer is read up to a bound.
+
+mod admission;
+mod answer;
+mod client;
+mod conditions;
+mod connect;
+mod conversion;
+mod failure;
+mod hook;
+mod metrics;
+mod rules;
+mod selector;
+mod target;
+mod tls;
+
+pub use admission::{Question, Verdict};
+pub use answer::denial;
+pub use client::{CallError, Client};
+pub use conditions::{Conditions, Match, check_expression, variable};
+pub use connect::{Address, Resolver};
+pub use conversion::{ConvertError, Converter};
+pub use hook::{Hook, HookKind};
+pub use metrics::{Metrics, Outcome};
+pub use rules::Asked;
+pub use selector::read_selector;
+pub use target::Target;

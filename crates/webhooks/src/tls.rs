@@ -1,0 +1,63 @@
+//! Whose certificates are taken, and what is said of those that are not.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+
+/// The system's authorities, read once.
+static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Arc::new(store)
+});
+
+/// How to speak TLS with what shows a certificate of these authorities (PEM; the system's where empty).
+pub(crate) fn client_config(authorities: &[u8], takes_http2: bool) -> Result<Arc<ClientConfig>, String> {
+    let roots = match authorities.is_empty() {
+        true => Arc::clone(&SYSTEM),
+        false => {
+            let mut store = RootCertStore::empty();
+            let (added, _) =
+                store.add_parsable_certificates(CertificateDer::pem_slice_iter(authorities).filter_map(Result::ok));
+            if added == 0 {
+                return Err("unable to load root certificates: unable to parse bytes as PEM block".to_owned());
+            }
+            Arc::new(store)
+        }
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = match takes_http2 {
+        true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        false => vec![b"http/1.1".to_vec()],
+    };
+    Ok(Arc::new(config))
+}
+
+/// What went wrong in a handshake, in the words that operators know from upstream.
+pub(crate) fn handshake_failure(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let of_certificate = |why: &str| format!("tls: failed to verify certificate: x509: {why}");
+    match inner {
+        // An authority of the same name with another key is an unknown one, too.
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+            of_certificate("certificate signed by unknown authority")
+        }
+        Some(Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        )) => of_certificate("certificate has expired or is not yet valid"),
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
+            let presented = presented.join(", ");
+            of_certificate(&format!("certificate is valid for {presented}, not {}", expected.to_str()))
+        }
+        Some(error) => format!("tls: {error}"),
+        None => error.to_string(),
+    }
+}
