@@ -83,6 +83,7 @@ impl New<'_> {
             let mut attempt = object.clone();
             if !base.is_empty() {
                 let base: String = base.chars().take(MAX_BASE).collect();
+                // DIVERGES: upstream's mutating webhooks see no name yet.
                 object::set_meta(&mut attempt, "name", &format!("{base}{}", random_suffix(SUFFIX)));
             }
             match self.attempt(&mut attempt).await {

@@ -17,7 +17,7 @@ pub fn denial(name: &str, status: &Value) -> ApiStatus {
     let mut denial = ApiStatus::new(code, reason, message);
     denial.details = serde_json::from_value::<StatusDetails>(status["details"].clone()).ok().map(Box::new);
     if reason == StatusReason::Unknown {
-        denial.other_reason = Some(text("reason").into()).filter(|reason: &Box<str>| !reason.is_empty());
+        denial.other_reason = Some(text("reason")).filter(|reason| !reason.is_empty()).map(Into::into);
     }
     denial
 }

@@ -21,9 +21,6 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::harness::Harness;
 
-/// What a webhook answers to `request` of a review: the review's `response`.
-type Answer = dyn Fn(Value) -> BoxFuture<'static, Value> + Send + Sync;
-
 /// A webhook that runs until it is dropped.
 pub(crate) struct HookServer {
     pub(crate) address: SocketAddr,

@@ -1,4 +1,5 @@
 //! Where a Service is answered: a ready endpoint out of its slices, or its own address where it has none.
+// DIVERGES: upstream takes the ClusterIP, unless a flag says otherwise.
 
 use std::sync::Arc;
 
