@@ -11,10 +11,12 @@ use kedge_meta::{ApiStatus, GroupVersionKind, UserInfo};
 use kedge_store::{Condition, ListRequest, Record, Store, Write};
 use serde_json::Value;
 
+use crate::call::Call;
 use crate::config::Config;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
+use crate::target::ResourceTarget;
 use webhooks::{Rounds, Webhooks};
 
 mod always_pull_images;
@@ -113,7 +115,19 @@ pub(crate) trait Lens: Send + Sync {
     fn with(&self, object: &Value, view: &Value) -> Result<Value, ApiStatus>;
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// About what a request names in its path.
+    pub(crate) fn of(
+        core: &'a Core,
+        call: &'a Call,
+        resource: &'a Resource,
+        operation: Operation,
+        told: Told<'a>,
+    ) -> Self {
+        let ResourceTarget { subresource, namespace, name, .. } = call.resource();
+        Self { core, user: &call.user, resource, subresource, operation, namespace, name, old: None, told }
+    }
+
     /// Whether the request is about the main resource of `resource` in `group`.
     pub(crate) fn is_main(&self, group: &str, resource: &str) -> bool {
         self.subresource.is_empty() && self.resource.is(group, resource)

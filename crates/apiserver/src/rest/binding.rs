@@ -37,21 +37,12 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
     }
     let pods = Arc::clone(core.registry.load().storage("", "pods").expect("pods are built in"));
     let kind = GroupVersionKind::new("", "v1", "Binding");
+    let described = options.described(true);
+    let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
     let attributes = Attributes {
-        core,
-        user: &call.user,
-        resource: &pods,
         subresource: "binding",
-        operation: Operation::Create,
-        namespace: &target.namespace,
         name: &name,
-        old: None,
-        told: Told {
-            options: &options.described(true),
-            dry_run: options.dry_run,
-            notes: &call.notes,
-            seen: Seen::As(&kind),
-        },
+        ..Attributes::of(core, call, &pods, Operation::Create, told)
     };
     core.admission.ask_webhooks(&attributes, &mut binding).await?;
     check(&binding, &name)?;

@@ -12,20 +12,10 @@ use crate::registry::Resource;
 
 /// Asks about the connection that a request wants.
 pub(super) async fn ask(core: &Core, call: &Call, resource: &Resource) -> Result<(), ApiStatus> {
-    let target = call.resource();
     let Some((kind, mut options)) = options(call, &resource.kind.resource) else { return Ok(()) };
     let kind = GroupVersionKind::new("", "v1", kind);
-    let attributes = Attributes {
-        core,
-        user: &call.user,
-        resource,
-        subresource: &target.subresource,
-        operation: Operation::Connect,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: None,
-        told: Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::As(&kind) },
-    };
+    let told = Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::As(&kind) };
+    let attributes = Attributes::of(core, call, resource, Operation::Connect, told);
     core.admission.ask_webhooks(&attributes, &mut options).await
 }
 

@@ -41,22 +41,9 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
         return Err(ApiStatus::bad_request(text));
     }
     let kind = GroupVersionKind::new("policy", "v1", "Eviction");
-    let attributes = Attributes {
-        core,
-        user: &call.user,
-        resource,
-        subresource: "eviction",
-        operation: Operation::Create,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: None,
-        told: Told {
-            options: &options.described(true),
-            dry_run: options.dry_run,
-            notes: &call.notes,
-            seen: Seen::As(&kind),
-        },
-    };
+    let described = options.described(true);
+    let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
+    let attributes = Attributes::of(core, call, resource, Operation::Create, told);
     core.admission.ask_webhooks(&attributes, &mut eviction).await?;
     let mut delete: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {

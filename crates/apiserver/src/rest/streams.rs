@@ -106,17 +106,8 @@ async fn running_pod(core: &Core, call: &Call) -> Result<Value, ApiStatus> {
     let pod = kubelet::pod(core, &target.namespace, &target.name).await?;
     let registry = core.registry.load();
     let resource = registry.storage("", "pods").expect("pods are built in");
-    let attributes = Attributes {
-        core,
-        user: &call.user,
-        resource,
-        subresource: &target.subresource,
-        operation: Operation::Connect,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: Some(&pod),
-        told: Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::Nothing },
-    };
+    let told = Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::Nothing };
+    let attributes = Attributes { old: Some(&pod), ..Attributes::of(core, call, resource, Operation::Connect, told) };
     core.admission.validate(&attributes, &pod).await?;
     connect::ask(core, call, resource).await?;
     if object::text(&pod, &["spec", "nodeName"]).is_empty() {

@@ -35,17 +35,7 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
     let described = options.described(true);
     let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
-    let attributes = Attributes {
-        core,
-        user: &call.user,
-        resource,
-        subresource: "token",
-        operation: Operation::Create,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: None,
-        told,
-    };
+    let attributes = Attributes::of(core, call, resource, Operation::Create, told);
     core.admission.admit(&attributes, &mut request).await?;
     let seconds = check(&request, &target.name)?;
     let mut audiences = texts(&request, &["spec", "audiences"]);
