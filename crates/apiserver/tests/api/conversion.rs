@@ -179,10 +179,17 @@ async fn a_webhook_that_does_not_convert_is_named() {
         let harness = Harness::new().await;
         let server = HookServer::start(move |_| response.clone()).await;
         define(&harness, hosts(&server)).await;
+        let before = harness.get(V1).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
         harness.post(V1, host("v1", "a", json!({"hostPort": "one:1"}))).await.expect(201);
         let failed = harness.get(V2).await;
         assert_eq!(failed.code, 500);
         assert!(failed.json["message"].as_str().unwrap().contains(text), "{}", failed.text);
+        let watched = harness.get(&format!("{V2}?watch=true&resourceVersion={before}")).await;
+        assert!(
+            watched.text.contains("\"type\":\"ERROR\"") && watched.text.contains("conversion webhook for"),
+            "{}",
+            watched.text
+        );
         // The stored version is there all the same, and the definition can go.
         harness.get(V1).await.expect(200);
         harness.delete(DEFINITION).await.expect(200);
