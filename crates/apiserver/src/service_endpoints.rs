@@ -1,14 +1,13 @@
 //! Who answers for a Service's port, asked by the API server itself: for webhooks and for extension API servers.
 //!
-//! By the EndpointSlices, so that it works on machines without a service proxy; a Service without any is asked at its own
-//! address.
+//! By the EndpointSlices, so that it works on machines without a service proxy.
+// DIVERGES: upstream takes the cluster's address of the Service, unless a flag says otherwise.
 
-use kedge_store::ListRequest;
+use kedge_kinds::Kind;
+use kedge_store::{Key, ListRequest, Store};
 use serde_json::Value;
 
-use crate::core::{Core, decode};
 use crate::object;
-use crate::reply::store_error;
 use crate::rest::Endpoint;
 
 /// Why nobody answers.
@@ -26,26 +25,32 @@ pub(crate) enum Missing {
     Unknown(String),
 }
 
+impl Missing {
+    /// In upstream's words, of a port of the Service `name`.
+    pub(crate) fn text(&self, name: &str, port: u16) -> String {
+        match self {
+            Self::Service => format!("service \"{name}\" not found"),
+            Self::Port => format!("no service port {port} found for service \"{name}\""),
+            Self::Slices | Self::Ready(_) => format!("no endpoints available for service \"{name}\""),
+            Self::Unknown(why) => why.clone(),
+        }
+    }
+}
+
 /// A ready endpoint of a port of a Service; any of them.
-pub(crate) async fn locate(core: &Core, namespace: &str, name: &str, port: u16) -> Result<Endpoint, Missing> {
-    let found = core.object("", "services", namespace, name).await;
-    let (_, service) = found.map_err(|error| Missing::Unknown(error.message))?.ok_or(Missing::Service)?;
+pub(crate) async fn locate(store: &dyn Store, namespace: &str, name: &str, port: u16) -> Result<Endpoint, Missing> {
+    let service = service(store, namespace, name).await?;
     if object::text(&service, &["spec", "type"]) == "ExternalName" {
         return Ok(Endpoint { host: object::text(&service, &["spec", "externalName"]).to_owned(), port });
     }
     let ports = object::list(&service, &["spec", "ports"]);
     let own = ports.iter().find(|own| own["port"].as_u64() == Some(u64::from(port))).ok_or(Missing::Port)?;
-    let slices = slices(core, namespace, name).await?;
-    let cluster_ip = object::text(&service, &["spec", "clusterIP"]);
+    let slices = slices(store, namespace, name).await?;
     if slices.is_empty() {
-        return match cluster_ip {
-            "" | "None" => Err(Missing::Slices),
-            // Nobody writes slices of a Service without a selector but its owner, who may go by its address alone.
-            _ if object::at(&service, &["spec", "selector"]).is_none() => {
-                Ok(Endpoint { host: cluster_ip.to_owned(), port })
-            }
-            _ => Err(Missing::Slices),
-        };
+        let cluster_ip = object::text(&service, &["spec", "clusterIP"]);
+        // Nobody but its owner writes slices of a Service without a selector, and may go by its address alone.
+        let is_owners = object::at(&service, &["spec", "selector"]).is_none() && !matches!(cluster_ip, "" | "None");
+        return if is_owners { Ok(Endpoint { host: cluster_ip.to_owned(), port }) } else { Err(Missing::Slices) };
     }
     let family = object::list(&service, &["spec", "ipFamilies"]).first().and_then(Value::as_str);
     let port_name = object::text(own, &["name"]);
@@ -56,15 +61,26 @@ pub(crate) async fn locate(core: &Core, namespace: &str, name: &str, port: u16) 
     Ok(ready.swap_remove(rand::random_range(0..ready.len())))
 }
 
-async fn slices(core: &Core, namespace: &str, name: &str) -> Result<Vec<Value>, Missing> {
-    let unknown = |error: kedge_meta::ApiStatus| Missing::Unknown(error.message);
-    let registry = core.registry.load_full();
-    let Some(resource) = registry.storage("discovery.k8s.io", "endpointslices") else { return Ok(Vec::new()) };
-    let request = ListRequest { prefix: resource.kind.prefix(namespace), ..ListRequest::default() };
-    let page = core.store.list(request).await.map_err(|error| unknown(store_error(error)))?;
-    let slices = page.records.iter().map(decode).collect::<Result<Vec<_>, _>>().map_err(unknown)?;
-    let is_own = |slice: &Value| slice["metadata"]["labels"]["kubernetes.io/service-name"] == name;
-    Ok(slices.into_iter().filter(is_own).collect())
+async fn service(store: &dyn Store, namespace: &str, name: &str) -> Result<Value, Missing> {
+    let key = Key::new(builtin("", "services").key(namespace, name));
+    let record = store.get(&key).await.map_err(unknown)?.ok_or(Missing::Service)?;
+    serde_json::from_slice(&record.value).map_err(unknown)
+}
+
+async fn slices(store: &dyn Store, namespace: &str, service: &str) -> Result<Vec<Value>, Missing> {
+    let prefix = builtin("discovery.k8s.io", "endpointslices").prefix(namespace);
+    let records = store.list(ListRequest { prefix, ..ListRequest::default() }).await.map_err(unknown)?.records;
+    let path = ["metadata", "labels", "kubernetes.io/service-name"];
+    let own = records.iter().filter(|record| crate::scan::text(&record.value, &path) == service);
+    own.map(|record| serde_json::from_slice(&record.value).map_err(unknown)).collect()
+}
+
+fn unknown(error: impl std::fmt::Display) -> Missing {
+    Missing::Unknown(error.to_string())
+}
+
+fn builtin(group: &str, resource: &str) -> &'static Kind {
+    kedge_kinds::builtin_by_resource(group, "v1", resource).expect("it is built in")
 }
 
 /// The ready endpoints of a port: of the Service's first family where it has any.

@@ -101,7 +101,7 @@ fn authorities(bundle: &str) -> Result<RootCertStore, String> {
 pub(super) async fn check(core: &Core, extension: &Extension) -> Verdict {
     let (name, namespace, port) = (&extension.service, &extension.namespace, extension.port);
     let service = format!("service/{name} in \"{namespace}\"");
-    let endpoint = match locate(core, namespace, name, port).await {
+    let endpoint = match locate(&*core.store, namespace, name, port).await {
         Ok(endpoint) => endpoint,
         Err(Missing::Service) => return Verdict::not("ServiceNotFound", format!("{service} is not present")),
         Err(Missing::Port) => {

@@ -30,7 +30,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, extension: &Extens
     if !extension.is_available {
         return Err(unavailable());
     }
-    let endpoint = locate(core, &extension.namespace, &extension.service, extension.port).await;
+    let endpoint = locate(&*core.store, &extension.namespace, &extension.service, extension.port).await;
     let endpoint = endpoint.map_err(|why| {
         tracing::warn!(api_service = extension.name, ?why, "nobody answers for an aggregated API");
         unavailable()
