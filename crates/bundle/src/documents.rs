@@ -7,20 +7,30 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 const ITEMS: &str = "\nitems:\n";
 
-/// What does something with an object and its kind.
-pub(crate) type Keep<'a> = dyn FnMut(&str, Map<String, Value>) + 'a;
+/// Who does something with objects.
+pub(crate) trait Keeper {
+    /// Whether it wants to see the texts of a list's items, which costs those that it does not pass over a second reading.
+    fn is_glancing(&self) -> bool;
+
+    /// Whether a text was enough. `kind` is of what does not say its own.
+    fn pass(&mut self, kind: Option<&str>, text: &str) -> bool;
+
+    /// Takes an object and its kind.
+    fn keep(&mut self, kind: &str, fields: Map<String, Value>);
+}
 
 /// JSON documents that follow each other, up to the first that is none; whether there was one. `kind` is of what does not
 /// say its own.
-pub(crate) fn read_json(text: &str, kind: Option<&str>, keep: &mut Keep<'_>) -> bool {
+pub(crate) fn read_json(text: &str, kind: Option<&str>, keeper: &mut dyn Keeper) -> bool {
     let mut reader = serde_json::Deserializer::from_str(text);
     let mut found = false;
     while reader.end().is_err() {
-        let objects = Objects { kind, keep: &mut *keep, found: &mut found };
+        let objects = Objects { kind, keeper: &mut *keeper, found: &mut found };
         if objects.deserialize(&mut reader).is_err() {
             break;
         }
@@ -29,17 +39,17 @@ pub(crate) fn read_json(text: &str, kind: Option<&str>, keep: &mut Keep<'_>) -> 
 }
 
 /// YAML documents that follow each other; a list's items each by itself, which is what makes a large one readable.
-pub(crate) fn read_yaml(text: &str, kind: Option<&str>, keep: &mut Keep<'_>) {
+pub(crate) fn read_yaml(text: &str, kind: Option<&str>, keeper: &mut dyn Keeper) {
     for document in split_before(text, |line| line.trim_end() == "---") {
         let Some((head, items)) = items_of(document) else {
             if let Some(document) = yaml(document) {
-                collect(document, kind, keep);
+                collect(document, kind, keeper);
             }
             continue;
         };
         let own = yaml(&head).and_then(|head| head["kind"].as_str().map(str::to_owned));
         let kind = kind_of_items(own.as_deref(), kind);
-        items.iter().filter_map(|item| yaml(item)).for_each(|list| collect(list, kind, keep));
+        items.iter().filter_map(|item| yaml(item)).for_each(|list| collect(list, kind, keeper));
     }
 }
 
@@ -81,14 +91,14 @@ fn kind_of_items<'a>(list: Option<&'a str>, of_file: Option<&'a str>) -> Option<
 }
 
 /// The objects of a document that has been read.
-fn collect(document: Value, kind: Option<&str>, keep: &mut Keep<'_>) {
+fn collect(document: Value, kind: Option<&str>, keeper: &mut dyn Keeper) {
     match document {
-        Value::Array(items) => items.into_iter().for_each(|item| collect(item, kind, keep)),
+        Value::Array(items) => items.into_iter().for_each(|item| collect(item, kind, keeper)),
         Value::Object(mut fields) => {
             let own = fields.get("kind").and_then(Value::as_str).map(str::to_owned);
             match fields.remove("items") {
-                Some(items) => collect(items, kind_of_items(own.as_deref(), kind), keep),
-                None => drop(object(fields, kind, keep)),
+                Some(items) => collect(items, kind_of_items(own.as_deref(), kind), keeper),
+                None => drop(object(fields, kind, keeper)),
             }
         }
         _ => {}
@@ -96,32 +106,42 @@ fn collect(document: Value, kind: Option<&str>, keep: &mut Keep<'_>) {
 }
 
 /// Gives an object on; whether it is one.
-fn object(fields: Map<String, Value>, kind: Option<&str>, keep: &mut Keep<'_>) -> bool {
+fn object(fields: Map<String, Value>, kind: Option<&str>, keeper: &mut dyn Keeper) -> bool {
     let own = fields.get("kind").and_then(Value::as_str).map(str::to_owned);
     let Some(kind) = own.as_deref().or(kind) else { return false };
     let is_object = fields.get("metadata").is_some_and(Value::is_object);
     if is_object {
-        keep(kind, fields);
+        keeper.keep(kind, fields);
     }
     is_object
 }
 
 /// Gives objects on while they are read.
-struct Objects<'a, 'k> {
+struct Objects<'a> {
     /// Of what does not say its own.
     kind: Option<&'a str>,
-    keep: &'a mut Keep<'k>,
+    keeper: &'a mut dyn Keeper,
     /// Whether there was one.
     found: &'a mut bool,
 }
 
-impl Objects<'_, '_> {
-    fn of<'b>(&'b mut self, kind: Option<&'b str>) -> Objects<'b, 'b> {
-        Objects { kind, keep: &mut *self.keep, found: &mut *self.found }
+impl Objects<'_> {
+    fn of<'b>(&'b mut self, kind: Option<&'b str>) -> Objects<'b> {
+        Objects { kind, keeper: &mut *self.keeper, found: &mut *self.found }
+    }
+
+    /// An item of a list by its text, and in full only where that is not enough.
+    fn item<E: Error>(&mut self, text: &str) -> Result<(), E> {
+        let kind = self.kind;
+        if self.keeper.pass(kind, text) {
+            *self.found = true;
+            return Ok(());
+        }
+        self.of(kind).deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(E::custom)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Objects<'_, '_> {
+impl<'de> DeserializeSeed<'de> for Objects<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -129,7 +149,7 @@ impl<'de> DeserializeSeed<'de> for Objects<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Objects<'_, '_> {
+impl<'de> Visitor<'de> for Objects<'_> {
     type Value = ();
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,8 +158,16 @@ impl<'de> Visitor<'de> for Objects<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
         let kind = self.kind;
-        while items.next_element_seed(self.of(kind))?.is_some() {}
-        Ok(())
+        loop {
+            let has_next = if self.keeper.is_glancing() {
+                items.next_element::<&RawValue>()?.map(|item| self.item(item.get())).transpose()?
+            } else {
+                items.next_element_seed(self.of(kind))?
+            };
+            if has_next.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
@@ -160,9 +188,9 @@ impl<'de> Visitor<'de> for Objects<'_, '_> {
         if let Some(items) = waiting {
             let own = fields.get("kind").and_then(Value::as_str);
             *self.found = true;
-            collect(items, kind_of_items(own, None), self.keep);
+            collect(items, kind_of_items(own, None), self.keeper);
         } else if !is_list {
-            *self.found |= object(fields, self.kind, self.keep);
+            *self.found |= object(fields, self.kind, self.keeper);
         }
         Ok(())
     }

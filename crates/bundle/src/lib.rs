@@ -8,6 +8,7 @@ mod certificates;
 mod commands;
 mod describe;
 mod documents;
+mod glance;
 mod layout;
 mod logs;
 mod moments;

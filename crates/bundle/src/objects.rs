@@ -6,7 +6,7 @@
 use kedge_diagnosis::{Fact, Item, Place};
 use serde_json::{Map, Value};
 
-use crate::documents::{read_json, read_yaml};
+use crate::documents::{Keeper, read_json, read_yaml};
 use crate::reduce::Reducer;
 
 /// A text that begins like JSON and is none is tried as YAML up to here.
@@ -14,21 +14,43 @@ const SMALL: usize = 1 << 20;
 
 /// The objects of a text in JSON or YAML, as far as they are worth keeping; nothing where it has none.
 pub(crate) fn read_objects(text: &str, file: &str, reducer: &mut Reducer) -> Option<Vec<Item>> {
-    let (mut items, mut count) = (Vec::new(), 0_usize);
-    let mut keep = |kind: &str, mut fields: Map<String, Value>| {
-        count += 1;
-        if kind != "Secret" {
-            without_secrets(kind, &mut fields);
-            items.extend(reducer.reduce(kind, Value::Object(fields)).map(|object| item(object, file)));
-        }
-    };
+    let mut kept = Kept { items: Vec::new(), has_objects: false, file, reducer };
     let kind = kind_of_file(file);
     let is_json = text.trim_start().starts_with(['{', '[']);
-    let found = is_json && read_json(text, kind, &mut keep);
+    let found = is_json && read_json(text, kind, &mut kept);
     if !found && (!is_json || text.len() < SMALL) && text.contains("metadata") {
-        read_yaml(text, kind, &mut keep);
+        read_yaml(text, kind, &mut kept);
     }
-    (count > 0).then_some(items)
+    kept.has_objects.then_some(kept.items)
+}
+
+/// What is kept of the objects of a file.
+struct Kept<'a> {
+    items: Vec<Item>,
+    has_objects: bool,
+    file: &'a str,
+    reducer: &'a mut Reducer,
+}
+
+impl Keeper for Kept<'_> {
+    fn is_glancing(&self) -> bool {
+        self.reducer.is_full()
+    }
+
+    fn pass(&mut self, kind: Option<&str>, text: &str) -> bool {
+        let is_passed = self.reducer.pass(kind, text);
+        self.has_objects |= is_passed;
+        is_passed
+    }
+
+    fn keep(&mut self, kind: &str, mut fields: Map<String, Value>) {
+        self.has_objects = true;
+        if kind != "Secret" {
+            without_secrets(kind, &mut fields);
+            let object = self.reducer.reduce(kind, Value::Object(fields));
+            self.items.extend(object.map(|object| item(object, self.file)));
+        }
+    }
 }
 
 fn without_secrets(kind: &str, fields: &mut Map<String, Value>) {
@@ -115,6 +137,26 @@ mod tests {
         assert_eq!(kinds(further_in, "x.yaml"), ["Pod a", "Pod b"]);
         // One item that cannot be read does not hide the others.
         assert_eq!(kinds(&list.replace("name: a", "name: ["), "x.yaml"), ["Pod b"]);
+    }
+
+    #[test]
+    fn of_many_pods_a_look_at_the_text_is_enough() {
+        let pod = |name: &str, phase: &str| {
+            format!(r#"{{"kind": "Pod", "metadata": {{"name": "{name}"}}, "status": {{"phase": "{phase}"}}}}"#)
+        };
+        let (well, ill) = (pod("well", "Succeeded"), pod("ill", "Pending"));
+        let node = r#"{"kind": "Node", "metadata": {"name": "one"}}"#;
+        for text in [
+            format!(r#"{{"kind": "List", "items": [{well}, {ill}, {node}, {{"metadata": {{"name": "nothing"}}}}]}}"#),
+            format!("[{well}, {ill}, {{\"items\": [{node}]}}]"),
+            format!("[{well}, {ill}, {node}, {{"),
+        ] {
+            let mut reducer = Reducer::full();
+            let items = read_objects(&text, "x", &mut reducer).expect("there are some");
+            assert_eq!(items.iter().map(|item| item.fact.to_string()).collect::<Vec<_>>(), ["Pod ill", "Node one"]);
+            assert_eq!(reducer.well().map(|well| well.names).collect::<Vec<_>>(), [["well"]], "{text}");
+        }
+        assert_eq!(read_objects(&well, "x", &mut Reducer::full()).map(|items| items.len()), Some(0));
     }
 
     #[test]

@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kedge_diagnosis::WellFact;
+use serde::Deserialize;
 use serde_json::Value;
+
+use crate::glance::Glance;
 
 /// The component of events that say what the doctor found: no evidence of anything.
 pub const OWN_EVENTS: &str = "kedge-doctor";
@@ -81,6 +84,38 @@ impl Reducer {
         Some(object)
     }
 
+    /// The same for an object that is still a text: of a pod that is well no more is read than what says so.
+    ///
+    /// # Errors
+    /// Where the text is no object in JSON.
+    pub fn reduce_text(&mut self, kind: &str, text: &str) -> Result<Option<Value>, serde_json::Error> {
+        if self.pass(Some(kind), text) {
+            return Ok(None);
+        }
+        Ok(self.reduce(kind, Value::Object(serde_json::from_str(text)?)))
+    }
+
+    /// One that has seen as many pods as are kept whole.
+    #[cfg(test)]
+    pub(crate) fn full() -> Self {
+        Self { pods: MOST_WHOLE, ..Self::default() }
+    }
+
+    /// Whether there are so many pods that a look at a text may be enough.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pods >= MOST_WHOLE
+    }
+
+    /// Takes note of an object by its text, if that is a pod that need not be kept. `kind` is of what does not say its own.
+    pub(crate) fn pass(&mut self, kind: Option<&str>, text: &str) -> bool {
+        if !self.is_full() {
+            return false;
+        }
+        // What is no object of the API, or an unusual one, is for those who read it in full.
+        let Ok(glance) = serde_json::from_str::<Glance<'_>>(text) else { return false };
+        glance.kind.get().or(kind) == Some("Pod") && self.pass_well(&glance)
+    }
+
     /// Pods that are well and were not kept.
     pub fn well(self) -> impl Iterator<Item = WellFact> {
         self.well.into_iter().map(|(namespace, names)| WellFact { kind: "Pod".to_owned(), namespace, names })
@@ -94,16 +129,10 @@ impl Reducer {
     }
 
     fn pod(&mut self, mut pod: Value) -> Option<Value> {
-        self.pods += 1;
-        if self.pods > MOST_WHOLE && is_well(&pod) && !self.is_looked_at(&pod) {
-            let metadata = &pod["metadata"];
-            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
-            match self.well.get_mut(namespace) {
-                Some(names) => names.push(name.to_owned()),
-                None => drop(self.well.insert(namespace.to_owned(), vec![name.to_owned()])),
-            }
+        if self.is_full() && Glance::deserialize(&pod).is_ok_and(|glance| self.pass_well(&glance)) {
             return None;
         }
+        self.pods += 1;
         for field in ["initContainers", "containers", "ephemeralContainers"] {
             pod["spec"][field].as_array_mut().into_iter().flatten().for_each(|container| {
                 // The shared address of a control plane stands in such a variable.
@@ -118,12 +147,22 @@ impl Reducer {
         Some(pod)
     }
 
+    /// Takes note of a pod that is well; whether it is, and no rule looks at it all the same.
+    fn pass_well(&mut self, pod: &Glance<'_>) -> bool {
+        if !pod.is_well() || self.is_looked_at(pod) {
+            return false;
+        }
+        self.pods += 1;
+        match self.well.get_mut(pod.namespace()) {
+            Some(names) => names.push(pod.name().to_owned()),
+            None => drop(self.well.insert(pod.namespace().to_owned(), vec![pod.name().to_owned()])),
+        }
+        true
+    }
+
     /// Whether rules look at a pod although it is well: static ones, the cluster's DNS, and those of a drain.
-    fn is_looked_at(&self, pod: &Value) -> bool {
-        let metadata = &pod["metadata"];
-        metadata["annotations"]["kubernetes.io/config.mirror"].is_string()
-            || metadata["labels"]["k8s-app"] == "kube-dns"
-            || self.cordoned.contains(text(&pod["spec"]["nodeName"]))
+    fn is_looked_at(&self, pod: &Glance<'_>) -> bool {
+        pod.is_static() || pod.is_dns() || self.cordoned.contains(pod.node())
     }
 
     fn definition(&mut self, definition: &mut Value) {
@@ -179,21 +218,6 @@ fn metadata(metadata: &mut Value) {
     }
 }
 
-/// Whether nothing at all is the matter with a pod.
-fn is_well(pod: &Value) -> bool {
-    let status = &pod["status"];
-    let mut containers = ["initContainerStatuses", "containerStatuses"]
-        .into_iter()
-        .flat_map(|field| status[field].as_array().into_iter().flatten());
-    let is_ready = || {
-        let mut conditions = status["conditions"].as_array().into_iter().flatten();
-        conditions.any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
-    };
-    pod["metadata"]["deletionTimestamp"].is_null()
-        && (status["phase"] == "Succeeded" || (status["phase"] == "Running" && is_ready()))
-        && containers.all(|container| container["restartCount"] == 0)
-}
-
 fn remove(value: &mut Value, fields: &[&str]) {
     if let Some(object) = value.as_object_mut() {
         fields.iter().for_each(|field| drop(object.remove(*field)));
@@ -218,13 +242,9 @@ mod tests {
         })
     }
 
-    fn full() -> Reducer {
-        Reducer { pods: MOST_WHOLE, ..Reducer::default() }
-    }
-
     #[test]
     fn of_many_pods_those_that_are_well_are_names() {
-        let mut reducer = full();
+        let mut reducer = Reducer::full();
         assert!(reducer.reduce("Pod", pod("well", "True")).is_none());
         assert!(reducer.reduce("Pod", pod("unwell", "False")).is_some());
         let mut dns = pod("dns", "True");
@@ -239,7 +259,7 @@ mod tests {
 
     #[test]
     fn pods_of_a_drain_and_of_a_small_cluster_stay() {
-        let mut reducer = full();
+        let mut reducer = Reducer::full();
         reducer.reduce(
             "Node",
             json!({"metadata": {"name": "one"}, "spec": {"unschedulable": true}, "status": {"images": [{}]}}),

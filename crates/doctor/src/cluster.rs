@@ -5,100 +5,115 @@
 //! Secrets are none. What is forbidden is listed as not seen. Invariant: pages are reduced as they come, so that memory
 //! follows what is wrong and not how large the cluster is.
 
+mod pages;
+
 use http::Request;
 use jiff::Timestamp;
-use kedge_bundle::Reducer;
 use kedge_client::{Client, FailureCause, classify};
 use kedge_diagnosis::{Evidence, Fact, Item, Place, Subject, Unseen};
-use serde_json::Value;
+use tokio::sync::mpsc;
 
-/// Resources, as people name them, with the path of their list and the kind of its items. Services come
-/// after their endpoints, these after those who name them, and Pods after Nodes.
-const RESOURCES: &[(&str, &str, &str)] = &[
-    ("nodes", "/api/v1/nodes", "Node"),
-    ("apiservices", "/apis/apiregistration.k8s.io/v1/apiservices", "APIService"),
-    (
+use pages::Page;
+
+/// A resource that is looked at.
+struct Resource {
+    /// As people name it.
+    name: &'static str,
+    /// Of its list.
+    path: &'static str,
+    /// Of the list's items.
+    kind: &'static str,
+}
+
+/// Services come after their endpoints, these after those who name them, and Pods after Nodes.
+const RESOURCES: &[Resource] = &[
+    resource("nodes", "/api/v1/nodes", "Node"),
+    resource("apiservices", "/apis/apiregistration.k8s.io/v1/apiservices", "APIService"),
+    resource(
         "mutatingwebhookconfigurations",
         "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
         "MutatingWebhookConfiguration",
     ),
-    (
+    resource(
         "validatingwebhookconfigurations",
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
         "ValidatingWebhookConfiguration",
     ),
-    (
+    resource(
         "customresourcedefinitions",
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
         "CustomResourceDefinition",
     ),
-    ("pods", "/api/v1/pods", "Pod"),
-    ("namespaces", "/api/v1/namespaces", "Namespace"),
-    ("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", "PersistentVolumeClaim"),
-    ("persistentvolumes", "/api/v1/persistentvolumes", "PersistentVolume"),
-    ("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", "StorageClass"),
-    ("volumeattachments", "/apis/storage.k8s.io/v1/volumeattachments", "VolumeAttachment"),
-    ("deployments", "/apis/apps/v1/deployments", "Deployment"),
-    ("replicasets", "/apis/apps/v1/replicasets", "ReplicaSet"),
-    ("statefulsets", "/apis/apps/v1/statefulsets", "StatefulSet"),
-    ("daemonsets", "/apis/apps/v1/daemonsets", "DaemonSet"),
-    ("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice"),
-    ("services", "/api/v1/services", "Service"),
-    ("poddisruptionbudgets", "/apis/policy/v1/poddisruptionbudgets", "PodDisruptionBudget"),
-    (
+    resource("pods", "/api/v1/pods", "Pod"),
+    resource("namespaces", "/api/v1/namespaces", "Namespace"),
+    resource("persistentvolumeclaims", "/api/v1/persistentvolumeclaims", "PersistentVolumeClaim"),
+    resource("persistentvolumes", "/api/v1/persistentvolumes", "PersistentVolume"),
+    resource("storageclasses", "/apis/storage.k8s.io/v1/storageclasses", "StorageClass"),
+    resource("volumeattachments", "/apis/storage.k8s.io/v1/volumeattachments", "VolumeAttachment"),
+    resource("deployments", "/apis/apps/v1/deployments", "Deployment"),
+    resource("replicasets", "/apis/apps/v1/replicasets", "ReplicaSet"),
+    resource("statefulsets", "/apis/apps/v1/statefulsets", "StatefulSet"),
+    resource("daemonsets", "/apis/apps/v1/daemonsets", "DaemonSet"),
+    resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice"),
+    resource("services", "/api/v1/services", "Service"),
+    resource("poddisruptionbudgets", "/apis/policy/v1/poddisruptionbudgets", "PodDisruptionBudget"),
+    resource(
         "certificatesigningrequests",
         "/apis/certificates.k8s.io/v1/certificatesigningrequests",
         "CertificateSigningRequest",
     ),
-    ("servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR"),
-    (
+    resource("servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR"),
+    resource(
         "configmap coredns",
         "/api/v1/namespaces/kube-system/configmaps?fieldSelector=metadata.name%3Dcoredns",
         "ConfigMap",
     ),
-    ("events", "/api/v1/events", "Event"),
+    resource("events", "/api/v1/events", "Event"),
 ];
 const PAGE: u32 = 500;
 /// Pages of one resource: 200,000 objects.
 const MOST_PAGES: u32 = 400;
+/// Pages that wait to be read.
+const WAITING: usize = 1;
+
+const fn resource(name: &'static str, path: &'static str, kind: &'static str) -> Resource {
+    Resource { name, path, kind }
+}
 
 /// Reads a cluster through its API. `server` is what a person calls it by.
 pub async fn gather_cluster(client: &Client, server: &str) -> Evidence {
-    let mut evidence = Evidence { gathered: Timestamp::now(), ..Evidence::default() };
-    let mut reducer = Reducer::default();
-    for (name, path, kind) in RESOURCES {
-        let listed = list(client, path, |object| {
-            if let Some(object) = reducer.reduce(kind, object) {
-                evidence.items.push(item(name, object));
-            }
-        });
-        match listed.await {
+    let gathered = Timestamp::now();
+    let (pages, received) = mpsc::channel(WAITING);
+    let reading = tokio::task::spawn_blocking(|| pages::read(received));
+    let (mut items, mut unseen) = (Vec::new(), Vec::new());
+    for resource in RESOURCES {
+        match list(client, resource, &pages).await {
             Ok(()) => {}
             Err(error) if is_unreachable(&error) => {
                 let fact = Fact::Call { target: server.to_owned(), error: Some(chain(&error)) };
-                evidence.items.push(Item { time: None, place: Place::Cluster, origin: "kubeconfig".to_owned(), fact });
+                items.push(Item { time: None, place: Place::Cluster, origin: "kubeconfig".to_owned(), fact });
                 let why = "the API server does not answer".to_owned();
-                evidence.unseen.push(Unseen { what: "all objects".to_owned(), why });
+                unseen.push(Unseen { what: "all objects".to_owned(), why });
                 break;
             }
             // Older clusters do not have every kind.
             Err(error) if matches!(classify(&error), FailureCause::Status(404)) => {}
-            Err(error) => evidence.unseen.push(Unseen { what: (*name).to_owned(), why: chain(&error) }),
+            Err(error) => unseen.push(Unseen { what: resource.name.to_owned(), why: chain(&error) }),
         }
     }
-    let well = reducer.well().map(|well| {
-        let origin = format!("kubectl get pods -n {}", well.namespace);
-        Item { time: None, place: Place::Cluster, origin, fact: Fact::Well(well) }
-    });
-    evidence.items.extend(well);
+    drop(pages);
+    let read = reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let mut evidence = Evidence { gathered, ..read };
+    evidence.items.extend(items);
+    evidence.unseen.extend(unseen);
     crate::cluster_logs::read(client, &mut evidence).await;
     evidence
 }
 
 /// Where in the API an object is; nothing for what is none of the kinds that are looked at.
 pub fn object_path(subject: &Subject) -> Option<String> {
-    let (_, path, _) = RESOURCES.iter().find(|(_, _, kind)| *kind == subject.kind)?;
-    let (list, name) = (path.split('?').next()?, &subject.name);
+    let resource = RESOURCES.iter().find(|resource| resource.kind == subject.kind)?;
+    let (list, name) = (resource.path.split('?').next()?, &subject.name);
     if list.contains("/namespaces/") || subject.namespace.is_empty() {
         return Some(format!("{list}/{name}"));
     }
@@ -106,32 +121,21 @@ pub fn object_path(subject: &Subject) -> Option<String> {
     Some(format!("{group}/namespaces/{}/{resource}/{name}", subject.namespace))
 }
 
-fn item(resource: &str, object: Value) -> Item {
-    let time = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"]
-        .iter()
-        .find_map(|path| object.pointer(path)?.as_str()?.parse().ok());
-    let resource = resource.split(' ').next().unwrap_or_default();
-    let namespace = object["metadata"]["namespace"].as_str();
-    let all = namespace.map_or(String::new(), |namespace| format!(" -n {namespace}"));
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let origin = format!("kubectl get {resource}{all} {name}");
-    Item { time, place: Place::Cluster, origin, fact: Fact::Object(object) }
-}
-
-/// Every object of a list, page by page.
-async fn list(client: &Client, path: &str, mut each: impl FnMut(Value)) -> Result<(), kube::Error> {
+/// Hands on every page of a list. The next one is asked for before one has been read.
+async fn list(client: &Client, resource: &'static Resource, pages: &mpsc::Sender<Page>) -> Result<(), kube::Error> {
+    let path = resource.path;
     let separator = if path.contains('?') { '&' } else { '?' };
     let mut next = String::new();
     for _ in 0..MOST_PAGES {
         let request = Request::get(format!("{path}{separator}limit={PAGE}{next}")).body(Vec::new());
         let request =
             request.map_err(|error| kube::Error::BuildRequest(kube::core::request::Error::BuildRequest(error)))?;
-        let mut page: Value = client.request(request).await?;
-        if let Value::Array(items) = page["items"].take() {
-            items.into_iter().for_each(&mut each);
-        }
-        match page["metadata"]["continue"].as_str() {
-            Some(token) if !token.is_empty() => next = format!("&continue={token}"),
+        let text = client.request_text(request).await?;
+        let token = pages::next(&text);
+        // Nobody takes it where reading has failed, which is told at the end.
+        let is_taken = pages.send(Page { resource, text }).await.is_ok();
+        match token {
+            Some(token) if is_taken => next = format!("&continue={token}"),
             _ => break,
         }
     }
