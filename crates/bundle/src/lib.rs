@@ -4,6 +4,7 @@
 //! It looks at nothing but the files it is given, and never at the clock. Invariant: what a file cannot say is not guessed;
 //! what could not be read is part of the evidence.
 
+mod ahead;
 mod certificates;
 mod commands;
 mod describe;

@@ -1,8 +1,9 @@
 //! Logs: the last lines of each, and of those before them the ones that tell of trouble.
 //!
-//! Invariant: a log of any length costs the memory of `tail + trouble` lines, and all logs of a bundle that of its budget.
+//! Whether a line tells of trouble is costly to say, and of most lines nobody needs to know: a log is judged from its end.
+//! Invariant: a log of any length costs the memory of `tail + trouble` lines and of a window, and all logs of a bundle that
+//! of its budget.
 
-use std::collections::VecDeque;
 use std::io::BufRead;
 use std::sync::LazyLock;
 
@@ -31,6 +32,8 @@ pub(crate) struct Bounds {
     pub(crate) line: usize,
 }
 
+/// Bytes of lines that are held until they are judged.
+const WINDOW: usize = 4 << 20;
 const BOUNDS: Bounds = Bounds { tail: 300, trouble: 300, line: 4096 };
 /// Lines of one bundle until the logs of workloads get less room.
 const OF_WORKLOADS: usize = 60_000;
@@ -114,31 +117,64 @@ pub(crate) fn read_log(
 
 /// The lines that are kept, in their order.
 fn lines(content: &mut dyn BufRead, bounds: Bounds) -> Vec<Vec<u8>> {
-    let mut trouble: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut tail: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut line = Vec::new();
-    while next_line(content, &mut line, bounds.line) {
-        tail.push_back(std::mem::take(&mut line));
-        if tail.len() <= bounds.tail {
-            continue;
-        }
-        let Some(left) = tail.pop_front() else { continue };
-        if TROUBLE.is_match(&left) {
-            trouble.push_back(left);
-            if trouble.len() > bounds.trouble {
-                line = trouble.pop_front().unwrap_or_default();
-            }
-        } else {
-            line = left;
+    let (mut held, mut trouble) = (Held::default(), Vec::new());
+    while next_line(content, &mut held.bytes, bounds.line) {
+        held.ends.push(held.bytes.len());
+        if held.size() >= WINDOW {
+            let older = (held.ends.len() / 2).min(held.ends.len().saturating_sub(bounds.tail));
+            keep_last(&mut trouble, held.trouble(older, bounds.trouble), bounds.trouble);
+            held.release(older);
         }
     }
-    trouble.into_iter().chain(tail).collect()
+    let older = held.ends.len().saturating_sub(bounds.tail);
+    keep_last(&mut trouble, held.trouble(older, bounds.trouble), bounds.trouble);
+    trouble.extend((older..held.ends.len()).map(|index| held.line(index).to_vec()));
+    trouble
 }
 
-/// The next line without its end, cut at `most` bytes; whether there was one.
-fn next_line(content: &mut dyn BufRead, line: &mut Vec<u8>, most: usize) -> bool {
-    line.clear();
-    let mut has_read = false;
+fn keep_last(kept: &mut Vec<Vec<u8>>, more: Vec<Vec<u8>>, most: usize) {
+    kept.extend(more);
+    kept.drain(..kept.len().saturating_sub(most));
+}
+
+/// Lines that have been read and not judged.
+#[derive(Default)]
+struct Held {
+    bytes: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
+
+impl Held {
+    fn size(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<usize>()
+    }
+
+    fn line(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[index]]
+    }
+
+    /// The last `most` lines of trouble among the first `count`.
+    fn trouble(&self, count: usize, most: usize) -> Vec<Vec<u8>> {
+        let lines = (0..count).rev().map(|index| self.line(index));
+        let mut trouble: Vec<_> = lines.filter(|line| TROUBLE.is_match(line)).take(most).map(<[u8]>::to_vec).collect();
+        trouble.reverse();
+        trouble
+    }
+
+    /// Lets the first lines go.
+    fn release(&mut self, count: usize) {
+        let size = count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        self.bytes.drain(..size);
+        self.ends.drain(..count);
+        self.ends.iter_mut().for_each(|end| *end -= size);
+    }
+}
+
+/// Adds the next line without its end, cut at `most` bytes; whether there was one.
+fn next_line(content: &mut dyn BufRead, lines: &mut Vec<u8>, most: usize) -> bool {
+    let (start, mut has_read) = (lines.len(), false);
     loop {
         // What cannot be read ends the log: what came before it counts.
         let Ok(buffer) = content.fill_buf() else { return has_read };
@@ -148,7 +184,8 @@ fn next_line(content: &mut dyn BufRead, line: &mut Vec<u8>, most: usize) -> bool
         has_read = true;
         let end = memchr::memchr(b'\n', buffer);
         let part = &buffer[..end.unwrap_or(buffer.len())];
-        line.extend_from_slice(&part[..part.len().min(most.saturating_sub(line.len()))]);
+        let room = most.saturating_sub(lines.len() - start);
+        lines.extend_from_slice(&part[..part.len().min(room)]);
         let used = end.map_or(buffer.len(), |end| end + 1);
         content.consume(used);
         if end.is_some() {
@@ -174,6 +211,34 @@ mod tests {
     fn long_lines_are_cut_and_the_last_needs_no_end() {
         let kept = lines(&mut "abcdef\ngh".as_bytes(), Bounds { tail: 9, trouble: 9, line: 4 });
         assert_eq!(kept, [b"abcd".to_vec(), b"gh".to_vec()]);
+    }
+
+    #[test]
+    fn a_long_log_is_kept_as_a_short_one() {
+        // Lines as they come and go: in full, cut, and empty.
+        let line = |n: usize| match n % 97 {
+            0 => String::new(),
+            5 => format!("{n} failed"),
+            6 => format!("{n} {}", "x".repeat(90)),
+            _ => format!("{n} all is well, as it was before"),
+        };
+        let bounds = Bounds { tail: 7, trouble: 5, line: 40 };
+        for count in [3, 1000, 4 * WINDOW / 30] {
+            let text: String = (0..count).map(|n| line(n) + "\n").collect();
+            let all = (0..count).map(|n| line(n).into_bytes()).map(|mut line| {
+                line.truncate(bounds.line);
+                line
+            });
+            let all: Vec<_> = all.collect();
+            let (older, tail) = all.split_at(count.saturating_sub(bounds.tail));
+            let trouble: Vec<_> = older.iter().filter(|line| line.ends_with(b"failed")).cloned().collect();
+            let wanted = [&trouble[trouble.len().saturating_sub(bounds.trouble)..], tail].concat();
+            assert!(lines(&mut text.as_bytes(), bounds) == wanted, "{count}");
+            // With no room for trouble, or more of it than there is.
+            assert!(lines(&mut text.as_bytes(), Bounds { trouble: 0, ..bounds }) == tail, "{count}");
+            let most = lines(&mut text.as_bytes(), Bounds { trouble: count, ..bounds });
+            assert!(most == [&trouble[..], tail].concat(), "{count}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The files of a bundle, one after the other: of a directory, of an archive, of a single file.
 //!
-//! Invariant: files come in the order of their paths where a directory is read, in the archive's where one is; links are
+//! An archive is unpacked on a thread of its own. Invariant: files come in the order of their paths where a directory is read, in the archive's where one is; links are
 //! not followed, so that an archive cannot point out of itself.
 
 use std::fs::File;
@@ -8,6 +8,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
+
+use crate::ahead::Ahead;
 
 /// What does something with each file: its path within the bundle, and its content.
 pub(crate) type Visit<'a> = dyn FnMut(&str, &mut dyn BufRead) + 'a;
@@ -26,13 +28,12 @@ pub(crate) fn each_file(path: &Path, visit: &mut Visit<'_>) -> io::Result<()> {
     let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
     let is_packed = file.fill_buf()?.starts_with(&GZIP);
     if is_packed {
-        let unpacked = BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file));
-        return archive_or_file(unpacked, name.trim_end_matches(".gz"), visit);
+        return archive_or_file(Ahead::spawn(MultiGzDecoder::new(file))?, name.trim_end_matches(".gz"), visit);
     }
     archive_or_file(file, &name, visit)
 }
 
-fn archive_or_file<R: Read>(mut file: BufReader<R>, name: &str, visit: &mut Visit<'_>) -> io::Result<()> {
+fn archive_or_file(mut file: impl BufRead, name: &str, visit: &mut Visit<'_>) -> io::Result<()> {
     let start = file.fill_buf()?;
     if start.get(TAR_MAGIC).is_none_or(|magic| magic != b"ustar") {
         visit(name, &mut file);

@@ -1,6 +1,10 @@
 //! The result: causes, best first, each with what it explains and its evidence.
 
 use std::cmp::Reverse;
+use std::num::NonZero;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, available_parallelism};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,15 +12,17 @@ use serde::Serialize;
 use crate::causes::{Found, effects_of_roots, plan_explanations};
 use crate::evidence::{Evidence, Item, Place, Unseen};
 use crate::facts::Fact;
-use crate::finding::{Certainty, Repair, Severity, Subject};
+use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::onset::Clocks;
 use crate::ruled_out::{RuledOut, ruled_out};
-use crate::rules::rules;
+use crate::rules::{Rule, rules};
 use crate::schema::{API_VERSION, KIND};
 use crate::twins::merge_twins;
 
 /// How many items of evidence a report quotes for one cause.
 const MOST_EXHIBITS: usize = 10;
+/// Items from which on the rules share the machine's processors.
+const MANY: usize = 10_000;
 
 /// What is wrong with a cluster.
 #[derive(Debug, Clone, Serialize)]
@@ -86,9 +92,11 @@ impl Diagnosis {
 /// Runs every rule, and folds what follows from something else into its cause.
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let clocks = Clocks::of(evidence);
-    let found = rules()
-        .flat_map(|rule| (rule.find)(evidence).into_iter().map(move |finding| (rule, finding)))
-        .map(|(rule, finding)| Found { onset: clocks.onset(evidence, &finding), rule, finding });
+    let found = findings(evidence).into_iter().map(|(rule, finding)| Found {
+        onset: clocks.onset(evidence, &finding),
+        rule,
+        finding,
+    });
     let found = merge_twins(found.collect(), evidence);
     let mut roots: Vec<(usize, Vec<usize>)> = effects_of_roots(&plan_explanations(&found)).into_iter().collect();
     roots.sort_by_cached_key(|(index, effects)| rank(&found[*index], effects.len()));
@@ -106,6 +114,32 @@ pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     #[cfg(test)]
     crate::schema::tests::hold(&diagnosis);
     diagnosis
+}
+
+/// What each rule finds, in the order of the rules.
+fn findings(evidence: &Evidence) -> Vec<(&'static Rule, Finding)> {
+    let rules: Vec<&'static Rule> = rules().collect();
+    let threads = if evidence.items.len() < MANY { 1 } else { available_parallelism().map_or(1, NonZero::get) };
+    let next = AtomicUsize::new(0);
+    // Each takes the next rule that nobody has: some take a hundred times as long as others.
+    let work = || {
+        let mut found = Vec::new();
+        while let Some(rule) = rules.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.extend((rule.find)(evidence).into_iter().map(|finding| (*rule, finding)));
+        }
+        found
+    };
+    let mut found = thread::scope(|scope| {
+        let spawn = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut found = work();
+        for other in others {
+            found.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        found
+    });
+    found.sort_by_cached_key(|(rule, _)| rules.iter().position(|known| known.id == rule.id));
+    found
 }
 
 /// The worst first, then the surest, then the lowest, then that with the most effects, then the earliest.
@@ -191,6 +225,29 @@ mod tests {
             ids(vec![object(node("one", sick)), crash("here", "one"), crash("there", "two")]),
             [("E4", 1), ("W1", 0)]
         );
+    }
+
+    #[test]
+    fn much_evidence_changes_nothing() {
+        let crash = |number: usize| {
+            let status = json!({"phase": "Running", "containerStatuses": [{"name": "c", "restartCount": 2,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"reason": "Error", "exitCode": 1}}}]});
+            object(pod("a", &format!("web-{number}"), json!({"nodeName": "two"}), status))
+        };
+        let sick = json!([{"type": "Ready", "status": "False", "message": "container runtime is down"}]);
+        let mut items =
+            vec![object(node("one", sick)), crate::rules::fixtures::setting("net.ipv4.ip_forward", Some("0"))];
+        items.extend((0..20).map(crash));
+        let said = |items: &[Item]| {
+            let evidence = Evidence { gathered: now(), items: items.to_vec().into(), unseen: Vec::new() };
+            serde_json::to_value(diagnose(&evidence).causes).expect("it has a form")
+        };
+        let few = said(&items);
+        assert_eq!(few.as_array().map(Vec::len), Some(22), "{few}");
+        items.extend(
+            (0..MANY).map(|number| crate::rules::fixtures::logged("kubelet", &format!("all is well {number}"))),
+        );
+        assert_eq!(said(&items), few);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Sign {
             let key = || (&item.place, line.source.whole());
             if self.is_said_by(&line.text) && holds(&line.text) {
                 logs.entry(key()).or_default().push(index);
-            } else if self.over.iter().any(|word| line.text.contains(word)) {
+            } else if self.over.iter().any(|word| says(&line.text, &[&[word]])) {
                 let end = ends.entry(key()).or_insert(Moment::of(evidence, index));
                 *end = Moment::of(evidence, index).max(*end);
             }
