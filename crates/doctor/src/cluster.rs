@@ -164,6 +164,77 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use std::sync::{Arc, Mutex};
+
+    /// What a server says to a path with its query: a status and a body.
+    fn answer(path: &str) -> (u16, Value) {
+        let list = |next: &str, names: &[&str]| {
+            let items: Vec<_> =
+                names.iter().map(|name| json!({"metadata": {"namespace": "a", "name": name}})).collect();
+            (200, json!({"metadata": {"continue": next}, "items": items}))
+        };
+        let refusal = |code: u16, why: &str| {
+            (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": why, "code": code}))
+        };
+        match path {
+            "/api/v1/pods?limit=500" => list("two", &["one", "another"]),
+            "/api/v1/pods?limit=500&continue=two" => list("three", &["two"]),
+            "/api/v1/pods?limit=500&continue=three" => list("", &["three"]),
+            _ if path.starts_with("/api/v1/nodes") => refusal(403, "nodes is forbidden"),
+            _ if path.starts_with(
+                "/api/v1/namespaces/kube-system/configmaps?fieldSelector=metadata.name%3Dcoredns&limit",
+            ) =>
+            {
+                list("", &["coredns"])
+            }
+            _ if path.starts_with("/apis/") => refusal(404, "there is no such kind"),
+            _ => list("", &[]),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_page_is_read_and_what_is_refused_is_not_seen() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        let client = kedge_client::client_from_service(tower::service_fn(move |request: Request<Body>| {
+            let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            let (code, body) = answer(&path);
+            seen.lock().expect("nobody panicked").push(path);
+            let response = http::Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            std::future::ready(response)
+        }));
+        let evidence = gather_cluster(&client, "https://one:6443").await;
+        let origins: Vec<_> = evidence.items.iter().map(|item| item.origin.as_str()).collect();
+        assert_eq!(
+            origins,
+            ["one", "another", "two", "three"]
+                .map(|name| format!("kubectl get pods -n a {name}"))
+                .into_iter()
+                .chain(["kubectl get configmap -n a coredns".to_owned()])
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(evidence.unseen.iter().map(|unseen| unseen.what.as_str()).collect::<Vec<_>>(), ["nodes"]);
+        let asked = asked.lock().expect("nobody panicked");
+        assert_eq!(asked.iter().filter(|path| path.starts_with("/api/v1/pods")).count(), 3, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_asked_once() {
+        let asked = Arc::new(Mutex::new(0));
+        let count = asked.clone();
+        let client = kedge_client::client_from_service(tower::service_fn(move |_: Request<Body>| {
+            *count.lock().expect("nobody panicked") += 1;
+            std::future::ready(Err::<http::Response<Body>, _>(std::io::Error::from(
+                std::io::ErrorKind::ConnectionRefused,
+            )))
+        }));
+        let evidence = gather_cluster(&client, "https://one:6443").await;
+        assert!(matches!(&evidence.items[..], [Item { fact: Fact::Call { error: Some(_), .. }, .. }]), "{evidence:?}");
+        assert_eq!(evidence.unseen.iter().map(|unseen| unseen.what.as_str()).collect::<Vec<_>>(), ["all objects"]);
+        assert_eq!(*asked.lock().expect("nobody panicked"), 1);
+    }
 
     #[test]
     fn objects_have_their_path() {
