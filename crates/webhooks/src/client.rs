@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::connect::{Connector, Resolver};
 use crate::failure;
+use crate::metrics::Conversions;
 use crate::target::{Service, Target};
 use crate::tls;
 
@@ -52,12 +53,18 @@ impl CallError {
 pub struct Client {
     resolver: Arc<dyn Resolver>,
     by_place: Mutex<HashMap<Place, Http>>,
+    pub(crate) conversions: Conversions,
 }
 
 impl Client {
     /// A client that finds Services by `resolver`.
     pub fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self { resolver, by_place: Mutex::default() }
+        Self { resolver, by_place: Mutex::default(), conversions: Conversions::default() }
+    }
+
+    /// What conversions there were, in Prometheus' format.
+    pub fn conversion_metrics(&self) -> String {
+        self.conversions.text()
     }
 
     /// Posts a document; `timeout` is also told to the other side, in whole seconds, where `tells` is set.

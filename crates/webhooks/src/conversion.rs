@@ -3,7 +3,7 @@
 //! Invariant: of an object's metadata a webhook changes nothing but labels and annotations.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kedge_meta::{is_label_value, is_qualified_name};
 use serde_json::{Map, Value, json};
@@ -64,21 +64,35 @@ impl Converter {
         if objects.is_empty() {
             return Ok(Vec::new());
         }
-        let error = |why: &str| ConvertError(format!("conversion webhook for {what} {why}"));
-        let version =
-            self.review_version.ok_or_else(|| ConvertError("no supported conversion review versions".to_owned()))?;
+        let began = Instant::now();
+        let converted = self.ask(objects, api_version).await;
+        let failure = converted.as_ref().err().map(|(kind, _)| *kind);
+        self.client.conversions.ended(failure, began.elapsed());
+        converted.map_err(|(_, why)| ConvertError(format!("conversion webhook for {what} {why}")))
+    }
+
+    /// The same; an error has upstream's word for its kind.
+    async fn ask(&self, objects: &[Value], api_version: &str) -> Result<Vec<Value>, (&'static str, String)> {
+        let called = |why: String| ("conversion_webhook_call_failure", format!("failed: {why}"));
+        let no_version = || called("no supported conversion review versions".to_owned());
+        let version = self.review_version.ok_or_else(no_version)?;
         let uid = uuid::Uuid::new_v4().to_string();
         let review = json!({"kind": "ConversionReview", "apiVersion": format!("{GROUP}/{version}"),
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects}});
-        let target = self.target.as_ref().map_err(|why| error(&format!("failed: {why}")))?;
+        let target = self.target.as_ref().map_err(|why| called(why.clone()))?;
         let answer = self.client.post(target, &review, TIMEOUT, true).await;
-        let mut answer = answer.map_err(|why| error(&format!("failed: {why}")))?;
-        let converted = converted(&mut answer, &uid, version).map_err(|why| error(&format!("failed: {why}")))?;
+        let mut answer = answer.map_err(|error| called(error.text))?;
+        let converted = converted(&mut answer, &uid, version);
+        let converted =
+            converted.map_err(|why| ("conversion_webhook_malformed_response_failure", format!("failed: {why}")))?;
         if converted.len() != objects.len() {
-            return Err(error(&format!("returned {} objects, expected {}", converted.len(), objects.len())));
+            let why = format!("returned {} objects, expected {}", converted.len(), objects.len());
+            return Err(("conversion_webhook_partial_response_failure", why));
         }
         let pairs = objects.iter().zip(converted).enumerate();
-        pairs.map(|(index, (old, new))| settle(old, new, api_version, index).map_err(|why| error(&why))).collect()
+        let settled = pairs.map(|(index, (old, new))| settle(old, new, api_version, index));
+        let settled: Result<Vec<Value>, String> = settled.collect();
+        settled.map_err(|why| ("conversion_webhook_invalid_converted_object_failure", why))
     }
 }
 

@@ -9,6 +9,52 @@ use crate::hook::HookKind;
 /// Upper bounds of the durations, in seconds.
 const BUCKETS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 
+/// Upper bounds of the durations of conversions, in seconds.
+const CONVERSION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
+
+/// What conversion webhooks did.
+pub(crate) struct Conversions {
+    requests: Counters,
+    durations: Histograms,
+}
+
+impl Default for Conversions {
+    fn default() -> Self {
+        Self {
+            requests: Counters::new(
+                "apiextensions_apiserver_conversion_webhook_request_total",
+                &["result", "failure_type"],
+                "Counter for conversion webhook requests with success/failure and failure error type",
+            ),
+            durations: Histograms::new(
+                "apiextensions_apiserver_conversion_webhook_duration_seconds",
+                &["result", "failure_type"],
+                CONVERSION_BUCKETS,
+                "Conversion webhook request latency",
+            ),
+        }
+    }
+}
+
+impl Conversions {
+    /// Counts a call; `failure` is upstream's word for what went wrong.
+    pub(crate) fn ended(&self, failure: Option<&str>, took: Duration) {
+        let result = if failure.is_some() { "failure" } else { "success" };
+        let labels = [result, failure.unwrap_or_default()];
+        self.requests.count(&labels);
+        self.durations.observe(&labels, took);
+    }
+
+    /// Everything, in Prometheus' format.
+    pub(crate) fn text(&self) -> String {
+        let mut text = Text::default();
+        self.requests.write(&mut text);
+        self.durations.write(&mut text);
+        text.finish()
+    }
+}
+
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {

@@ -81,7 +81,7 @@ impl Webhooks {
 
     /// Their numbers, in Prometheus' format.
     pub(crate) fn metrics(&self) -> String {
-        self.metrics.text()
+        self.metrics.text() + &self.client.conversion_metrics()
     }
 
     async fn hooks(

@@ -7,24 +7,28 @@ use http::StatusCode;
 use kedge_auth::{Attributes, Decision, ResourceAttributes};
 use kedge_kinds::WriteContext;
 use kedge_meta::{ApiStatus, FieldError, FieldPath, UserInfo, format_time};
-use kedge_schema::FieldValidation;
 use serde_json::{Value, json};
 
+use crate::admission::{self, Operation, Seen, Told};
 use crate::authenticate::token_user;
 use crate::call::Call;
 use crate::core::{Core, new_uid};
 use crate::object;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
-use crate::write::{self, Expected};
+use crate::write::{self, Expected, WriteOptions};
 
 async fn read(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Result<Value, ApiStatus> {
     if call.verb != "create" {
         return Err(ApiStatus::method_not_allowed());
     }
-    let validation = call.field_validation().unwrap_or(FieldValidation::Warn);
-    let mut review = write::read_object(core, call, Expected::of(resource), validation).await?;
+    let options = WriteOptions::of(call)?;
+    let mut review = write::read_object(core, call, Expected::of(resource), options.validation).await?;
     review.as_object_mut().and_then(|fields| fields.remove("status"));
+    let described = options.described(true);
+    let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::Plain };
+    let asked = admission::Attributes::of(core, call, resource, Operation::Create, told);
+    core.admission.ask_webhooks(&asked, &mut review).await?;
     Ok(review)
 }
 

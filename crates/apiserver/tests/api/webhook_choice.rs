@@ -126,6 +126,18 @@ async fn configurations_are_nobodys_business() {
 }
 
 #[tokio::test]
+async fn reviews_are_asked_about_like_objects() {
+    let (harness, server) = (Harness::new().await, HookServer::denying().await);
+    let more = json!({"rules": [rule("authorization.k8s.io", "v1", "selfsubjectaccessreviews")]});
+    configure(&harness, "Validating", "w", json!([webhook("v", server.client_config(), more)])).await;
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let answer = harness.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review).await;
+    assert!(answer.text.contains("denied the request: not today"), "{}", answer.text);
+    assert_eq!(server.requests()[0]["object"]["spec"]["resourceAttributes"]["verb"], "get");
+}
+
+#[tokio::test]
 async fn a_dry_run_asks_only_who_takes_it() {
     let (harness, server) = (Harness::new().await, HookServer::allowing().await);
     configure(&harness, "Validating", "w", json!([webhook("v", server.client_config(), json!({}))])).await;
