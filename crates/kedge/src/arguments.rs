@@ -198,6 +198,10 @@ pub(crate) struct UpFlags {
     /// Run the API server, scheduler and controllers only: no root, no containers.
     #[arg(long)]
     pub(crate) control_plane_only: bool,
+    /// Simulate nodes and pods without containers, such as nodes=5000,pods=150000; keys are nodes, pods, zones, cpu, memory,
+    /// pods-per-node, seed and start-pods. Without a value, only nodes with the annotation kedge.dev/simulated=true.
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "", requires = "control_plane_only")]
+    pub(crate) simulate: Option<kedge_supervisor::SimulateConfig>,
     /// Kubeconfig file into which the context `kedge` is merged [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

@@ -23,6 +23,9 @@ pub const GROUP: &str = "metrics.k8s.io";
 /// The version.
 pub const VERSION: &str = "v1beta1";
 
+/// The annotation of nodes that have no kubelet, and addresses that lead nowhere.
+const SIMULATED: &str = "kedge.dev/simulated";
+
 /// A resource of the group.
 #[derive(Debug, Clone, Copy)]
 pub struct ServedResource {
@@ -77,8 +80,15 @@ impl MetricsService {
         Self { points: Arc::default(), nodes, pods, clock }
     }
 
+    /// The nodes that can be asked: all but simulated ones.
     pub(crate) fn node_names(&self) -> Vec<String> {
-        self.nodes.list().iter().filter_map(|node| node.metadata.name.clone()).collect()
+        let is_simulated = |node: &Node| {
+            node.metadata
+                .annotations
+                .as_ref()
+                .is_some_and(|all| all.get(SIMULATED).is_some_and(|value| value == "true"))
+        };
+        self.nodes.filter(|node| !is_simulated(node)).iter().filter_map(|node| node.metadata.name.clone()).collect()
     }
 
     /// Answers a request.
@@ -238,6 +248,17 @@ mod tests {
             service.points.write().take("node-1", &parse(&text, Timestamp::UNIX_EPOCH));
         }
         service
+    }
+
+    #[test]
+    fn simulated_nodes_are_not_asked() {
+        let node = |name: &str, annotations: Value| -> Node {
+            serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}})).unwrap()
+        };
+        let nodes = [node("real", json!({SIMULATED: "false"})), node("sim-1", json!({SIMULATED: "true"}))];
+        let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
+        let service = MetricsService::new(Informer::fixed(nodes), Informer::fixed([]), clock);
+        assert_eq!(service.node_names(), ["real"]);
     }
 
     fn get(path: &str, accept: &str) -> (u16, Value) {

@@ -140,6 +140,24 @@ impl ControlPlane {
     }
 }
 
+impl ControlPlane {
+    /// Starts the simulation, where one was asked for.
+    pub(crate) fn start_simulation(&self, plan: &Plan, components: &mut JoinSet<Ended>, shutdown: &CancellationToken) {
+        let Some(config) = plan.options.simulate.clone() else { return };
+        let deps = kedge_simulate::Deps {
+            client: self.client("system:kedge-simulate", &["system:masters"]),
+            informers: self.informers.clone(),
+            status: self.board.component("kedge-simulate"),
+            clock: self.clock.clone(),
+        };
+        let token = shutdown.clone();
+        components.spawn(async move {
+            kedge_simulate::run(config, deps, token).await;
+            ("kedge-simulate", Ok(()))
+        });
+    }
+}
+
 /// Where several control planes may share the store, one of them works at a time.
 fn competitor(plan: &Plan, lease: &str) -> Option<LeaderConfig> {
     let own = ProcessMark::own();

@@ -182,6 +182,7 @@ fn full_options(options: &JoinOptions) -> Options {
         kubelet_config: options.kubelet_config,
         scheduler_config: None,
         control_plane_only: false,
+        simulate: None,
         kubeconfig: PathBuf::new(),
         demo: false,
     }

@@ -59,6 +59,8 @@ pub struct Options {
     pub scheduler_config: Option<PathBuf>,
     /// Whether to run no node.
     pub control_plane_only: bool,
+    /// What to simulate; nothing where absent. Only without a node of its own.
+    pub simulate: Option<kedge_simulate::Config>,
     /// The kubeconfig into which the context is merged.
     pub kubeconfig: PathBuf,
     /// Whether to deploy the demo.
@@ -218,6 +220,7 @@ mod tests {
             scheduler_config: None,
             etcd: None,
             control_plane_only: false,
+            simulate: None,
             kubeconfig: "/tmp/x/config".into(),
             demo: false,
         }

@@ -94,6 +94,7 @@ fn options(flags: &UpFlags) -> Options {
         kubelet_config: flags.kubelet_config.clone(),
         scheduler_config: flags.scheduler_config.clone(),
         control_plane_only: flags.control_plane_only,
+        simulate: flags.simulate.clone(),
         kubeconfig,
         demo: flags.demo,
     }
