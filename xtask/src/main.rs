@@ -21,7 +21,7 @@ cargo xtask COMMAND
                        installs what is missing, and runs the checks and every test; with `--release` against the
                        binary as it is released, else against one that is built sooner and checks more
   check                rustfmt, clippy, layers, generated code
-  bench [NAME...]      measures start-up, memory and the API server
+  bench [NAME...]      measures start-up, memory, the API server, the scheduler, controllers and more
   clients              fetches the clients of other languages that the tests use
   fuzz [TARGET...] [--seconds N] [--seed N]
                        hostile input for every parser that faces the network, a minute for each where no time is named

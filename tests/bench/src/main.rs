@@ -49,12 +49,15 @@ pub(crate) struct Arguments {
     /// How many clients write and get, each on a connection of its own.
     #[arg(long, value_name = "NUMBER", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..))]
     clients: u64,
-    /// How many pods the large cluster of `api` has.
+    /// How many pods the large clusters of `api` and `controllers` have.
     #[arg(long, value_name = "NUMBER", default_value_t = 150_000, value_parser = clap::value_parser!(u64).range(100..))]
     fleet_pods: u64,
-    /// How many nodes renew their leases in it.
+    /// How many nodes renew their leases in them, and how many `scheduler` has; its pods are fewer in proportion.
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(32..))]
     fleet_nodes: u64,
+    /// The workloads of `scheduler`, by upstream's names [default: all].
+    #[arg(long = "workload", value_name = "NAME")]
+    workloads: Vec<String>,
     /// Where the figures are written as JSON, besides the table.
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
@@ -75,6 +78,10 @@ enum Bench {
     Network,
     /// `kedge init` and `kedge join` on machines made of namespaces. Needs root, containerd and etcd.
     Cluster,
+    /// Upstream's workloads for schedulers, on simulated nodes.
+    Scheduler,
+    /// Large Deployments, namespaces and clusters, on simulated nodes.
+    Controllers,
     /// `kedge doctor` on a simulated large cluster, and on this machine.
     Doctor,
 }
@@ -123,6 +130,8 @@ async fn run(arguments: &Arguments) -> Result<()> {
             Bench::Node => benches::node::run(arguments, &mut report).await,
             Bench::Network => benches::network::run(arguments, &mut report).await,
             Bench::Cluster => benches::cluster::run(arguments, &mut report).await,
+            Bench::Scheduler => benches::scheduler::run(arguments, &mut report).await,
+            Bench::Controllers => benches::controllers::run(arguments, &mut report).await,
             Bench::Doctor => benches::doctor::run(arguments, &mut report).await,
         };
         if let Err(error) = result {

@@ -31,11 +31,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a control plane on a directory, with what a former one left there, and waits until `/readyz` is ok.
     pub(crate) async fn start(binary: &Path, dir: &Path) -> Result<Self> {
+        Self::start_with(binary, dir, &[]).await
+    }
+
+    /// The same with further flags.
+    pub(crate) async fn start_with(binary: &Path, dir: &Path, flags: &[&str]) -> Result<Self> {
         let port = free_port()?.to_string();
         let mut command = Command::new(binary);
         command.arg("up").arg("--control-plane-only").arg("--data-dir").arg(dir.join("data"));
         command.args(["--secure-port", &port, "--node-ip", "127.0.0.1", "--node-name", "bench", "--output", "json"]);
-        command.arg("--kubeconfig").arg(dir.join("config"));
+        command.arg("--kubeconfig").arg(dir.join("config")).args(flags);
         let began = Instant::now();
         let mut process = Process::start(command, dir)?;
         let (admin, url) = (dir.join("data").join("admin.conf"), format!("https://127.0.0.1:{port}"));
@@ -55,6 +60,11 @@ impl Server {
     /// Ends the process as a service manager does.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.process.stop()
+    }
+
+    /// Processor time of the process so far.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        cpu_time(self.process.id())
     }
 
     pub(crate) fn memory(&self) -> Result<Memory> {
