@@ -1,6 +1,7 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
 mod apiserver;
+mod autoscaler;
 mod bootstrap;
 mod cluster;
 mod components;

@@ -60,6 +60,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let Some(elector) = &mut elector else {
         return schedule(&config, &deps, shutdown).await;
     };
+    let deps = fenced(deps, elector);
     while !shutdown.is_cancelled() {
         deps.status.set(kedge_meta::ComponentState::Starting, "WaitingForLease", "another scheduler is active");
         if !elector.acquire(&shutdown).await {
@@ -81,6 +82,12 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     Ok(())
 }
 
+/// The same, but nothing is written unless the lease is held: what was decided before the process was stopped must not
+/// leave when somebody else leads.
+fn fenced(deps: Deps, elector: &LeaderElector) -> Deps {
+    Deps { client: elector.fence().guard(deps.client), ..deps }
+}
+
 async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) -> Result<(), Error> {
     let profiles = profiles(&config.configuration)?;
     let mut extenders = Vec::new();
@@ -91,4 +98,37 @@ async fn schedule(config: &Config, deps: &Deps, shutdown: CancellationToken) -> 
         scheduler.work(shutdown).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kedge_client::client_from_service;
+    use kedge_meta::{StatusBoard, SystemClock};
+    use kube::api::{Api, DeleteParams};
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_written_without_the_lease() {
+        let client = client_from_service(tower::service_fn(|_: http::Request<Body>| async {
+            http::Response::builder().body(Body::from(br#"{"metadata": {"name": "p"}}"#.to_vec()))
+        }));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let elector = LeaderElector::new(client.clone(), LeaderConfig::new("kube-scheduler", "me")).unwrap();
+        let deps = Deps {
+            informers: Informers::new(client.clone(), CancellationToken::new()),
+            status: StatusBoard::new(clock.clone()).component("kube-scheduler"),
+            metrics: Arc::default(),
+            client,
+            clock,
+        };
+        let unfenced = Api::<Pod>::namespaced(deps.client.clone(), "d");
+        assert!(unfenced.delete("p", &DeleteParams::default()).await.is_ok());
+        let pods = Api::<Pod>::namespaced(fenced(deps, &elector).client, "d");
+        assert!(pods.get("p").await.is_ok(), "reading changes nothing");
+        let error = pods.delete("p", &DeleteParams::default()).await.unwrap_err();
+        assert!(format!("{error:?}").contains("Fenced"), "{error:?}");
+    }
 }

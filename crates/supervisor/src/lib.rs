@@ -33,6 +33,7 @@ pub use image::load_image;
 pub use join::{JoinOptions, JoinSummary, RunningNode, join};
 pub use kedge_auth::AuthorizationMode;
 pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
+pub use kedge_controllers::AutoscalerConfig;
 pub use kedge_kubelet::CgroupDriver;
 pub use kedge_lifecycle::{
     AuthorityRotation, CERTIFICATES_DIR, HostLayout, Init, InitFlags, InitSettings, JOIN_PHASES, Join, JoinFlags,

@@ -12,6 +12,7 @@ use kedge_supervisor::{
 };
 
 use super::NetworkFlags;
+use super::autoscaler::AutoscalerFlags;
 
 /// A duration as Go writes them.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -178,6 +179,8 @@ pub(crate) struct ControllerManagerFlags {
     #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = duration)]
     node_monitor_grace_period: Duration,
     #[command(flatten)]
+    autoscaler: AutoscalerFlags,
+    #[command(flatten)]
     leader: LeaderFlags,
     #[command(flatten)]
     health: HealthFlags,
@@ -202,6 +205,7 @@ impl ControllerManagerFlags {
             cluster_signing_key_file: named(self.cluster_signing_key_file),
             cluster_signing_duration: self.cluster_signing_duration,
             node_monitor_grace_period: self.node_monitor_grace_period,
+            autoscaler: self.autoscaler.config(),
             leader: self.leader.options("kube-controller-manager"),
             health: self.health.options(10257),
         }

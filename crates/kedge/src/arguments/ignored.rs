@@ -95,7 +95,6 @@ const CONTROLLER_MANAGER: &[(&str, Takes)] = &[
     ("enable-garbage-collector", Takes::Switch),
     ("enable-leader-migration", Takes::Switch),
     ("flex-volume-plugin-dir", Takes::Value),
-    ("horizontal-pod-autoscaler-sync-period", Takes::Value),
     ("kube-api-content-type", Takes::Value),
     ("min-resync-period", Takes::Value),
     ("namespace-sync-period", Takes::Value),

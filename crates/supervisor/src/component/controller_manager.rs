@@ -45,6 +45,8 @@ pub struct ControllerManagerOptions {
     pub cluster_signing_duration: std::time::Duration,
     /// For how long a node may be silent before it counts as gone.
     pub node_monitor_grace_period: std::time::Duration,
+    /// How replicas follow metrics.
+    pub autoscaler: kedge_controllers::AutoscalerConfig,
     /// How it competes with others.
     pub leader: LeaderOptions,
     /// Where it says how it is.
@@ -94,6 +96,7 @@ fn config(
         node_cidr_mask_ipv6: options.node_cidr_mask_ipv6.unwrap_or(usual.node_cidr_mask_ipv6),
         cluster_signing_duration: options.cluster_signing_duration,
         node_monitor_grace_period: options.node_monitor_grace_period,
+        autoscaler: options.autoscaler.clone(),
         leader: options.leader.config()?,
         ..usual
     })
