@@ -1,7 +1,7 @@
-//! The pods that wait for a node: active by priority and age, backing off after a failure, unschedulable until something
-//! happens that may help them, or gated.
+//! The pods that wait for a node: active by priority and age, backing off after a failure, recovering after an error,
+//! unschedulable until something happens that may help them, or gated.
 //!
-//! Invariant: a waiting pod is in exactly one of the four places. Time comes from outside, and so does the judgement
+//! Invariant: a waiting pod is in exactly one of the five places. Time comes from outside, and so does the judgement
 //! whether an event may help; a pod that was refused by nobody in particular only backs off. The scheduler takes events
 //! in between two attempts and never within one, so an event that comes during an attempt finds its pod back in here.
 
@@ -44,7 +44,10 @@ impl Patience {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Active,
+    /// After plugins refused it: taken early while nothing else waits.
     BackingOff(Instant),
+    /// After an error: whoever failed is given the time.
+    Recovering(Instant),
     Unschedulable(Instant, Arc<Refusers>),
     Gated,
 }
@@ -74,6 +77,7 @@ pub(crate) struct Queue {
     entries: HashMap<ObjectKey, Entry>,
     active: BTreeMap<(i64, u64), ObjectKey>,
     backing_off: BTreeMap<(Instant, u64), ObjectKey>,
+    recovering: BTreeMap<(Instant, u64), ObjectKey>,
     unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
     refused: HashMap<Arc<Refusers>, HashSet<ObjectKey>>,
     sequence: u64,
@@ -112,10 +116,12 @@ impl Queue {
         self.take_out(key);
     }
 
-    /// The pod to try next: the highest priority, then the longest in the queue.
+    /// The pod to try next: the highest priority, then the longest in the queue; where none is active, the one that has
+    /// backed off for almost long enough.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Taken> {
         self.release(now);
-        let key = self.active.first_key_value().map(|(_, key)| key.clone())?;
+        let active = self.active.first_key_value().map(|(_, key)| key);
+        let key = active.or_else(|| self.backing_off.first_key_value().map(|(_, key)| key)).cloned()?;
         let entry = self.take_out(&key)?;
         Some(Taken {
             pod: entry.pod,
@@ -133,7 +139,7 @@ impl Queue {
             return;
         }
         let place = match refusers.is_empty() {
-            true => Place::BackingOff(now + self.patience.after(attempts)),
+            true => Place::Recovering(now + self.patience.after(attempts)),
             false => Place::Unschedulable(now, self.shared(refusers)),
         };
         self.put(Entry { pod, place, attempts, first_attempt: Some(first_attempt), sequence });
@@ -167,9 +173,9 @@ impl Queue {
 
     /// When a pod that waits for a time is due.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let backing_off = self.backing_off.first_key_value().map(|((until, _), _)| *until);
-        let unschedulable = self.unschedulable.first_key_value().map(|((since, _), _)| *since + UNSCHEDULABLE_FOR);
-        backing_off.into_iter().chain(unschedulable).min()
+        let earliest = |waiting: &BTreeMap<(Instant, u64), ObjectKey>| waiting.first_key_value().map(|(key, _)| key.0);
+        let unschedulable = earliest(&self.unschedulable).map(|since| since + UNSCHEDULABLE_FOR);
+        [earliest(&self.backing_off), earliest(&self.recovering), unschedulable].into_iter().flatten().min()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -179,7 +185,7 @@ impl Queue {
     /// How many pods wait in which place.
     pub(crate) fn pending(&self) -> Pending {
         let (active, backing_off, unschedulable) =
-            (self.active.len(), self.backing_off.len(), self.unschedulable.len());
+            (self.active.len(), self.backing_off.len() + self.recovering.len(), self.unschedulable.len());
         Pending { active, backing_off, unschedulable, gated: self.entries.len() - active - backing_off - unschedulable }
     }
 
@@ -190,7 +196,9 @@ impl Queue {
 
     fn release(&mut self, now: Instant) {
         loop {
-            let backing_off = self.backing_off.first_key_value().filter(|((until, _), _)| *until <= now);
+            let due = |((until, _), _): &(&(Instant, u64), &ObjectKey)| *until <= now;
+            let backing_off = self.backing_off.first_key_value().filter(due);
+            let backing_off = backing_off.or_else(|| self.recovering.first_key_value().filter(due));
             let unschedulable =
                 self.unschedulable.first_key_value().filter(|((since, _), _)| *since + UNSCHEDULABLE_FOR <= now);
             let Some(key) = backing_off.or(unschedulable).map(|(_, key)| key.clone()) else { return };
@@ -211,6 +219,7 @@ impl Queue {
         match &entry.place {
             Place::Active => drop(self.active.insert(order(&entry), key.clone())),
             Place::BackingOff(until) => drop(self.backing_off.insert((*until, sequence), key.clone())),
+            Place::Recovering(until) => drop(self.recovering.insert((*until, sequence), key.clone())),
             Place::Unschedulable(since, refusers) => {
                 self.unschedulable.insert((*since, sequence), key.clone());
                 self.refused.entry(refusers.clone()).or_default().insert(key.clone());
@@ -225,6 +234,7 @@ impl Queue {
         match &entry.place {
             Place::Active => drop(self.active.remove(&order(&entry))),
             Place::BackingOff(until) => drop(self.backing_off.remove(&(*until, entry.sequence))),
+            Place::Recovering(until) => drop(self.recovering.remove(&(*until, entry.sequence))),
             Place::Unschedulable(since, refusers) => {
                 self.unschedulable.remove(&(*since, entry.sequence));
                 if let Some(keys) = self.refused.get_mut(refusers) {
@@ -293,15 +303,31 @@ mod tests {
         queue.failed(taken, &by_fit, start);
         assert_eq!(next(&mut queue, at(60_000)), None, "nothing changed");
         assert_eq!(wake(&mut queue, at(500)), (0, 1));
-        assert_eq!(next(&mut queue, at(900)), None, "it backs off for a second");
+        assert_eq!(queue.next_due(), Some(at(1000)), "it backs off for a second");
         let taken = queue.next(at(1000)).unwrap();
         queue.failed(taken, &by_fit, at(1000));
         wake(&mut queue, at(1000));
-        assert_eq!(next(&mut queue, at(2900)), None, "the second time it backs off for two seconds");
-        assert_eq!(queue.next_due(), Some(at(3000)));
+        assert_eq!(queue.next_due(), Some(at(3000)), "the second time it backs off for two seconds");
         let taken = queue.next(at(3000)).unwrap();
         queue.failed(taken, &by_fit, at(3000));
         assert_eq!(next(&mut queue, at(303_000)).as_deref(), Some("a"), "it is tried again in any case");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_backs_off_is_taken_early_while_nothing_else_waits() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["refused", "unlucky"] {
+            queue.add(pod(name, 9, &[]));
+            let taken = queue.next(now).unwrap();
+            let refusers = if name == "refused" { Refusers::from(["Fit"]) } else { Refusers::new() };
+            queue.failed(taken, &refusers, now);
+        }
+        assert_eq!(wake(&mut queue, now), (0, 1));
+        queue.add(pod("other", 0, &[]));
+        assert_eq!(next(&mut queue, now).as_deref(), Some("other"), "whoever is active goes first");
+        assert_eq!(next(&mut queue, now).as_deref(), Some("refused"));
+        assert_eq!(next(&mut queue, now), None, "after an error the time is waited for");
+        assert_eq!(next(&mut queue, now + Duration::from_secs(1)).as_deref(), Some("unlucky"));
     }
 
     #[tokio::test(start_paused = true)]
