@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kedge_client::{Client, EventType, Recorder, object_reference};
-use kedge_meta::{Clock, format_time};
+use kedge_meta::{Clock, ObjectKey, format_time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -58,8 +58,9 @@ impl Executor {
         self.patch_status(pod, patch).await;
     }
 
-    /// Deletes the victims of a preemption and promises the node to the pod.
-    pub(crate) async fn preempt(&self, pod: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) {
+    /// Deletes the victims of a preemption and promises the node to the pod; the victims that could not be deleted.
+    pub(crate) async fn preempt(&self, pod: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) -> Vec<ObjectKey> {
+        let mut spared = Vec::new();
         for victim in victims {
             let text = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let patch = json!({"status": {"conditions": [{
@@ -69,6 +70,7 @@ impl Executor {
             self.patch_status(victim, patch).await;
             if let Err(error) = self.pods(victim).delete(&victim.key.name, &DeleteParams::default()).await {
                 tracing::warn!(pod = %victim.key, %error, "a preempted pod could not be deleted");
+                spared.push(victim.key.clone());
                 continue;
             }
             let by = pod.pod.metadata.uid.as_deref().unwrap_or_default();
@@ -76,6 +78,7 @@ impl Executor {
             self.recorder.event(&object_reference(&*victim.pod), EventType::Normal, "Preempted", text);
         }
         self.patch_status(pod, json!({"status": {"nominatedNodeName": node}})).await;
+        spared
     }
 
     async fn patch_status(&self, pod: &PodInfo, patch: Value) {

@@ -10,6 +10,7 @@ mod configuration;
 mod cycle;
 mod device_facts;
 mod event;
+mod evictions;
 mod execute;
 mod extender;
 mod framework;

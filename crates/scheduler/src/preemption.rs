@@ -11,7 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::cycle::{Failure, Prepared, fits_changed};
 use crate::framework::{Cycle, Verdict};
-use crate::node_info::PodInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 use crate::profile::Profile;
 use crate::selectors::label_selector_matches;
 
@@ -40,7 +40,10 @@ pub(crate) fn may_preempt(pod: &PodInfo) -> bool {
     pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
 }
 
-/// Nodes on which evicting pods of lower priority makes room.
+/// A node as it must be seen where that is not as it is: with pods that were promised it.
+pub(crate) type Seen<'a> = &'a dyn Fn(&Arc<NodeInfo>) -> Option<Arc<NodeInfo>>;
+
+/// Nodes on which evicting pods of lower priority makes room, besides what others were promised there.
 pub(crate) fn candidates(
     cycle: &Cycle<'_>,
     prepared: &[Prepared<'_>],
@@ -48,6 +51,7 @@ pub(crate) fn candidates(
     failure: &Failure,
     budgets: &[Arc<PodDisruptionBudget>],
     effort: Effort,
+    seen: Seen<'_>,
 ) -> Vec<Candidate> {
     let mut helpful: Vec<usize> = failure
         .verdicts
@@ -63,7 +67,7 @@ pub(crate) fn candidates(
         if found.len() >= effort.enough && found.iter().any(|candidate| candidate.violations == 0) {
             break;
         }
-        found.extend(victims_on(cycle, prepared, profile, at, budgets));
+        found.extend(victims_on(cycle, prepared, profile, at, budgets, seen));
     }
     found
 }
@@ -93,12 +97,13 @@ fn victims_on(
     profile: &Profile,
     at: usize,
     budgets: &[Arc<PodDisruptionBudget>],
+    seen: Seen<'_>,
 ) -> Option<Candidate> {
     let priority = cycle.pod.priority;
     if !cycle.nodes[at].pods.values().any(|other| other.priority < priority) {
         return None;
     }
-    let mut node = cycle.nodes[at].clone();
+    let mut node = seen(&cycle.nodes[at]).unwrap_or_else(|| cycle.nodes[at].clone());
     let mut lower: Vec<Arc<PodInfo>> = node.pods.values().filter(|other| other.priority < priority).cloned().collect();
     let changed = Arc::make_mut(&mut node);
     for other in &lower {
@@ -175,7 +180,7 @@ mod tests {
     use super::*;
     use crate::cycle::{Sample, find_fitting, prepare};
     use crate::framework::Surroundings;
-    use crate::node_info::NodeInfo;
+    use crate::nominated::Nominated;
     use crate::plugins::test_world::{node, pod};
     use serde_json::json;
 
@@ -194,6 +199,15 @@ mod tests {
         nodes: &[NodeInfo],
         budgets: &[Arc<PodDisruptionBudget>],
     ) -> Option<(String, Vec<String>)> {
+        preempt_beside(pod, nodes, budgets, &Nominated::default())
+    }
+
+    fn preempt_beside(
+        pod: &PodInfo,
+        nodes: &[NodeInfo],
+        budgets: &[Arc<PodDisruptionBudget>],
+        nominated: &Nominated,
+    ) -> Option<(String, Vec<String>)> {
         if !may_preempt(pod) {
             return None;
         }
@@ -204,7 +218,9 @@ mod tests {
         let found = find_fitting(&cycle, &prepared, Sample::of(nodes.len(), 0, 0), &|_| None);
         assert!(found.nodes.is_empty(), "it fits");
         let effort = Effort { start: 1, enough: 100 };
-        let found = cheapest(candidates(&cycle, &prepared, &profile, &found.failure, budgets, effort))?;
+        let found = cheapest(candidates(&cycle, &prepared, &profile, &found.failure, budgets, effort, &|node| {
+            nominated.seen_by(pod, node)
+        }))?;
         let mut names: Vec<String> = found.victims.iter().map(|victim| victim.key.name.clone()).collect();
         names.sort();
         Some((found.node, names))
@@ -224,6 +240,17 @@ mod tests {
         value["spec"]["preemptionPolicy"] = json!("Never");
         polite.pod = Arc::new(serde_json::from_value(value).unwrap());
         assert_eq!(preempt(&polite, &nodes, &[]), None);
+    }
+
+    #[test]
+    fn regress_what_others_were_promised_is_not_taken_twice() {
+        let nodes = [one_cpu("n1", vec![asking("a", "1", 1)]), one_cpu("n2", vec![asking("b", "1", 1)])];
+        let mut nominated = Nominated::default();
+        nominated.add(Arc::new(asking("first", "1", 9)), "n1");
+        let second = |nominated: &Nominated| preempt_beside(&asking("second", "1", 9), &nodes, &[], nominated);
+        assert_eq!(second(&nominated), Some(("n2".into(), vec!["b".into()])));
+        nominated.add(Arc::new(asking("third", "1", 9)), "n2");
+        assert_eq!(second(&nominated), None);
     }
 
     #[test]

@@ -160,15 +160,24 @@ impl Queue {
         }
         let (mut active, mut backing_off) = (0, 0);
         for key in woken {
-            let Some(mut entry) = self.take_out(&key) else { continue };
-            let Place::Unschedulable(since, _) = entry.place else { continue };
-            let until = since + self.patience.after(entry.attempts);
-            let is_due = until <= now;
-            *(if is_due { &mut active } else { &mut backing_off }) += 1;
-            entry.place = if is_due { Place::Active } else { Place::BackingOff(until) };
-            self.put(entry);
+            match self.wake_one(&key, now) {
+                Some(true) => active += 1,
+                Some(false) => backing_off += 1,
+                None => {}
+            }
         }
         (active, backing_off)
+    }
+
+    /// The same for one pod, if it waits for an event: whether it has backed off already.
+    pub(crate) fn wake_one(&mut self, key: &ObjectKey, now: Instant) -> Option<bool> {
+        let Place::Unschedulable(since, _) = self.entries.get(key)?.place else { return None };
+        let mut entry = self.take_out(key)?;
+        let until = since + self.patience.after(entry.attempts);
+        let is_due = until <= now;
+        entry.place = if is_due { Place::Active } else { Place::BackingOff(until) };
+        self.put(entry);
+        Some(is_due)
     }
 
     /// When a pod that waits for a time is due.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kedge_client::{Informer, Recorder, Subscription};
-use kedge_meta::{ComponentStatus, LabelSelector};
+use kedge_meta::{ComponentStatus, LabelSelector, ObjectKey};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use crate::bind_volumes::Reserved;
 use crate::cache::Cache;
 use crate::device_facts::{DeviceCaches, DeviceChanges};
 use crate::event::Event;
+use crate::evictions::Evictions;
 use crate::execute::Executor;
 use crate::extender::Extender;
 use crate::framework::Surroundings;
@@ -72,6 +73,8 @@ struct Changes {
     storage: StorageChanges,
     devices: DeviceChanges,
     bindings: mpsc::Receiver<Binding>,
+    /// Pods that should have gone and could not be deleted.
+    spared: mpsc::UnboundedReceiver<ObjectKey>,
 }
 
 pub(crate) struct Scheduler {
@@ -83,6 +86,8 @@ pub(crate) struct Scheduler {
     cache: Cache,
     queue: Queue,
     nominated: Nominated,
+    evictions: Evictions,
+    spared: mpsc::UnboundedSender<ObjectKey>,
     reserved: Reserved,
     promised: Promised,
     finished: mpsc::Sender<Binding>,
@@ -121,12 +126,14 @@ impl Scheduler {
         let recorder = Recorder::start(deps.client.clone(), name, "", shutdown.clone());
         let executor = Executor { client: deps.client.clone(), recorder, clock: deps.clock.clone() };
         let (finished, bindings) = mpsc::channel(FINISHED_BOUND);
+        let (spare, spared) = mpsc::unbounded_channel();
         let changes = Changes {
             pods: caches.pods.subscribe(),
             nodes: nodes.subscribe(),
             storage: caches.storage.changes(),
             devices: caches.devices.changes(),
             bindings,
+            spared,
         };
         let seconds = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
         let said = &config.configuration;
@@ -144,6 +151,8 @@ impl Scheduler {
             cache: Cache::default(),
             queue: Queue::new(patience),
             nominated: Nominated::default(),
+            evictions: Evictions::default(),
+            spared: spare,
             reserved: Reserved::default(),
             promised: Promised::default(),
             finished,
@@ -186,6 +195,7 @@ impl Scheduler {
                 change = changes.storage.next() => self.happened(Event::Object(&change)),
                 change = changes.devices.next() => self.happened(Event::Object(&change)),
                 Some(binding) = changes.bindings.recv() => self.take_in_binding(binding),
+                Some(victim) = changes.spared.recv() => self.has_left(&victim),
                 () = tokio::time::sleep_until(due) => {}
             }
             self.status.heartbeat(None);

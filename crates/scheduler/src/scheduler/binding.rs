@@ -47,6 +47,7 @@ impl Scheduler {
         let devices = info.zip(surroundings.devices.as_ref());
         let claims = devices.map(|(info, facts)| claim_plans(&taken.pod, info, facts)).unwrap_or_default();
         self.nominated.remove(&taken.pod.key);
+        self.evictions.forget(&taken.pod.key);
         self.reserved.add(&volumes, &node);
         self.promised.add(&claims);
         self.cache.assume(&node, taken.pod.clone());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodResourceClaimStatus};
 use kedge_client::{Change, object_key};
+use kedge_meta::ObjectKey;
 use tokio::time::Instant;
 
 use super::{Changes, Scheduler};
@@ -32,6 +33,23 @@ impl Scheduler {
         while let Ok(binding) = changes.bindings.try_recv() {
             self.take_in_binding(binding);
         }
+        while let Ok(victim) = changes.spared.try_recv() {
+            self.has_left(&victim);
+        }
+    }
+
+    /// A pod that others may have waited for is gone or going, or was spared.
+    pub(super) fn has_left(&mut self, key: &ObjectKey) {
+        for pod in self.evictions.left(key) {
+            self.queue.wake_one(&pod, Instant::now());
+        }
+    }
+
+    /// A pod that waits for a node is no more.
+    fn stop_waiting(&mut self, key: &ObjectKey) {
+        self.queue.remove(key);
+        self.nominated.remove(key);
+        self.evictions.forget(key);
     }
 
     /// Wakes the pods that an event may help.
@@ -42,6 +60,8 @@ impl Scheduler {
             name == EXTENDER || plugin.is_some_and(|plugin| plugin.may_help(pod, &event))
         };
         let helps = |pod: &PodInfo, refusers: &Refusers| refusers.iter().any(|name| asks(pod, name));
+        let evictions = &self.evictions;
+        let helps = |pod: &PodInfo, refusers: &Refusers| !evictions.waits(&pod.key) && helps(pod, refusers);
         let (active, backing_off) = self.queue.wake(Instant::now(), helps);
         if active + backing_off > 0 {
             self.metrics.queued(&event.name(), active, backing_off);
@@ -84,12 +104,19 @@ impl Scheduler {
         let pod = change.object().clone();
         let key = object_key(&*pod);
         if is_gone || is_terminal(&pod) {
-            self.queue.remove(&key);
-            self.nominated.remove(&key);
+            self.stop_waiting(&key);
             if let Some(placed) = self.cache.remove_pod(&key) {
                 self.happened(Event::AssignedPodDelete(&placed));
             }
-            return;
+            return self.has_left(&key);
+        }
+        if self.cache.pod(&key).is_some_and(|placed| placed.pod.metadata.uid != pod.metadata.uid) {
+            // Its namesake went while nobody looked.
+            if let Some(placed) = self.cache.remove_pod(&key) {
+                self.happened(Event::AssignedPodDelete(&placed));
+            }
+            self.stop_waiting(&key);
+            self.has_left(&key);
         }
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty());
         if let Some(node) = node {
@@ -97,8 +124,7 @@ impl Scheduler {
         }
         let info = self.cache.pod_info(pod);
         if !self.profiles.contains_key(info.scheduler_name()) || info.pod.metadata.deletion_timestamp.is_some() {
-            self.nominated.remove(&key);
-            return self.queue.remove(&key);
+            return self.stop_waiting(&key);
         }
         if self.cache.is_assumed(&key) {
             return;
@@ -111,8 +137,7 @@ impl Scheduler {
 
     fn take_in_placed(&mut self, pod: Arc<Pod>, node: &str) {
         let new = self.cache.pod_info(pod);
-        self.queue.remove(&new.key);
-        self.nominated.remove(&new.key);
+        self.stop_waiting(&new.key);
         let old = self.cache.pod(&new.key).cloned();
         let was_assumed = self.cache.is_assumed(&new.key);
         self.cache.set_pod(node, new.clone());
@@ -124,6 +149,9 @@ impl Scheduler {
                 self.happened(Event::AssignedPodUpdate { old: &old, new: &new });
             }
             Some(_) => {}
+        }
+        if new.shape.is_terminating {
+            self.has_left(&new.key);
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Scheduler;
 use crate::cycle::{Failure, prepare};
 use crate::framework::{Cycle, Surroundings, Verdict};
-use crate::node_info::PodInfo;
+use crate::node_info::{NodeInfo, PodInfo};
 use crate::plugins::to_give_back;
 use crate::preemption::{Candidate, Effort, candidates, cheapest, may_preempt, unhelpful_text};
 use crate::profile::Profile;
@@ -36,8 +36,14 @@ impl Scheduler {
             match self.preempt(&pod, &failure, surroundings, profile).await {
                 Ok(found) => {
                     self.nominated.add(pod.clone(), &found.node);
-                    let (executor, pod) = (self.executor.clone(), pod.clone());
-                    tokio::spawn(async move { executor.preempt(&pod, &found.node, &found.victims).await });
+                    self.evictions.begin(&pod.key, found.victims.iter().map(|victim| victim.key.clone()));
+                    let (executor, pod, spared) = (self.executor.clone(), pod.clone(), self.spared.clone());
+                    tokio::spawn(async move {
+                        for victim in executor.preempt(&pod, &found.node, &found.victims).await {
+                            // The receiver only goes away with the scheduler itself.
+                            let _ = spared.send(victim);
+                        }
+                    });
                 }
                 Err(why) => {
                     message.push(' ');
@@ -74,7 +80,8 @@ impl Scheduler {
             let enough = share.max(usize::try_from(said.min_candidate_nodes_absolute).unwrap_or_default());
             let effort = Effort { start: rand::rng().random_range(0..nodes.len().max(1)), enough };
             let budgets = self.caches.budgets.list();
-            candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort)
+            let seen = |node: &Arc<NodeInfo>| self.nominated.seen_by(pod, node);
+            candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort, &seen)
         };
         let asked = self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod));
         for extender in asked {
