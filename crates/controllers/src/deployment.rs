@@ -2,6 +2,8 @@
 //!
 //! Not a maker of pods. Invariant: a template has one ReplicaSet, whose name is the Deployment's and the template's hash.
 
+#[cfg(test)]
+mod level_driven;
 mod plan;
 mod revision;
 mod scale;

@@ -3,6 +3,8 @@
 //! Invariant: it writes only slices that it manages, and never from a cache that does not show its last writes.
 
 pub(crate) mod desired;
+#[cfg(test)]
+mod level_driven;
 pub(crate) mod plan;
 
 use std::sync::Arc;

@@ -23,6 +23,8 @@ mod error;
 mod expectations;
 mod garbage;
 mod hash;
+#[cfg(test)]
+mod histories;
 mod history;
 mod horizontal_pod_autoscaler;
 mod int_or_percent;

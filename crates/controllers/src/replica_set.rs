@@ -3,6 +3,8 @@
 //! Invariant: the number of pods is never decided from a cache that does not show this controller's own writes.
 
 mod kind;
+#[cfg(test)]
+mod level_driven;
 mod plan;
 mod ranking;
 

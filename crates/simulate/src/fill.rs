@@ -28,7 +28,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// Makes what is missing; returns when all of it is there.
 pub(crate) async fn fill(client: &Client, config: &Config, nodes: &Informer<Node>, pods: &Informer<Pod>) {
-    let known = |number: &u32| nodes.get(&ObjectKey::cluster(&node_name(*number))).is_some();
+    let known = |number: &u32| nodes.get(&ObjectKey::cluster(node_name(*number))).is_some();
     let made = (0..config.nodes).filter(|number| !known(number)).map(|number| {
         let name = node_name(number);
         (Node::url_path(&(), None), own_node(config, number, &name, &pod_range(number)))
