@@ -7,6 +7,7 @@ use kedge_client::{Client, EventType, Recorder, object_reference};
 use kedge_meta::{Clock, ObjectKey, format_time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::node_info::PodInfo;
 
@@ -58,27 +59,35 @@ impl Executor {
         self.patch_status(pod, patch).await;
     }
 
-    /// Deletes the victims of a preemption and promises the node to the pod; the victims that could not be deleted.
-    pub(crate) async fn preempt(&self, pod: &PodInfo, node: &str, victims: &[Arc<PodInfo>]) -> Vec<ObjectKey> {
-        let mut spared = Vec::new();
+    /// Deletes the victims of a preemption, all at the same time, and promises the node to the pod; the victims that could
+    /// not be deleted.
+    pub(crate) async fn preempt(&self, pod: &Arc<PodInfo>, node: &str, victims: &[Arc<PodInfo>]) -> Vec<ObjectKey> {
+        let mut evictions = JoinSet::new();
         for victim in victims {
-            let text = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
-            let patch = json!({"status": {"conditions": [{
-                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": text,
-                "lastTransitionTime": format_time(self.clock.now()),
-            }]}});
-            self.patch_status(victim, patch).await;
-            if let Err(error) = self.pods(victim).delete(&victim.key.name, &DeleteParams::default()).await {
-                tracing::warn!(pod = %victim.key, %error, "a preempted pod could not be deleted");
-                spared.push(victim.key.clone());
-                continue;
-            }
-            let by = pod.pod.metadata.uid.as_deref().unwrap_or_default();
-            let text = format!("Preempted by pod {by} on node {node}");
-            self.recorder.event(&object_reference(&*victim.pod), EventType::Normal, "Preempted", text);
+            let (executor, pod, victim, node) = (self.clone(), pod.clone(), victim.clone(), node.to_owned());
+            evictions
+                .spawn(async move { executor.evict(&pod, &node, &victim).await.err().map(|_| victim.key.clone()) });
         }
+        let spared = evictions.join_all().await;
         self.patch_status(pod, json!({"status": {"nominatedNodeName": node}})).await;
-        spared
+        spared.into_iter().flatten().collect()
+    }
+
+    async fn evict(&self, pod: &PodInfo, node: &str, victim: &PodInfo) -> Result<(), kube::Error> {
+        let text = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
+        let patch = json!({"status": {"conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": text,
+            "lastTransitionTime": format_time(self.clock.now()),
+        }]}});
+        self.patch_status(victim, patch).await;
+        let deleted = self.pods(victim).delete(&victim.key.name, &DeleteParams::default()).await;
+        deleted.inspect_err(|error| {
+            tracing::warn!(pod = %victim.key, %error, "a preempted pod could not be deleted");
+        })?;
+        let by = pod.pod.metadata.uid.as_deref().unwrap_or_default();
+        let text = format!("Preempted by pod {by} on node {node}");
+        self.recorder.event(&object_reference(&*victim.pod), EventType::Normal, "Preempted", text);
+        Ok(())
     }
 
     async fn patch_status(&self, pod: &PodInfo, patch: Value) {
