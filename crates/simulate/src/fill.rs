@@ -22,7 +22,7 @@ pub const FILLER_NAMESPACE: &str = "simulated";
 pub const NODE_PREFIX: &str = "sim-";
 
 /// How many objects are made at a time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
 

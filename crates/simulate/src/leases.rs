@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kedge_client::Client;
@@ -21,8 +20,6 @@ const DURATION_SECONDS: u32 = 40;
 const SLOTS: usize = 100;
 /// The time of a slot.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
-/// How many renewals are on their way at a time.
-const AT_ONCE: usize = 16;
 
 /// Who renews when.
 #[derive(Debug)]
@@ -74,12 +71,6 @@ impl Wheel {
         state.turning = (slot + 1) % SLOTS;
         state.slots[slot].clone()
     }
-}
-
-/// Renews the leases of some nodes; why some could not.
-pub(crate) async fn renew_all(client: &Client, nodes: Vec<std::sync::Arc<Node>>, now: Timestamp) -> Vec<kube::Error> {
-    let renewals = nodes.into_iter().map(|node| async move { renew(client, &node, now).await.err() });
-    futures::stream::iter(renewals).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
 }
 
 /// Renews a node's lease, or makes it.

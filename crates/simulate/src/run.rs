@@ -3,11 +3,13 @@
 //! Invariants: nothing is planned from a cache that does not show the last write to the object yet; without the API
 //! everything stays as it is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kedge_client::{Change, Client, FailureLog, Informer, Queue, Subscription, object_key};
@@ -20,14 +22,14 @@ use crate::addresses::Pool;
 use crate::annotations::NodeScript;
 use crate::config::{Config, Deps};
 use crate::fill::fill;
-use crate::leases::{TICK, Wheel, renew, renew_all};
+use crate::leases::{TICK, Wheel, renew};
 use crate::node::{internal_ip, missing_labels, report_due, status_patch as node_status_patch};
 use crate::pod::{Addresses, Step, Turn, plan};
 use crate::requests::{is_race, patch_node, patch_node_status, patch_pod_status, remove_pod};
 use crate::status_patch::status_patch;
 
 /// How many nodes and pods are in work at a time.
-const WORKERS: usize = 16;
+const WORKERS: usize = 64;
 const HEARTBEAT: Duration = Duration::from_secs(30);
 const LEASES: &str = "renew the leases of simulated nodes";
 
@@ -165,20 +167,27 @@ impl Simulation {
         self.nodes.get(&ObjectKey::cluster(name)).filter(|node| NodeScript::of(node).acts())
     }
 
+    /// Each node renews at its turn, unless its last renewal is still on its way: a slow server makes nobody else late.
     async fn turn_the_wheel(&self) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut renewals, mut busy) = (FuturesUnordered::new(), HashSet::new());
         loop {
-            ticks.tick().await;
-            let names = self.wheel.turn();
-            let nodes = names.iter().filter_map(|name| self.node_that_acts(name)).collect::<Vec<_>>();
-            if nodes.is_empty() {
-                continue;
-            }
-            let failed = renew_all(&self.client, nodes, self.clock.now()).await;
-            match failed.first() {
-                Some(error) => drop(self.failures.failed(LEASES, error)),
-                None => self.failures.succeeded(LEASES),
+            tokio::select! {
+                _ = ticks.tick() => {
+                    for name in self.wheel.turn() {
+                        if let Some(node) = self.node_that_acts(&name).filter(|_| busy.insert(name.clone())) {
+                            renewals.push(async move { (name, renew(&self.client, &node, self.clock.now()).await) });
+                        }
+                    }
+                }
+                Some((name, result)) = renewals.next() => {
+                    busy.remove(&name);
+                    match result {
+                        Err(error) => drop(self.failures.failed(LEASES, &error)),
+                        Ok(()) => self.failures.succeeded(LEASES),
+                    }
+                }
             }
         }
     }

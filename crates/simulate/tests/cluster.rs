@@ -6,3 +6,5 @@ mod harness;
 mod nodes;
 #[path = "cluster/pods.rs"]
 mod pods;
+#[path = "cluster/preemption.rs"]
+mod preemption;
