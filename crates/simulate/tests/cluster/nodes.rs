@@ -6,7 +6,7 @@ use kedge_simulate::{FILLER_NAMESPACE, READY, SILENT, SIMULATED};
 use kube::api::Api;
 use serde_json::json;
 
-use crate::harness::Cluster;
+use super::harness::Cluster;
 
 /// The status of a node's condition `Ready`.
 fn ready(node: &Node) -> &str {

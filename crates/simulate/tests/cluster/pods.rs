@@ -9,7 +9,7 @@ use kedge_simulate::{EXIT_CODE, READY, RESTARTS, RUN_TIME};
 use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
+use super::harness::Cluster;
 
 /// A cluster with three simulated nodes, in which pods can be made.
 async fn cluster() -> (Cluster, tokio_util::sync::DropGuard) {

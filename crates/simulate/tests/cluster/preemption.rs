@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::{Value, json};
 
-use crate::harness::Cluster;
+use super::harness::Cluster;
 
 const NODES: usize = 4;
 
