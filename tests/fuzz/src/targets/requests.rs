@@ -109,6 +109,7 @@ fn deps() -> Deps {
         client_ca: None,
         front_proxy: None,
         kubelet_tls: None,
+        proxy_identity: None,
     }
 }
 
