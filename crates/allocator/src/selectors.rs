@@ -1,20 +1,18 @@
-//! Selectors of devices: CEL expressions about `device`, with upstream's quantity and version functions.
+//! Selectors of devices: CEL expressions about `device`.
 //!
-//! Not a general CEL environment: only what selectors of devices may say. Invariant: compiling and evaluating are bounded
+//! Invariant: compiling and evaluating are bounded
 //! (the length of an expression, how deep its loops lie in each other, the number of compiled ones kept).
 
-mod binding;
 mod device;
-mod quantity;
-mod version;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use cel::common::ast::{EntryExpr, Expr};
 use cel::parser::Expression;
-use cel::{Context, Env, Program, Value, extensions};
+use cel::{Context, Program, Value};
 use k8s_openapi::api::resource::v1::{Device, DeviceSelector};
+use kedge_expressions::error_text;
 use parking_lot::Mutex;
 
 use crate::allocate::AllocateError;
@@ -35,18 +33,7 @@ pub struct CompileError(String);
 /// Compiles selectors once and evaluates them.
 #[derive(Default)]
 pub struct Selectors {
-    /// Made at the first expression: most clusters have none.
-    environment: OnceLock<Arc<Env>>,
     kept: Mutex<HashMap<String, Result<Arc<Program>, CompileError>>>,
-}
-
-fn environment() -> Arc<Env> {
-    let mut environment = Env::stdlib();
-    extensions::strings(&mut environment).expect("the string functions are declared once");
-    binding::declare(&mut environment).expect("cel.bind is declared once");
-    quantity::declare(&mut environment).expect("the quantity functions are declared once");
-    version::declare(&mut environment).expect("the version functions are declared once");
-    Arc::new(environment)
 }
 
 impl std::fmt::Debug for Selectors {
@@ -78,8 +65,7 @@ impl Selectors {
         if expression.len() > LONGEST {
             return Err(CompileError(format!("too long: must have at most {LONGEST} bytes")));
         }
-        let program = self.environment.get_or_init(environment).compile(expression);
-        let program = program.map_err(|error| CompileError(format!("compilation failed: {error}")))?;
+        let program = kedge_expressions::compile(expression).map_err(CompileError)?;
         if loop_depth(program.expression()) > DEEPEST {
             return Err(CompileError("too complex, exceeds cost limit".to_owned()));
         }
@@ -108,12 +94,12 @@ impl Selectors {
     }
 
     fn evaluate(&self, program: &Program, driver: &str, device: &Device) -> Result<bool, String> {
-        let mut context = Context::with_env(self.environment.get_or_init(environment).clone());
+        let mut context = Context::with_env(kedge_expressions::environment());
         context.add_variable_as_val("device", Box::new(device::device(driver, device)?));
         match program.execute(&context) {
             Ok(Value::Bool(matches)) => Ok(matches),
             Ok(_) => Err("CEL result could not be converted to bool".to_owned()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error_text(&error)),
         }
     }
 }

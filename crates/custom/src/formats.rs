@@ -2,25 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use base64::Engine;
-
 /// Whether `text` has the format; its name comes without dashes.
 pub(crate) fn fits(format: &str, text: &str) -> bool {
     match format {
-        "uri" => uri(text),
         "email" => email(text),
         "hostname" => hostname(text),
         "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
         "cidr" => cidr(text),
         "mac" => mac(text),
-        "uuid" => uuid(text, None),
-        "uuid3" => uuid(text, Some('3')),
-        "uuid4" => uuid(text, Some('4')),
-        "uuid5" => uuid(text, Some('5')),
-        "byte" => base64::engine::general_purpose::STANDARD.decode(text).is_ok(),
-        "date" => text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10,
-        "datetime" => kedge_meta::parse_time(text).is_some(),
+        "uuid3" => uuid(text, '3'),
+        "uuid4" => uuid(text, '4'),
+        "uuid5" => uuid(text, '5'),
         "duration" => duration(text),
         "bsonobjectid" => text.len() == 24 && hex(text),
         "hexcolor" => hex_color(text),
@@ -32,7 +25,7 @@ pub(crate) fn fits(format: &str, text: &str) -> bool {
         "ssn" => ssn(text),
         "k8sshortname" => label(text),
         "k8slongname" => text.len() <= 253 && text.split('.').all(|part| label_of(part, 253)),
-        _ => true,
+        other => kedge_expressions::fits_format(other, text).unwrap_or(true),
     }
 }
 
@@ -42,16 +35,6 @@ fn hex(text: &str) -> bool {
 
 fn digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// As Go's `url.ParseRequestURI`: absolute, or a path from the root.
-fn uri(text: &str) -> bool {
-    let printable = !text.is_empty() && text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
-    let scheme = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
-    };
-    printable && (text.starts_with('/') || text.split_once(':').is_some_and(|(name, _)| scheme(name)))
 }
 
 fn email(text: &str) -> bool {
@@ -95,16 +78,12 @@ fn mac(text: &str) -> bool {
     parts(':', 2) || parts('-', 2) || parts('.', 4)
 }
 
-fn uuid(text: &str, version: Option<char>) -> bool {
+fn uuid(text: &str, version: char) -> bool {
     let plain: String = text.chars().filter(|c| *c != '-').collect();
     let dashes_fit = text.char_indices().filter(|(_, c)| *c == '-').count() <= 4 && !text.contains("--");
     let digit = |index: usize| plain.chars().nth(index).map(|c| c.to_ascii_lowercase());
-    let variant = matches!(version, None | Some('3')) || digit(16).is_some_and(|c| matches!(c, '8' | '9' | 'a' | 'b'));
-    plain.len() == 32
-        && hex(&plain)
-        && dashes_fit
-        && version.is_none_or(|version| digit(12) == Some(version))
-        && variant
+    let variant = version == '3' || digit(16).is_some_and(|c| matches!(c, '8' | '9' | 'a' | 'b'));
+    plain.len() == 32 && hex(&plain) && dashes_fit && digit(12) == Some(version) && variant
 }
 
 /// As Go's `time.ParseDuration`, or a number and a word.

@@ -17,7 +17,6 @@ mod json_path;
 mod list_types;
 mod names;
 mod node;
-mod pattern;
 mod place;
 mod prune;
 mod review;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use kedge_expressions::Pattern;
 use serde_json::Value;
 
 use crate::json::{at, items, text, texts, truth};
-use crate::pattern::Pattern;
 use crate::rules::Rules;
 
 /// How deep a schema may be; upstream's bound is that of its decoder.

@@ -5,14 +5,14 @@
 // DIVERGES: upstream counts what an evaluation does; here is reckoned what it may do at most.
 
 mod cost;
-mod functions;
 mod names;
 mod values;
 
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use cel::common::types::CelOptional;
-use cel::{Context, Env, Program, Value as Outcome, extensions};
+use cel::{Context, Program, Value as Outcome};
+use kedge_expressions::{CALL_LIMIT, compile, environment, error_text};
 use kedge_meta::{FieldError, FieldPath};
 use serde_json::Value;
 
@@ -21,25 +21,13 @@ use crate::json::{items, text, truth};
 use crate::node::{Additional, Node};
 use crate::place::Place;
 
-pub(crate) use cost::{MOST_ELEMENTS, estimate};
+pub(crate) use cost::estimate;
 pub(crate) use names::unknown_names;
 
-/// Upstream's bound of one evaluation.
-const CALL_LIMIT: u64 = 1_000_000;
 /// Upstream's bound of all evaluations about one object.
 const OBJECT_LIMIT: u64 = 10_000_000;
-/// How long a rule may be, in bytes.
-const LONGEST: usize = 16 * 1024;
 /// How long a text that an expression makes may be.
 const LONGEST_MESSAGE: usize = 5 * 1024;
-
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib();
-    extensions::strings(&mut environment).expect("the string functions are declared once");
-    extensions::lists(&mut environment).expect("the list functions are declared once");
-    functions::declare(&mut environment).expect("Kubernetes' functions are declared once");
-    Arc::new(environment)
-});
 
 /// The rules of one position.
 #[derive(Debug, Clone, Default)]
@@ -62,18 +50,6 @@ struct Compiled {
     uses_old: bool,
     program: Result<Arc<Program>, String>,
     message: Option<Arc<Program>>,
-}
-
-/// Compiles an expression.
-pub(crate) fn compile(source: &str) -> Result<Program, String> {
-    if source.len() > LONGEST {
-        return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
-    }
-    ENVIRONMENT.compile(source).map_err(|error| {
-        let error = error.to_string();
-        let sign = if error.contains("Syntax error") { "" } else { "Syntax error: " };
-        format!("compilation failed: ERROR: {sign}{}", error.trim())
-    })
 }
 
 impl Rules {
@@ -213,7 +189,7 @@ impl<'a> Checker<'a> {
             Ok(Outcome::Bool(true)) => None,
             Ok(Outcome::Bool(false)) => Some(failure(rule, &self.message(rule, &context), value, &kind, place)),
             Ok(_) => invalid(format!("cel expression evaluated to no bool for rule: {}", rule.said())),
-            Err(error) => invalid(format!("{error} evaluating rule: {}", rule.said())),
+            Err(error) => invalid(format!("{} evaluating rule: {}", error_text(&error), rule.said())),
         }
     }
 
@@ -231,7 +207,7 @@ impl<'a> Checker<'a> {
 }
 
 fn context<'v>(rule: &Rule, value: &Value, old: Option<&Value>, node: &Node) -> Context<'static, 'v> {
-    let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    let mut context = Context::with_env(environment());
     context.add_variable_as_val("self", values::value(value, node));
     let old = old.map(|old| values::value(old, node));
     if rule.optional_old {
@@ -307,7 +283,13 @@ mod tests {
         check("self.a__dash__b == 'x'", json!({"a-b": "x"}), &[]);
         check("self.?name.orValue('none') == 'none'", json!({}), &[]);
         check("cel.bind(n, self.x, n + n == 4)", json!({"x": 2}), &[]);
-        check("self.x > 0", json!({}), &["spec: Invalid value: \"object\": No such key: x evaluating rule: no"]);
+        check("quantity(self.name).isLessThan(quantity('1Gi'))", json!({"name": "1Mi"}), &[]);
+        check("isURL(self.name) && url(self.name).getScheme() == 'https'", json!({"name": "http://a/"}), NO);
+        check("cidr('10.0.0.0/8').containsIP(self.name)", json!({"name": "10.1.2.3"}), &[]);
+        check("!format.dns1123Label().validate(self.name).hasValue()", json!({"name": "A"}), NO);
+        check("semver(self.name).major() == 1", json!({"name": "1.2.3"}), &[]);
+        check("sets.contains([1, 2, 3], self.list)", json!({"list": [4]}), NO);
+        check("self.x > 0", json!({}), &["spec: Invalid value: \"object\": no such key: x evaluating rule: no"]);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! The rules and texts are upstream's.
 
+use kedge_expressions::MOST_ELEMENTS;
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
 
 use crate::json::{at, items, text, texts, truth};
 use crate::node::Node;
 use crate::place::Place;
-use crate::rules::MOST_ELEMENTS;
 use crate::validations::{self, Position};
 use crate::{check, defaults, list_types, prune};
 

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::json::{at, items, text, truth};
 use crate::node::MAX_DEPTH;
-use crate::pattern;
 use crate::place::Place;
 
 /// Where in a schema a position stands.
@@ -186,7 +185,7 @@ fn logic(schema: &Value, skips: (bool, bool), place: &Place<'_>, errors: &mut Ve
         nested(not, (false, false), &place.child("not"), errors);
     }
     let pattern = text(schema, &["pattern"]);
-    if let Err(wrong) = pattern::compile(pattern) {
+    if let Err(wrong) = kedge_expressions::compile_pattern(pattern) {
         let why = format!("must be a valid regular expression, but isn't: {wrong}");
         errors.push(FieldError::invalid(&place.child("pattern").path(), &json!(pattern), &why));
     }

@@ -2,13 +2,14 @@
 //!
 //! The texts are upstream's, but for where in a rule something is wrong.
 
+use kedge_expressions::compile;
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
 
 use crate::json::{at, items, text};
 use crate::node::Node;
 use crate::place::Place;
-use crate::rules::{compile, estimate, unknown_names};
+use crate::rules::{estimate, unknown_names};
 
 /// Upstream's bound of what one rule may cost for any object.
 const COST_LIMIT: u64 = 10_000_000;

@@ -20,7 +20,6 @@ mod events;
 #[cfg(test)]
 mod every_kind;
 mod flowcontrol;
-mod formats;
 mod generated;
 mod generic;
 mod kind;
@@ -41,6 +40,8 @@ mod strategy;
 mod table;
 mod value;
 mod workload;
+
+use kedge_meta::formats;
 
 pub use deprecation::{Deprecation, deprecation};
 pub use generic::Generic;

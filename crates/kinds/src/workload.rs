@@ -2,13 +2,13 @@
 //!
 //! The invariant: a selector selects the pods of its own template.
 
-use kedge_meta::{FieldError, LabelSelector, Operator, Requirement};
+use kedge_meta::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::formats;
 use crate::path::Path;
 use crate::pod_spec::{default_pod_spec, label_selector_errors, pod_warnings, validate_template};
-use crate::value::{at, at_mut, child, fill, int, is_set, items, text, texts};
+use crate::value::{at, at_mut, child, fill, int, is_set, text};
 
 pub(crate) const SPEC: Path<'static> = Path::root("spec");
 pub(crate) const STATUS: Path<'static> = Path::root("status");
@@ -56,35 +56,12 @@ pub(crate) fn selector_errors(spec: &Value, kind: &str, errors: &mut Vec<FieldEr
 pub(crate) fn template_labels(spec: &Value, errors: &mut Vec<FieldError>) {
     let labels = at(spec, &["template", "metadata", "labels"]);
     let get = |key: &str| labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-    if parse_selector(&spec["selector"]).is_some_and(|selector| !selector.matches_with(get)) {
+    if LabelSelector::from_object(&spec["selector"]).is_some_and(|selector| !selector.matches_with(get)) {
         let template = SPEC.child("template");
         let metadata = template.child("metadata");
         let why = "`selector` does not match template `labels`";
         metadata.child("labels").invalid(errors, labels.cloned().unwrap_or(Value::Null), why);
     }
-}
-
-/// A `metav1.LabelSelector` object as a selector; `None` where an operator is unknown.
-pub(crate) fn parse_selector(selector: &Value) -> Option<LabelSelector> {
-    let mut requirements: Vec<Requirement> = crate::value::entries(selector, &["matchLabels"])
-        .map(|(key, value)| Requirement {
-            key: key.clone(),
-            operator: Operator::In,
-            values: vec![value.as_str().unwrap_or_default().to_owned()],
-        })
-        .collect();
-    for expression in items(selector, &["matchExpressions"]) {
-        let operator = match text(expression, &["operator"]) {
-            "In" => Operator::In,
-            "NotIn" => Operator::NotIn,
-            "Exists" => Operator::Exists,
-            "DoesNotExist" => Operator::DoesNotExist,
-            _ => return None,
-        };
-        let values = texts(expression, &["values"]).map(str::to_owned).collect();
-        requirements.push(Requirement { key: text(expression, &["key"]).to_owned(), operator, values });
-    }
-    Some(LabelSelector::new(requirements))
 }
 
 /// What is wrong with `spec.template` of a kind whose pods always restart. `kind` is the kind for the texts.

@@ -6,6 +6,7 @@
 mod clock;
 mod component;
 mod field;
+pub mod formats;
 mod identity;
 mod names;
 mod quantity;

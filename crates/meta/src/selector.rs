@@ -89,6 +89,27 @@ impl LabelSelector {
         Self(labels.into_iter().map(equals).collect())
     }
 
+    /// From a `metav1.LabelSelector` object; absent where an operator is unknown.
+    pub fn from_object(selector: &serde_json::Value) -> Option<Self> {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let labels = selector["matchLabels"].as_object().into_iter().flatten();
+        let mut requirements: Vec<Requirement> = labels
+            .map(|(key, value)| Requirement { key: key.clone(), operator: Operator::In, values: vec![text(value)] })
+            .collect();
+        for expression in selector["matchExpressions"].as_array().into_iter().flatten() {
+            let operator = match expression["operator"].as_str().unwrap_or_default() {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                _ => return None,
+            };
+            let values = expression["values"].as_array().into_iter().flatten().map(text).collect();
+            requirements.push(Requirement { key: text(&expression["key"]), operator, values });
+        }
+        Some(Self(requirements))
+    }
+
     /// Whether labels (looked up by `get`) meet all requirements.
     pub fn matches_with<'a>(&self, get: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.0.iter().all(|requirement| requirement.matches(&get))

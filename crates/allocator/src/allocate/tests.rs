@@ -137,7 +137,7 @@ fn what_can_not_be_worked_with_is_said() {
     let text =
         "claim d/c, request r: could not retrieve device class none: deviceclass.resource.k8s.io \"none\" not found";
     check(&world, &[one(json!({"deviceClassName": "none"}))], text);
-    check(&world, &[one(cel("device.attributes['x'].y"))], "claim d/c: selector #0: CEL runtime error: No such key: y");
+    check(&world, &[one(cel("device.attributes['x'].y"))], "claim d/c: selector #0: CEL runtime error: no such key: y");
     check(
         &world,
         &[claim(vec![exactly("r", json!({}))], json!({"constraints": [{}]}))],

@@ -7,9 +7,8 @@ use cel::common::traits::{Container, Indexer, Iterable, Iterator, Sizer, Zeroer}
 use cel::common::types::{self, CelBool, CelInt, CelMap, CelMapKey, CelString, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use k8s_openapi::api::resource::v1::{Device, DeviceAttribute};
+use kedge_expressions::{QuantityVal, VersionVal};
 
-use super::quantity::QuantityVal;
-use super::version::VersionVal;
 use crate::capacity::amount;
 
 type Entries = HashMap<CelMapKey<'static>, Box<dyn Val>>;

@@ -10,70 +10,9 @@ use cel::parser::Expression;
 use super::values::escaped;
 use crate::node::{Additional, Node};
 
-/// Functions that rules may call, besides operators.
-const FUNCTIONS: &[&str] = &[
-    "all",
-    "bool",
-    "bytes",
-    "charAt",
-    "contains",
-    "distinct",
-    "double",
-    "dyn",
-    "endsWith",
-    "exists",
-    "exists_one",
-    "filter",
-    "find",
-    "findAll",
-    "flatten",
-    "format",
-    "has",
-    "hasValue",
-    "indexOf",
-    "int",
-    "isSorted",
-    "join",
-    "lastIndexOf",
-    "lists.range",
-    "lowerAscii",
-    "map",
-    "matches",
-    "max",
-    "min",
-    "none",
-    "of",
-    "ofNonZeroValue",
-    "optFlatMap",
-    "optMap",
-    "optional.none",
-    "optional.of",
-    "optional.ofNonZeroValue",
-    "or",
-    "orValue",
-    "quote",
-    "range",
-    "replace",
-    "reverse",
-    "size",
-    "slice",
-    "sort",
-    "split",
-    "startsWith",
-    "string",
-    "strings.quote",
-    "substring",
-    "sum",
-    "trim",
-    "type",
-    "uint",
-    "upperAscii",
-    "value",
-];
-
 /// What the names of an expression over a value of `node` refer to that is not there, one text for each.
 pub(crate) fn unknown_names(expression: &Expression, node: &Node) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut found = kedge_expressions::unknown_names(expression, Some(&["self", "oldSelf"]));
     let known = HashMap::from([("self".to_owned(), node), ("oldSelf".to_owned(), node)]);
     visit(expression, &known, &mut found);
     found.sort();
@@ -92,16 +31,12 @@ fn visit<'a>(expression: &Expression, known: &Known<'a>, found: &mut Vec<String>
             return field(owner, &select.field, found);
         }
         Expr::Call(call) => {
-            let name = call.func_name.as_str();
-            let is_word = name.starts_with(|letter: char| letter.is_ascii_alphabetic());
-            if is_word && !FUNCTIONS.contains(&name) {
-                found.push(format!("undeclared reference to '{name}'"));
+            if let Some(target) = &call.target {
+                visit(target, known, found);
             }
-            let target = call.target.as_ref().and_then(|target| visit(target, known, found));
             let args: Vec<Option<&Node>> = call.args.iter().map(|arg| visit(arg, known, found)).collect();
-            let _ = target;
             // An index into a list or map gives its items.
-            if name == "_[_]" {
+            if call.func_name == "_[_]" {
                 return args.first().copied().flatten().and_then(element);
             }
         }

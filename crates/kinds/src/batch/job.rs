@@ -1,14 +1,14 @@
 //! Jobs. Selector and labels are generated from the uid, unless `manualSelector` is set.
 
 use jiff::Timestamp;
-use kedge_meta::{FieldError, parse_time};
+use kedge_meta::{FieldError, LabelSelector, parse_time};
 use serde_json::{Map, Value, json};
 
 use super::job_spec;
 use crate::strategy::{Column, Propagation, Strategy, WriteContext};
 use crate::table::{AGE, NAME, age, column, containers, human_duration, name, selector, wide};
 use crate::value::{at, at_mut, child, fill, int, is_set, items, set, text, truth};
-use crate::workload::{SPEC, STATUS, TEMPLATE_SPEC, not_negative, parse_selector, template_labels, template_warnings};
+use crate::workload::{SPEC, STATUS, TEMPLATE_SPEC, not_negative, template_labels, template_warnings};
 
 /// Of jobs.
 pub(super) struct Job;
@@ -191,7 +191,7 @@ fn generated_selector(job: &Value, errors: &mut Vec<FieldError>) {
         let key = key.strip_prefix("batch.kubernetes.io/").unwrap_or(key);
         expected.iter().find(|(known, _)| *known == key).map(|(_, value)| *value)
     };
-    if parse_selector(found).is_some_and(|selector| !selector.matches_with(get)) {
+    if LabelSelector::from_object(found).is_some_and(|selector| !selector.matches_with(get)) {
         SPEC.child("selector").invalid(errors, found.clone(), "`selector` not auto-generated");
     }
 }

@@ -32,7 +32,7 @@ const PERCENT: &str = "a valid percent string must be a numeric string followed 
      regex used for validation is '[0-9]+%')";
 
 /// RFC 1123 subdomain.
-pub(crate) fn subdomain(text: &str) -> Vec<String> {
+pub fn subdomain(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 253);
     if !text.split('.').all(is_label_shape) {
         wrong.push(SUBDOMAIN.to_owned());
@@ -41,7 +41,7 @@ pub(crate) fn subdomain(text: &str) -> Vec<String> {
 }
 
 /// RFC 1123 label.
-pub(crate) fn label(text: &str) -> Vec<String> {
+pub fn label(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 63);
     if !is_label_shape(text) {
         let dotted = text.split('.').all(is_label_shape);
@@ -51,7 +51,7 @@ pub(crate) fn label(text: &str) -> Vec<String> {
 }
 
 /// RFC 1035 label.
-pub(crate) fn label_1035(text: &str) -> Vec<String> {
+pub fn label_1035(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 63);
     if !is_label_shape(text) || !text.starts_with(|first: char| first.is_ascii_lowercase()) {
         wrong.push(LABEL_1035.to_owned());
@@ -60,7 +60,7 @@ pub(crate) fn label_1035(text: &str) -> Vec<String> {
 }
 
 /// `*.` and an RFC 1123 subdomain.
-pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
+pub fn wildcard_subdomain(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 253);
     if !text.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label_shape)) {
         wrong.push(WILDCARD.to_owned());
@@ -69,7 +69,7 @@ pub(crate) fn wildcard_subdomain(text: &str) -> Vec<String> {
 }
 
 /// The key of a label: an optional RFC 1123 subdomain and `/`, then a name.
-pub(crate) fn qualified_name(text: &str) -> Vec<String> {
+pub fn qualified_name(text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let parts: Vec<&str> = text.split('/').collect();
     let name = match parts.as_slice() {
@@ -100,7 +100,7 @@ pub(crate) fn qualified_name(text: &str) -> Vec<String> {
 }
 
 /// The value of a label.
-pub(crate) fn label_value(text: &str) -> Vec<String> {
+pub fn label_value(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 63);
     if !is_name_shape(text) {
         wrong.push(LABEL_VALUE.to_owned());
@@ -109,7 +109,7 @@ pub(crate) fn label_value(text: &str) -> Vec<String> {
 }
 
 /// What can stand in a path as it is.
-pub(crate) fn path_segment(text: &str) -> Vec<String> {
+pub fn path_segment(text: &str) -> Vec<String> {
     match text {
         "." | ".." => vec![format!("may not be '{text}'")],
         _ => path_segment_prefix(text),
@@ -117,12 +117,12 @@ pub(crate) fn path_segment(text: &str) -> Vec<String> {
 }
 
 /// What can begin a path segment.
-pub(crate) fn path_segment_prefix(text: &str) -> Vec<String> {
+pub fn path_segment_prefix(text: &str) -> Vec<String> {
     ["/", "%"].iter().filter(|part| text.contains(**part)).map(|part| format!("may not contain '{part}'")).collect()
 }
 
 /// The key of a ConfigMap or Secret.
-pub(crate) fn config_key(text: &str) -> Vec<String> {
+pub fn config_key(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 253);
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     if text.is_empty() || !text.chars().all(allowed) {
@@ -133,7 +133,7 @@ pub(crate) fn config_key(text: &str) -> Vec<String> {
 }
 
 /// The name of an environment variable.
-pub(crate) fn env_name(text: &str) -> Vec<String> {
+pub fn env_name(text: &str) -> Vec<String> {
     match text {
         "" => vec!["environment variable name must be non-empty".to_owned()],
         _ if text.chars().all(|c| (' '..='~').contains(&c) && c != '=') => Vec::new(),
@@ -142,7 +142,7 @@ pub(crate) fn env_name(text: &str) -> Vec<String> {
 }
 
 /// The name of a container's port (IANA service name).
-pub(crate) fn port_name(text: &str) -> Vec<String> {
+pub fn port_name(text: &str) -> Vec<String> {
     let mut wrong = longer_than(text, 15);
     if text.is_empty() || !text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
         wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
@@ -160,12 +160,12 @@ pub(crate) fn port_name(text: &str) -> Vec<String> {
 }
 
 /// A port's number.
-pub(crate) fn port_number(port: i64) -> Vec<String> {
+pub fn port_number(port: i64) -> Vec<String> {
     in_range(port, 1, 65_535)
 }
 
 /// A number between two others, which belong to the range.
-pub(crate) fn in_range(number: i64, low: i64, high: i64) -> Vec<String> {
+pub fn in_range(number: i64, low: i64, high: i64) -> Vec<String> {
     match (low..=high).contains(&number) {
         true => Vec::new(),
         false => vec![format!("must be between {low} and {high}, inclusive")],
@@ -173,7 +173,7 @@ pub(crate) fn in_range(number: i64, low: i64, high: i64) -> Vec<String> {
 }
 
 /// The name of an HTTP header.
-pub(crate) fn header_name(text: &str) -> Vec<String> {
+pub fn header_name(text: &str) -> Vec<String> {
     match !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         true => Vec::new(),
         false => vec![HEADER.to_owned()],
@@ -181,7 +181,7 @@ pub(crate) fn header_name(text: &str) -> Vec<String> {
 }
 
 /// A percentage such as `25%`.
-pub(crate) fn percent(text: &str) -> Vec<String> {
+pub fn percent(text: &str) -> Vec<String> {
     let digits = text.strip_suffix('%').unwrap_or_default();
     match !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit()) {
         true => Vec::new(),
@@ -190,7 +190,7 @@ pub(crate) fn percent(text: &str) -> Vec<String> {
 }
 
 /// An IP address of either family.
-pub(crate) fn ip(text: &str) -> Vec<String> {
+pub fn ip(text: &str) -> Vec<String> {
     match text.parse::<std::net::IpAddr>() {
         Ok(_) => Vec::new(),
         Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
@@ -198,7 +198,7 @@ pub(crate) fn ip(text: &str) -> Vec<String> {
 }
 
 /// A network such as `10.0.0.0/8`.
-pub(crate) fn cidr(text: &str) -> Vec<String> {
+pub fn cidr(text: &str) -> Vec<String> {
     match parse_cidr(text) {
         Some(_) => Vec::new(),
         None => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()],
@@ -206,7 +206,7 @@ pub(crate) fn cidr(text: &str) -> Vec<String> {
 }
 
 /// Address and prefix length of a network.
-pub(crate) fn parse_cidr(text: &str) -> Option<(std::net::IpAddr, u8)> {
+pub fn parse_cidr(text: &str) -> Option<(std::net::IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
     let address: std::net::IpAddr = address.parse().ok()?;
     let digits = !length.is_empty() && length.chars().all(|c| c.is_ascii_digit());

@@ -13,29 +13,31 @@ const MAX_COMPILED: usize = 1 << 20;
 
 /// A pattern of a schema, compiled when it is first needed.
 #[derive(Debug, Clone)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     source: String,
     compiled: OnceLock<Option<Regex>>,
 }
 
 impl Pattern {
-    pub(crate) fn new(source: &str) -> Self {
+    /// A pattern as it is written.
+    pub fn new(source: &str) -> Self {
         Self { source: source.to_owned(), compiled: OnceLock::new() }
     }
 
-    pub(crate) fn source(&self) -> &str {
+    /// As it is written.
+    pub fn source(&self) -> &str {
         &self.source
     }
 
     /// Whether a text meets it; one that means nothing is met by all.
-    pub(crate) fn is_met(&self, text: &str) -> bool {
-        let compiled = self.compiled.get_or_init(|| compile(&self.source).ok());
+    pub fn is_met(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| compile_pattern(&self.source).ok());
         compiled.as_ref().is_none_or(|regex| regex.is_match(text))
     }
 }
 
 /// Compiles a pattern; the error is what is wrong with it, in one line.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+pub fn compile_pattern(pattern: &str) -> Result<Regex, String> {
     let compiled =
         RegexBuilder::new(&translated(pattern)).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build();
     compiled.map_err(|error| {
@@ -112,7 +114,7 @@ mod tests {
     #[test]
     fn patterns_mean_what_they_mean_in_go() {
         let check = |pattern: &str, text: &str, matches: bool| {
-            assert_eq!(compile(pattern).unwrap().is_match(text), matches, "{pattern} on {text}");
+            assert_eq!(compile_pattern(pattern).unwrap().is_match(text), matches, "{pattern} on {text}");
         };
         check(r"^\d+$", "12", true);
         check(r"^\d+$", "\u{0661}", false);
@@ -130,8 +132,8 @@ mod tests {
     #[test]
     fn bad_and_huge_patterns_are_refused() {
         for pattern in ["(", "[a", "a{99999}{99999}", "(?<x", "\\"] {
-            assert!(compile(pattern).is_err(), "{pattern}");
+            assert!(compile_pattern(pattern).is_err(), "{pattern}");
         }
-        assert!(compile(&"(a{1000}){1000}".repeat(10)).is_err());
+        assert!(compile_pattern(&"(a{1000}){1000}".repeat(10)).is_err());
     }
 }

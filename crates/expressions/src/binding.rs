@@ -5,7 +5,7 @@ use cel::common::types::CelBool;
 use cel::parser::Macro;
 use cel::{DeclarationError, Env};
 
-pub(super) fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
+pub(crate) fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
     environment.add_macro(Macro::receiver("bind", 3, |helper, target, args| {
         let is_cel = |target: &IdedExpr| matches!(&target.expr, Expr::Ident(name) if name == "cel");
         let Expr::Ident(name) = &args[0].expr else { return Ok(None) };

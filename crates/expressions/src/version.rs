@@ -1,53 +1,22 @@
 //! Kubernetes' `semver` type for CEL.
 
-use std::any::Any;
 use std::cmp::Ordering;
 
-use cel::common::types::{self, CelBool, CelInt, CelString, Type};
-use cel::common::value::{CowVal, StaticVal, Val};
+use cel::common::types::{self, CelBool, Type};
+use cel::common::value::CowVal;
 use cel::{DeclarationError, Env, ExecutionError};
 use semver::Version;
 
-static TYPE: Type = Type::new_unspecified_type("kubernetes.Semver");
+use crate::call::{Args, Outcome, failed, number, text_at, truth, value_at, value_type};
 
 /// A semantic version as a value.
 #[derive(Debug, Clone)]
-pub(super) struct VersionVal(pub(super) Version);
+pub struct VersionVal(pub Version);
 
-impl Val for VersionVal {
-    fn get_type(&self) -> &Type {
-        &TYPE
-    }
-
-    fn cel_type() -> &'static Type {
-        &TYPE
-    }
-
-    fn equals(&self, other: &dyn Val) -> bool {
-        other.downcast_ref::<Self>().is_some_and(|other| self.0.cmp_precedence(&other.0).is_eq())
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(self.clone())
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for VersionVal {}
-
-type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
-
-fn failed(message: impl ToString) -> ExecutionError {
-    ExecutionError::FunctionError { function: "semver".to_owned(), message: message.to_string() }
-}
+value_type!(TYPE: VersionVal, "kubernetes.Semver", |one, other| one.0.cmp_precedence(&other.0).is_eq());
 
 fn version_at<'a>(args: &'a [CowVal<'_, '_>], index: usize) -> Result<&'a Version, ExecutionError> {
-    let found = args.get(index).and_then(|value| value.downcast_ref::<VersionVal>());
-    found.map(|value| &value.0).ok_or_else(|| failed("no such overload"))
+    value_at::<VersionVal>(args, index, "semver").map(|value| &value.0)
 }
 
 /// Fills in what a loosely written version lacks: `v1.02` is `1.2.0`.
@@ -67,11 +36,10 @@ fn normalized(text: &str) -> String {
 }
 
 fn parsed(args: &[CowVal<'_, '_>]) -> Result<Version, ExecutionError> {
-    let text = args.first().and_then(|value| value.downcast_ref::<CelString<'_>>());
-    let text = text.ok_or_else(|| failed("no such overload"))?;
+    let text = text_at(args, 0, "semver")?;
     let loosely = args.get(1).and_then(|value| value.downcast_ref::<CelBool>()).is_some_and(|loosely| *loosely.inner());
-    let text = if loosely { normalized(text.inner()) } else { text.inner().to_owned() };
-    Version::parse(&text).map_err(failed)
+    let text = if loosely { normalized(text) } else { text.to_owned() };
+    Version::parse(&text).map_err(|error| failed("semver", error))
 }
 
 fn version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
@@ -79,7 +47,7 @@ fn version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 fn is_version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(parsed(&args).is_ok())))
+    truth(parsed(&args).is_ok())
 }
 
 fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
@@ -87,34 +55,34 @@ fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
 }
 
 fn compare_to<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelInt::from(compared(&args)? as i64)))
+    number(compared(&args)? as i64)
 }
 
 fn is_greater_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_gt())))
+    truth(compared(&args)?.is_gt())
 }
 
 fn is_less_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_lt())))
+    truth(compared(&args)?.is_lt())
 }
 
-fn number<'b, 'v>(number: u64) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelInt::from(i64::try_from(number).map_err(failed)?)))
+fn part<'b, 'v>(part: u64) -> Outcome<'b, 'v> {
+    number(i64::try_from(part).map_err(|error| failed("semver", error))?)
 }
 
 fn major<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    number(version_at(&args, 0)?.major)
+    part(version_at(&args, 0)?.major)
 }
 
 fn minor<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    number(version_at(&args, 0)?.minor)
+    part(version_at(&args, 0)?.minor)
 }
 
 fn patch<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    number(version_at(&args, 0)?.patch)
+    part(version_at(&args, 0)?.patch)
 }
 
-pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
+pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let text = || vec![types::STRING_TYPE];
     let loose = || vec![types::STRING_TYPE, types::BOOL_TYPE];
     env.add_type(TYPE.to_owned())?;

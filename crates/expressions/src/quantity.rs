@@ -1,49 +1,19 @@
 //! Kubernetes' `quantity` type for CEL.
 
-use std::any::Any;
 use std::cmp::Ordering;
 
-use cel::common::types::{self, CelBool, CelDouble, CelInt, CelString, Type};
-use cel::common::value::{CowVal, StaticVal, Val};
+use cel::common::types::{self, CelDouble, CelInt, Type};
+use cel::common::value::CowVal;
 use cel::{DeclarationError, Env, ExecutionError};
 use kedge_meta::Quantity;
 
-static TYPE: Type = Type::new_unspecified_type("kubernetes.Quantity");
+use crate::call::{Args, Outcome, failed, number, text_at, truth, value_type};
 
 /// A quantity as a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct QuantityVal(pub(super) Quantity);
+pub struct QuantityVal(pub Quantity);
 
-impl Val for QuantityVal {
-    fn get_type(&self) -> &Type {
-        &TYPE
-    }
-
-    fn cel_type() -> &'static Type {
-        &TYPE
-    }
-
-    fn equals(&self, other: &dyn Val) -> bool {
-        other.downcast_ref::<Self>() == Some(self)
-    }
-
-    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
-        Box::new(*self)
-    }
-
-    fn as_any(&self) -> Option<&dyn Any> {
-        Some(self)
-    }
-}
-
-impl StaticVal for QuantityVal {}
-
-type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
-
-fn failed(function: &str, message: impl ToString) -> ExecutionError {
-    ExecutionError::FunctionError { function: function.to_owned(), message: message.to_string() }
-}
+value_type!(TYPE: QuantityVal, "kubernetes.Quantity", |one, other| one.0 == other.0);
 
 fn quantity_at(args: &[CowVal<'_, '_>], index: usize) -> Result<Quantity, ExecutionError> {
     let found = args.get(index).and_then(|value| {
@@ -54,9 +24,7 @@ fn quantity_at(args: &[CowVal<'_, '_>], index: usize) -> Result<Quantity, Execut
 }
 
 fn parsed(args: &[CowVal<'_, '_>]) -> Result<Quantity, ExecutionError> {
-    let text = args.first().and_then(|value| value.downcast_ref::<CelString<'_>>());
-    let text = text.ok_or_else(|| failed("quantity", "no such overload"))?;
-    text.inner().parse().map_err(|error| failed("quantity", error))
+    text_at(args, 0, "quantity")?.parse().map_err(|error| failed("quantity", error))
 }
 
 fn quantity<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
@@ -64,7 +32,7 @@ fn quantity<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 fn is_quantity<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(parsed(&args).is_ok())))
+    truth(parsed(&args).is_ok())
 }
 
 fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
@@ -72,15 +40,15 @@ fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
 }
 
 fn compare_to<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelInt::from(compared(&args)? as i64)))
+    number(compared(&args)? as i64)
 }
 
 fn is_greater_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_gt())))
+    truth(compared(&args)?.is_gt())
 }
 
 fn is_less_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(compared(&args)?.is_lt())))
+    truth(compared(&args)?.is_lt())
 }
 
 fn add<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
@@ -92,7 +60,7 @@ fn sub<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 fn sign<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelInt::from(quantity_at(&args, 0)?.cmp(&Quantity::ZERO) as i64)))
+    number(quantity_at(&args, 0)?.cmp(&Quantity::ZERO) as i64)
 }
 
 fn is_whole(amount: Quantity) -> bool {
@@ -100,13 +68,13 @@ fn is_whole(amount: Quantity) -> bool {
 }
 
 fn is_integer<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelBool::from(is_whole(quantity_at(&args, 0)?))))
+    truth(is_whole(quantity_at(&args, 0)?))
 }
 
 fn as_integer<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     let amount = quantity_at(&args, 0)?;
     match is_whole(amount) {
-        true => Ok(CowVal::owned(CelInt::from(amount.units()))),
+        true => number(amount.units()),
         false => Err(failed("asInteger", "cannot convert value to integer")),
     }
 }
@@ -124,7 +92,7 @@ fn as_approximate_float<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     Ok(CowVal::owned(CelDouble::from(number * scale)))
 }
 
-pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
+pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let text = || vec![types::STRING_TYPE];
     env.add_type(TYPE.to_owned())?;
     env.add_overload("quantity", "string_to_quantity", text(), quantity)?;

@@ -1,0 +1,65 @@
+//! The one environment of all expressions, and how they are compiled.
+
+use std::sync::{Arc, LazyLock};
+
+use cel::{Env, ExecutionError, Program, extensions};
+
+use crate::{authorizer, binding, cidrs, formats, ips, json_patch, lists, quantity, regexes, sets, urls, version};
+
+/// How long an expression may be, in bytes.
+const LONGEST: usize = 16 * 1024;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    let libraries = [
+        extensions::strings,
+        extensions::lists,
+        authorizer::declare,
+        binding::declare,
+        cidrs::declare,
+        formats::declare,
+        ips::declare,
+        json_patch::declare,
+        lists::declare,
+        quantity::declare,
+        regexes::declare,
+        sets::declare,
+        urls::declare,
+        version::declare,
+    ];
+    for declare in libraries {
+        declare(&mut env).expect("each function is declared once");
+    }
+    Arc::new(env)
+});
+
+/// What expressions are evaluated in.
+pub fn environment() -> Arc<Env> {
+    Arc::clone(&ENVIRONMENT)
+}
+
+/// Compiles an expression; the error is upstream's text, but for where something is wrong.
+pub fn compile(source: &str) -> Result<Program, String> {
+    if source.len() > LONGEST {
+        return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
+    }
+    ENVIRONMENT.compile(source).map_err(|error| {
+        let error = error.to_string();
+        let sign = if error.contains("Syntax error") { "" } else { "Syntax error: " };
+        format!("compilation failed: ERROR: {sign}{}", error.trim())
+    })
+}
+
+/// Why an evaluation failed, in upstream's words where there are such.
+pub fn error_text(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::FunctionError { message, .. } => message.clone(),
+        ExecutionError::NoSuchOverload(_) => "no such overload".to_owned(),
+        ExecutionError::UndeclaredReference(name) => format!("undeclared reference to '{name}' (in container '')"),
+        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+        ExecutionError::IndexOutOfBounds(cel::Value::Int(index)) => format!("index out of bounds: {index}"),
+        other => other.to_string(),
+    }
+}
