@@ -20,6 +20,7 @@ use crate::target::ResourceTarget;
 use webhooks::{Rounds, Webhooks};
 
 mod always_pull_images;
+mod authorizers;
 mod certificates;
 mod default_toleration_seconds;
 mod device_admin_access;
@@ -30,6 +31,7 @@ mod node_restriction;
 mod notes;
 mod plugins;
 mod pod_security;
+mod policies;
 mod priority;
 mod privileged;
 mod rbac_escalation;
@@ -60,6 +62,7 @@ pub(crate) enum Operation {
 }
 
 /// What a plugin knows of a request besides the object.
+#[derive(Clone, Copy)]
 pub(crate) struct Attributes<'a> {
     pub(crate) core: &'a Core,
     pub(crate) user: &'a UserInfo,
@@ -70,11 +73,11 @@ pub(crate) struct Attributes<'a> {
     pub(crate) name: &'a str,
     /// The object before, for updates and deletions.
     pub(crate) old: Option<&'a Value>,
-    /// What webhooks hear of it besides.
+    /// What policies and webhooks hear of it besides.
     pub(crate) told: Told<'a>,
 }
 
-/// What webhooks hear of a request besides the object, and where they leave word.
+/// What policies and webhooks hear of a request besides the object, and where they leave word.
 #[derive(Clone, Copy)]
 pub(crate) struct Told<'a> {
     /// `CreateOptions`, `UpdateOptions` and so on; null where there are none.
@@ -84,7 +87,7 @@ pub(crate) struct Told<'a> {
     pub(crate) seen: Seen<'a>,
 }
 
-/// As what webhooks see the object.
+/// As what policies and webhooks see the object.
 #[derive(Clone, Copy)]
 pub(crate) enum Seen<'a> {
     /// As it is.
@@ -208,16 +211,18 @@ async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> R
     records(core, group, resource, namespace).await?.iter().map(crate::core::decode).collect()
 }
 
-/// The plugins, in order, and the webhooks after them.
+/// The plugins, in order, then policies, then webhooks.
 pub(crate) struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
+    policies: Vec<Box<dyn Plugin>>,
     webhooks: Webhooks,
 }
 
 impl Chain {
     /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
     pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
-        Self { plugins: plugins::selected(config), webhooks: Webhooks::new(config, store) }
+        let (plugins, policies) = (plugins::selected(config), plugins::policies(config));
+        Self { plugins, policies, webhooks: Webhooks::new(config, store) }
     }
 
     /// The webhooks.
@@ -226,15 +231,18 @@ impl Chain {
     }
 
     fn handling<'a>(&'a self, attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a dyn Plugin> {
-        self.plugins.iter().map(|plugin| &**plugin).filter(|plugin| plugin.handles(attributes))
+        handling(&self.plugins, attributes)
     }
 
-    /// Lets plugins and webhooks change the object. What a webhook has changed, the plugins see once more.
+    /// Lets plugins, policies and webhooks change the object. What a webhook has changed, the others see once more.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             for plugin in self.handling(attributes) {
                 plugin.admit(attributes, object).await?;
+            }
+            for policy in handling(&self.policies, attributes) {
+                policy.admit(attributes, object).await?;
             }
             if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
                 break;
@@ -243,14 +251,14 @@ impl Chain {
         Ok(())
     }
 
-    /// Lets plugins, and after them webhooks, refuse the object.
+    /// Lets plugins, after them policies, and after them webhooks refuse the object.
     pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        self.validate_by_plugins(attributes, object).await?;
+        self.validate_inside(attributes, object).await?;
         self.webhooks.validate(attributes, Some(object)).await
     }
 
-    async fn validate_by_plugins(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        for plugin in self.handling(attributes) {
+    async fn validate_inside(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+        for plugin in self.handling(attributes).chain(handling(&self.policies, attributes)) {
             plugin.validate(attributes, object).await?;
         }
         Ok(())
@@ -260,18 +268,24 @@ impl Chain {
     pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
         self.webhooks.mutate(attributes, None, &mut Rounds::default()).await?;
         if let Some(old) = attributes.old {
-            self.validate_by_plugins(attributes, old).await?;
+            self.validate_inside(attributes, old).await?;
         }
         self.webhooks.validate(attributes, None).await
     }
 
-    /// Asks webhooks alone, about something that is not stored; they may change it.
-    pub(crate) async fn ask_webhooks(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+    /// Asks policies and webhooks alone, about something that is not stored; they may change it.
+    pub(crate) async fn ask(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
+            for policy in handling(&self.policies, attributes) {
+                policy.admit(attributes, object).await?;
+            }
             if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
                 break;
             }
+        }
+        for policy in handling(&self.policies, attributes) {
+            policy.validate(attributes, object).await?;
         }
         self.webhooks.validate(attributes, Some(object)).await
     }
@@ -300,4 +314,11 @@ impl Chain {
         }
         Ok(effects)
     }
+}
+
+fn handling<'a>(
+    plugins: &'a [Box<dyn Plugin>],
+    attributes: &'a Attributes<'_>,
+) -> impl Iterator<Item = &'a dyn Plugin> {
+    plugins.iter().map(|plugin| &**plugin).filter(|plugin| plugin.handles(attributes))
 }

@@ -34,12 +34,16 @@ mod lifecycles;
 mod lists;
 #[path = "api/local.rs"]
 mod local;
+#[path = "api/mutating_policies.rs"]
+mod mutating_policies;
 #[path = "api/patches.rs"]
 mod patches;
 #[path = "api/pod_security.rs"]
 mod pod_security;
 #[path = "api/pods.rs"]
 mod pods;
+#[path = "api/validating_policies.rs"]
+mod validating_policies;
 #[path = "api/watches.rs"]
 mod watches;
 #[path = "api/webhook_choice.rs"]

@@ -48,6 +48,13 @@ impl Decision {
     pub fn is_allowed(&self) -> bool {
         matches!(self, Decision::Allow(_))
     }
+
+    /// Why, for people; may be empty.
+    pub fn into_reason(self) -> String {
+        match self {
+            Decision::Allow(reason) | Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,
+        }
+    }
 }
 
 impl Attributes<'_> {

@@ -4,6 +4,7 @@
 //! Not a scheduler, not a kubelet. Invariants: no controller acts before its caches are complete, none acts on a cache
 //! that does not show its own writes, and none outlives the term for which this instance leads.
 
+mod admission_policy_status;
 mod attach_detach;
 mod attributes_class_protection;
 mod bootstrap_signer;

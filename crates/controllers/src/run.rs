@@ -70,6 +70,12 @@ static CONTROLLERS: &[Entry] = &[
     entry("daemonset-controller", "daemon-set-controller", "daemonset-controller", crate::daemon_set::start),
     entry("job-controller", "job-controller", "job-controller", crate::job::start),
     entry(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status",
+        crate::admission_policy_status::start,
+    ),
+    entry(
         "ttl-after-finished-controller",
         "ttl-after-finished-controller",
         "ttl-after-finished-controller",

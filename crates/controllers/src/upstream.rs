@@ -5,7 +5,7 @@
 use crate::config::current_name;
 
 /// Name and reason.
-const ABSENT: [(&str, &str); 13] = [
+const ABSENT: [(&str, &str); 12] = [
     ("cloud-node-lifecycle-controller", "there is no cloud provider"),
     ("device-taint-eviction-controller", "taints of devices are not followed"),
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", "needs ClusterTrustBundle, off by default"),
@@ -18,7 +18,6 @@ const ABSENT: [(&str, &str); 13] = [
     ("serviceaccount-token-controller", "Secrets of type kubernetes.io/service-account-token get no token"),
     ("storage-version-migrator-controller", "needs StorageVersionMigrator, off by default"),
     ("storageversion-garbage-collector-controller", "needs StorageVersionAPI, off by default"),
-    ("validatingadmissionpolicy-status-controller", "policies are not checked against types"),
 ];
 
 /// Why a controller of upstream's is not here.

@@ -11,6 +11,7 @@ mod cluster {
     mod harness;
     mod namespaces;
     mod nodes;
+    mod policies;
     mod services;
     mod stateful;
     mod storage;

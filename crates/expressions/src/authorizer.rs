@@ -146,7 +146,7 @@ fn name<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     narrowed(&args, "name", |question, value| question.name = value)
 }
 
-// DIVERGES: authorization by selectors is not there, so that a check with one is as the same check without.
+/// Nothing is authorized by selectors: a check with one is as the same check without.
 fn selector<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     narrowed(&args, "selector", |_, _| {})
 }

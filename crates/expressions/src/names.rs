@@ -152,7 +152,7 @@ pub fn unknown_names(expression: &Expression, variables: Option<&[&str]>) -> Vec
 }
 
 /// Shows an expression and everything within it.
-pub fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
+fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
     visit(expression);
     let mut parts = |list: &mut dyn Iterator<Item = &Expression>| list.for_each(|part| walk(part, visit));
     match &expression.expr {
@@ -167,6 +167,17 @@ pub fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
         Expr::Struct(of) => parts(&mut of.entries.iter().flat_map(|entry| entry_parts(&entry.expr))),
         _ => {}
     }
+}
+
+/// Shows each `name.field` within an expression.
+pub fn walk_selects(expression: &Expression, visit: &mut dyn FnMut(&str, &str)) {
+    walk(expression, &mut |part| {
+        if let Expr::Select(select) = &part.expr
+            && let Expr::Ident(name) = &select.operand.expr
+        {
+            visit(name, &select.field);
+        }
+    });
 }
 
 /// The expressions of an entry of a map or an object.

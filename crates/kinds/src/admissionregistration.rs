@@ -1,7 +1,11 @@
 //! The kinds of `admissionregistration.k8s.io`.
 //!
-//! Not checked here: CEL expressions; those of webhooks are checked by the API server. The versions that are not stored have the stored version's shape.
+//! Not checked here: expressions of webhooks, which the API server looks at. The versions that are not stored have the stored
+//! version's shape.
 
+mod binding;
+mod expressions;
+mod matching;
 mod policy;
 mod webhooks;
 
@@ -11,7 +15,7 @@ use crate::strategy::Strategy;
 pub(crate) fn strategy(resource: &str) -> &'static dyn Strategy {
     match resource {
         "mutatingadmissionpolicies" => &policy::Policy { rules: "mutations" },
-        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => &policy::PolicyBinding,
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => &binding::PolicyBinding,
         "mutatingwebhookconfigurations" => &webhooks::WebhookConfiguration { mutating: true },
         "validatingadmissionpolicies" => &policy::Policy { rules: "validations" },
         "validatingwebhookconfigurations" => &webhooks::WebhookConfiguration { mutating: false },

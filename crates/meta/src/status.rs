@@ -35,7 +35,7 @@ pub enum StatusReason {
 }
 
 /// `metav1.StatusCause`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusCause {
     /// Machine-readable cause, such as `FieldValueInvalid`.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -37,7 +37,7 @@ pub use openapi::{
 pub use owned::OwnedSchema;
 pub use ownership::{
     Applied, ApplyError, Conflict, FieldSet, ParseFieldSetError, PathElement, ResetFields, Scalar, Writer, apply,
-    managers_after_scale, managers_of_scale, update_managed_fields,
+    configure, managers_after_scale, managers_of_scale, update_managed_fields,
 };
 pub use patch::{PatchError, create_merge_patch, json_patch, merge_patch, strategic_merge_patch};
 pub use problems::{DecodeError, FieldValidation};

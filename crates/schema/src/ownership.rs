@@ -8,6 +8,7 @@
 
 mod applying;
 mod compare;
+mod configure;
 mod field_set;
 mod list_items;
 mod managers;
@@ -23,6 +24,7 @@ mod typed_check;
 use kedge_meta::{ApiStatus, StatusCause, StatusDetails, StatusReason};
 
 pub use applying::{Applied, apply};
+pub use configure::configure;
 pub use field_set::{FieldSet, ParseFieldSetError};
 pub use path_element::{PathElement, Scalar};
 pub use scale::{managers_after_scale, managers_of_scale};

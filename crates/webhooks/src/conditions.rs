@@ -1,33 +1,23 @@
 //! `matchConditions`: expressions in CEL about a request.
 //!
-//! The only place of this crate that knows the language. Invariant: an expression is compiled once.
-// DIVERGES: the authorizer is declared and can't be asked; an expression that does fails as one that goes wrong.
+//! Invariant: an expression is compiled once, and what an evaluation may cost is known before it begins.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
-
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::Val;
-use cel::{Context, Env, Program, Value as Outcome, extensions};
+use cel::parser::Expression;
+use cel::{Context, Value as Outcome};
+use kedge_expressions::{CALL_LIMIT, compile, environment, error_text, largest, of_json, reckon, unknown_names};
 use serde_json::Value;
-
-/// How long an expression may be, in bytes.
-const LONGEST: usize = 16 * 1024;
 
 /// What expressions may speak of.
 const VARIABLES: [&str; 5] = ["object", "oldObject", "request", "authorizer", "namespaceObject"];
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib();
-    extensions::strings(&mut environment).expect("the string functions are declared once");
-    extensions::lists(&mut environment).expect("the list functions are declared once");
-    Arc::new(environment)
-});
+/// Upstream's bound of all conditions of a webhook.
+const BUDGET: u64 = CALL_LIMIT / 4;
 
 /// The conditions of a webhook.
 #[derive(Debug)]
 pub struct Conditions {
-    list: Vec<Result<Program, String>>,
+    list: Vec<Result<Expression, String>>,
     ignores_failure: bool,
 }
 
@@ -42,54 +32,39 @@ pub enum Match {
     Failed(String),
 }
 
-fn compile(expression: &str) -> Result<Program, String> {
-    if expression.len() > LONGEST {
-        return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
-    }
-    let program = ENVIRONMENT.compile(expression).map_err(|error| {
-        let error = error.to_string();
-        let sign = if error.contains("Syntax error") { "" } else { "Syntax error: " };
-        format!("compilation failed: ERROR: {sign}{}", error.trim())
-    })?;
-    let unknown =
-        program.references().variables().into_iter().find(|name| !VARIABLES.contains(name)).map(str::to_owned);
-    match unknown {
-        Some(name) => Err(format!("compilation failed: ERROR: undeclared reference to '{name}' (in container '')")),
-        None => Ok(program),
+/// Who may do what, as expressions ask: `authorizer`, and `authorizer.requestResource`.
+pub type Authorizers = (Box<dyn Val>, Box<dyn Val>);
+
+/// What conditions look at.
+#[derive(Clone, Copy)]
+pub struct Looked<'a> {
+    /// The object, where there is one.
+    pub object: Option<&'a Value>,
+    /// What it was before.
+    pub old: Option<&'a Value>,
+    /// The request, as the webhook would see it.
+    pub request: &'a Value,
+}
+
+fn expression(source: &str) -> Result<Expression, String> {
+    let expression = compile(source)?.expression().clone();
+    match unknown_names(&expression, Some(&VARIABLES)).into_iter().next() {
+        Some(unknown) => Err(format!("compilation failed: ERROR: {unknown}")),
+        None => Ok(expression),
     }
 }
 
 /// What is wrong with an expression, if anything.
-pub fn check_expression(expression: &str) -> Result<(), String> {
-    compile(expression).map(|_| ())
-}
-
-/// JSON as CEL sees it.
-pub fn variable(value: &Value) -> Box<dyn Val> {
-    match value {
-        Value::Null => Box::new(CelNull),
-        Value::Bool(yes) => Box::new(CelBool::from(*yes)),
-        Value::Number(number) => match number.as_i64() {
-            Some(number) => Box::new(CelInt::from(number)),
-            None => Box::new(CelDouble::from(number.as_f64().unwrap_or_default())),
-        },
-        Value::String(text) => Box::new(CelString::from(text.clone())),
-        Value::Array(list) => Box::new(CelList::from(list.iter().map(variable).collect::<Vec<Box<dyn Val>>>())),
-        Value::Object(fields) => {
-            let key = |name: &String| CelMapKey::String(CelString::from(name.clone()));
-            let entries: HashMap<CelMapKey<'static>, Box<dyn Val>> =
-                fields.iter().map(|(name, value)| (key(name), variable(value))).collect();
-            Box::new(CelMap::from(entries))
-        }
-    }
+pub fn check_expression(source: &str) -> Result<(), String> {
+    expression(source).map(|_| ())
 }
 
 impl Conditions {
     /// Out of `matchConditions`.
     pub(crate) fn read(conditions: &Value, ignores_failure: bool) -> Self {
         let list = conditions.as_array().into_iter().flatten();
-        let expression = |condition: &Value| compile(condition["expression"].as_str().unwrap_or_default().trim());
-        Self { list: list.map(expression).collect(), ignores_failure }
+        let read = |condition: &Value| expression(condition["expression"].as_str().unwrap_or_default().trim());
+        Self { list: list.map(read).collect(), ignores_failure }
     }
 
     /// Whether nothing has to hold.
@@ -97,23 +72,51 @@ impl Conditions {
         self.list.is_empty()
     }
 
+    /// Whether one of them asks who may do what.
+    pub fn ask_authorizer(&self) -> bool {
+        self.list.iter().flatten().any(|expression| expression.references().has_variable("authorizer"))
+    }
+
     /// Asks all of them about a request.
-    pub fn evaluate(&self, object: Option<&Value>, old: Option<&Value>, request: &Value) -> Match {
-        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+    pub fn evaluate(&self, looked: Looked<'_>, authorizers: Option<Authorizers>) -> Match {
         let null = Value::Null;
-        context.add_variable_as_val("object", variable(object.unwrap_or(&null)));
-        context.add_variable_as_val("oldObject", variable(old.unwrap_or(&null)));
-        context.add_variable_as_val("request", variable(request));
-        context.add_variable_as_val("namespaceObject", variable(&null));
-        let mut failures = Vec::new();
-        for program in &self.list {
-            match program.as_ref().map(|program| program.execute(&context)) {
-                Ok(Ok(Outcome::Bool(true))) => {}
+        let roots = [
+            ("object", looked.object.unwrap_or(&null)),
+            ("oldObject", looked.old.unwrap_or(&null)),
+            ("request", looked.request),
+            ("namespaceObject", &null),
+        ];
+        let mut context = Context::with_env(environment());
+        for (name, value) in roots {
+            context.add_variable_as_val(name, of_json(value));
+        }
+        if let Some((authorizer, own)) = authorizers {
+            context.add_variable_as_val("authorizer", authorizer);
+            context.add_variable_as_val("authorizer.requestResource", own);
+        }
+        let variable = |name: &str| roots.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
+        let largest = roots.iter().map(|(_, value)| largest(value)).max().unwrap_or(1);
+        let (mut failures, mut left) = (Vec::new(), BUDGET);
+        for expression in &self.list {
+            let expression = match expression {
+                Ok(expression) => expression,
+                Err(error) => {
+                    failures.push(error.clone());
+                    continue;
+                }
+            };
+            let cost = reckon(expression, &variable, largest);
+            if cost > left {
+                failures.push("match conditions: running out of cost budget".to_owned());
+                break;
+            }
+            left -= cost;
+            match Outcome::resolve(expression, &context) {
+                Ok(Outcome::Bool(true)) => {}
                 // One that does not hold decides, whatever went wrong with the others.
-                Ok(Ok(Outcome::Bool(false))) => return Match::No,
-                Ok(Ok(_)) => failures.push("cel expression evaluated to no bool".to_owned()),
-                Ok(Err(error)) => failures.push(error.to_string()),
-                Err(error) => failures.push(error.clone()),
+                Ok(Outcome::Bool(false)) => return Match::No,
+                Ok(_) => failures.push("cel expression evaluated to no bool".to_owned()),
+                Err(error) => failures.push(error_text(&error)),
             }
         }
         match (failures.as_slice(), self.ignores_failure) {
@@ -135,7 +138,8 @@ mod tests {
         let list: Vec<Value> = expressions.iter().map(|text| json!({"name": "a", "expression": text})).collect();
         let object = json!({"metadata": {"name": "skip-me"}, "spec": {"replicas": 3}});
         let request = json!({"operation": "CREATE", "namespace": ""});
-        let found = Conditions::read(&Value::from(list), ignores).evaluate(Some(&object), None, &request);
+        let looked = Looked { object: Some(&object), old: None, request: &request };
+        let found = Conditions::read(&Value::from(list), ignores).evaluate(looked, None);
         assert_eq!(found, expected, "{expressions:?}");
     }
 
@@ -147,7 +151,7 @@ mod tests {
         check(&["has(object.metadata.labels)"], false, Match::No);
         check(&["object.metadata.nothing == 'x'"], true, Match::No);
         check(&["object.metadata.nothing == 'x'", "false"], false, Match::No);
-        check(&["object.metadata.nothing == 'x'"], false, Match::Failed("No such key: nothing".to_owned()));
+        check(&["object.metadata.nothing == 'x'"], false, Match::Failed("no such key: nothing".to_owned()));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod tls;
 pub use admission::{Question, Verdict};
 pub use answer::denial;
 pub use client::{CallError, Client};
-pub use conditions::{Conditions, Match, check_expression, variable};
+pub use conditions::{Authorizers, Conditions, Looked, Match, check_expression};
 pub use connect::{Address, Resolver};
 pub use conversion::{ConvertError, Converter};
 pub use hook::{Hook, HookKind};

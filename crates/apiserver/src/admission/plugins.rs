@@ -5,8 +5,9 @@
 
 use super::{
     Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, limit_ranger,
-    match_conditions, namespace_lifecycle, node_restriction, pod_security, priority, privileged, rbac_escalation,
-    resource_quota, runtime_class, service_account, service_allocation, storage, taint_nodes, webhooks,
+    match_conditions, namespace_lifecycle, node_restriction, pod_security, policies, priority, privileged,
+    rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage, taint_nodes,
+    webhooks,
 };
 use crate::config::Config;
 
@@ -16,6 +17,13 @@ struct Entry {
     name: &'static str,
     is_on_by_default: bool,
     make: Make,
+}
+
+impl Entry {
+    fn is_on(&self, config: &Config) -> bool {
+        let named = |list: &[String]| list.iter().any(|name| name == self.name);
+        !named(&config.disable_admission_plugins) && (self.is_on_by_default || named(&config.enable_admission_plugins))
+    }
 }
 
 const fn on(name: &'static str, make: Make) -> Entry {
@@ -46,7 +54,7 @@ static PLUGINS: [Entry; 16] = [
 ];
 
 /// Upstream's plugins that are not here, or are part of another one.
-const WITHOUT_EFFECT: [&str; 17] = [
+const WITHOUT_EFFECT: [&str; 16] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "CertificateSigning",
@@ -57,7 +65,6 @@ const WITHOUT_EFFECT: [&str; 17] = [
     "ExtendedResourceToleration",
     "ImagePolicyWebhook",
     "LimitPodHardAntiAffinityTopology",
-    "MutatingAdmissionPolicy",
     "NamespaceAutoProvision",
     "NamespaceExists",
     "OwnerReferencesPermissionEnforcement",
@@ -66,8 +73,11 @@ const WITHOUT_EFFECT: [&str; 17] = [
     "PodTopologyLabels",
 ];
 
-/// The same, those that check what policies say.
-const VALIDATING: [&str; 1] = ["ValidatingAdmissionPolicy"];
+/// What is asked after all plugins, in this order.
+static POLICIES: [Entry; 2] = [
+    on("MutatingAdmissionPolicy", || Box::new(policies::MutatingPolicies::new())),
+    on("ValidatingAdmissionPolicy", || Box::new(policies::ValidatingPolicies::new())),
+];
 
 /// What is no plugin here, and can be turned off like one.
 const WEBHOOKS: [&str; 2] = [webhooks::MUTATING, webhooks::VALIDATING];
@@ -81,10 +91,11 @@ pub struct UnknownPlugin(pub String);
 pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
     let mut without_effect = Vec::new();
     for name in names {
-        if PLUGINS.iter().any(|entry| entry.name == name) || WEBHOOKS.iter().any(|known| known == name) {
+        if PLUGINS.iter().chain(&POLICIES).any(|entry| entry.name == name) || WEBHOOKS.iter().any(|known| known == name)
+        {
             continue;
         }
-        if !WITHOUT_EFFECT.iter().chain(&VALIDATING).any(|known| known == name) {
+        if !WITHOUT_EFFECT.iter().any(|known| known == name) {
             return Err(UnknownPlugin(name.clone()));
         }
         without_effect.push(name.as_str());
@@ -94,13 +105,10 @@ pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
 
 /// The plugins that are on. What keeps privileges from growing and addresses unique can't be turned off.
 pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
-    let is_on = |entry: &&Entry| {
-        let named = |list: &[String]| list.iter().any(|name| name == entry.name);
-        !named(&config.disable_admission_plugins) && (entry.is_on_by_default || named(&config.enable_admission_plugins))
-    };
-    let mut plugins: Vec<Box<dyn Plugin>> = PLUGINS.iter().filter(is_on).map(|entry| (entry.make)()).collect();
+    let mut plugins: Vec<Box<dyn Plugin>> =
+        PLUGINS.iter().filter(|entry| entry.is_on(config)).map(|entry| (entry.make)()).collect();
     // Quota comes after everything that may refuse.
-    let quota = plugins.len() - usize::from(is_on(&&PLUGINS[PLUGINS.len() - 1]));
+    let quota = plugins.len() - usize::from(PLUGINS[PLUGINS.len() - 1].is_on(config));
     plugins.insert(quota, Box::new(rbac_escalation::RbacEscalation));
     // Upstream's validation does this.
     plugins.insert(quota, Box::new(device_admin_access::DeviceAdminAccess));
@@ -110,6 +118,11 @@ pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
     }
     plugins.push(Box::new(service_allocation::ServiceAllocation));
     plugins
+}
+
+/// The plugins of policies that are on.
+pub(super) fn policies(config: &Config) -> Vec<Box<dyn Plugin>> {
+    POLICIES.iter().filter(|entry| entry.is_on(config)).map(|entry| (entry.make)()).collect()
 }
 
 #[cfg(test)]

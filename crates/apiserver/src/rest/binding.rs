@@ -44,7 +44,7 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
         name: &name,
         ..Attributes::of(core, call, &pods, Operation::Create, told)
     };
-    core.admission.ask_webhooks(&attributes, &mut binding).await?;
+    core.admission.ask(&attributes, &mut binding).await?;
     check(&binding, &name)?;
     let update = Update {
         core,

@@ -16,7 +16,7 @@ pub(super) async fn ask(core: &Core, call: &Call, resource: &Resource) -> Result
     let kind = GroupVersionKind::new("", "v1", kind);
     let told = Told { options: &Value::Null, dry_run: false, notes: &call.notes, seen: Seen::As(&kind) };
     let attributes = Attributes::of(core, call, resource, Operation::Connect, told);
-    core.admission.ask_webhooks(&attributes, &mut options).await
+    core.admission.ask(&attributes, &mut options).await
 }
 
 /// The kind of a connection's options, and the options.

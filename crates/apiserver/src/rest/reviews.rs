@@ -28,7 +28,7 @@ async fn read(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Result<
     let described = options.described(true);
     let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::Plain };
     let asked = admission::Attributes::of(core, call, resource, Operation::Create, told);
-    core.admission.ask_webhooks(&asked, &mut review).await?;
+    core.admission.ask(&asked, &mut review).await?;
     Ok(review)
 }
 

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use kedge_meta::{ApiStatus, GroupVersionKind, GroupVersionResource};
-use kedge_webhooks::{CallError, Hook, HookKind, Match, Outcome, Question, Verdict, denial};
+use kedge_webhooks::{CallError, Hook, HookKind, Looked, Match, Outcome, Question, Verdict, denial};
 use serde_json::Value;
 
 use super::Webhooks;
 use super::subject::{Known, Subject};
+use crate::admission::authorizers::authorizers;
 use crate::core::new_uid;
 
 /// A webhook and what it may be asked about.
@@ -90,7 +91,12 @@ impl<'a> Asking<'a> {
             return Ok(Some(invocation));
         }
         let seen = self.question(&invocation, "", "v1").for_expressions();
-        match hook.conditions.evaluate(invocation.object.as_ref(), invocation.old.as_ref(), &seen) {
+        let looked = Looked { object: invocation.object.as_ref(), old: invocation.old.as_ref(), request: &seen };
+        let authorizers = match hook.conditions.ask_authorizer() {
+            true => Some(authorizers(subject.attributes, subject.matched(&invocation.known)).await?),
+            false => None,
+        };
+        match hook.conditions.evaluate(looked, authorizers) {
             Match::Yes => Ok(Some(invocation)),
             Match::No => {
                 self.webhooks.metrics.excluded(&hook.name, self.kind, subject.operation());

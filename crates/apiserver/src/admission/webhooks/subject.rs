@@ -163,6 +163,14 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// The resource that a webhook knows.
+    pub(super) fn matched<'b>(&'b self, known: &'b Known) -> &'b Resource {
+        match known {
+            Known::As(other) => other,
+            Known::AsAsked => self.attributes.resource,
+        }
+    }
+
     /// The resource as a webhook knows it.
     pub(super) fn resource_for(&self, known: &Known) -> GroupVersionResource {
         match known {
