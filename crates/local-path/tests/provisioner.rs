@@ -67,6 +67,7 @@ impl World {
             client_ca: None,
             front_proxy: None,
             kubelet_tls: None,
+            proxy_identity: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
         let shutdown = CancellationToken::new();

@@ -138,7 +138,7 @@ async fn reviews_are_asked_about_like_objects() {
 }
 
 #[tokio::test]
-async fn a_dry_run_asks_only_who_takes_it() {
+async fn a_dry_run_is_told() {
     let (harness, server) = (Harness::new().await, HookServer::allowing().await);
     configure(&harness, "Validating", "w", json!([webhook("v", server.client_config(), json!({}))])).await;
     harness.post(&format!("{MAPS}?dryRun=All"), map("a")).await.expect(201);

@@ -53,6 +53,7 @@ impl Cluster {
             client_ca: None,
             front_proxy: None,
             kubelet_tls: None,
+            proxy_identity: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
         let admin = UserInfo::authenticated("admin", ["system:masters"]);
