@@ -52,6 +52,19 @@ pub(crate) use service_allocation::missing_records;
 /// How often plugins and webhooks may change an object: once more after a webhook has.
 const ROUNDS: usize = 2;
 
+/// The group and the resources by which people decide what is let in.
+const DECIDERS: (&str, [&str; 6]) = (
+    "admissionregistration.k8s.io",
+    [
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+        "mutatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "validatingwebhookconfigurations",
+    ],
+);
+
 /// What is done to the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -134,6 +147,13 @@ impl<'a> Attributes<'a> {
     /// Whether the request is about the main resource of `resource` in `group`.
     pub(crate) fn is_main(&self, group: &str, resource: &str) -> bool {
         self.subresource.is_empty() && self.resource.is(group, resource)
+    }
+
+    /// Whether neither policies nor webhooks are asked: about what they are made of, so that what locks everybody out can be
+    /// taken away, and about what they have been asked already.
+    fn is_hidden_from_outside(&self) -> bool {
+        let kind = &self.resource.kind;
+        self.told.seen.is_hidden() || (kind.group == DECIDERS.0 && DECIDERS.1.contains(&&*kind.resource))
     }
 
     /// 403 about the object of the request.

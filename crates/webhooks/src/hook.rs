@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::conditions::Conditions;
 use crate::rules::{Asked, Rule};
-use crate::selector::{read_selector, selects};
+use crate::selector::selects;
 use crate::target::Target;
 
 /// What a webhook does.
@@ -61,6 +61,8 @@ impl Hook {
         let versions = hook["admissionReviewVersions"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let known = |version: &str| ["v1", "v1beta1"].into_iter().find(|known| *known == version);
         let ignores_failure = text("failurePolicy") == "Ignore";
+        // Validation lets no other operators in.
+        let selector = |field: &str| LabelSelector::from_object(&hook[field]).unwrap_or_default();
         Self {
             name: text("name").to_owned(),
             configuration: configuration.to_owned(),
@@ -71,9 +73,9 @@ impl Hook {
             is_reinvoked: text("reinvocationPolicy") == "IfNeeded",
             timeout: Duration::from_secs(hook["timeoutSeconds"].as_u64().unwrap_or(10)),
             review_version: versions.filter_map(known).next(),
-            namespaces: read_selector(&hook["namespaceSelector"]),
+            namespaces: selector("namespaceSelector"),
             conditions: Conditions::read(&hook["matchConditions"], ignores_failure),
-            objects: read_selector(&hook["objectSelector"]),
+            objects: selector("objectSelector"),
             rules: hook["rules"].as_array().into_iter().flatten().map(Rule::read).collect(),
         }
     }

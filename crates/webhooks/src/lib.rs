@@ -25,6 +25,5 @@ pub use connect::{Address, Resolver};
 pub use conversion::{ConvertError, Converter};
 pub use hook::{Hook, HookKind};
 pub use metrics::{Metrics, Outcome};
-pub use rules::Asked;
-pub use selector::read_selector;
+pub use rules::{Asked, Rule};
 pub use target::Target;

@@ -1,4 +1,4 @@
-//! Which requests a webhook asks for: group, version, resource, subresource, operation, scope.
+//! Which requests a webhook or a policy asks for: group, version, resource, subresource, operation, scope.
 
 use serde_json::Value;
 
@@ -19,9 +19,9 @@ pub struct Asked<'a> {
     pub namespaced: bool,
 }
 
-/// One rule of a webhook.
+/// One rule, as `admissionregistration.k8s.io` has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub struct Rule {
     operations: Vec<String>,
     groups: Vec<String>,
     versions: Vec<String>,
@@ -31,7 +31,8 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    pub(crate) fn read(rule: &Value) -> Self {
+    /// Reads a rule; one without a scope is about every scope.
+    pub fn read(rule: &Value) -> Self {
         let texts = |field: &str| -> Vec<String> {
             rule[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
         };
@@ -44,11 +45,12 @@ impl Rule {
             groups: texts("apiGroups"),
             versions: texts("apiVersions"),
             resources: texts("resources").into_iter().map(split).collect(),
-            scope: rule["scope"].as_str().unwrap_or("*").to_owned(),
+            scope: rule["scope"].as_str().filter(|scope| !scope.is_empty()).unwrap_or("*").to_owned(),
         }
     }
 
-    pub(crate) fn matches(&self, asked: &Asked<'_>) -> bool {
+    /// Whether it asks for such a request.
+    pub fn matches(&self, asked: &Asked<'_>) -> bool {
         let any = |list: &[String], wanted: &str| list.iter().any(|item| is(item, wanted));
         let is_scope = match self.scope.as_str() {
             "*" => true,

@@ -31,18 +31,6 @@ use super::authorizers::authorizers;
 use super::{Attributes, Plugin, Seen, Told};
 use crate::registry::Resource;
 
-const GROUP: &str = "admissionregistration.k8s.io";
-
-/// What policies are never asked about.
-const EXEMPT: [&str; 6] = [
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
-    "mutatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "validatingwebhookconfigurations",
-];
-
 /// Reviews, which are answered and not stored, are no concern of policies either.
 const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 
@@ -69,9 +57,7 @@ impl MutatingPolicies {
 }
 
 fn concerns_policies(attributes: &Attributes<'_>) -> bool {
-    let kind = &attributes.resource.kind;
-    let is_exempt = kind.group == GROUP && EXEMPT.contains(&&*kind.resource);
-    !is_exempt && !REVIEWS.contains(&&*kind.group) && !attributes.told.seen.is_hidden()
+    !attributes.is_hidden_from_outside() && !REVIEWS.contains(&&*attributes.resource.kind.group)
 }
 
 /// What policies see of a request that goes through a view of its object, such as a scale.

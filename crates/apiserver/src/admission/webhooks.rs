@@ -31,18 +31,6 @@ pub(super) const VALIDATING: &str = "ValidatingAdmissionWebhook";
 const MUTATING_PREFIX: &str = "/registry/admissionregistration.k8s.io/mutatingwebhookconfigurations/";
 const VALIDATING_PREFIX: &str = "/registry/admissionregistration.k8s.io/validatingwebhookconfigurations/";
 
-const GROUP: &str = "admissionregistration.k8s.io";
-
-/// What webhooks are never asked about.
-const EXEMPT: [&str; 6] = [
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
-    "mutatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "validatingwebhookconfigurations",
-];
-
 /// The webhooks and the way to them.
 pub(crate) struct Webhooks {
     client: Arc<Client>,
@@ -89,7 +77,9 @@ impl Webhooks {
         configurations: Option<&Configurations>,
         attributes: &Attributes<'_>,
     ) -> Result<Option<Arc<Vec<Hook>>>, ApiStatus> {
-        let Some(configurations) = configurations.filter(|_| !is_exempt(attributes)) else { return Ok(None) };
+        let Some(configurations) = configurations.filter(|_| !attributes.is_hidden_from_outside()) else {
+            return Ok(None);
+        };
         let hooks = configurations.current(&*attributes.core.store).await.map_err(store_error)?;
         Ok(Some(hooks).filter(|hooks| !hooks.is_empty()))
     }
@@ -155,9 +145,4 @@ impl Webhooks {
         let answers = join_all(invocations.iter().map(|(asking, invocation)| asking.ask(invocation))).await;
         answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
-}
-
-fn is_exempt(attributes: &Attributes<'_>) -> bool {
-    let kind = &attributes.resource.kind;
-    attributes.told.seen.is_hidden() || (kind.group == GROUP && EXEMPT.contains(&&*kind.resource))
 }

@@ -13,7 +13,6 @@ use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, Watch};
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::GROUP;
 use super::policy::{Binding, Policy};
 use crate::reply::store_error;
 
@@ -65,7 +64,8 @@ pub(super) trait Read: Sized {
 
 impl<T: Read> Feed<T> {
     fn new(resource: &str) -> Self {
-        let kind = kedge_kinds::builtin_by_resource(GROUP, "v1", resource).expect("policies and bindings are built in");
+        let kind = kedge_kinds::builtin_by_resource("admissionregistration.k8s.io", "v1", resource)
+            .expect("policies and bindings are built in");
         let prefix = kind.prefix("");
         Self { prefix, seen: AtomicU64::new(0), objects: ArcSwap::default(), watch: AsyncMutex::default() }
     }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use kedge_meta::LabelSelector;
+use kedge_webhooks::{Asked, Rule};
 use serde_json::Value;
 
 use crate::admission::{Attributes, Operation};
@@ -14,8 +15,8 @@ use crate::registry::Resource;
 /// `admissionregistration.k8s.io` `MatchResources`, read once.
 #[derive(Debug, Default)]
 pub(super) struct Criteria {
-    rules: Vec<Rule>,
-    excluded: Vec<Rule>,
+    rules: Vec<NamedRule>,
+    excluded: Vec<NamedRule>,
     /// An absent one has an operator that there is not.
     namespaces: Option<LabelSelector>,
     objects: Option<LabelSelector>,
@@ -23,13 +24,10 @@ pub(super) struct Criteria {
 }
 
 #[derive(Debug)]
-struct Rule {
-    operations: Vec<String>,
-    groups: Vec<String>,
-    versions: Vec<String>,
-    resources: Vec<String>,
+struct NamedRule {
+    rule: Rule,
+    /// Of objects; all where empty.
     names: Vec<String>,
-    scope: String,
 }
 
 /// The objects and labels that selectors look at.
@@ -42,7 +40,7 @@ pub(super) struct Looked<'a> {
 impl Criteria {
     /// Reads a `MatchResources` object; one that says nothing is about everything.
     pub(super) fn read(resources: &Value) -> Self {
-        let rules = |name: &str| object::list(resources, &[name]).iter().map(Rule::read).collect();
+        let rules = |name: &str| object::list(resources, &[name]).iter().map(NamedRule::read).collect();
         Self {
             rules: rules("resourceRules"),
             excluded: rules("excludeResourceRules"),
@@ -87,7 +85,7 @@ impl Criteria {
         [looked.object, attributes.old].into_iter().flatten().any(|one| selects(selector, &one["metadata"]["labels"]))
     }
 
-    fn find(&self, rules: &[Rule], attributes: &Attributes<'_>) -> Option<Arc<Resource>> {
+    fn find(&self, rules: &[NamedRule], attributes: &Attributes<'_>) -> Option<Arc<Resource>> {
         let own = own(attributes)?;
         if rules.iter().any(|rule| rule.matches(attributes, &own)) {
             return Some(own);
@@ -116,42 +114,24 @@ fn selects(selector: &LabelSelector, labels: &Value) -> bool {
     selector.matches_with(|key| labels.get(key).and_then(Value::as_str))
 }
 
-impl Rule {
+impl NamedRule {
     fn read(rule: &Value) -> Self {
-        let texts = |name: &str| {
-            object::list(rule, &[name]).iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
-        };
-        Self {
-            operations: texts("operations"),
-            groups: texts("apiGroups"),
-            versions: texts("apiVersions"),
-            resources: texts("resources"),
-            names: texts("resourceNames"),
-            scope: object::text(rule, &["scope"]).to_owned(),
-        }
+        let names = object::list(rule, &["resourceNames"]).iter().filter_map(Value::as_str).map(str::to_owned);
+        Self { rule: Rule::read(rule), names: names.collect() }
     }
 
     fn matches(&self, attributes: &Attributes<'_>, resource: &Resource) -> bool {
-        let has = |list: &[String], wanted: &str| list.iter().any(|one| one == "*" || one == wanted);
-        let is_namespaced = resource.kind.namespaced;
-        let scope = match self.scope.as_str() {
-            "Namespaced" => is_namespaced,
-            "Cluster" => !is_namespaced,
-            _ => true,
+        let kind = &resource.kind;
+        let asked = Asked {
+            operation: operation(attributes.operation),
+            group: &kind.group,
+            version: &kind.version,
+            resource: &kind.resource,
+            subresource: attributes.subresource,
+            namespaced: kind.namespaced,
         };
-        scope
-            && has(&self.operations, operation(attributes.operation))
-            && has(&self.groups, &resource.kind.group)
-            && has(&self.versions, &resource.kind.version)
-            && self.resources.iter().any(|rule| is_resource(rule, &resource.kind.resource, attributes.subresource))
-            && (self.names.is_empty() || self.names.iter().any(|name| name == attributes.name))
+        self.rule.matches(&asked) && (self.names.is_empty() || self.names.iter().any(|name| name == attributes.name))
     }
-}
-
-/// `pods`, `pods/status`, `pods/*`, `*`, `*/*`, `*/status`.
-fn is_resource(rule: &str, resource: &str, subresource: &str) -> bool {
-    let (name, part) = rule.split_once('/').unwrap_or((rule, ""));
-    (name == "*" || name == resource) && (part == "*" || part == subresource)
 }
 
 /// An operation in the words of rules.
@@ -161,28 +141,5 @@ pub(super) fn operation(operation: Operation) -> &'static str {
         Operation::Update => "UPDATE",
         Operation::Delete => "DELETE",
         Operation::Connect => "CONNECT",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resources_are_matched_as_upstream_does() {
-        let check = |rule: &str, subresource: &str, expected: bool| {
-            assert_eq!(is_resource(rule, "pods", subresource), expected, "{rule} {subresource}");
-        };
-        check("pods", "", true);
-        check("pods", "status", false);
-        check("pods/status", "status", true);
-        check("pods/status", "", false);
-        check("pods/*", "", true);
-        check("pods/*", "exec", true);
-        check("*", "", true);
-        check("*", "status", false);
-        check("*/*", "status", true);
-        check("*/status", "status", true);
-        check("services", "", false);
     }
 }
