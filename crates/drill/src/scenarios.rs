@@ -3,6 +3,7 @@
 /// Their texts.
 pub(crate) const BUILTIN: &[&str] = &[
     include_str!("../scenarios/agent-ended.yaml"),
+    include_str!("../scenarios/aggregated-api-without-server.yaml"),
     include_str!("../scenarios/budget-blocks-drain.yaml"),
     include_str!("../scenarios/certificate-expired.yaml"),
     include_str!("../scenarios/certificate-from-the-future.yaml"),
@@ -13,6 +14,7 @@ pub(crate) const BUILTIN: &[&str] = &[
     include_str!("../scenarios/controller-manager-pki-path.yaml"),
     include_str!("../scenarios/controller-manager-unmounted-file.yaml"),
     include_str!("../scenarios/cordoned.yaml"),
+    include_str!("../scenarios/corefile-unknown-directive.yaml"),
     include_str!("../scenarios/dns-scaled-to-zero.yaml"),
     include_str!("../scenarios/foreign-controllers-lose-their-lease.yaml"),
     include_str!("../scenarios/forwarding-off.yaml"),
@@ -74,4 +76,5 @@ pub(crate) const BUILTIN: &[&str] = &[
     include_str!("../scenarios/two-networks.yaml"),
     include_str!("../scenarios/volume-not-released.yaml"),
     include_str!("../scenarios/volume-on-a-machine-that-is-gone.yaml"),
+    include_str!("../scenarios/webhook-without-backend.yaml"),
 ];

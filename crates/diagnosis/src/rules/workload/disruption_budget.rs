@@ -84,9 +84,15 @@ fn lets_nothing_go(budget: &Value) -> bool {
     status["disruptionsAllowed"] == 0 && status["expectedPods"].as_i64().is_some_and(|count| count > 0)
 }
 
-/// Whether the last pod that went is only being replaced: a drain goes on when its successor is ready.
+/// Whether a pod was let go just now and is not counted yet, or the last one that went is only being replaced: a drain goes
+/// on when its successor is ready.
 fn is_settling(budget: &Value, now: Timestamp) -> bool {
     let status = &budget["status"];
+    let let_go = status["disruptedPods"].as_object().into_iter().flatten();
+    let mut let_go = let_go.filter_map(|(_, at)| text(at).parse::<Timestamp>().ok());
+    if let_go.any(|at| now.as_second() - at.as_second() < PATIENCE) {
+        return true;
+    }
     let since =
         condition(budget, "DisruptionAllowed").and_then(|allowed| text(&allowed["lastTransitionTime"]).parse().ok());
     let is_new = since.is_some_and(|since: Timestamp| now.as_second() - since.as_second() < PATIENCE);
