@@ -3,15 +3,12 @@
 //! Invariant: requests, answers and errors pass unchanged.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http::{Method, StatusCode};
 use kube::Client;
 use kube::client::Body;
-use tower::Service;
+use tower::service_fn;
 
 /// A request that was answered, or has failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,36 +24,19 @@ pub struct Request {
 /// The same client, telling `observer` of each request.
 pub fn observed(client: Client, observer: impl Fn(&Request) + Send + Sync + 'static) -> Client {
     let namespace = client.default_namespace().to_owned();
-    Client::new(Observed { inner: client, observer: Arc::new(observer) }, namespace)
-}
-
-#[derive(Clone)]
-struct Observed {
-    inner: Client,
-    observer: Arc<dyn Fn(&Request) + Send + Sync>,
-}
-
-impl Service<http::Request<Body>> for Observed {
-    type Response = http::Response<Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The client inside waits itself until it is ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Self { inner, observer } = self.clone();
+    let observer = Arc::new(observer);
+    // The client inside waits itself until it is ready.
+    let observed = service_fn(move |request: http::Request<Body>| {
+        let (client, observer) = (client.clone(), Arc::clone(&observer));
         async move {
             let (method, began) = (request.method().clone(), Instant::now());
-            let answer = inner.send(request).await;
+            let answer = client.send(request).await;
             let code = answer.as_ref().ok().map(http::Response::status);
             observer(&Request { method, code, took: began.elapsed() });
             answer
         }
-        .boxed()
-    }
+    });
+    Client::new(observed, namespace)
 }
 
 #[cfg(test)]

@@ -8,16 +8,13 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use kube::Client;
 use kube::client::Body;
 use kube::config::Kubeconfig;
 use parking_lot::Mutex;
-use tower::Service;
+use tower::service_fn;
 
 use crate::connect::{ConnectError, connect_anonymously, connect_in_cluster, connect_with};
 
@@ -72,7 +69,8 @@ pub(crate) fn reloading_in_cluster() -> Result<Client, ConnectError> {
 fn reloading(source: Source, client: Client, marks: Vec<Mark>) -> Client {
     let namespace = client.default_namespace().to_owned();
     let state = State { client, marks, looked: Instant::now() };
-    Client::new(Reloading { source: Arc::new(source), state: Arc::new(Mutex::new(state)) }, namespace)
+    let reloading = Reloading { source: Arc::new(source), state: Arc::new(Mutex::new(state)) };
+    reloading.into_client(&namespace)
 }
 
 /// A file, and what changes when it is written or replaced.
@@ -91,6 +89,16 @@ struct Reloading {
 }
 
 impl Reloading {
+    /// A client that asks which one is current for each request.
+    fn into_client(self, namespace: &str) -> Client {
+        // The client inside waits itself until it is ready.
+        let service = service_fn(move |request: http::Request<Body>| {
+            let reloading = self.clone();
+            async move { reloading.current().await.send(request).await }
+        });
+        Client::new(service, namespace)
+    }
+
     async fn current(&self) -> Client {
         {
             let mut state = self.state.lock();
@@ -137,22 +145,6 @@ fn mark(file: &Path) -> Option<(SystemTime, u64, u64)> {
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
-impl Service<http::Request<Body>> for Reloading {
-    type Response = http::Response<Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The client inside waits itself until it is ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let reloading = self.clone();
-        async move { reloading.current().await.send(request).await }.boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,7 +188,7 @@ mod tests {
             })),
             source: Arc::new(source),
         };
-        let client = Client::new(reloading.clone(), "default");
+        let client = reloading.clone().into_client("default");
         let ask = async || client.request_text(http::Request::get("/").body(Vec::new()).unwrap()).await.unwrap();
         let look_again = || reloading.state.lock().looked = Instant::now() - LOOK_EVERY;
         assert_eq!(ask().await, "first");

@@ -5,11 +5,8 @@
 //! one that does not.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http::Method;
 use jiff::Timestamp;
 use kedge_meta::Clock;
@@ -17,7 +14,7 @@ use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tower::Service;
+use tower::service_fn;
 
 /// Until when this process leads.
 #[derive(Clone)]
@@ -62,39 +59,22 @@ impl Fence {
     /// nothing (reviews of access and tokens) pass.
     pub fn guard(&self, client: Client) -> Client {
         let namespace = client.default_namespace().to_owned();
-        Client::new(Guarded { inner: client, fence: self.clone() }, namespace)
+        let fence = self.clone();
+        // The client inside waits itself until it is ready.
+        let guarded = service_fn(move |request: http::Request<Body>| {
+            let (client, fence) = (client.clone(), fence.clone());
+            async move {
+                match changes_something(&request) && !fence.is_open() {
+                    true => Err(kube::Error::Service(Box::new(Fenced))),
+                    false => client.send(request).await,
+                }
+            }
+        });
+        Client::new(guarded, namespace)
     }
-}
-
-#[derive(Clone)]
-struct Guarded {
-    inner: Client,
-    fence: Fence,
 }
 
 fn changes_something(request: &http::Request<Body>) -> bool {
     let path = request.uri().path();
     !(request.method() == Method::GET || path.ends_with("reviews") || path.ends_with("/token"))
-}
-
-impl Service<http::Request<Body>> for Guarded {
-    type Response = http::Response<Body>;
-    type Error = kube::Error;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // The client inside waits itself until it is ready.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let Self { inner, fence } = self.clone();
-        async move {
-            match changes_something(&request) && !fence.is_open() {
-                true => Err(kube::Error::Service(Box::new(Fenced))),
-                false => inner.send(request).await,
-            }
-        }
-        .boxed()
-    }
 }
