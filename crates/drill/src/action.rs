@@ -121,6 +121,13 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_files: bool,
     },
+    /// Gives the etcd of a static pod a quota that it has used up: it takes no writes from the next one on.
+    LimitStore {
+        /// The machine.
+        on: String,
+        /// Its manifest.
+        path: String,
+    },
     /// Drops packets to and from a port.
     BlockPort {
         /// The machine.
@@ -257,6 +264,7 @@ impl Action {
             | Self::StopProcess { on, .. }
             | Self::HoldPort { on, .. }
             | Self::FillDisk { on, .. }
+            | Self::LimitStore { on, .. }
             | Self::BlockPort { on, .. }
             | Self::SetMtu { on, .. }
             | Self::LinkDown { on, .. }

@@ -1,11 +1,16 @@
 //! Breaking: how each action is taken back (decided from what is there now), and how it is done.
 
+mod scripts;
+mod texts;
+
 use std::time::Duration;
 
 use kedge_pki::{CertificateAuthority, CertificateFacts, LeafRequest};
 use serde_json::{Value, json};
 
-use crate::action::{Action, ObjectRef, Replace};
+use self::scripts::{FILL, FILL_BY_FILES, HOLD, HOW_IT_RUNS, MOVE, SLOW, STOP};
+use self::texts::{edit, key_of, rules, seconds, sysctl_path, with_quota};
+use crate::action::{Action, ObjectRef};
 use crate::api::{as_written, reference};
 use crate::error::Error;
 use crate::machines::Machines;
@@ -20,6 +25,8 @@ const MOST_BYTES: usize = 1 << 20;
 const MOST_MEBIBYTES: u16 = 256;
 /// Files and directories that a file system takes which is filled with files.
 const MOST_FILES: u16 = 256;
+/// Bytes that every etcd holds from its first write on.
+const USED_UP: u64 = 16 << 10;
 
 /// One step of a run.
 pub(crate) struct Step<'a> {
@@ -34,19 +41,18 @@ impl Step<'_> {
     /// How it will be taken back. Copies of files are made here; nothing else is changed.
     pub(crate) async fn plan_undo(&self) -> Result<Vec<Undo>, Error> {
         Ok(match self.action {
-            Action::EditFile { on, path, makes, .. } => {
+            Action::EditFile { on, path, makes, .. } | Action::WriteFile { on, path, makes, .. } => {
                 let mut steps = vec![self.keep(on, path)?];
                 let absent = makes.iter().map(|made| self.absent(on, made)).collect::<Result<Vec<_>, _>>()?;
                 // Whoever made them must have seen the file as it was before they go.
                 steps.extend(absent.into_iter().flatten());
                 steps
             }
-            Action::WriteFile { on, path, makes, .. } => {
-                let mut steps = vec![self.keep(on, path)?];
-                let absent = makes.iter().map(|made| self.absent(on, made)).collect::<Result<Vec<_>, _>>()?;
-                steps.extend(absent.into_iter().flatten());
-                steps
-            }
+            Action::LimitStore { on, path } => vec![
+                self.keep(on, path)?,
+                // The alarm outlives the quota, and whoever runs with the quota raises it again.
+                Undo::DisarmStore { on: on.clone(), quota: USED_UP },
+            ],
             Action::CopyFile { on, to, .. } => match self.machines.read(on, to)? {
                 Some(_) => return Err(Error::Refused(format!("on {on}: {to} is there already"))),
                 None => vec![Undo::RestoreFile { on: on.clone(), path: to.clone(), kept: None }],
@@ -132,6 +138,11 @@ impl Step<'_> {
                 let edited =
                     edit(&content, replace).map_err(|why| Error::Refused(format!("on {on}: {path}: {why}")))?;
                 self.machines.write(on, path, edited.as_bytes())
+            }
+            Action::LimitStore { on, path } => {
+                let limited = with_quota(&self.text(on, path)?, USED_UP);
+                let limited = limited.map_err(|why| Error::Refused(format!("on {on}: {path}: {why}")))?;
+                self.machines.write(on, path, limited.as_bytes())
             }
             Action::WriteFile { on, path, content, .. } => self.machines.write(on, path, content.as_bytes()),
             Action::CopyFile { on, path, to } => self.machines.write(on, to, self.text(on, path)?.as_bytes()),
@@ -251,102 +262,6 @@ impl Step<'_> {
     }
 }
 
-/// Ends the processes of a name, of which the second word of the command line may be asked for.
-const STOP: &str = "for p in $(pgrep -x \"$1\"); do \
-    [ -z \"$2\" ] || [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$2\" ] || continue; kill -9 \"$p\"; done";
-/// The directory and the words of the first such process.
-const HOW_IT_RUNS: &str = "for p in $(pgrep -x \"$1\"); do \
-    [ -z \"$2\" ] || [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$2\" ] || continue; \
-    readlink \"/proc/$p/cwd\" && tr '\\0' '\\n' < \"/proc/$p/cmdline\"; exit; done; exit 1";
-const MOVE: &str = "set -e; umask 077; mkdir -p \"$(dirname \"$2\")\"; mv -T \"$1\" \"$2\"";
-/// Ends by itself after half an hour, or once its mark is gone.
-const SLOW: &str = "set -e; mkdir -p \"$(dirname \"$2\")\"; : > \"$2\"; ( e=$(( $(date +%s) + 1800 )); \
-    while [ -e \"$2\" ] && [ \"$(date +%s)\" -lt $e ]; do for p in $(pgrep -x \"$1\"); do kill -STOP $p; done; sleep \"$3\"; \
-    for p in $(pgrep -x \"$1\"); do kill -CONT $p; done; sleep \"$4\"; done; ) </dev/null >/dev/null 2>&1 & echo $! > \"$2.pid\"";
-const HOLD: &str = "set -e; mkdir -p \"$(dirname \"$1\")\"; setsid \"$2\" demo-app --listen \"0.0.0.0:$3\" \
-    </dev/null >/dev/null 2>&1 & echo $! > \"$1\"";
-const FILL: &str =
-    "set -e; mount -t tmpfs -o \"$2\" kedge-drill \"$1\"; cat /dev/zero > \"$1/.kedge-drill-fill\" 2>/dev/null || true";
-
-/// As many as a small file system takes; the last ones fail.
-const FILL_BY_FILES: &str = "set -e; mount -t tmpfs -o \"$2\" kedge-drill \"$1\"; mkdir \"$1/.kedge-drill-fill\"; i=0; \
-    while [ $i -lt 4096 ] && true 2>/dev/null > \"$1/.kedge-drill-fill/$i\"; do i=$((i+1)); done";
-
 fn node_reference(name: &str) -> ObjectRef {
     ObjectRef { api_version: "v1".into(), kind: "Node".into(), namespace: String::new(), name: name.into() }
-}
-
-fn key_of(certificate: &str) -> String {
-    format!("{}.key", certificate.strip_suffix(".crt").unwrap_or(certificate))
-}
-
-/// Milliseconds as `sleep` reads them.
-fn seconds(milliseconds: u32) -> String {
-    format!("{}.{:03}", milliseconds / 1000, milliseconds % 1000)
-}
-
-/// Only settings that each network namespace has of its own: others belong to the whole machine.
-fn sysctl_path(name: &str) -> Result<String, Error> {
-    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
-    match is_plain && name.starts_with("net.") {
-        true => Ok(name.replace('.', "/")),
-        false => Err(Error::Refused(format!("{name} is not a setting of the network"))),
-    }
-}
-
-fn edit(content: &str, replace: &[Replace]) -> Result<String, String> {
-    replace.iter().try_fold(content.to_owned(), |text, one| match text.contains(&one.from) {
-        true => Ok(text.replace(&one.from, &one.to)),
-        false => Err(format!("{:?} is not in it", one.from)),
-    })
-}
-
-fn rules(table: &str, protocol: &str, port: u16, peer: Option<&str>) -> Result<String, Error> {
-    if !matches!(protocol, "tcp" | "udp") {
-        return Err(Error::Refused(format!("{protocol} has no ports")));
-    }
-    let peer = peer.map(|peer| peer.parse::<std::net::IpAddr>()).transpose();
-    let peer = peer.map_err(|error| Error::Refused(format!("the peer of a blocked port: {error}")))?;
-    let chain = |hook: &str, end: &str| {
-        let family = |address: std::net::IpAddr| if address.is_ipv4() { "ip" } else { "ip6" };
-        let of = peer.map(|address| format!("{} {end} {address} ", family(address))).unwrap_or_default();
-        format!(
-            "  chain {hook} {{ type filter hook {hook} priority -300; {of}{protocol} dport {port} drop; {of}{protocol} sport {port} drop; }}\n"
-        )
-    };
-    Ok(format!("table inet {table} {{\n{}{}}}\n", chain("input", "saddr"), chain("output", "daddr")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_replaced_only_where_it_is_there() {
-        let replace = |from: &str| vec![Replace { from: from.to_owned(), to: "x".to_owned() }];
-        assert_eq!(edit("a b a", &replace("a")), Ok("x b x".to_owned()));
-        assert!(edit("a b a", &replace("c")).is_err());
-    }
-
-    #[test]
-    fn settings_of_the_whole_machine_are_refused() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward").expect("it is one"), "net/ipv4/ip_forward");
-        for name in ["kernel.panic", "net.ipv4/../../kernel", "fs.inotify.max_user_instances"] {
-            assert!(sysctl_path(name).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn rules_are_about_a_port_and_a_peer() {
-        let text = rules("t", "tcp", 179, Some("10.0.0.1")).expect("it is right");
-        assert!(text.contains("ip saddr 10.0.0.1 tcp dport 179 drop"), "{text}");
-        assert!(rules("t", "tcp", 1, None).expect("it is right").contains("; tcp dport 1 drop"));
-        assert!(rules("t", "icmp", 1, None).is_err() && rules("t", "tcp", 1, Some("x; drop")).is_err());
-    }
-
-    #[test]
-    fn times_and_keys_are_written_as_others_read_them() {
-        assert_eq!((seconds(50), seconds(1900)), ("0.050".to_owned(), "1.900".to_owned()));
-        assert_eq!(key_of("/a/b.crt"), "/a/b.key");
-    }
 }

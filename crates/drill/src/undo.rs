@@ -44,6 +44,8 @@ pub(crate) enum Undo {
     },
     /// Takes an own file system off a directory.
     Unmount { on: String, path: String },
+    /// Takes the alarms off the machine's etcd, once none runs with this quota in bytes any more.
+    DisarmStore { on: String, quota: u64 },
     /// Deletes an own table of packet rules.
     DeleteTable { on: String, table: String },
     /// An interface as it was.
@@ -72,6 +74,13 @@ const END_SLOWING: &str = "rm -f \"$2\"; p=$(cat \"$2.pid\" 2>/dev/null) && { i=
 const RESPAWN: &str = "n=$1; w=$2; d=$3; shift 3; for p in $(pgrep -x \"$n\"); do [ -z \"$w\" ] && exit 0; \
     [ \"$(tr '\\0' '\\n' < \"/proc/$p/cmdline\" | sed -n 2p)\" = \"$w\" ] && exit 0; done; cd \"$d\"; \
     setsid \"$@\" </dev/null >/dev/null 2>&1 &";
+
+/// Of an etcd that is being started anew; a minute at most.
+const DISARM: &str = "ca=/etc/kubernetes/pki/etcd; i=0; while [ $i -lt 240 ]; do i=$((i+1)); p=$(pgrep -x etcd | head -n 1); \
+    [ -n \"$p\" ] && ! tr '\\0' '\\n' < \"/proc/$p/cmdline\" | grep -qxe \"--quota-backend-bytes=$1\" && \
+    ETCDCTL_API=3 etcdctl --endpoints https://127.0.0.1:2379 --cacert $ca/ca.crt --cert $ca/healthcheck-client.crt \
+    --key $ca/healthcheck-client.key alarm disarm > /dev/null 2>&1 && exit 0; sleep 0.25; done; \
+    echo 'etcd did not take its alarms off; is etcdctl installed (etcd-client)?' >&2; exit 1";
 
 /// Takes one step back.
 pub(crate) async fn undo(step: &Undo, target: &Target, machines: &Machines) -> Result<(), Error> {
@@ -115,6 +124,7 @@ fn undo_on_machine(step: &Undo, machines: &Machines) -> Result<(), Error> {
             "while grep -q \"^kedge-drill $1 \" /proc/mounts; do umount -l \"$1\" || exit 1; done",
             &[path],
         ),
+        Undo::DisarmStore { on, quota } => machines.run(on, DISARM, &[&quota.to_string()]),
         Undo::DeleteTable { on, table } => {
             machines.run(on, "! nft list table inet \"$1\" >/dev/null 2>&1 || nft delete table inet \"$1\"", &[table])
         }

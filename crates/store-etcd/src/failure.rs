@@ -58,8 +58,8 @@ impl Failure {
             Self::Unsent(why) => StoreError::Unavailable(format!("no etcd server takes requests: {why}")),
             Self::Unclear(why) => StoreError::Timeout(format!("etcd: {why}")),
             Self::NoSpace => StoreError::Storage(
-                "etcd's database is full (alarm NOSPACE), it takes no writes: compact and defragment it, then `etcdctl \
-                 alarm disarm`"
+                "etcd's database is full (mvcc: database space exceeded, alarm NOSPACE), it takes no writes: compact and \
+                 defragment it, then `etcdctl alarm disarm`"
                     .to_owned(),
             ),
             Self::NoLease => StoreError::Unavailable("etcd lost the lease of a key".to_owned()),
