@@ -19,6 +19,7 @@ mod node;
 #[cfg(test)]
 pub(crate) mod planned;
 mod preflight;
+mod quantity;
 mod signs;
 mod storage;
 mod workload;

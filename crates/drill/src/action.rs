@@ -29,6 +29,9 @@ pub enum Action {
         /// Files or directories that others will make because of it; removed again where they are empty.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         makes: Vec<String>,
+        /// Who reads it at its start only.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restarts: Option<Program>,
     },
     /// Writes a file, or another content into one.
     WriteFile {
@@ -211,6 +214,16 @@ pub enum Action {
         /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
         effect: String,
     },
+}
+
+/// A program that somebody starts again whenever it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Program {
+    /// Its name, as `/proc/<pid>/comm` has it.
+    pub process: String,
+    /// The second word of its command line.
+    pub command: String,
 }
 
 /// A text and the one in its place.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use self::scripts::{FILL, FILL_BY_FILES, HOLD, HOW_IT_RUNS, MOVE, SLOW, STOP};
 use self::texts::{edit, key_of, rules, seconds, sysctl_path, with_quota};
-use crate::action::{Action, ObjectRef};
+use crate::action::{Action, ObjectRef, Program};
 use crate::api::{as_written, reference};
 use crate::error::Error;
 use crate::machines::Machines;
@@ -41,13 +41,13 @@ impl Step<'_> {
     /// How it will be taken back. Copies of files are made here; nothing else is changed.
     pub(crate) async fn plan_undo(&self) -> Result<Vec<Undo>, Error> {
         Ok(match self.action {
-            Action::EditFile { on, path, makes, .. } | Action::WriteFile { on, path, makes, .. } => {
-                let mut steps = vec![self.keep(on, path)?];
-                let absent = makes.iter().map(|made| self.absent(on, made)).collect::<Result<Vec<_>, _>>()?;
-                // Whoever made them must have seen the file as it was before they go.
-                steps.extend(absent.into_iter().flatten());
+            Action::EditFile { on, path, makes, restarts, .. } => {
+                let mut steps = self.plan_undo_of_file(on, path, makes)?;
+                let restart = |program: &Program| Undo::Restart { on: on.clone(), program: program.clone() };
+                steps.extend(restarts.as_ref().map(restart));
                 steps
             }
+            Action::WriteFile { on, path, makes, .. } => self.plan_undo_of_file(on, path, makes)?,
             Action::LimitStore { on, path } => vec![
                 self.keep(on, path)?,
                 // The alarm outlives the quota, and whoever runs with the quota raises it again.
@@ -77,6 +77,15 @@ impl Step<'_> {
             }
             machine => self.plan_undo_of_machine(machine)?,
         })
+    }
+
+    fn plan_undo_of_file(&self, on: &str, path: &str, makes: &[String]) -> Result<Vec<Undo>, Error> {
+        let mut steps = vec![self.keep(on, path)?];
+        // Whoever made them must have seen the file as it was before they go.
+        for made in makes {
+            steps.extend(self.absent(on, made)?);
+        }
+        Ok(steps)
     }
 
     fn plan_undo_of_machine(&self, action: &Action) -> Result<Vec<Undo>, Error> {
@@ -133,11 +142,12 @@ impl Step<'_> {
             Action::PullCable { on } => self.target.pull_cable(on),
             Action::StopNode { on, how } => self.target.stop_node(on, *how),
             Action::StartNode { on } => self.target.start_node(on),
-            Action::EditFile { on, path, replace, .. } => {
+            Action::EditFile { on, path, replace, restarts, .. } => {
                 let content = self.text(on, path)?;
                 let edited =
                     edit(&content, replace).map_err(|why| Error::Refused(format!("on {on}: {path}: {why}")))?;
-                self.machines.write(on, path, edited.as_bytes())
+                self.machines.write(on, path, edited.as_bytes())?;
+                restarts.as_ref().map_or(Ok(()), |program| restart(self.machines, on, program))
             }
             Action::LimitStore { on, path } => {
                 let limited = with_quota(&self.text(on, path)?, USED_UP);
@@ -260,6 +270,11 @@ impl Step<'_> {
         self.machines.write(on, &key_of(path), identity.key_pem.as_bytes())?;
         self.machines.write(on, path, identity.certificate_pem.as_bytes())
     }
+}
+
+/// Ends a program that somebody starts again.
+pub(crate) fn restart(machines: &Machines, on: &str, program: &Program) -> Result<(), Error> {
+    machines.run(on, STOP, &[&program.process, &program.command]).map(|_| ())
 }
 
 fn node_reference(name: &str) -> ObjectRef {

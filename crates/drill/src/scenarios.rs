@@ -15,6 +15,7 @@ pub(crate) const BUILTIN: &[&str] = &[
     include_str!("../scenarios/controller-manager-unmounted-file.yaml"),
     include_str!("../scenarios/cordoned.yaml"),
     include_str!("../scenarios/corefile-unknown-directive.yaml"),
+    include_str!("../scenarios/disk-that-counts-as-full.yaml"),
     include_str!("../scenarios/dns-scaled-to-zero.yaml"),
     include_str!("../scenarios/foreign-controllers-lose-their-lease.yaml"),
     include_str!("../scenarios/forwarding-off.yaml"),

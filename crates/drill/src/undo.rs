@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::action::ObjectRef;
+use crate::action::{ObjectRef, Program};
 use crate::api::Api;
+use crate::breaking::restart;
 use crate::error::Error;
 use crate::machines::Machines;
 use crate::target::Target;
@@ -23,6 +24,8 @@ const GONE_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum Undo {
     /// Puts the kept copy of a file in its place again; where there was no file, removes it.
     RestoreFile { on: String, path: String, kept: Option<String> },
+    /// Ends a program that somebody starts again: it has read what was broken.
+    Restart { on: String, program: Program },
     /// Moves back what was moved away.
     MoveBack { on: String, from: String, to: String },
     /// Removes a file or directory that is empty.
@@ -90,6 +93,7 @@ pub(crate) async fn undo(step: &Undo, target: &Target, machines: &Machines) -> R
         Undo::RestoreFields { object, patch } => restore(&target.api().await?, object, patch).await,
         Undo::PlugIn { on } => target.plug_in(on),
         Undo::StartNode { on } => target.start_node(on),
+        Undo::Restart { on, program } => restart(machines, on, program),
         local => undo_on_machine(local, machines),
     }
 }

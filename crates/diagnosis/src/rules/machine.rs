@@ -4,6 +4,7 @@ mod bridge_filter;
 mod clock;
 mod connection_table;
 mod denied;
+mod eviction_bound;
 mod failing_disk;
 mod full_disk;
 mod hardware_error;

@@ -7,7 +7,6 @@ mod memory_limit;
 mod no_endpoints;
 mod placement;
 mod probe;
-mod quantity;
 mod quota;
 mod service_account;
 mod stuck_start;

@@ -1,26 +1,22 @@
 //! F2: a node is short of disk while its disks are fine: a small file system of the runtime is full, or a bound is wrong.
 
-use serde_json::Value;
-
 use crate::evidence::{Evidence, Item, Place};
 use crate::facts::{Fact, FileSystemFact};
 use crate::finding::{Certainty, Finding, Repair, Subject};
-use crate::object::{condition, list, text};
+use crate::object::{list, text};
+use crate::rules::machine::eviction_bound;
 use crate::rules::{Explains, Layer, Rule, Scope};
-
-/// A bound of the kubelet that asks for more than this part of a disk is a mistake.
-const MOST_PERCENT: f64 = 40.0;
 
 pub(super) const RULE: Rule = Rule {
     id: "F2",
     title: "a disk counts as full that is not",
     layer: Layer::Hardware,
-    explains: &[Explains { ids: &["F1", "E4", "W2"], scope: Scope::SameNode }],
+    explains: &[Explains { ids: &["F1", "E4", "H1", "W2"], scope: Scope::SameNode }],
     find,
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    small_ones(evidence).chain(wrong_bounds(evidence)).collect()
+    small_ones(evidence).chain(eviction_bound::find(evidence)).collect()
 }
 
 /// A file system in memory that holds state of the runtime.
@@ -43,38 +39,7 @@ fn small_ones(evidence: &Evidence) -> impl Iterator<Item = Finding> {
         })
 }
 
-/// A kubelet that is told to evict long before the disk is full.
-fn wrong_bounds(evidence: &Evidence) -> impl Iterator<Item = Finding> {
-    let pressed = evidence
-        .objects("Node")
-        .filter(|(_, _, node)| condition(node, "DiskPressure").is_some_and(|condition| condition["status"] == "True"));
-    pressed.filter_map(|(index, item, node)| {
-        let name = text(&node["metadata"]["name"]);
-        let place = Place::Node(name.to_owned());
-        let (document, signal, percent) = too_large_bound(evidence, &place)?;
-        let told = format!(
-            "the kubelet of {name} evicts when {signal} is below {percent} %: that is a mistake in its configuration"
-        );
-        let repair = Repair::of(&[
-            ("See the bounds; 10 % and 15 % are the defaults", "grep -A8 evictionHard /var/lib/kubelet/config.yaml"),
-            ("Mend them, and start the kubelet", "systemctl restart kubelet"),
-        ]);
-        let proof = vec![index, document];
-        Some(Finding::failure(Subject::new("Node", name), item, Certainty::Proven, told, proof, repair).on_node(name))
-    })
-}
-
-fn too_large_bound(evidence: &Evidence, place: &Place) -> Option<(usize, &'static str, f64)> {
-    let kubelets = evidence.documents("kubelet").filter(|(_, item, _)| item.place == *place);
-    kubelets.into_iter().find_map(|(index, _, kubelet): (usize, &Item, &Value)| {
-        ["nodefs.available", "imagefs.available"].into_iter().find_map(|signal| {
-            let percent: f64 = text(&kubelet["evictionHard"][signal]).strip_suffix('%')?.parse().ok()?;
-            (percent > MOST_PERCENT).then_some((index, signal, percent))
-        })
-    })
-}
-
-fn file_systems(evidence: &Evidence) -> impl Iterator<Item = (usize, &Item, &FileSystemFact)> {
+pub(super) fn file_systems(evidence: &Evidence) -> impl Iterator<Item = (usize, &Item, &FileSystemFact)> {
     evidence.pick(|fact| match fact {
         Fact::FileSystem(disk) if disk.size > 0 => Some(disk),
         _ => None,
@@ -116,14 +81,5 @@ mod tests {
         assert_eq!(found_among(&RULE, [mounts("tmpfs"), disk("/run/containerd", 1000, 900, 0, 0)]), [""; 0]);
         let logs = document("mounts", json!([{"path": "/", "kind": "ext4"}, {"path": "/var/log", "kind": "tmpfs"}]));
         assert_eq!(found_among(&RULE, [logs, disk("/var/log", 1000, 0, 0, 0)]), [""; 0]);
-    }
-
-    #[test]
-    fn a_bound_that_asks_for_half_the_disk_is_found() {
-        let pressed = || on("one", Fact::Object(node("one", json!([{"type": "DiskPressure", "status": "True"}]))));
-        let kubelet = |bound: &str| document("kubelet", json!({"evictionHard": {"nodefs.available": bound}}));
-        assert_eq!(found_among(&RULE, [pressed(), kubelet("80%")]).len(), 1);
-        assert_eq!(found_among(&RULE, [pressed(), kubelet("10%")]), [""; 0]);
-        assert_eq!(found_among(&RULE, [kubelet("80%")]), [""; 0]);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::object::{condition, list, text};
-use crate::rules::workload::quantity::quantity;
+use crate::rules::quantity::quantity;
 
 /// Nodes that are named for one reason.
 const MOST_NAMES: usize = 3;

@@ -19,7 +19,7 @@ const SUFFIXES: &[(&str, f64)] = &[
 ];
 
 /// The number that a quantity means; nothing where it is none.
-pub(super) fn quantity(text: &str) -> Option<f64> {
+pub(crate) fn quantity(text: &str) -> Option<f64> {
     let suffix = SUFFIXES.iter().find(|(suffix, _)| text.ends_with(suffix));
     let (number, factor) = suffix.map_or((text, 1.0), |(suffix, factor)| (text.trim_end_matches(suffix), *factor));
     number.parse::<f64>().ok().filter(|number| number.is_finite()).map(|number| number * factor)
