@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::call::Call;
+use crate::metrics::Attempts;
 use crate::reply::store_error;
 use crate::target::Target;
 
@@ -80,9 +81,12 @@ impl Access {
     }
 
     /// Refuses a request that its user may not make.
-    pub(crate) async fn check(&self, call: &Call) -> Result<(), ApiStatus> {
+    pub(crate) async fn check(&self, call: &Call, attempts: &Attempts) -> Result<(), ApiStatus> {
         let attributes = attributes(call);
-        if self.decide(&attributes).await?.is_allowed() {
+        let decided = self.decide(&attributes).await;
+        attempts.authorized(decided.as_ref().ok());
+        note(call, &decided);
+        if decided?.is_allowed() {
             return Ok(());
         }
         let why = attributes.denial_text();
@@ -100,8 +104,24 @@ impl Access {
     }
 }
 
+/// Leaves word of a decision for the audit log.
+fn note(call: &Call, decided: &Result<Decision, ApiStatus>) {
+    if !call.notes.are_collected() {
+        return;
+    }
+    let reason = match decided {
+        Ok(decision) => {
+            let word = if decision.is_allowed() { "allow" } else { "forbid" };
+            call.notes.annotate("authorization.k8s.io/decision".to_owned(), word.to_owned());
+            decision.reason()
+        }
+        Err(_) => "internal error",
+    };
+    call.notes.annotate("authorization.k8s.io/reason".to_owned(), reason.to_owned());
+}
+
 /// What a request asks for, in the authorizer's words.
-fn attributes(call: &Call) -> Attributes<'_> {
+pub(crate) fn attributes(call: &Call) -> Attributes<'_> {
     let resource = match &call.target {
         Target::Resource(target) => Some(ResourceAttributes {
             group: &target.group,

@@ -5,6 +5,7 @@
 //! same commit as the object, so that nothing has to be given back when it does not happen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, GroupVersionKind, UserInfo};
@@ -256,6 +257,10 @@ impl Chain {
 
     /// Lets plugins, policies and webhooks change the object. What a webhook has changed, the others see once more.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        timed("admit", attributes, self.admit_in_rounds(attributes, object)).await
+    }
+
+    async fn admit_in_rounds(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             for plugin in self.handling(attributes) {
@@ -273,8 +278,11 @@ impl Chain {
 
     /// Lets plugins, after them policies, and after them webhooks refuse the object.
     pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        self.validate_inside(attributes, object).await?;
-        self.webhooks.validate(attributes, Some(object)).await
+        let validate = async {
+            self.validate_inside(attributes, object).await?;
+            self.webhooks.validate(attributes, Some(object)).await
+        };
+        timed("validate", attributes, validate).await
     }
 
     async fn validate_inside(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
@@ -286,11 +294,15 @@ impl Chain {
 
     /// Lets plugins and webhooks refuse a deletion; `attributes.old` is what goes.
     pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
-        self.webhooks.mutate(attributes, None, &mut Rounds::default()).await?;
-        if let Some(old) = attributes.old {
-            self.validate_inside(attributes, old).await?;
-        }
-        self.webhooks.validate(attributes, None).await
+        let mutate = async { self.webhooks.mutate(attributes, None, &mut Rounds::default()).await.map(drop) };
+        timed("admit", attributes, mutate).await?;
+        let validate = async {
+            if let Some(old) = attributes.old {
+                self.validate_inside(attributes, old).await?;
+            }
+            self.webhooks.validate(attributes, None).await
+        };
+        timed("validate", attributes, validate).await
     }
 
     /// Asks policies and webhooks alone, about something that is not stored; they may change it.
@@ -334,6 +346,24 @@ impl Chain {
         }
         Ok(effects)
     }
+}
+
+/// Notes how long a step took.
+async fn timed(
+    step: &'static str,
+    attributes: &Attributes<'_>,
+    work: impl Future<Output = Result<(), ApiStatus>>,
+) -> Result<(), ApiStatus> {
+    let began = Instant::now();
+    let done = work.await;
+    let operation = match attributes.operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    };
+    attributes.core.metrics.admitted(step, operation, done.is_err(), began.elapsed());
+    done
 }
 
 fn handling<'a>(

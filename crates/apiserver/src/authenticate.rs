@@ -34,7 +34,7 @@ impl VerifiedTokens {
     }
 }
 
-/// The user of a request.
+/// The user of a request, before impersonation.
 pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Caller) -> Result<UserInfo, ApiStatus> {
     let by_header = match (caller, &core.front_proxy) {
         (Caller::FrontProxy, Some(proxy)) => proxy.user(headers),
@@ -50,7 +50,7 @@ pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Call
         (None, None) if core.config.anonymous_auth => UserInfo::anonymous(),
         (None, None) => return Err(ApiStatus::unauthorized()),
     };
-    impersonate(core, headers, user).await
+    Ok(user)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<String> {
@@ -134,8 +134,12 @@ async fn exists(core: &Core, resource: &str, namespace: &str, subject: &TokenSub
     }))
 }
 
-/// The user that `user` wants to act as, if it may.
-async fn impersonate(core: &Core, headers: &HeaderMap, user: UserInfo) -> Result<UserInfo, ApiStatus> {
+/// The user that `user` wants to act as, if it may; `None` where it acts for itself.
+pub(crate) async fn impersonate(
+    core: &Core,
+    headers: &HeaderMap,
+    user: &UserInfo,
+) -> Result<Option<UserInfo>, ApiStatus> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let groups: Vec<String> =
         headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect();
@@ -143,7 +147,7 @@ async fn impersonate(core: &Core, headers: &HeaderMap, user: UserInfo) -> Result
     let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
     if name.is_empty() {
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
-            return Ok(user);
+            return Ok(None);
         }
         return Err(ApiStatus::bad_request("requested impersonation without impersonating a user"));
     }
@@ -167,10 +171,10 @@ async fn impersonate(core: &Core, headers: &HeaderMap, user: UserInfo) -> Result
         wanted.extend(values.iter().map(of_key));
     }
     for subject in &wanted {
-        subject.check(core, &user).await?;
+        subject.check(core, user).await?;
     }
     add_authenticated(&mut result);
-    Ok(result)
+    Ok(Some(result))
 }
 
 fn impersonated_extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {

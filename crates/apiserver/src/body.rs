@@ -65,9 +65,25 @@ impl Body {
         Self { kind, turn: 0, kept: None }
     }
 
-    /// Keeps something until the last bytes have left.
+    /// Keeps something until the last bytes have left, with what is kept already.
     pub(crate) fn keep(&mut self, kept: Box<dyn Send + Sync>) {
-        self.kept = Some(kept);
+        self.kept = Some(match self.kept.take() {
+            Some(before) => Box::new((before, kept)),
+            None => kept,
+        });
+    }
+
+    /// The bytes that will leave, unless it is a stream.
+    pub(crate) fn snapshot(&self) -> Option<Bytes> {
+        match &self.kind {
+            Kind::Once(bytes) => Some(bytes.clone().unwrap_or_default()),
+            Kind::Pieces { pieces, left } => {
+                let mut joined = BytesMut::with_capacity(*left);
+                pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+                Some(joined.freeze())
+            }
+            Kind::Stream(_) => None,
+        }
     }
 
     /// Whether it takes its time to leave.

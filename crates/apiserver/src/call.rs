@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Extensions, HeaderMap, Method};
+use http::{Extensions, HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use jiff::Timestamp;
@@ -12,8 +12,10 @@ use kedge_schema::FieldValidation;
 use parking_lot::Mutex;
 
 use crate::admission::Notes;
+use crate::audit::Recorder;
 use crate::body::BoxError;
 use crate::flow::{Classified, Place};
+use crate::metrics::Running;
 use crate::negotiate::{self, Accepted, Encoding};
 use crate::query::Query;
 use crate::target::{ResourceTarget, Target};
@@ -39,6 +41,12 @@ pub(crate) struct Call {
     pub(crate) warnings: Vec<String>,
     /// What admission leaves for whoever asked.
     pub(crate) notes: Arc<Notes>,
+    /// What it is known by in all logs.
+    pub(crate) audit_id: HeaderValue,
+    /// Writes down what it does, where that is wanted.
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// Counts it for as long as it goes on, where that may be long.
+    pub(crate) running: Option<Arc<Running>>,
     /// Under which schema and level it runs, once that is known.
     pub(crate) classified: Option<Classified>,
     /// Its place among those that run, until something else keeps it.
@@ -69,6 +77,11 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
+    /// What is to be let go when the request has ended, where it goes on after its answer.
+    pub(crate) fn kept(&self) -> Box<dyn Send + Sync> {
+        Box::new((self.recorder.clone(), self.running.clone()))
+    }
+
     /// The body that is still to be read.
     pub(crate) fn take_payload(&mut self) -> Payload {
         std::mem::take(self.payload.get_mut())
@@ -77,7 +90,11 @@ impl Call {
     /// Reads the whole body, up to `limit` bytes.
     pub(crate) async fn read_body(&mut self, limit: usize) -> Result<Bytes, ApiStatus> {
         let mut payload = self.take_payload();
-        read_body(&mut payload, limit).await
+        let body = read_body(&mut payload, limit).await?;
+        if let Some(recorder) = &self.recorder {
+            recorder.sent(self.verb, &self.headers, &body);
+        }
+        Ok(body)
     }
 
     /// How unknown and duplicate fields are taken.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kedge_audit::Audit;
 use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_meta::{Clock, ComponentStatus, StatusBoard};
 use kedge_store::Store;
@@ -117,6 +118,8 @@ pub struct Deps {
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// The certificate by which extension API servers know that headers name who asks (`--proxy-client-cert-file`).
     pub proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+    /// Records requests; none where absent.
+    pub audit: Option<Arc<Audit>>,
 }
 
 mod seconds {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use kedge_audit::Audit;
 use kedge_auth::TokenKeys;
 use kedge_meta::{ApiStatus, Clock, ComponentStatus, StatusBoard};
 use kedge_store::{Record, Store};
@@ -42,6 +43,7 @@ pub(crate) struct Core {
     pub(crate) verified_tokens: VerifiedTokens,
     pub(crate) indexes: LabelIndexes,
     pub(crate) flow: Flow,
+    pub(crate) audit: Option<Arc<Audit>>,
     pub(crate) metrics: Metrics,
     pub(crate) documents: Documents,
     pub(crate) local: LocalApis,

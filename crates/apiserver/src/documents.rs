@@ -1,9 +1,12 @@
 //! Paths that are no resource: discovery, OpenAPI, health, version, metrics, keys of token issuers, component status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
+use kedge_audit::Audit;
 use kedge_meta::ApiStatus;
+use kedge_store::ListRequest;
 use serde_json::{Value, json};
 
 use crate::body::Body;
@@ -15,6 +18,7 @@ use crate::reply::{self, Reply};
 mod discovery;
 mod health;
 mod openapi;
+mod statusz;
 mod version;
 
 pub(crate) use openapi::Documents;
@@ -30,7 +34,8 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
         ("", _) => Ok(reply::document(StatusCode::OK, call.accepted()?.encoding, &root(core))),
         ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check).await,
         ("version", "") => version::answer(call),
-        ("metrics", "") => Ok(metrics(core)),
+        ("metrics", "") => Ok(metrics(core).await),
+        ("statusz", "") => statusz::answer(core, call),
         ("api" | "apis", rest) => discovery::answer(core, call, first, rest),
         ("openapi", rest) => openapi::answer(core, call, rest),
         (".well-known", "openid-configuration") => Ok(issuer(core)),
@@ -61,6 +66,7 @@ fn root(core: &Core) -> Value {
         "/openapi/v3",
         "/openid/v1/jwks",
         "/readyz",
+        "/statusz",
         "/version",
     ]
     .map(str::to_owned)
@@ -88,7 +94,28 @@ fn issuer(core: &Core) -> Response<Body> {
     reply::bytes(StatusCode::OK, reply::JSON, document.to_string())
 }
 
-fn metrics(core: &Core) -> Response<Body> {
+/// How many objects of each resource there are.
+async fn write_objects(core: &Core, text: &mut String) {
+    let name = "apiserver_storage_objects";
+    let help = "Number of stored objects at the time of last check split by kind. In case of a fetching error, the value will be -1.";
+    crate::metrics::header(text, name, "gauge", help);
+    let registry = core.registry.load_full();
+    let mut prefixes: BTreeMap<String, String> = BTreeMap::new();
+    for resource in registry.all().filter(|resource| resource.is_stored()) {
+        let kind = &resource.kind;
+        let group = if kind.group.is_empty() { String::new() } else { format!(".{}", kind.group) };
+        prefixes.entry(kind.prefix("")).or_insert_with(|| format!("{}{group}", kind.resource));
+    }
+    for (prefix, resource) in prefixes {
+        // What is visible here needs no question to another server.
+        let at = Some(core.store.revision());
+        let page = core.store.list(ListRequest { prefix, limit: Some(1), at, ..ListRequest::default() }).await;
+        let number = page.map_or(-1, |page| i64::try_from(page.records.len() + page.remaining).unwrap_or(i64::MAX));
+        text.push_str(&format!("{name}{{resource=\"{resource}\"}} {number}\n"));
+    }
+}
+
+async fn metrics(core: &Core) -> Response<Body> {
     let mut text = String::with_capacity(16 << 10);
     core.metrics.write(&mut text);
     let (reading, writing) = core.flow.running();
@@ -103,7 +130,9 @@ fn metrics(core: &Core) -> Response<Body> {
         "{name}{{request_kind=\"mutating\"}} {writing}\n{name}{{request_kind=\"readOnly\"}} {reading}\n"
     ));
     core.flow.write_metrics(&mut text);
+    text.push_str(&core.audit.as_ref().map_or_else(Audit::metrics_when_off, |audit| audit.metrics()));
     text.push_str(&core.admission.webhooks().metrics());
+    write_objects(core, &mut text).await;
     let stats = core.store.stats();
     single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);
     single(

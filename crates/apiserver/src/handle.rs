@@ -2,6 +2,7 @@
 //!
 //! Invariant: every request gets an answer; a handler that panics answers 500 and harms nobody else.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,24 +18,34 @@ use crate::body::{Body, BoxError};
 use crate::call::{self, Call};
 use crate::core::Core;
 use crate::front_proxy::Caller;
-use crate::metrics::Labels;
+use crate::metrics::{Finished, Labels, Running};
 use crate::negotiate::{self, Encoding};
 use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::target::{ResourceTarget, Target, verb};
 use crate::{
-    aggregation, authenticate, compress, create, delete, documents, flow, local, patch, read, rest, update, watch,
-    write,
+    aggregation, audit, authenticate, compress, create, delete, documents, flow, local, patch, read, rest, update,
+    watch, write,
 };
 
 /// Where a request comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Peer {
-    /// A connection, with what its client certificate says.
-    Connection(Caller),
+    /// A connection, with what its client certificate says, and where it comes from.
+    Connection(Caller, IpAddr),
     /// A component in the same process.
     Local(Arc<UserInfo>),
+}
+
+impl Peer {
+    /// Where requests come from.
+    pub(crate) fn address(&self) -> IpAddr {
+        match self {
+            Self::Connection(_, address) => *address,
+            Self::Local(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        }
+    }
 }
 
 /// Answers a request.
@@ -49,20 +60,33 @@ where
     fill_name(&mut call);
     let labels = labels(&core, &call);
     let long_running = is_long_running(&call);
+    call.running = long_running.then(|| Arc::new(Running::new(&core, labels.clone())));
     let deprecation = deprecation_of(&core, &call);
     let answered = AssertUnwindSafe(answer(&core, &mut call, &peer, long_running)).catch_unwind().await;
+    let has_panicked = answered.is_err();
     let answered = answered.unwrap_or_else(|_| {
         tracing::error!(path = %call.path, verb = call.verb, "a request handler panicked");
         Err(ApiStatus::internal("this request caused apiserver to panic. Look in the logs for details"))
     });
-    let mut response = match answered {
-        Ok(response) => response,
-        Err(status) => reply::error(&status, error_encoding(&call)),
+    let (mut response, error) = match answered {
+        Ok(response) => (response, None),
+        Err(status) => (reply::error(&status, error_encoding(&call)), Some(status)),
     };
     // Who is not let in has not used it.
-    if let Some(deprecation) = deprecation.filter(|_| !is_turned_away(response.status())) {
+    let deprecation = deprecation.filter(|_| !is_turned_away(response.status()));
+    if let Some(deprecation) = &deprecation {
         core.metrics.deprecated(&labels, &deprecation.removed_release);
-        call.warnings.insert(0, deprecation.warning);
+        call.warnings.insert(0, deprecation.warning.clone());
+    }
+    audit::tell(&mut response, call.audit_id.clone());
+    if let Some(running) = call.running.take() {
+        response.body_mut().keep(Box::new(running));
+    }
+    if let Some(recorder) = call.recorder.take() {
+        let is_long_running = long_running || response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let (error, deprecation) = (error.as_ref(), deprecation.as_ref());
+        let outcome = audit::Outcome { error, has_panicked, is_long_running, deprecation };
+        recorder.answered(&mut response, outcome).await;
     }
     call.warnings.extend(call.notes.take_warnings());
     write::add_warnings(&mut response, &call.warnings);
@@ -78,7 +102,12 @@ where
     {
         response.body_mut().keep(flow::hold(place, core.config.request_timeout));
     }
-    core.metrics.finished(labels, response.status().as_u16(), (!long_running).then(|| started.elapsed()));
+    let finished = Finished {
+        code: response.status().as_u16(),
+        duration: (!long_running).then(|| started.elapsed()),
+        bytes: response.body().length(),
+    };
+    core.metrics.finished(labels, finished);
     response
 }
 
@@ -90,6 +119,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (parts, body) = request.into_parts();
+    let audit_id = audit::id(&parts.headers);
     let target = Target::of(parts.uri.path());
     let raw_query = parts.uri.query().unwrap_or("").to_owned();
     let query = Query::parse(&raw_query);
@@ -110,6 +140,9 @@ where
         now: core.clock.now(),
         warnings: Vec::new(),
         notes: Arc::default(),
+        audit_id,
+        recorder: None,
+        running: None,
         classified: None,
         place: None,
         payload: Mutex::new(call::payload(body)),
@@ -159,17 +192,14 @@ fn is_long_running(call: &Call) -> bool {
 }
 
 async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bool) -> Reply {
-    call.user = match peer {
-        Peer::Local(user) => UserInfo::clone(user),
-        Peer::Connection(caller) => authenticate::authenticate(core, &call.headers, caller).await?,
-    };
+    identify(core, call, peer).await?;
     if !long_running || call.verb == "watch" {
         match core.flow.enter(core, call).await {
             Ok(place) => call.place = Some(place),
             Err(refusal) => return Ok(refusal),
         }
     }
-    core.access.check(call).await?;
+    core.access.check(call, &core.metrics.attempts).await?;
     let answer = route(core, call);
     if long_running {
         return answer.await;
@@ -178,6 +208,35 @@ async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bo
         Ok(reply) => reply,
         Err(_) => Err(timed_out(core)),
     }
+}
+
+/// Finds out who asks, and on whose behalf; from then on the request is recorded.
+async fn identify(core: &Core, call: &mut Call, peer: &Peer) -> Result<(), ApiStatus> {
+    let Peer::Connection(caller, _) = peer else {
+        if let Peer::Local(user) = peer {
+            call.user = UserInfo::clone(user);
+        }
+        return audit::begin(core, call, peer).await;
+    };
+    match authenticate::authenticate(core, &call.headers, caller).await {
+        Ok(user) => {
+            core.metrics.attempts.authenticated(None);
+            call.user = user;
+        }
+        Err(refusal) => {
+            core.metrics.attempts.authenticated(Some(refusal.code));
+            audit::refused(core, call, peer, &refusal).await;
+            return Err(refusal);
+        }
+    }
+    audit::begin(core, call, peer).await?;
+    if let Some(user) = authenticate::impersonate(core, &call.headers, &call.user).await? {
+        if let Some(recorder) = &call.recorder {
+            recorder.impersonated(&user);
+        }
+        call.user = user;
+    }
+    Ok(())
 }
 
 fn timed_out(core: &Core) -> ApiStatus {
@@ -270,6 +329,7 @@ fn labels(core: &Core, call: &Call) -> Labels {
         resource: String::new(),
         subresource: String::new(),
         scope: "",
+        dry_run: if call.query.get("dryRun") == Some("All") { "All" } else { "" },
     };
     let Target::Resource(target) = &call.target else { return labels };
     let registry = core.registry.load();

@@ -7,6 +7,7 @@
 mod access;
 mod admission;
 mod aggregation;
+mod audit;
 mod authenticate;
 mod body;
 mod bootstrap;

@@ -5,12 +5,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::core::Core;
+
+mod attempts;
+
+pub(crate) use attempts::Attempts;
+
 /// Upper bounds of the latency histogram, in seconds.
-const BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 5.0, 30.0];
+const SECONDS: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+
+/// Upper bounds of the sizes of answers, in bytes.
+const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+
+/// Upper bounds of the steps of admission, in seconds.
+const STEP_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 
 /// What a request counts as.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,19 +37,37 @@ pub(crate) struct Labels {
     pub(crate) resource: String,
     pub(crate) subresource: String,
     pub(crate) scope: &'static str,
+    /// `All` where nothing is kept.
+    pub(crate) dry_run: &'static str,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Histogram {
-    counts: [u64; BUCKETS.len()],
+    bounds: &'static [f64],
+    counts: Box<[u64]>,
     sum: f64,
     total: u64,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finished {
+    pub(crate) code: u16,
+    /// How long it took; absent for those that run for long.
+    pub(crate) duration: Option<Duration>,
+    /// How large its answer is, where that is known.
+    pub(crate) bytes: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
     requests: BTreeMap<(Labels, u16), u64>,
     durations: BTreeMap<Labels, Histogram>,
+    sizes: BTreeMap<Labels, Histogram>,
+    /// Requests that run for long, and have not ended.
+    running: BTreeMap<Labels, u64>,
+    /// By step, operation and whether it refused.
+    steps: BTreeMap<[&'static str; 3], Histogram>,
     /// The labels of deprecated APIs that were asked for, as text.
     deprecated: BTreeSet<String>,
 }
@@ -42,25 +76,51 @@ struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     counts: Mutex<Counts>,
+    pub(crate) attempts: Attempts,
+}
+
+/// A request that runs for long, until it is dropped.
+pub(crate) struct Running {
+    core: Arc<Core>,
+    labels: Labels,
+}
+
+impl Running {
+    pub(crate) fn new(core: &Arc<Core>, labels: Labels) -> Self {
+        *core.metrics.counts.lock().running.entry(labels.clone()).or_default() += 1;
+        Self { core: Arc::clone(core), labels }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(number) = self.core.metrics.counts.lock().running.get_mut(&self.labels) {
+            *number = number.saturating_sub(1);
+        }
+    }
 }
 
 impl Metrics {
-    /// Counts a finished request. Long-running ones (`duration` absent) have no latency.
-    pub(crate) fn finished(&self, labels: Labels, code: u16, duration: Option<Duration>) {
+    /// Counts a finished request.
+    pub(crate) fn finished(&self, labels: Labels, finished: Finished) {
+        let Finished { code, duration, bytes } = finished;
         let mut counts = self.counts.lock();
         if let Some(duration) = duration {
-            let seconds = duration.as_secs_f64();
-            let histogram = match counts.durations.get_mut(&labels) {
-                Some(histogram) => histogram,
-                None => counts.durations.entry(labels.clone()).or_default(),
-            };
-            histogram.sum += seconds;
-            histogram.total += 1;
-            if let Some(bucket) = BUCKETS.iter().position(|bound| seconds <= *bound) {
-                histogram.counts[bucket] += 1;
-            }
+            observe(&mut counts.durations, &labels, SECONDS, duration.as_secs_f64());
+        }
+        // Only what is read may grow large.
+        if let Some(bytes) = bytes.filter(|_| matches!(labels.verb, "get" | "list")) {
+            observe(&mut counts.sizes, &labels, BYTES, bytes as f64);
         }
         *counts.requests.entry((labels, code)).or_default() += 1;
+    }
+
+    /// Notes how long a step of admission took: `admit` or `validate`.
+    pub(crate) fn admitted(&self, step: &'static str, operation: &'static str, rejected: bool, took: Duration) {
+        let labels = [step, operation, if rejected { "true" } else { "false" }];
+        let mut counts = self.counts.lock();
+        let histogram = counts.steps.entry(labels).or_insert_with(|| Histogram::new(STEP_SECONDS));
+        histogram.observe(took.as_secs_f64());
     }
 
     /// Notes that a deprecated API was asked for, and which release has it no more.
@@ -82,7 +142,8 @@ impl Metrics {
             "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.",
         );
         for ((labels, code), count) in &counts.requests {
-            let _ = writeln!(text, "apiserver_request_total{{code=\"{code}\",{}}} {count}", labels.text());
+            let labels = labels.text(true);
+            let _ = writeln!(text, "apiserver_request_total{{code=\"{code}\",{labels}}} {count}");
         }
         header(
             text,
@@ -101,9 +162,37 @@ impl Metrics {
             "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
         );
         for (labels, histogram) in &counts.durations {
-            histogram.write(text, name, &labels.text());
+            histogram.write(text, name, &labels.text(true));
         }
+        let name = "apiserver_response_sizes";
+        let help = "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.";
+        header(text, name, "histogram", help);
+        for (labels, histogram) in &counts.sizes {
+            histogram.write(text, name, &labels.text(false));
+        }
+        let name = "apiserver_longrunning_requests";
+        let help = "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way.";
+        header(text, name, "gauge", help);
+        for (labels, number) in &counts.running {
+            let _ = writeln!(text, "{name}{{{}}} {number}", labels.text(false));
+        }
+        let name = "apiserver_admission_step_admission_duration_seconds";
+        let help = "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).";
+        header(text, name, "histogram", help);
+        for ([step, operation, rejected], histogram) in &counts.steps {
+            let labels = format!("operation=\"{operation}\",rejected=\"{rejected}\",type=\"{step}\"");
+            histogram.write(text, name, &labels);
+        }
+        self.attempts.write(text);
     }
+}
+
+fn observe(by_labels: &mut BTreeMap<Labels, Histogram>, labels: &Labels, bounds: &'static [f64], value: f64) {
+    let histogram = match by_labels.get_mut(labels) {
+        Some(histogram) => histogram,
+        None => by_labels.entry(labels.clone()).or_insert_with(|| Histogram::new(bounds)),
+    };
+    histogram.observe(value);
 }
 
 /// The `HELP` and `TYPE` lines of a metric.
@@ -118,9 +207,21 @@ pub(crate) fn single(text: &mut String, name: &str, kind: &str, help: &str, valu
 }
 
 impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        Self { bounds, counts: vec![0; bounds.len()].into(), sum: 0.0, total: 0 }
+    }
+
+    fn observe(&mut self, value: f64) {
+        self.sum += value;
+        self.total += 1;
+        if let Some(bucket) = self.bounds.iter().position(|bound| value <= *bound) {
+            self.counts[bucket] += 1;
+        }
+    }
+
     fn write(&self, text: &mut String, name: &str, labels: &str) {
         let mut below = 0;
-        for (bound, count) in BUCKETS.iter().zip(self.counts) {
+        for (bound, count) in self.bounds.iter().zip(&self.counts) {
             below += count;
             let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
         }
@@ -131,10 +232,11 @@ impl Histogram {
 }
 
 impl Labels {
-    fn text(&self) -> String {
-        let Self { verb, group, version, resource, subresource, scope } = self;
+    fn text(&self, with_dry_run: bool) -> String {
+        let Self { verb, group, version, resource, subresource, scope, dry_run } = self;
+        let dry_run = if with_dry_run { format!("dry_run=\"{dry_run}\",") } else { String::new() };
         format!(
-            "component=\"apiserver\",dry_run=\"\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",\
+            "component=\"apiserver\",{dry_run}group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",\
              subresource=\"{subresource}\",verb=\"{}\",version=\"{version}\"",
             verb.to_ascii_uppercase()
         )
@@ -182,11 +284,16 @@ mod tests {
             resource: "pods".to_owned(),
             subresource: String::new(),
             scope: "resource",
+            dry_run: "",
         };
-        metrics.finished(labels.clone(), 200, Some(Duration::from_millis(30)));
-        metrics.finished(labels.clone(), 200, Some(Duration::from_secs(60)));
+        let finished =
+            |code, millis: Option<u64>, bytes| Finished { code, duration: millis.map(Duration::from_millis), bytes };
+        metrics.finished(labels.clone(), finished(200, Some(30), Some(10)));
+        metrics.finished(labels.clone(), finished(200, Some(70_000), Some(2_000)));
         metrics.deprecated(&labels, "1.39");
-        metrics.finished(labels, 404, None);
+        metrics.finished(labels.clone(), finished(404, None, None));
+        metrics.finished(Labels { verb: "create", dry_run: "All", ..labels }, finished(201, None, Some(10)));
+        metrics.admitted("validate", "CREATE", true, Duration::from_millis(7));
         let mut text = String::new();
         metrics.write(&mut text);
         for line in [
@@ -194,9 +301,12 @@ mod tests {
             "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"1.39\",resource=\"pods\",subresource=\"\",version=\"v1\"} 1\n",
             "le=\"0.025\"} 0",
             "le=\"0.05\"} 1",
-            "le=\"30\"} 1",
+            "le=\"60\"} 1",
             "le=\"+Inf\"} 2",
-            "verb=\"GET\",version=\"v1\"} 60.03",
+            "verb=\"GET\",version=\"v1\"} 70.03",
+            "apiserver_response_sizes_bucket{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\",le=\"1000\"} 1",
+            "dry_run=\"All\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"CREATE\",version=\"v1\"} 1",
+            "apiserver_admission_step_admission_duration_seconds_bucket{operation=\"CREATE\",rejected=\"true\",type=\"validate\",le=\"0.025\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

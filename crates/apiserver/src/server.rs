@@ -82,6 +82,7 @@ impl ApiServer {
             documents: Documents::default(),
             local: LocalApis::default(),
             extensions: Extensions::new(deps.proxy_identity),
+            audit: deps.audit,
             started: deps.clock.now(),
             shutdown: CancellationToken::new(),
             config,
@@ -167,6 +168,9 @@ impl ApiServer {
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut off");
         }
+        if let Some(audit) = &self.core.audit {
+            audit.close().await;
+        }
         Ok(())
     }
 
@@ -203,10 +207,18 @@ async fn connection(
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
+    let address = stream.peer_addr()?.ip();
+    let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+    let stream = match accepted {
+        Ok(Ok(stream)) => stream,
+        refused => {
+            core.metrics.attempts.handshake_errors.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            refused??
+        }
+    };
     let caller = Caller::of(stream.get_ref().1.peer_certificates(), core.front_proxy.as_ref());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (core, peer) = (Arc::clone(&core), Peer::Connection(caller.clone()));
+        let (core, peer) = (Arc::clone(&core), Peer::Connection(caller.clone(), address));
         async move { Ok::<_, Infallible>(handle(core, request, peer).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -56,7 +56,8 @@ pub(crate) async fn watch(core: &Core, call: &mut Call, resource: &Arc<Resource>
     }
     let is_text = answer.headers().get(CONTENT_TYPE) == Some(&reply::JSON);
     let request = rest::client_request(call);
-    Ok(rest::spawn(kedge_streaming::watch_to_websocket(request, answer.into_body(), is_text)))
+    let upgrade = kedge_streaming::watch_to_websocket(request, answer.into_body(), is_text);
+    Ok(rest::spawn(upgrade, call.kept()))
 }
 
 /// The events as a body, each piece of which holds whole events.

@@ -8,6 +8,8 @@
 mod access;
 #[path = "api/aggregation.rs"]
 mod aggregation;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/conversion.rs"]
 mod conversion;
 #[path = "api/crud.rs"]

@@ -50,6 +50,13 @@ impl Decision {
     }
 
     /// Why, for people; may be empty.
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow(reason) | Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,
+        }
+    }
+
+    /// The same, taken out.
     pub fn into_reason(self) -> String {
         match self {
             Decision::Allow(reason) | Decision::NoOpinion(reason) | Decision::Deny(reason) => reason,

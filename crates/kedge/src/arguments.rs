@@ -1,6 +1,7 @@
 //! The command line. Flags that upstream has are spelled as upstream spells them.
 
 mod apiserver;
+mod audit;
 mod autoscaler;
 mod bootstrap;
 mod cluster;
@@ -206,6 +207,8 @@ pub(crate) struct UpFlags {
     /// Kubeconfig file into which the context `kedge` is merged [default: $KUBECONFIG, or ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) audit: audit::AuditFlags,
     /// Deploy a small web application on NodePort 30090.
     #[arg(long, conflicts_with = "control_plane_only")]
     pub(crate) demo: bool,

@@ -68,6 +68,7 @@ impl World {
             front_proxy: None,
             kubelet_tls: None,
             proxy_identity: None,
+            audit: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
         let shutdown = CancellationToken::new();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps, FrontProxy};
+use kedge_audit::Audit;
 use kedge_auth::TokenKeys;
 use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
 use kedge_lifecycle::ProcessMark;
@@ -213,6 +214,7 @@ async fn api_server(
         ..ApiConfig::default()
     };
     let deps = ApiDeps {
+        audit: Audit::open(&plan.options.audit).await?,
         store: store.clone(),
         clock: clock.clone(),
         status: board.component("kube-apiserver"),

@@ -47,6 +47,9 @@ pub enum Error {
     /// The API server.
     #[error(transparent)]
     ApiServer(#[from] kedge_apiserver::Error),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] kedge_audit::AuditError),
     /// The API server's socket.
     #[error("cannot listen on {address}")]
     Listen {

@@ -183,6 +183,7 @@ fn full_options(options: &JoinOptions) -> Options {
         scheduler_config: None,
         control_plane_only: false,
         simulate: None,
+        audit: kedge_audit::AuditOptions::default(),
         kubeconfig: PathBuf::new(),
         demo: false,
     }

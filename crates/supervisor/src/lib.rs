@@ -31,6 +31,7 @@ pub use down::{DownReport, down};
 pub use error::Error;
 pub use image::load_image;
 pub use join::{JoinOptions, JoinSummary, RunningNode, join};
+pub use kedge_audit::{AuditOptions, BatchOptions, LogOptions, TruncateOptions, WebhookOptions};
 pub use kedge_auth::AuthorizationMode;
 pub use kedge_bootstrap::{BootstrapToken, CertificateKey};
 pub use kedge_controllers::AutoscalerConfig;

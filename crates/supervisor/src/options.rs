@@ -63,6 +63,8 @@ pub struct Options {
     pub simulate: Option<kedge_simulate::Config>,
     /// The kubeconfig into which the context is merged.
     pub kubeconfig: PathBuf,
+    /// Which requests are written down, and where.
+    pub audit: kedge_audit::AuditOptions,
     /// Whether to deploy the demo.
     pub demo: bool,
 }
@@ -221,6 +223,7 @@ mod tests {
             etcd: None,
             control_plane_only: false,
             simulate: None,
+            audit: kedge_audit::AuditOptions::default(),
             kubeconfig: "/tmp/x/config".into(),
             demo: false,
         }

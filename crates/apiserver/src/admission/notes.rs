@@ -1,7 +1,9 @@
 //! What admission leaves for whoever made a request, whether it is let pass or not.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use kedge_audit::Level;
 use parking_lot::Mutex;
 
 /// How long a warning may be, and all of them together, in characters: upstream's bounds for what goes into headers.
@@ -11,8 +13,9 @@ const LONGEST: usize = 4 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     warnings: Mutex<Vec<String>>,
-    /// Nobody reads them as long as there is no audit log.
+    /// For the audit log; kept only where somebody reads them.
     annotations: Mutex<BTreeMap<String, String>>,
+    level: OnceLock<Level>,
 }
 
 impl Notes {
@@ -26,9 +29,32 @@ impl Notes {
         }
     }
 
-    /// Adds a text for the audit log.
+    /// Keeps annotations from now on: the request is in the audit log.
+    pub(crate) fn collect(&self, level: Level) {
+        // A request has one level.
+        let _ = self.level.set(level);
+    }
+
+    /// Whether anybody reads annotations.
+    pub(crate) fn are_collected(&self) -> bool {
+        self.level.get().is_some()
+    }
+
+    /// Whether anybody reads annotations that tell what is in an object.
+    pub(crate) fn may_show_objects(&self) -> bool {
+        self.level.get().is_some_and(|level| *level >= Level::Request)
+    }
+
+    /// Adds a text for the audit log. What was said first counts.
     pub(crate) fn annotate(&self, key: String, text: String) {
-        self.annotations.lock().entry(key).or_insert(text);
+        if self.are_collected() {
+            self.annotations.lock().entry(key).or_insert(text);
+        }
+    }
+
+    /// What was annotated so far.
+    pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
+        self.annotations.lock().clone()
     }
 
     /// The warnings, once.
@@ -47,10 +73,21 @@ mod tests {
         notes.warn("a");
         notes.warn("a");
         notes.warn("b");
-        notes.annotate("k".to_owned(), "1".to_owned());
         assert_eq!(notes.take_warnings(), ["a", "b"]);
         notes.warn(&"x".repeat(2 * LONGEST));
         notes.warn("no room");
         assert_eq!(notes.take_warnings().iter().map(String::len).sum::<usize>(), LONGEST);
+    }
+
+    #[test]
+    fn annotations_are_kept_where_somebody_reads_them() {
+        let notes = Notes::default();
+        let annotate = |text: &str| notes.annotate("k".to_owned(), text.to_owned());
+        annotate("0");
+        notes.collect(Level::Metadata);
+        annotate("1");
+        annotate("2");
+        assert_eq!(notes.annotations(), BTreeMap::from([("k".to_owned(), "1".to_owned())]));
+        assert!(!notes.may_show_objects());
     }
 }

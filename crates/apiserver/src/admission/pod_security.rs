@@ -1,13 +1,13 @@
 //! PodSecurity: pods keep to the Pod Security Standards that the labels of their namespace name.
 //!
 //! What a pod may do is `kedge_pod_security`'s. There are no exemptions and no other default than `privileged`, as upstream
-//! without a configuration file; the mode `audit` has nowhere to write to. Invariant: labels that cannot be read are not
-//! taken, and where they are there already, they count as the strictest.
+//! without a configuration file. Invariant: labels that cannot be read are not taken, and where they are there already, they
+//! count as the strictest.
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, FieldError, FieldPath};
 use kedge_pod_security::{
-    Level, Policy, Violation, evaluate, inspect, is_significant_update, pod_template, violations_text,
+    LabelError, Level, Policy, Violation, evaluate, inspect, is_significant_update, pod_template, violations_text,
 };
 use memchr::memmem;
 use serde_json::{Value, json};
@@ -50,7 +50,12 @@ impl Plugin for PodSecurity {
         if !is_pod(attributes) || !is_looked_at(attributes, object) {
             return Ok(());
         }
-        let Some(policy) = policy(attributes).await? else { return Ok(()) };
+        let Some(policy) = policy(attributes).await? else {
+            note(attributes, "enforce-policy", || "privileged:latest".to_owned());
+            return Ok(());
+        };
+        note(attributes, "enforce-policy", || policy.enforce.to_string());
+        note_violations(attributes, &policy, &object["metadata"], &object["spec"]);
         let violations = evaluate(&policy.enforce, &object["metadata"], &object["spec"]);
         if violations.is_empty() {
             return Ok(());
@@ -66,15 +71,39 @@ impl Plugin for PodSecurity {
         if is_pod(attributes) && !is_looked_at(attributes, object) {
             return Ok(Vec::new());
         }
-        let Some(policy) = policy(attributes).await?.filter(|policy| policy.warn.level != Level::Privileged) else {
-            return Ok(Vec::new());
-        };
+        let Some(policy) = policy(attributes).await? else { return Ok(Vec::new()) };
         let Some((metadata, spec)) = pod_template(&attributes.resource.kind.kind, object) else {
             return Ok(Vec::new());
         };
+        if !is_pod(attributes) {
+            note_violations(attributes, &policy, metadata, spec);
+        }
+        if policy.warn.level == Level::Privileged {
+            return Ok(Vec::new());
+        }
         let violations: Vec<Violation> = evaluate(&policy.warn, metadata, spec);
         let text = || format!("would violate PodSecurity \"{}\": {}", policy.warn, violations_text(&violations));
         Ok(if violations.is_empty() { Vec::new() } else { vec![text()] })
+    }
+}
+
+/// Leaves word for the audit log.
+fn note(attributes: &Attributes<'_>, key: &str, text: impl FnOnce() -> String) {
+    let notes = attributes.told.notes;
+    if notes.are_collected() {
+        notes.annotate(format!("pod-security.kubernetes.io/{key}"), text());
+    }
+}
+
+/// Leaves word of what the level of the mode `audit` would not have let pass.
+fn note_violations(attributes: &Attributes<'_>, policy: &Policy, metadata: &Value, spec: &Value) {
+    if policy.audit.level == Level::Privileged || !attributes.told.notes.are_collected() {
+        return;
+    }
+    let violations = evaluate(&policy.audit, metadata, spec);
+    if !violations.is_empty() {
+        let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, violations_text(&violations));
+        note(attributes, "audit-violations", || text);
     }
 }
 
@@ -95,7 +124,14 @@ async fn policy(attributes: &Attributes<'_>) -> Result<Option<Policy>, ApiStatus
     if memmem::find(&record.value, LABELS).is_none() {
         return Ok(None);
     }
-    let (policy, _) = Policy::of_labels(&decode(&record)?["metadata"]["labels"]);
+    let (policy, errors) = Policy::of_labels(&decode(&record)?["metadata"]["labels"]);
+    if !errors.is_empty() {
+        let texts = || label_errors(&errors).iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        note(attributes, "error", || match errors.len() {
+            1 => format!("Failed to parse policy: {}", texts()),
+            _ => format!("Failed to parse policy: [{}]", texts()),
+        });
+    }
     Ok(Some(policy).filter(|policy| !policy.is_privileged()))
 }
 
@@ -106,12 +142,13 @@ fn check_labels(attributes: &Attributes<'_>, namespace: &Value) -> Result<(), Ap
     if errors.is_empty() || before.as_ref() == Some(&errors) {
         return Ok(());
     }
+    Err(ApiStatus::invalid("", "Namespace", attributes.name, &label_errors(&errors)))
+}
+
+fn label_errors(errors: &[LabelError]) -> Vec<FieldError> {
     let path = FieldPath::new("metadata").child("labels");
-    let error = |error: &kedge_pod_security::LabelError| {
-        FieldError::invalid(&path.key(&error.label), &json!(error.value), error.why)
-    };
-    let errors: Vec<FieldError> = errors.iter().map(error).collect();
-    Err(ApiStatus::invalid("", "Namespace", attributes.name, &errors))
+    let error = |error: &LabelError| FieldError::invalid(&path.key(&error.label), &json!(error.value), error.why);
+    errors.iter().map(error).collect()
 }
 
 /// Which pods that are there a stricter level would have refused.

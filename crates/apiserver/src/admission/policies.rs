@@ -2,7 +2,7 @@
 //!
 //! Not about how expressions work (`kedge_expressions`) or what a policy may say (`kedge_kinds`). Invariant: policies are
 //! never asked about what would change policies or webhooks, so that a policy that refuses everything can be taken away.
-//! Audit annotations are made, as their failure may refuse a request, and kept nowhere, as there is no audit log.
+//! Audit annotations are always made, as their failure may refuse a request.
 
 mod compiled;
 mod known;
@@ -14,12 +14,13 @@ mod request;
 mod scope;
 mod validating;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use cel::common::value::Val;
 use kedge_meta::{ApiStatus, GroupVersionKind, StatusCause, StatusReason};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::known::Known;
 use self::matching::Looked;
@@ -28,11 +29,14 @@ use self::policy::{Binding, Policy};
 use self::scope::{BUDGET, CONDITIONS_BUDGET, Inputs, Scope};
 use self::validating::{Judgement, Objection};
 use super::authorizers::authorizers;
-use super::{Attributes, Plugin, Seen, Told};
+use super::{Attributes, Notes, Plugin, Seen, Told};
 use crate::registry::Resource;
 
 /// Reviews, which are answered and not stored, are no concern of policies either.
 const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
+
+/// Where the audit log has what a policy found that only audits.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// The plugin of ValidatingAdmissionPolicies.
 pub(super) struct ValidatingPolicies {
@@ -130,7 +134,7 @@ struct Denial {
 
 impl Denial {
     fn status(self, attributes: &Attributes<'_>, object: &Value) -> ApiStatus {
-        let Objection { message, reason } = self.objection;
+        let Objection { message, reason, .. } = self.objection;
         let with = if self.binding.is_empty() { String::new() } else { format!(" with binding '{}'", self.binding) };
         let message = format!("ValidatingAdmissionPolicy '{}'{with} denied request: {message}", self.policy);
         let name = request::shown_name(attributes, object);
@@ -239,16 +243,30 @@ impl<'a> Asked<'a> {
 
     async fn ask(&self, policy: &Policy, bindings: &[Arc<Binding>], said: &mut Said) -> Result<(), ApiStatus> {
         let mut wrong = Vec::new();
+        let (mut annotations, notes) = (BTreeMap::<String, Vec<String>>::new(), self.attributes.told.notes);
         for invocation in self.invocations(policy, bindings, &mut wrong).await? {
-            let judgement = self.judge(&invocation).await?;
-            tell(&invocation, judgement, said);
+            let mut judgement = self.judge(&invocation).await?;
+            for (key, text) in std::mem::take(&mut judgement.annotations) {
+                let texts = annotations.entry(key).or_default();
+                if !texts.contains(&text) {
+                    texts.push(text);
+                }
+            }
+            tell(&invocation, judgement, said, notes);
+        }
+        for (key, texts) in annotations {
+            notes.annotate(format!("{}/{key}", policy.name), texts.join(", "));
         }
         for Wrong { policy, binding, why } in wrong.into_iter().filter(|_| !policy.ignores_failures) {
             let what = if binding.is_some() { "binding" } else { "policy" };
             said.denials.push(Denial {
                 policy: policy.name.clone(),
                 binding: binding.map(|binding| binding.name.clone()).unwrap_or_default(),
-                objection: Objection { message: format!("failed to configure {what}: {why}"), reason: String::new() },
+                objection: Objection {
+                    message: format!("failed to configure {what}: {why}"),
+                    reason: String::new(),
+                    index: 0,
+                },
             });
         }
         Ok(())
@@ -285,8 +303,16 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// An objection as the audit log has it.
+fn failure(invocation: &Invocation<'_>, objection: &Objection) -> String {
+    let Invocation { policy, binding, .. } = invocation;
+    json!([{"message": objection.message, "policy": policy.name, "binding": binding.name,
+        "expressionIndex": objection.index, "validationActions": binding.actions}])
+    .to_string()
+}
+
 /// Does with a judgement what its binding says.
-fn tell(invocation: &Invocation<'_>, judgement: Judgement, said: &mut Said) {
+fn tell(invocation: &Invocation<'_>, judgement: Judgement, said: &mut Said, notes: &Notes) {
     let (policy, binding) = (&invocation.policy.name, &invocation.binding.name);
     let denial = |objection| Denial { policy: policy.clone(), binding: binding.clone(), objection };
     for objection in judgement.objections {
@@ -297,11 +323,12 @@ fn tell(invocation: &Invocation<'_>, judgement: Judgement, said: &mut Said) {
                     objection.message
                 )),
                 "Deny" => said.denials.push(denial(objection.clone())),
+                "Audit" => notes.annotate(VALIDATION_FAILURE.to_owned(), failure(invocation, &objection)),
                 _ => {}
             }
         }
     }
     for message in judgement.annotation_errors {
-        said.denials.push(denial(Objection { message, reason: String::new() }));
+        said.denials.push(denial(Objection { message, reason: String::new(), index: 0 }));
     }
 }

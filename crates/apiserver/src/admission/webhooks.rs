@@ -21,7 +21,7 @@ use serde_json::Value;
 use super::Attributes;
 use crate::config::Config;
 use crate::reply::store_error;
-use ask::{Asking, Settled};
+use ask::{Asking, Place, Settled};
 use configurations::Configurations;
 use subject::Subject;
 
@@ -105,16 +105,20 @@ impl Webhooks {
         }
         let mut has_changed = false;
         for (index, hook) in hooks.iter().enumerate() {
-            let asking = Asking::new(self, &subject, hook, HookKind::Mutating);
+            let place = Place { round: usize::from(is_second), index };
+            let asking = Asking::new(self, &subject, hook, HookKind::Mutating, place);
             let Some(invocation) = asking.invocation(current.as_ref(), old.as_ref()).await? else { continue };
             if is_second && !rounds.again.contains(&index) {
                 continue;
             }
-            let answer = asking.ask(&invocation).await?;
-            if let (Settled::Changed(new), Some(before)) = (answer, &mut current)
-                && new != *before
-            {
-                *before = new;
+            let answer = asking.ask(&invocation).await;
+            let changed = match &answer {
+                Ok(Settled::Changed(new)) => current.as_ref().is_some_and(|before| new != before),
+                _ => false,
+            };
+            asking.note_mutation(changed);
+            if let (Settled::Changed(new), true) = (answer?, changed) {
+                current = Some(new);
                 has_changed = true;
                 rounds.again.append(&mut rounds.asked);
             }
@@ -137,7 +141,8 @@ impl Webhooks {
         let old = attributes.old.map(|old| subject.seen(old));
         let mut invocations = Vec::new();
         for hook in hooks.iter() {
-            let asking = Asking::new(self, &subject, hook, HookKind::Validating);
+            let place = Place { round: 0, index: invocations.len() };
+            let asking = Asking::new(self, &subject, hook, HookKind::Validating, place);
             if let Some(invocation) = asking.invocation(object.as_ref(), old.as_ref()).await? {
                 invocations.push((asking, invocation));
             }

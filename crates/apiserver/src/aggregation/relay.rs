@@ -51,7 +51,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, extension: &Extens
         *request.headers_mut() = headers;
         *request.extensions_mut() = std::mem::take(&mut call.extensions);
         let upgrade = kedge_streaming::proxy_upgrade(request, stream, Target::new(extension.host(), path)).await;
-        return Ok(rest::spawn(upgrade));
+        return Ok(rest::spawn(upgrade, call.kept()));
     }
     let payload = call.take_payload();
     let request = request(extension, call.method.clone(), &path, headers, payload).map_err(ApiStatus::bad_request)?;

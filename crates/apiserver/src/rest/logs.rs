@@ -53,7 +53,7 @@ pub(super) async fn logs(core: &Arc<Core>, call: &mut Call) -> Reply {
     let mut response = response;
     if kedge_streaming::is_websocket_request(&call.headers) {
         let request = client_request(call);
-        return Ok(spawn(kedge_streaming::stream_to_websocket(request, response.into_body())));
+        return Ok(spawn(kedge_streaming::stream_to_websocket(request, response.into_body()), call.kept()));
     }
     response.headers_mut().clear();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));

@@ -216,7 +216,7 @@ async fn forward(core: &Arc<Core>, call: &mut Call, endpoint: &Endpoint, dial: D
         request.headers_mut().remove(AUTHORIZATION);
         *request.extensions_mut() = std::mem::take(&mut call.extensions);
         let upgrade = kedge_streaming::proxy_upgrade(request, stream, Target::new(authority, path)).await;
-        return Ok(upgrade.spawn().map(Body::full));
+        return Ok(super::spawn(upgrade, call.kept()));
     }
     let mut request = Request::new(call.take_payload());
     *request.method_mut() = call.method.clone();

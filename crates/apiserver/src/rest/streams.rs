@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Request, Response};
 use kedge_meta::{ApiStatus, StatusReason};
 use kedge_streaming::{StreamOptions, Target, Upgrade};
@@ -55,7 +56,7 @@ async fn remote_command(core: &Arc<Core>, call: &mut Call, verb: &'static str) -
     }
     let path = path.trim_end_matches(['&', '?']).to_owned();
     let backend = Target::new(endpoint.authority(), path);
-    let request = client_request(call);
+    let (request, kept) = (client_request(call), call.kept());
     let tls = core.kubelet_tls.clone();
     let upgrade = if kedge_streaming::is_websocket_request(&call.headers) {
         kedge_streaming::translate_streams(request, options, backend, move || async move {
@@ -65,7 +66,7 @@ async fn remote_command(core: &Arc<Core>, call: &mut Call, verb: &'static str) -
         let stream = dial(core, &endpoint).await?;
         kedge_streaming::proxy_upgrade(request, stream, backend).await
     };
-    Ok(spawn(upgrade))
+    Ok(spawn(upgrade, kept))
 }
 
 /// Forwards ports of a pod.
@@ -79,14 +80,14 @@ pub(super) async fn port_forward(core: &Arc<Core>, call: &mut Call) -> Reply {
         path = format!("{path}?{}", ports.join("&"));
     }
     let backend = Target::new(endpoint.authority(), path);
-    let request = client_request(call);
+    let (request, kept) = (client_request(call), call.kept());
     let stream = dial(core, &endpoint).await?;
     let upgrade = if kedge_streaming::wants_tunnel(&call.headers) {
         kedge_streaming::tunnel_port_forward(request, stream, backend).await
     } else {
         kedge_streaming::proxy_upgrade(request, stream, backend).await
     };
-    Ok(spawn(upgrade))
+    Ok(spawn(upgrade, kept))
 }
 
 async fn dial(core: &Core, endpoint: &Endpoint) -> Result<Box<dyn kubelet::Stream>, ApiStatus> {
@@ -128,7 +129,15 @@ pub(crate) fn client_request(call: &mut Call) -> Request<()> {
     request
 }
 
-/// Goes on with a connection that was upgraded.
-pub(crate) fn spawn(upgrade: Upgrade) -> Response<Body> {
+/// Goes on with a connection that was upgraded, and lets go of `kept` when it ends.
+pub(crate) fn spawn(mut upgrade: Upgrade, kept: Box<dyn Send + Sync>) -> Response<Body> {
+    if let Some(session) = upgrade.session.take() {
+        let session = async move {
+            let ended = session.await;
+            drop(kept);
+            ended
+        };
+        upgrade.session = Some(session.boxed());
+    }
     upgrade.spawn().map(|bytes: Bytes| Body::full(bytes))
 }

@@ -45,7 +45,10 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     core.admission.validate(&attributes, &request).await?;
     let bound = bound_object(core, &request, &target.namespace, &target.name).await?;
     let subject = TokenSubject { name: target.name.clone(), uid: object::meta(&account, "uid").to_owned() };
-    let claims = claims(core, &audiences, &target.namespace, &subject, bound.as_ref(), call.now, seconds);
+    let id = new_uid();
+    let credential = "authentication.kubernetes.io/issued-credential-id";
+    call.notes.annotate(credential.to_owned(), format!("JTI={id}"));
+    let claims = claims(core, &id, &audiences, &target.namespace, &subject, bound.as_ref(), call.now, seconds);
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = json!(seconds);
     let metadata =
@@ -57,8 +60,10 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     Ok(reply::document(StatusCode::CREATED, encoding, &request))
 }
 
+#[expect(clippy::too_many_arguments, reason = "they are what stands in a token")]
 fn claims(
     core: &Core,
+    id: &str,
     audiences: &[String],
     namespace: &str,
     subject: &TokenSubject,
@@ -69,7 +74,7 @@ fn claims(
     let to = bound.map(|bound| (bound.kind, &bound.subject));
     let node = bound.and_then(|bound| bound.node.as_ref());
     let issuer = &core.config.service_account_issuer;
-    service_account_claims(issuer, audiences, namespace, subject, to, node, &new_uid(), now, seconds)
+    service_account_claims(issuer, audiences, namespace, subject, to, node, id, now, seconds)
 }
 
 fn texts(object: &Value, path: &[&str]) -> Vec<String> {

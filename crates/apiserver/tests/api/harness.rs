@@ -28,6 +28,7 @@ pub(crate) struct Harness {
 pub(crate) struct Identities {
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+    pub(crate) audit: Option<Arc<kedge_audit::Audit>>,
 }
 
 /// An answer that has been read.
@@ -72,6 +73,7 @@ impl Harness {
             front_proxy: None,
             kubelet_tls: identities.kubelet_tls,
             proxy_identity: identities.proxy_identity,
+            audit: identities.audit,
         };
         let server = ApiServer::new(config, deps).await.unwrap();
         let admin = server.local_service(UserInfo::authenticated("admin", ["system:masters"]));

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use kedge_supervisor::{ApiServerOptions, AuthorizationMode, EtcdOptions, RequestHeaderOptions};
 
 use super::EtcdFlags;
+use super::audit::AuditFlags;
 use super::components::duration;
 
 /// Where the API server keeps objects.
@@ -136,6 +137,8 @@ pub(crate) struct ApiServerFlags {
     /// Writing requests at once.
     #[arg(long, value_name = "NUMBER", default_value_t = 200)]
     max_mutating_requests_inflight: usize,
+    #[command(flatten)]
+    audit: AuditFlags,
     /// How much is logged: 2 and more is information, 4 and more is for finding faults. `KEDGE_LOG` wins.
     #[arg(short, long, value_name = "LEVEL", default_value_t = 0)]
     pub(crate) v: u8,
@@ -194,6 +197,7 @@ impl ApiServerFlags {
             event_ttl: self.event_ttl,
             max_requests_inflight: self.max_requests_inflight,
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
+            audit: self.audit.options(),
         })
     }
 }

@@ -51,9 +51,6 @@ const DELEGATED: &[(&str, Takes)] = &[
 ];
 
 const APISERVER: &[(&str, Takes)] = &[
-    ("audit-log-maxage", Takes::Value),
-    ("audit-log-maxbackup", Takes::Value),
-    ("audit-log-maxsize", Takes::Value),
     ("default-not-ready-toleration-seconds", Takes::Value),
     ("default-unreachable-toleration-seconds", Takes::Value),
     ("default-watch-cache-size", Takes::Value),

@@ -96,6 +96,7 @@ fn options(flags: &UpFlags) -> Options {
         control_plane_only: flags.control_plane_only,
         simulate: flags.simulate.clone(),
         kubeconfig,
+        audit: flags.audit.options(),
         demo: flags.demo,
     }
 }

@@ -54,6 +54,7 @@ impl Cluster {
             front_proxy: None,
             kubelet_tls: None,
             proxy_identity: None,
+            audit: None,
         };
         let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
         let admin = UserInfo::authenticated("admin", ["system:masters"]);

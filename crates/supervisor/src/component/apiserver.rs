@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kedge_apiserver::{ApiServer, Config, Deps, FrontProxy};
+use kedge_audit::{Audit, AuditOptions};
 use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_client::{Informers, client_from_service};
 use kedge_lifecycle::find_node_ip;
@@ -93,6 +94,8 @@ pub struct ApiServerOptions {
     pub max_requests_inflight: usize,
     /// Writing requests at once.
     pub max_mutating_requests_inflight: usize,
+    /// Which requests are written down, and where.
+    pub audit: AuditOptions,
 }
 
 /// Upstream's `--requestheader-*` flags.
@@ -194,6 +197,7 @@ async fn server(
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<ApiServer>>, Error> {
     let config = config(options)?;
+    let audit = Audit::open(&options.audit).await?;
     loop {
         let deps = Deps {
             store: store.clone(),
@@ -205,6 +209,7 @@ async fn server(
             front_proxy: front_proxy(options)?,
             kubelet_tls: kubelet_tls(options)?.map(Arc::new),
             proxy_identity: proxy_identity(options)?,
+            audit: audit.clone(),
         };
         match shutdown.run_until_cancelled(ApiServer::new(config.clone(), deps)).await {
             None => return Ok(None),

@@ -16,6 +16,8 @@ pub(super) struct Objection {
     pub(super) message: String,
     /// Empty where the policy gives none.
     pub(super) reason: String,
+    /// Which of the policy's validations it is; 0 where it is none.
+    pub(super) index: usize,
 }
 
 /// What a policy says.
@@ -31,7 +33,7 @@ pub(super) struct Judgement {
 impl Judgement {
     /// What comes of something that went wrong.
     fn failed(policy: &Policy, message: String) -> Self {
-        let objection = Objection { message, reason: String::new() };
+        let objection = Objection { message, reason: String::new(), index: 0 };
         let objections = if policy.ignores_failures { Vec::new() } else { vec![objection] };
         Self { objections, ..Self::default() }
     }
@@ -69,20 +71,23 @@ pub(super) fn judge(policy: &Policy, conditions: &mut Scope<'_>, scope: &mut Sco
     }
     let mut judgement = Judgement::default();
     let mut unmet = Vec::new();
-    for validation in &policy.validations {
+    for (index, validation) in policy.validations.iter().enumerate() {
         match scope.evaluate(&validation.expression) {
             Ok(Outcome::Bool(true)) => {}
-            Ok(_) => unmet.push((validation, None)),
-            Err(Failure::Expression(error)) => unmet.push((validation, Some(error))),
+            Ok(_) => unmet.push((index, validation, None)),
+            Err(Failure::Expression(error)) => unmet.push((index, validation, Some(error))),
             Err(Failure::Budget(error)) => return Judgement::failed(policy, error),
         }
     }
-    for (validation, error) in unmet {
+    for (index, validation, error) in unmet {
         match error {
-            Some(message) => judgement.objections.extend(Judgement::failed(policy, message).objections),
+            Some(message) => {
+                let failed = Judgement::failed(policy, message).objections;
+                judgement.objections.extend(failed.into_iter().map(|objection| Objection { index, ..objection }));
+            }
             None => {
                 let message = message(validation, scope);
-                judgement.objections.push(Objection { message, reason: validation.reason.clone() });
+                judgement.objections.push(Objection { message, reason: validation.reason.clone(), index });
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kedge_meta::{ApiStatus, GroupVersionKind, GroupVersionResource};
 use kedge_webhooks::{CallError, Hook, HookKind, Looked, Match, Outcome, Question, Verdict, denial};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Webhooks;
 use super::subject::{Known, Subject};
@@ -17,6 +17,14 @@ pub(super) struct Asking<'a> {
     subject: &'a Subject<'a>,
     hook: &'a Hook,
     kind: HookKind,
+    place: Place,
+}
+
+/// When a webhook is asked, as the audit log names it.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) round: usize,
+    pub(super) index: usize,
 }
 
 /// A question that will be asked.
@@ -52,8 +60,49 @@ fn calling(text: String, code: u16) -> Trouble {
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn new(webhooks: &'a Webhooks, subject: &'a Subject<'a>, hook: &'a Hook, kind: HookKind) -> Self {
-        Self { webhooks, subject, hook, kind }
+    pub(super) fn new(
+        webhooks: &'a Webhooks,
+        subject: &'a Subject<'a>,
+        hook: &'a Hook,
+        kind: HookKind,
+        place: Place,
+    ) -> Self {
+        Self { webhooks, subject, hook, kind, place }
+    }
+
+    /// Leaves word for the audit log, under the place of the question.
+    fn note(&self, what: &str, text: String) {
+        let Place { round, index } = self.place;
+        let key = format!("{what}.webhook.admission.k8s.io/round_{round}_index_{index}");
+        self.subject.attributes.told.notes.annotate(key, text);
+    }
+
+    /// Leaves word whether a mutating webhook has changed the object.
+    pub(super) fn note_mutation(&self, mutated: bool) {
+        if self.subject.attributes.told.notes.are_collected() {
+            let (configuration, webhook) = (&self.hook.configuration, &self.hook.name);
+            let text = json!({"configuration": configuration, "webhook": webhook, "mutated": mutated});
+            self.note("mutation", text.to_string());
+        }
+    }
+
+    /// Leaves word how a mutating webhook has changed the object.
+    fn note_patch(&self, patch: &Value) {
+        if self.subject.attributes.told.notes.may_show_objects() {
+            let (configuration, webhook) = (&self.hook.configuration, &self.hook.name);
+            let text =
+                json!({"configuration": configuration, "webhook": webhook, "patch": patch, "patchType": "JSONPatch"});
+            self.note("patch", text.to_string());
+        }
+    }
+
+    /// Leaves word that the request goes on without the webhook's answer.
+    fn note_failure(&self) {
+        let what = match self.kind {
+            HookKind::Mutating => "failed-open.mutation",
+            HookKind::Validating => "failed-open.validating",
+        };
+        self.note(what, self.hook.name.clone());
     }
 
     /// The question, if the webhook wants to be asked it.
@@ -147,6 +196,7 @@ impl<'a> Asking<'a> {
                 let configuration = &hook.configuration;
                 if hook.ignores_failure {
                     tracing::warn!(%configuration, "{text}; the request goes on");
+                    self.note_failure();
                     return Ok(Settled::Unchanged);
                 }
                 tracing::warn!(%configuration, "{text}; the request is refused");
@@ -192,6 +242,8 @@ impl<'a> Asking<'a> {
             )));
         };
         let changed = kedge_schema::json_patch(object.clone(), patch).map_err(ApiStatus::internal)?;
-        self.subject.settled(&invocation.known, changed).await.map(Settled::Changed)
+        let settled = self.subject.settled(&invocation.known, changed).await.map(Settled::Changed)?;
+        self.note_patch(patch);
+        Ok(settled)
     }
 }
