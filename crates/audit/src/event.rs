@@ -36,7 +36,8 @@ pub struct Event {
     pub request_uri: String,
     /// The API verb; for what is no resource the method in small letters.
     pub verb: String,
-    /// Who asks.
+    /// Who asks; nobody where who asked was not let in.
+    #[serde(serialize_with = "user")]
     pub user: UserInfo,
     /// On whose behalf.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +139,14 @@ impl ResponseStatus {
 
 fn micro_time<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format_micro_time(*time))
+}
+
+/// Who has no name has nothing.
+fn user<S: Serializer>(user: &UserInfo, serializer: S) -> Result<S::Ok, S::Error> {
+    match user.username.is_empty() {
+        true => serializer.collect_map(std::iter::empty::<(&str, &str)>()),
+        false => user.serialize(serializer),
+    }
 }
 
 /// A user agent as long as it may be.
@@ -293,6 +302,7 @@ pub(crate) mod tests {
         bare.user = UserInfo::default();
         (bare.object_ref, bare.response_status, bare.source_ips) = (None, None, Vec::new());
         bare.impersonated_user = Some(UserInfo { username: "x\ny".to_owned(), ..UserInfo::default() });
+        assert!(String::from_utf8(bare.item()).unwrap().contains(r#","user":{},"#));
         let line = bare.legacy();
         for part in
             [r#"ip="<unknown>""#, r#"user="<none>" groups="<none>""#, r#"as="x\ny""#, r#"response="<deferred>""#]

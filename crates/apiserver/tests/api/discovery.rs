@@ -80,6 +80,57 @@ async fn health_and_metrics() {
 }
 
 #[tokio::test]
+async fn what_runs_and_what_is_there_is_counted() {
+    let harness = Harness::new().await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    harness.post(&format!("{secrets}?dryRun=All"), secret.clone()).await.expect(201);
+    harness.post(secrets, secret.clone()).await.expect(201);
+    harness.post(secrets, secret).await.refused(409, "AlreadyExists", "");
+    harness.get(&format!("{secrets}/a")).await.expect(200);
+    let watch = crate::harness::Events::open(&harness, &format!("{secrets}?watch=true")).await;
+    let metrics = |lines: &'static [&'static str]| {
+        let answer = harness.get("/metrics");
+        async move {
+            let text = answer.await.text;
+            for line in lines {
+                assert!(text.lines().any(|own| own.starts_with(line)), "{line} is not in {text}");
+            }
+        }
+    };
+    metrics(&[
+        "apiserver_storage_objects{resource=\"secrets\"} 1",
+        "apiserver_storage_objects{resource=\"deployments.apps\"} 0",
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"secrets\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1",
+        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"All\",group=\"\",resource=\"secrets\",scope=\"namespace\",subresource=\"\",verb=\"CREATE\",version=\"v1\"} 1",
+        "apiserver_response_sizes_count{component=\"apiserver\",group=\"\",resource=\"secrets\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 1",
+        "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"admit\"} ",
+        "authorization_attempts_total{result=\"allowed\"} 6",
+    ])
+    .await;
+    drop(watch);
+    metrics(&[
+        "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"secrets\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 0",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn statusz_says_since_when_and_what_runs() {
+    let harness = Harness::new().await;
+    let text = harness.get("/statusz").await;
+    assert!(text.code == 200 && text.text.contains("Started: Fri Jan  2 03:04:05 UTC 2026\nUp: 0 hr 00 min 00 sec\n"), "{text:?}");
+    let accept = [("accept", "application/json;g=config.k8s.io;v=v1beta1;as=Statusz")];
+    let document = harness.raw(Method::GET, "/statusz", &accept, "").await.expect(200);
+    assert_eq!((&document["kind"], &document["metadata"]["name"]), (&json!("Statusz"), &json!("apiserver")));
+    assert!(document["paths"].as_array().unwrap().contains(&json!("/readyz")), "{document}");
+    let old = [("accept", "application/yaml;g=config.k8s.io;v=v1alpha1;as=Statusz")];
+    assert_eq!(harness.raw(Method::GET, "/statusz", &old, "").await.warnings().len(), 1);
+    let plain = [("accept", "application/json")];
+    harness.raw(Method::GET, "/statusz", &plain, "").await.refused(406, "NotAcceptable", "text/plain");
+}
+
+#[tokio::test]
 async fn openapi_documents() {
     let harness = Harness::new().await;
     let index = harness.get("/openapi/v3").await.expect(200);
