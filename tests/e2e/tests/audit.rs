@@ -36,15 +36,10 @@ fn requests_are_written_down() {
     };
     let kubectl = host.kubectl();
     let found = |what: &str, fits: &dyn Fn(&Value) -> bool| {
-        let mut found = Value::Null;
-        eventually(what, Duration::from_secs(20), || match events(&log).into_iter().find(|event| fits(event)) {
-            Some(event) => {
-                found = event;
-                Ok(())
-            }
+        eventually(what, Duration::from_secs(20), || match events(&log).into_iter().find(fits) {
+            Some(event) => Ok(event),
             None => Err(std::fs::read_to_string(&log).unwrap_or_default()),
-        });
-        found
+        })
     };
     kubectl.run(&["create", "configmap", "settings", "--from-literal", "color=blue"]);
     let created = found("the creation", &|event| event["verb"] == "create" && event["objectRef"]["name"] == "settings");
