@@ -12,6 +12,7 @@ use kedge_meta::{ApiStatus, GroupResource, UserInfo};
 use kedge_store::Key;
 use parking_lot::Mutex;
 
+use crate::admission::Notes;
 use crate::core::Core;
 use crate::front_proxy::Caller;
 use crate::query::decode;
@@ -19,6 +20,7 @@ use crate::reply::store_error;
 use crate::scan;
 
 mod bootstrap_token;
+mod legacy_token;
 
 /// How many verified tokens are remembered.
 const REMEMBERED: usize = 4096;
@@ -34,8 +36,13 @@ impl VerifiedTokens {
     }
 }
 
-/// The user of a request, before impersonation.
-pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Caller) -> Result<UserInfo, ApiStatus> {
+/// The user of a request, before impersonation; `notes` is told what the request should be warned of.
+pub(crate) async fn authenticate(
+    core: &Core,
+    headers: &HeaderMap,
+    caller: &Caller,
+    notes: &Notes,
+) -> Result<UserInfo, ApiStatus> {
     let by_header = match (caller, &core.front_proxy) {
         (Caller::FrontProxy, Some(proxy)) => proxy.user(headers),
         _ => None,
@@ -45,7 +52,8 @@ pub(crate) async fn authenticate(core: &Core, headers: &HeaderMap, caller: &Call
         (_, Some(user)) => user.clone(),
         (Some(token), None) => {
             let audiences = core.config.audiences();
-            token_user(core, &token, &audiences).await?.map(|(user, _)| user).ok_or_else(ApiStatus::unauthorized)?
+            let found = token_user(core, &token, &audiences, notes).await?;
+            found.map(|(user, _)| user).ok_or_else(ApiStatus::unauthorized)?
         }
         (None, None) if core.config.anonymous_auth => UserInfo::anonymous(),
         (None, None) => return Err(ApiStatus::unauthorized()),
@@ -71,11 +79,15 @@ pub(crate) async fn token_user(
     core: &Core,
     token: &str,
     audiences: &[String],
+    notes: &Notes,
 ) -> Result<Option<(UserInfo, Vec<String>)>, ApiStatus> {
     if core.config.enable_bootstrap_token_auth
         && let Some(user) = bootstrap_token::user(core, token).await?
     {
         return Ok(Some((user, audiences.to_vec())));
+    }
+    if kedge_auth::is_legacy_token(token) {
+        return legacy_token::user(core, token, audiences, notes).await;
     }
     let Some(claims) = verified(core, token, audiences) else { return Ok(None) };
     match is_bound_to_what_exists(core, &claims).await? {
@@ -132,6 +144,11 @@ async fn exists(core: &Core, resource: &str, namespace: &str, subject: &TokenSub
         // Upstream lets tokens of a pod or secret live on for a minute of its deletion; the mark alone does not end them.
         scan::text(&record.value, &["metadata", "uid"]) == subject.uid
     }))
+}
+
+/// Takes the same time wherever the difference is.
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 /// The user that `user` wants to act as, if it may; `None` where it acts for itself.

@@ -17,6 +17,7 @@ use crate::{convert, encode, object};
 mod endpoints;
 mod flow_control;
 mod objects;
+mod token_tracking;
 
 pub(crate) use endpoints::leave;
 
@@ -31,6 +32,7 @@ pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), A
     let all = objects::all(&core.config, client_ca, core.front_proxy.as_ref(), core.clock.now());
     commit(core, all.into_iter().chain(kedge_auth::bootstrap_policy())).await?;
     flow_control::ensure(core).await?;
+    token_tracking::ensure(core).await?;
     widen_service_cidr(core).await?;
     complete_ledger(core).await
 }
@@ -40,6 +42,7 @@ pub(crate) async fn ensure(core: &Core, client_ca: Option<&str>) -> Result<(), A
 pub(crate) async fn repair(core: &Core) -> Result<(), ApiStatus> {
     commit(core, objects::indispensable(&core.config).into_iter()).await?;
     flow_control::ensure(core).await?;
+    token_tracking::ensure(core).await?;
     // The Service may have been made again just now.
     match core.object("", "services", "default", "kubernetes").await? {
         Some((_, service)) => note_holdings(core, &service).await,

@@ -218,7 +218,7 @@ async fn identify(core: &Core, call: &mut Call, peer: &Peer) -> Result<(), ApiSt
         }
         return audit::begin(core, call, peer).await;
     };
-    match authenticate::authenticate(core, &call.headers, caller).await {
+    match authenticate::authenticate(core, &call.headers, caller, &call.notes).await {
         Ok(user) => {
             core.metrics.attempts.authenticated(None);
             call.user = user;

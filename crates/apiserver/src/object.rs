@@ -55,6 +55,11 @@ pub(crate) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     at(object, &["metadata", "annotations", key]).and_then(Value::as_str)
 }
 
+/// `metadata.labels[key]`.
+pub(crate) fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+    at(object, &["metadata", "labels", key]).and_then(Value::as_str)
+}
+
 /// The metadata, made where it is missing.
 pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
     child_mut(object, "metadata")

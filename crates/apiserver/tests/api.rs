@@ -30,6 +30,8 @@ mod fairness;
 mod harness;
 #[path = "api/hook_server.rs"]
 mod hook_server;
+#[path = "api/legacy_tokens.rs"]
+mod legacy_tokens;
 #[path = "api/lifecycles.rs"]
 mod lifecycles;
 #[path = "api/lists.rs"]

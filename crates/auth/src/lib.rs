@@ -9,6 +9,7 @@ mod authorizer;
 mod bootstrap;
 mod certificate;
 mod jws;
+mod legacy_token;
 mod node;
 mod rbac;
 mod rule;
@@ -19,6 +20,7 @@ pub use authorizer::{AuthorizationMode, Authorizer};
 pub use bootstrap::bootstrap_policy;
 pub use certificate::user_from_certificate;
 pub use jws::{detached_signature, is_detached_signature};
+pub use legacy_token::{LegacyTokenClaims, is_legacy_token, legacy_token_claims};
 pub use rule::PolicyRule;
 pub use token::{TokenClaims, TokenKeys, TokenSubject, service_account_claims};
 

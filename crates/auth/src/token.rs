@@ -109,6 +109,11 @@ impl TokenKeys {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<TokenClaims, AuthError> {
+        self.signed_claims::<RawClaims>(token)?.checked(issuer, audiences, now)
+    }
+
+    /// What a token says, if one of the keys signed it.
+    pub(crate) fn signed_claims<T: for<'de> Deserialize<'de>>(&self, token: &str) -> Result<T, AuthError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(AuthError::Token("it is no JWT"))?;
         let (header, payload) = signed.split_once('.').ok_or(AuthError::Token("it is no JWT"))?;
         let header: Value = decode(header)?;
@@ -120,12 +125,11 @@ impl TokenKeys {
         if !self.is_signed(algorithm, signed.as_bytes(), &signature) {
             return Err(AuthError::Token("its signature is not this cluster's"));
         }
-        let claims: RawClaims = decode(payload)?;
-        claims.checked(issuer, audiences, now)
+        decode(payload)
     }
 }
 
-fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, AuthError> {
+pub(crate) fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Result<T, AuthError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::Token("it is no JWT"))?;
     serde_json::from_slice(&bytes).map_err(|_| AuthError::Token("its claims cannot be read"))
 }
@@ -271,10 +275,10 @@ pub fn service_account_claims(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn keys() -> TokenKeys {
+    pub(crate) fn keys() -> TokenKeys {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let pem =
@@ -282,7 +286,7 @@ mod tests {
         TokenKeys::from_private_pem(&pem).unwrap()
     }
 
-    fn subject(name: &str) -> TokenSubject {
+    pub(crate) fn subject(name: &str) -> TokenSubject {
         TokenSubject { name: name.to_owned(), uid: format!("{name}-uid") }
     }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use kedge_meta::{ApiStatus, UserInfo, parse_time};
 use serde_json::Value;
 
+use super::is_equal;
 use crate::core::Core;
 use crate::object;
 
@@ -42,11 +43,6 @@ fn accept(object: &Value, id: &str, secret: &str, now: jiff::Timestamp) -> Optio
     let extra = extra.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:"));
     let groups = std::iter::once("system:bootstrappers").chain(extra);
     Some(UserInfo::authenticated(&format!("system:bootstrap:{id}"), groups))
-}
-
-/// Takes the same time wherever the difference is.
-fn is_equal(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(super) async fn token(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let asked: Vec<String> =
         object::list(&review, &["spec", "audiences"]).iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
     let audiences = if asked.is_empty() { core.config.audiences() } else { asked };
-    let status = match token_user(core, token, &audiences).await? {
+    let status = match token_user(core, token, &audiences, &call.notes).await? {
         Some((user, audiences)) => json!({"authenticated": true, "user": user_fields(&user), "audiences": audiences}),
         None => json!({"authenticated": false, "user": {}, "error": "[invalid bearer token, token lookup failed]"}),
     };
