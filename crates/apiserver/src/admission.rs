@@ -25,6 +25,7 @@ mod authorizers;
 mod certificates;
 mod default_toleration_seconds;
 mod device_admin_access;
+mod device_taints;
 mod limit_ranger;
 mod match_conditions;
 mod namespace_lifecycle;
@@ -49,6 +50,7 @@ mod webhooks;
 pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::missing_records;
+pub(crate) use service_ledger::known_ranges;
 
 /// How often plugins and webhooks may change an object: once more after a webhook has.
 const ROUNDS: usize = 2;

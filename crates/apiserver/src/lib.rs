@@ -5,6 +5,7 @@
 //! store backend, prints nothing, ends no process.
 
 mod access;
+mod address_repair;
 mod admission;
 mod aggregation;
 mod audit;
@@ -30,6 +31,7 @@ mod local;
 mod metrics;
 mod negotiate;
 mod object;
+mod own_request;
 mod patch;
 mod present;
 mod protobuf;

@@ -7,6 +7,7 @@
 mod harness;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -231,6 +232,42 @@ async fn the_service_of_the_api_comes_back() {
     let served = serve_over(harness).await;
     assert_eq!(events.next_name().await, ("ADDED".to_owned(), "kubernetes".to_owned()));
     assert_eq!(served.harness.get(path).await.expect(200)["spec"]["clusterIP"], "10.96.0.1");
+}
+
+#[tokio::test]
+async fn addresses_of_services_are_repaired() {
+    let harness = Harness::new().await;
+    let service = |name: &str, address: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"clusterIP": address, "ports": [{"port": 80}]}})
+    };
+    let services = "/api/v1/namespaces/default/services";
+    harness.post(services, service("web", "10.96.0.77")).await.expect(201);
+    let addresses = "/apis/networking.k8s.io/v1/ipaddresses";
+    let leaked = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.96.0.88",
+        "labels": {"ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"}},
+        "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "gone"}}});
+    harness.post(addresses, leaked).await.expect(201);
+    harness.clock.advance(Duration::from_secs(61));
+    let mut changes = Events::open(&harness, &format!("{addresses}?watch=true&resourceVersion=0")).await;
+    let mut told = Events::open(&harness, "/api/v1/events?watch=true").await;
+    let served = serve_over(harness).await;
+    while changes.next_name().await != ("DELETED".to_owned(), "10.96.0.88".to_owned()) {}
+    let event = told.next().await.unwrap()["object"].clone();
+    assert_eq!(
+        (&event["reason"], &event["involvedObject"]["kind"]),
+        (&json!("IPAddressNotAllocated"), &json!("IPAddress"))
+    );
+    // Under a living Service, at once and not in the next round.
+    served.harness.delete(&format!("{addresses}/10.96.0.77")).await.expect(200);
+    while changes.next_name().await != ("DELETED".to_owned(), "10.96.0.77".to_owned()) {}
+    assert_eq!(changes.next_name().await, ("ADDED".to_owned(), "10.96.0.77".to_owned()));
+    let event = told.next().await.unwrap()["object"].clone();
+    let text = "Cluster IP [IPv4]: 10.96.0.77 is not allocated; repairing";
+    assert_eq!((&event["reason"], &event["message"]), (&json!("ClusterIPNotAllocated"), &json!(text)));
+    assert_eq!(event["involvedObject"]["name"], "web");
+    let address = served.harness.get(&format!("{addresses}/10.96.0.77")).await.expect(200);
+    assert_eq!(address["spec"]["parentRef"]["name"], "web");
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@
 //! [`check_plugins`] says which.
 
 use super::{
-    Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, limit_ranger,
-    match_conditions, namespace_lifecycle, node_restriction, pod_security, policies, priority, privileged,
-    rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage, taint_nodes,
-    webhooks,
+    Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, device_taints,
+    limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security, policies, priority,
+    privileged, rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage,
+    taint_nodes, webhooks,
 };
 use crate::config::Config;
 
@@ -110,6 +110,8 @@ pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
     // Quota comes after everything that may refuse.
     let quota = plugins.len() - usize::from(PLUGINS[PLUGINS.len() - 1].is_on(config));
     plugins.insert(quota, Box::new(rbac_escalation::RbacEscalation));
+    // Upstream's defaults do this.
+    plugins.insert(quota, Box::new(device_taints::DeviceTaintTimes));
     // Upstream's validation does this.
     plugins.insert(quota, Box::new(device_admin_access::DeviceAdminAccess));
     plugins.insert(quota, Box::new(match_conditions::MatchConditions));

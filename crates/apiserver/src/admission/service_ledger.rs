@@ -246,6 +246,12 @@ pub(crate) async fn usable_ranges(core: &Core) -> Result<Vec<Cidr>, ApiStatus> {
     Ok(objects.iter().filter(|range| is_open(range)).flat_map(cidrs).collect())
 }
 
+/// The ranges of all ServiceCIDRs, also of those that nothing is drawn from any more.
+pub(crate) async fn known_ranges(core: &Core) -> Result<Vec<Cidr>, ApiStatus> {
+    let objects = super::objects(core, "networking.k8s.io", "servicecidrs", "").await?;
+    Ok(objects.iter().flat_map(cidrs).collect())
+}
+
 fn is_open(range: &Value) -> bool {
     let conditions = object::list(range, &["status", "conditions"]);
     !object::is_deleting(range) && conditions.iter().any(|each| each["type"] == "Ready" && each["status"] == "True")

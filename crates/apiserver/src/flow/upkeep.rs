@@ -6,15 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{Method, Request};
-use http_body_util::Full;
-use kedge_meta::UserInfo;
+use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::core::Core;
-use crate::handle::{Peer, handle};
+use crate::own_request::send;
 
 /// How often seats are shared out anew.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -56,7 +52,8 @@ async fn write_conditions(core: &Arc<Core>, written: &mut HashMap<String, VecDeq
     }
 }
 
-async fn write_condition(core: &Arc<Core>, name: &str, [status, reason, message]: &[String; 3]) {
+async fn write_condition(core: &Arc<Core>, name: &str, texts: &[String; 3]) {
+    let [status, reason, message] = texts;
     let time = kedge_meta::format_time(core.clock.now());
     let condition =
         json!({"type": "Dangling", "status": status, "reason": reason, "message": message, "lastTransitionTime": time});
@@ -64,15 +61,9 @@ async fn write_condition(core: &Arc<Core>, name: &str, [status, reason, message]
         "status": {"conditions": [condition]}});
     let path =
         format!("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/{name}/status?fieldManager={MANAGER}&force=true");
-    let mut request = Request::new(Full::new(Bytes::from(object.to_string())));
-    *request.method_mut() = Method::PATCH;
-    request.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/apply-patch+yaml"));
-    let Ok(uri) = path.parse() else { return };
-    *request.uri_mut() = uri;
-    let user = Arc::new(UserInfo::authenticated("system:apiserver", ["system:masters"]));
-    let answer = handle(Arc::clone(core), request, Peer::Local(user)).await;
+    let status = send(core, Method::PATCH, &path, "application/apply-patch+yaml", &object).await;
     // One that was deleted meanwhile needs no condition.
-    if !answer.status().is_success() && answer.status() != http::StatusCode::NOT_FOUND {
-        tracing::warn!(flow_schema = name, status = %answer.status(), "the condition Dangling could not be written");
+    if !status.is_success() && status != StatusCode::NOT_FOUND {
+        tracing::warn!(flow_schema = name, %status, "the condition Dangling could not be written");
     }
 }
