@@ -21,6 +21,7 @@ pub use bootstrap::bootstrap_policy;
 pub use certificate::user_from_certificate;
 pub use jws::{detached_signature, is_detached_signature};
 pub use legacy_token::{LegacyTokenClaims, is_legacy_token, legacy_token_claims};
+pub use node::secrets_of_pod;
 pub use rule::PolicyRule;
 pub use token::{TokenClaims, TokenKeys, TokenSubject, service_account_claims};
 

@@ -189,6 +189,12 @@ fn own_object(own: bool, otherwise: &str, verbs: &[&str], verb: &str) -> Decisio
     }
 }
 
+/// The names of the Secrets of its own namespace that a pod names anywhere.
+pub fn secrets_of_pod(pod: &Value) -> Vec<String> {
+    let references = references_of(pod, "");
+    references.into_iter().filter(|found| found.resource == "secrets").map(|found| found.name).collect()
+}
+
 fn references_of(pod: &Value, namespace: &str) -> Vec<Reference> {
     let mut found = Vec::new();
     let mut add = |resource: &'static str, name: &Value| {
@@ -224,6 +230,7 @@ fn references_of(pod: &Value, namespace: &str) -> Vec<Reference> {
 
 fn add_volume(volume: &Value, pod: &Value, add: &mut impl FnMut(&'static str, &Value)) {
     add("secrets", &volume["secret"]["secretName"]);
+    add("secrets", &volume["azureFile"]["secretName"]);
     add("configmaps", &volume["configMap"]["name"]);
     add("persistentvolumeclaims", &volume["persistentVolumeClaim"]["claimName"]);
     add("secrets", &volume["csi"]["nodePublishSecretRef"]["name"]);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kedge_auth::TokenKeys;
 use kedge_client::{Client, ComponentMetrics, Informers, LeaderConfig};
 use kedge_meta::{Clock, StatusBoard};
 use tokio::sync::watch;
@@ -50,6 +51,9 @@ pub struct Config {
     pub autoscaler: AutoscalerConfig,
     /// The longest life of a certificate that is signed for a request.
     pub cluster_signing_duration: Duration,
+    /// How long a token in a Secret that was made with its account may go unused before it is marked, and marked before it
+    /// is deleted.
+    pub legacy_token_clean_up_period: Duration,
     /// Compete for a Lease before working; `None` where this is the only instance.
     pub leader: Option<LeaderConfig>,
 }
@@ -75,6 +79,7 @@ impl Default for Config {
             terminated_pod_gc_threshold: 12_500,
             autoscaler: AutoscalerConfig::default(),
             cluster_signing_duration: Duration::from_secs(365 * 24 * 3600),
+            legacy_token_clean_up_period: Duration::from_secs(365 * 24 * 3600),
             leader: None,
         }
     }
@@ -82,6 +87,11 @@ impl Default for Config {
 
 /// Signs certificates for the CSR signing controller.
 pub trait CertificateSigner: Send + Sync + 'static {
+    /// Whether it signs under a signer name; requests under others are left for whoever does.
+    fn signs(&self, _signer_name: &str) -> bool {
+        true
+    }
+
     /// Signs a PEM certificate request under a signer name, with exactly these usages and this life time, and returns
     /// the PEM chain. The text of an error goes into the request's `Failed` condition.
     fn sign(
@@ -128,12 +138,14 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// The certificate authority for the CSR controllers; without one they are off.
     pub signer: Option<Arc<dyn CertificateSigner>>,
+    /// What signs the tokens that Secrets hold, as it is at the time; without it, such Secrets stay as they are.
+    pub token_keys: Option<watch::Receiver<Arc<TokenKeys>>>,
     /// Where is counted what queues do, and whether the lease is held.
     pub metrics: ComponentMetrics,
 }
 
 /// Older names that upstream still takes in `--controllers`.
-const ALIASES: [(&str, &str); 35] = [
+const ALIASES: [(&str, &str); 37] = [
     ("attachdetach", "persistentvolume-attach-detach-controller"),
     ("bootstrapsigner", "bootstrap-signer-controller"),
     ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
@@ -151,6 +163,7 @@ const ALIASES: [(&str, &str); 35] = [
     ("garbagecollector", "garbage-collector-controller"),
     ("horizontalpodautoscaling", "horizontal-pod-autoscaler-controller"),
     ("job", "job-controller"),
+    ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
     ("namespace", "namespace-controller"),
     ("nodeipam", "node-ipam-controller"),
     ("nodelifecycle", "node-lifecycle-controller"),
@@ -165,6 +178,7 @@ const ALIASES: [(&str, &str); 35] = [
     ("resourcequota", "resourcequota-controller"),
     ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
     ("serviceaccount", "serviceaccount-controller"),
+    ("serviceaccount-token", "serviceaccount-token-controller"),
     ("statefulset", "statefulset-controller"),
     ("tokencleaner", "token-cleaner-controller"),
     ("ttl", "ttl-controller"),

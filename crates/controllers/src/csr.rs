@@ -172,7 +172,8 @@ impl Controller for Signing {
             && condition(&request, "Denied").is_none()
             && condition(&request, "Failed").is_none()
             && certificate(&request).is_none();
-        if !is_open || !is_ours(&request.spec.signer_name) {
+        let signer_name = &request.spec.signer_name;
+        if !is_open || !is_ours(signer_name) || !self.signer.signs(signer_name) {
             return Ok(Next::Done);
         }
         let changed = match self.sign(&request) {

@@ -3,6 +3,8 @@
 //! Invariant: a finished pod keeps its finalizer until the Job's status notes its end.
 
 mod indexes;
+#[cfg(test)]
+mod level_driven;
 mod plan;
 mod pods;
 mod policy;

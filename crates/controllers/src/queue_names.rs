@@ -32,8 +32,9 @@ const NAMES: [(&str, &str); 28] = [
     ("serviceaccount-controller", "serviceaccount"),
     ("statefulset-controller", "statefulset"),
 ];
-const MORE: [(&str, &str); 6] = [
+const MORE: [(&str, &str); 7] = [
     ("service-lb-controller", "service"),
+    ("serviceaccount-token-controller", "serviceaccount_tokens_service"),
     ("taint-eviction-controller", "noexec_taint_pod"),
     ("token-cleaner-controller", "token_cleaner"),
     ("ttl-after-finished-controller", "ttl_jobs_to_delete"),

@@ -37,18 +37,20 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     starter.enqueue(&config_maps, &queue, |change| {
         vec![ObjectKey::cluster(change.object().metadata.namespace.clone().unwrap_or_default())]
     });
-    starter.spawn(follow_bundle(starter.context.clone(), namespaces.clone(), queue.clone()));
+    let (again, all) = (queue.clone(), namespaces.clone());
+    let look_again = move || all.list().iter().for_each(|namespace| again.add(object_key(&**namespace)));
+    starter.spawn(follow_bundle(starter.context.clone(), look_again));
     let workers = starter.context.config.concurrency;
     let controller = Publisher { context: starter.context.clone(), namespaces, config_maps };
     starter.work(Arc::new(controller), queue, workers);
 }
 
-/// Looks at every namespace again when the bundle has changed.
-async fn follow_bundle(context: Context, namespaces: Informer<Namespace>, queue: Queue<ObjectKey>) {
+/// Looks at everything again when the bundle has changed.
+pub(crate) async fn follow_bundle(context: Context, look_again: impl Fn() + Send) {
     let mut bundle = context.config.root_ca_pem.clone();
     // Where nobody can change it, there is nothing to wait for.
     while let Some(Ok(())) = context.shutdown.run_until_cancelled(bundle.changed()).await {
-        namespaces.list().iter().for_each(|namespace| queue.add(object_key(&**namespace)));
+        look_again();
     }
 }
 

@@ -23,7 +23,7 @@ struct Entry {
     /// Its name in `--controllers`.
     name: &'static str,
     is_on_by_default: bool,
-    /// Its service account in `kube-system`.
+    /// Its service account in `kube-system`; empty for the manager's own user.
     identity: &'static str,
     /// The source of its events.
     event_source: &'static str,
@@ -41,6 +41,13 @@ const fn entry(
 
 /// All controllers, those that others wait for first.
 static CONTROLLERS: &[Entry] = &[
+    // Upstream gives it the manager's own rights, as other controllers may get theirs from what it makes.
+    entry(
+        "serviceaccount-token-controller",
+        "",
+        "serviceaccount-token-controller",
+        crate::service_account_token::start,
+    ),
     entry(
         "serviceaccount-controller",
         "service-account-controller",
@@ -138,6 +145,12 @@ static CONTROLLERS: &[Entry] = &[
     ),
     entry("resourceclaim-controller", "resource-claim-controller", "resource_claim", crate::resource_claim::start),
     entry(
+        "device-taint-eviction-controller",
+        "device-taint-eviction-controller",
+        "device-taint-eviction-controller",
+        crate::device_taint_eviction::start,
+    ),
+    entry(
         "persistentvolume-attach-detach-controller",
         "attachdetach-controller",
         "attachdetach-controller",
@@ -165,6 +178,12 @@ static CONTROLLERS: &[Entry] = &[
         is_on_by_default: false,
         ..entry("token-cleaner-controller", "token-cleaner", "token-cleaner", crate::token_cleaner::start)
     },
+    entry(
+        "legacy-serviceaccount-token-cleaner-controller",
+        "legacy-service-account-token-cleaner",
+        "legacy-serviceaccount-token-cleaner",
+        crate::legacy_token_cleaner::start,
+    ),
     entry("node-ipam-controller", "node-controller", "cidrAllocator", crate::node_ipam::start),
     entry(
         "clusterrole-aggregation-controller",
@@ -282,7 +301,10 @@ impl Manager {
     }
 
     fn start(&self, entry: &Entry, tasks: &mut JoinSet<()>, token: &CancellationToken) {
-        let client = (self.deps.client_for)(entry.identity);
+        let client = match entry.identity {
+            "" => self.deps.client.clone(),
+            account => (self.deps.client_for)(account),
+        };
         let client = match &self.fence {
             Some(fence) => fence.guard(client),
             None => client,
@@ -295,6 +317,7 @@ impl Manager {
             clock: self.deps.clock.clone(),
             config: self.config.clone(),
             signer: self.deps.signer.clone(),
+            token_keys: self.deps.token_keys.clone(),
             queues: self.deps.metrics.queues.clone(),
             shutdown: token.clone(),
         };

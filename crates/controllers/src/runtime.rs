@@ -15,11 +15,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kedge_auth::TokenKeys;
 use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, QueueMetrics, Recorder};
 use kedge_meta::{Clock, ComponentStatus, ObjectKey};
 use kube::Resource;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -69,6 +71,7 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<Config>,
     pub(crate) signer: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) token_keys: Option<watch::Receiver<Arc<TokenKeys>>>,
     pub(crate) queues: Arc<QueueMetrics>,
     pub(crate) shutdown: CancellationToken,
 }

@@ -12,14 +12,18 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 use kedge_client::{Change, Informer, Queue, object_key, object_reference};
 use kedge_meta::ObjectKey;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
-use serde_json::json;
 
-use crate::error::{ReconcileError, unless_gone};
-use crate::pods::{condition, is_terminal, name_of, node_name};
+use crate::eviction::{Words, evict};
+use crate::pods::{is_terminal, name_of, node_name};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use crate::taints::{Stay, plan_stay, taints_of, tolerations_of};
+
+const WORDS: Words = Words {
+    event_reason: "TaintManagerEviction",
+    reason: "DeletionByTaintManager",
+    message: "Taint manager: deleting due to NoExecute taint",
+};
 
 /// Starts the controller.
 pub(crate) fn start(mut starter: Starter<'_>) {
@@ -103,7 +107,7 @@ impl Controller for Evictions {
             Plan::Stay => {
                 if self.scheduled.lock().remove(key).is_some() {
                     let text = format!("Cancelling deletion of Pod {key}");
-                    self.context.normal(&object_reference(&*pod), "TaintManagerEviction", text);
+                    self.context.normal(&object_reference(&*pod), WORDS.event_reason, text);
                 }
                 Ok(Next::Done)
             }
@@ -112,7 +116,7 @@ impl Controller for Evictions {
                 Ok(Next::After(left))
             }
             Plan::Evict => {
-                self.evict(key, &pod).await?;
+                evict(&self.context, &pod, &WORDS, format!("Marking for deletion Pod {key}")).await?;
                 self.scheduled.lock().remove(key);
                 Ok(Next::Done)
             }
@@ -132,31 +136,6 @@ fn plan(pod: &Pod, taints: &[Taint], since: Option<Timestamp>, now: Timestamp) -
                 _ => Plan::Evict,
             }
         }
-    }
-}
-
-impl Evictions {
-    async fn evict(&self, key: &ObjectKey, pod: &Pod) -> Result<(), ReconcileError> {
-        let text = format!("Marking for deletion Pod {key}");
-        self.context.normal(&object_reference(pod), "TaintManagerEviction", text);
-        let pods = Api::<Pod>::namespaced(self.context.client.clone(), &key.namespace);
-        if condition(pod, "DisruptionTarget").is_none_or(|condition| condition.status != "True") {
-            let patch = json!({
-                "metadata": { "uid": pod.metadata.uid },
-                "status": { "conditions": [{
-                    "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-                    "message": "Taint manager: deleting due to NoExecute taint",
-                    "lastTransitionTime": kedge_meta::format_time(self.context.now()),
-                }] },
-            });
-            unless_gone(pods.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await)?;
-        }
-        let parameters = DeleteParams {
-            preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
-            ..DeleteParams::default()
-        };
-        unless_gone(pods.delete(&key.name, &parameters).await)?;
-        Ok(())
     }
 }
 

@@ -5,17 +5,14 @@
 use crate::config::current_name;
 
 /// Name and reason.
-const ABSENT: [(&str, &str); 12] = [
+const ABSENT: [(&str, &str); 9] = [
     ("cloud-node-lifecycle-controller", "there is no cloud provider"),
-    ("device-taint-eviction-controller", "taints of devices are not followed"),
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", "needs ClusterTrustBundle, off by default"),
-    ("legacy-serviceaccount-token-cleaner-controller", "tokens in Secrets are not tracked by their last use"),
     ("node-route-controller", "there is no cloud provider; the pod network sets routes"),
     ("podcertificaterequest-cleaner-controller", "needs PodCertificateRequest, off by default"),
     ("podgroup-protection-controller", "needs GenericWorkload, off by default"),
     ("resourcepoolstatusrequest-controller", "needs DRAResourcePoolStatus, off by default"),
     ("selinux-warning-controller", "off by default; nodes with SELinux were never tried"),
-    ("serviceaccount-token-controller", "Secrets of type kubernetes.io/service-account-token get no token"),
     ("storage-version-migrator-controller", "needs StorageVersionMigrator, off by default"),
     ("storageversion-garbage-collector-controller", "needs StorageVersionAPI, off by default"),
 ];

@@ -15,5 +15,6 @@ mod cluster {
     mod services;
     mod stateful;
     mod storage;
+    mod tokens;
     mod workloads;
 }

@@ -13,6 +13,7 @@ pub(crate) mod ignored;
 mod init;
 mod join;
 mod network;
+mod signing;
 mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};

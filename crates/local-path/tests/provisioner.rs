@@ -81,6 +81,7 @@ impl World {
             status: board.clone(),
             clock,
             signer: None,
+            token_keys: None,
             metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();

@@ -27,7 +27,7 @@ use kedge_metrics::Text;
 
 pub use agents::{DnsOptions, NetworkAgentOptions, ProxyOptions, run_dns, run_network_agent, run_proxy};
 pub use apiserver::{ApiServerOptions, RequestHeaderOptions, run_apiserver};
-pub use controller_manager::{ControllerManagerOptions, run_controller_manager};
+pub use controller_manager::{ControllerManagerOptions, SigningFiles, SigningOptions, run_controller_manager};
 pub use delegated::DelegationOptions;
 pub use health::HealthOptions;
 pub use proxy_config::parse_duration;

@@ -116,6 +116,7 @@ impl ControlPlane {
             status: self.board.clone(),
             clock: self.clock.clone(),
             signer: Some(signer(plan)?),
+            token_keys: Some(tokio::sync::watch::channel(Arc::new(token_keys(&self.pki)?)).1),
             metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();
@@ -172,6 +173,11 @@ fn signer(plan: &Plan) -> Result<Arc<dyn kedge_controllers::CertificateSigner>, 
     Ok(Arc::new(AuthoritySigner::from_files(&pki.join("ca.crt"), &pki.join("ca.key"))?))
 }
 
+/// What signs the tokens of accounts: those that the API server hands out, and those in Secrets.
+fn token_keys(pki: &ClusterPki) -> Result<TokenKeys, Error> {
+    Ok(TokenKeys::from_private_pem(&pki.service_account_key_pem)?)
+}
+
 fn names(plan: &Plan) -> ClusterNames {
     let mut loopbacks = vec![IpAddr::from(Ipv4Addr::LOCALHOST)];
     if plan.has_ipv6() {
@@ -219,7 +225,7 @@ async fn api_server(
         clock: clock.clone(),
         status: board.component("kube-apiserver"),
         board: board.clone(),
-        token_keys: TokenKeys::from_private_pem(&pki.service_account_key_pem)?,
+        token_keys: token_keys(pki)?,
         client_ca: Some(authority.to_owned()),
         front_proxy: Some(front_proxy(pki)?),
         proxy_identity: Some(kedge_pki::following_identity(

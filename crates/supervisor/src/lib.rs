@@ -24,8 +24,8 @@ mod status;
 pub use backend::EtcdOptions;
 pub use component::{
     ApiServerOptions, ControllerManagerOptions, DelegationOptions, DnsOptions, HealthOptions, LeaderOptions,
-    NetworkAgentOptions, ProxyOptions, RequestHeaderOptions, SchedulerOptions, parse_duration, run_apiserver,
-    run_controller_manager, run_dns, run_network_agent, run_proxy, run_scheduler,
+    NetworkAgentOptions, ProxyOptions, RequestHeaderOptions, SchedulerOptions, SigningFiles, SigningOptions,
+    parse_duration, run_apiserver, run_controller_manager, run_dns, run_network_agent, run_proxy, run_scheduler,
 };
 pub use down::{DownReport, down};
 pub use error::Error;

@@ -1,4 +1,4 @@
-//! Signs what the certificates API has approved, with an authority from files.
+//! Signs what the certificates API has approved, with one authority from files, or one for each signer's name.
 //!
 //! The files are read again where they have changed, so that a rotated authority signs without a restart. Invariant: what
 //! is signed is what the request's own key asked for.
@@ -12,8 +12,34 @@ use kedge_pki::{CertificateAuthority, CertificateRequest, PkiError};
 
 use crate::kubelet::chain;
 
-/// A certificate authority that signs for the certificates API.
+/// The certificate authorities that sign for the certificates API.
 pub struct AuthoritySigner {
+    /// Each with the signer's name that it is for; without one it is for all.
+    authorities: Vec<(Option<&'static str>, FollowedAuthority)>,
+}
+
+impl AuthoritySigner {
+    /// The authority in two PEM files, for all signers.
+    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
+        Ok(Self { authorities: vec![(None, FollowedAuthority::from_files(certificate, key)?)] })
+    }
+
+    /// An authority for each of some signers: name, certificate, key. Under other names nothing is signed.
+    pub fn of_signers<'a>(
+        files: impl IntoIterator<Item = (&'static str, &'a Path, &'a Path)>,
+    ) -> Result<Self, PkiError> {
+        let load = |(name, certificate, key)| Ok((Some(name), FollowedAuthority::from_files(certificate, key)?));
+        Ok(Self { authorities: files.into_iter().map(load).collect::<Result<_, PkiError>>()? })
+    }
+
+    fn find(&self, signer_name: &str) -> Option<&FollowedAuthority> {
+        let is_for = |(name, _): &&(Option<&'static str>, _)| name.is_none_or(|name| name == signer_name);
+        self.authorities.iter().find(is_for).map(|(_, authority)| authority)
+    }
+}
+
+/// An authority as it is in its files.
+struct FollowedAuthority {
     certificate: PathBuf,
     key: PathBuf,
     loaded: Mutex<Loaded>,
@@ -25,9 +51,8 @@ struct Loaded {
     authority: Arc<CertificateAuthority>,
 }
 
-impl AuthoritySigner {
-    /// The authority in two PEM files.
-    pub fn from_files(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
+impl FollowedAuthority {
+    fn from_files(certificate: &Path, key: &Path) -> Result<Self, PkiError> {
         let loaded = Loaded {
             marks: [mark(certificate), mark(key)],
             authority: Arc::new(CertificateAuthority::load_files(certificate, key)?),
@@ -54,15 +79,20 @@ fn mark(path: &Path) -> Option<SystemTime> {
 }
 
 impl CertificateSigner for AuthoritySigner {
+    fn signs(&self, signer_name: &str) -> bool {
+        self.find(signer_name).is_some()
+    }
+
     fn sign(
         &self,
-        _signer_name: &str,
+        signer_name: &str,
         request_pem: &[u8],
         usages: &[String],
         lifetime: Duration,
     ) -> Result<Vec<u8>, String> {
         let request = CertificateRequest::read(request_pem)?;
-        let signed = self.authority().sign_request(&request, usages, lifetime);
+        let authority = self.find(signer_name).ok_or_else(|| format!("nothing is signed under {signer_name}"))?;
+        let signed = authority.authority().sign_request(&request, usages, lifetime);
         signed.map(String::into_bytes).map_err(|error| error.to_string())
     }
 
@@ -104,5 +134,37 @@ mod tests {
             std::fs::rename(other.path().join(file), dir.path().join(file)).unwrap();
         }
         assert_eq!(sign().issuer, "second");
+    }
+
+    #[test]
+    fn signers_have_authorities_of_their_own() {
+        let dirs = ["nodes", "people"].map(|name| {
+            let dir = tempfile::tempdir().unwrap();
+            CertificateAuthority::ensure(dir.path(), "ca", name).unwrap();
+            dir
+        });
+        let [nodes, people] = dirs.each_ref().map(|dir| (dir.path().join("ca.crt"), dir.path().join("ca.key")));
+        let signer = AuthoritySigner::of_signers([
+            ("kubernetes.io/kube-apiserver-client-kubelet", &*nodes.0, &*nodes.1),
+            ("kubernetes.io/kube-apiserver-client", &*people.0, &*people.1),
+        ])
+        .unwrap();
+        let pending = PendingIdentity::new(&LeafRequest::client("jane", &["dev"])).unwrap();
+        let issuer = |name: &str| {
+            let usages = ["client auth".to_owned()];
+            let chain = signer.sign(name, pending.request_pem.as_bytes(), &usages, Duration::from_secs(3600)).ok()?;
+            Some(CertificateFacts::read(&String::from_utf8(chain).unwrap()).unwrap().issuer)
+        };
+        for (name, expected) in [
+            ("kubernetes.io/kube-apiserver-client-kubelet", Some("nodes")),
+            ("kubernetes.io/kube-apiserver-client", Some("people")),
+            ("kubernetes.io/kubelet-serving", None),
+        ] {
+            assert_eq!((issuer(name).as_deref(), signer.signs(name)), (expected, expected.is_some()), "{name}");
+        }
+        // Where nobody signs, requests can still be looked at.
+        let nobody = AuthoritySigner::of_signers([]).unwrap();
+        assert_eq!(nobody.inspect(pending.request_pem.as_bytes()).unwrap().common_name, "jane");
+        assert!(!nobody.signs("kubernetes.io/kube-apiserver-client"));
     }
 }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Node, PersistentVolume, PersistentVo
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kedge_controllers::Config;
 use kube::Resource;
@@ -50,6 +51,42 @@ async fn a_taint_drives_out_who_does_not_tolerate_it_and_others_when_their_time_
     assert!(before.elapsed().as_secs() < 600);
     cluster.until::<Pod>("another one went later", |pods| names(pods) == ["never"]).await;
     assert!(before.elapsed().as_secs() >= 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_go_when_their_devices_are_tainted() {
+    let cluster = Cluster::jumping(START, Config::default()).await;
+    let slice = |taints: Value| {
+        json!({ "metadata": { "name": "gpus" }, "spec": { "driver": "d.example.com", "nodeName": "node-1",
+            "pool": { "name": "p", "generation": 1, "resourceSliceCount": 1 },
+            "devices": [{ "name": "gpu-0", "taints": taints }] } })
+    };
+    cluster.create_in_cluster::<ResourceSlice>(slice(json!([]))).await;
+    let toleration = json!({ "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 600 });
+    for (name, tolerations) in [("at-once", json!([])), ("later", json!([toleration]))] {
+        let request = json!({ "name": "gpu", "exactly": { "deviceClassName": "example.com" } });
+        let claim = json!({ "metadata": { "name": name }, "spec": { "devices": { "requests": [request] } } });
+        cluster.create::<ResourceClaim>(claim).await;
+        let entry = json!({ "name": "gpu", "resourceClaimName": name });
+        let made =
+            cluster.create::<Pod>(pod(name, None, json!({ "nodeName": "node-1", "resourceClaims": [entry] }))).await;
+        let result = json!({ "request": "gpu", "driver": "d.example.com", "pool": "p", "device": "gpu-0",
+            "tolerations": tolerations });
+        let status = json!({ "status": { "allocation": { "devices": { "results": [result] } },
+            "reservedFor": [{ "resource": "pods", "name": name, "uid": made.metadata.uid }] } });
+        let claims = cluster.api::<ResourceClaim>();
+        claims.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    }
+    let before = tokio::time::Instant::now();
+    // It does not say since when, and gets the time at which it came.
+    let tainted = slice(json!([{ "key": "broken", "effect": "NoExecute" }]));
+    let slices = Api::<ResourceSlice>::all(cluster.client.clone());
+    slices.patch("gpus", &PatchParams::default(), &Patch::Merge(tainted)).await.unwrap();
+    cluster.until::<Pod>("one went at once", |pods| names(pods) == ["later"]).await;
+    cluster.until_event("Marking for deletion").await;
+    assert!(before.elapsed().as_secs() < 500);
+    cluster.until::<Pod>("the other one went later", |pods| pods.is_empty()).await;
+    assert!(before.elapsed().as_secs() >= 595);
 }
 
 #[tokio::test(start_paused = true)]

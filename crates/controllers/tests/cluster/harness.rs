@@ -56,11 +56,13 @@ impl Drop for Cluster {
     }
 }
 
-fn token_keys() -> TokenKeys {
+/// The same keys as often as they are asked for.
+fn token_keys() -> impl Fn() -> TokenKeys {
     let random = ring::rand::SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let body = base64::engine::general_purpose::STANDARD.encode(document.as_ref());
-    TokenKeys::from_private_pem(&format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")).unwrap()
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    move || TokenKeys::from_private_pem(&pem).unwrap()
 }
 
 impl Cluster {
@@ -93,6 +95,7 @@ impl Cluster {
         deadline: Duration,
     ) -> Self {
         let board = StatusBoard::new(clock.clone());
+        let token_keys = token_keys();
         let deps = ApiDeps {
             store: Arc::new(MemoryStore::new()),
             clock: clock.clone(),
@@ -123,6 +126,7 @@ impl Cluster {
             status: board.clone(),
             clock,
             signer,
+            token_keys: Some(tokio::sync::watch::channel(Arc::new(token_keys())).1),
             metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = shutdown.clone();

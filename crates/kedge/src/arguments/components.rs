@@ -13,6 +13,7 @@ use kedge_supervisor::{
 
 use super::NetworkFlags;
 use super::autoscaler::AutoscalerFlags;
+use super::signing::SigningFlags;
 
 /// A duration as Go writes them.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -166,15 +167,18 @@ pub(crate) struct ControllerManagerFlags {
     /// What the ConfigMap kube-root-ca.crt of every namespace says.
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
-    /// Certificate of who signs certificates; an empty one for nobody.
-    #[arg(long, value_name = "FILE")]
-    cluster_signing_cert_file: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE")]
-    cluster_signing_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    signing: SigningFlags,
     /// For how long certificates are good at most.
     #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = duration)]
     cluster_signing_duration: Duration,
+    /// Key with which the tokens in Secrets are signed; without one there are none.
+    #[arg(long, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
+    /// For how long a token in a Secret that was made with its account may go unused before it is marked, and marked
+    /// before it is deleted.
+    #[arg(long, value_name = "DURATION", default_value = "8760h0m0s", value_parser = duration)]
+    legacy_service_account_token_clean_up_period: Duration,
     /// For how long a node may be silent before it counts as gone.
     #[arg(long, value_name = "DURATION", default_value = "50s", value_parser = duration)]
     node_monitor_grace_period: Duration,
@@ -201,9 +205,10 @@ impl ControllerManagerFlags {
             node_cidr_mask_ipv4: self.node_cidr_mask_size_ipv4.or(self.node_cidr_mask_size),
             node_cidr_mask_ipv6: self.node_cidr_mask_size_ipv6.or(self.node_cidr_mask_size),
             root_ca_file: named(self.root_ca_file),
-            cluster_signing_cert_file: named(self.cluster_signing_cert_file),
-            cluster_signing_key_file: named(self.cluster_signing_key_file),
+            cluster_signing: self.signing.options(),
             cluster_signing_duration: self.cluster_signing_duration,
+            service_account_private_key_file: named(self.service_account_private_key_file),
+            legacy_token_clean_up_period: self.legacy_service_account_token_clean_up_period,
             node_monitor_grace_period: self.node_monitor_grace_period,
             autoscaler: self.autoscaler.config(),
             leader: self.leader.options("kube-controller-manager"),

@@ -97,7 +97,6 @@ const CONTROLLER_MANAGER: &[(&str, Takes)] = &[
     ("namespace-sync-period", Takes::Value),
     ("resource-quota-sync-period", Takes::Value),
     ("route-reconciliation-period", Takes::Value),
-    ("service-account-private-key-file", Takes::Value),
     ("service-cluster-ip-range", Takes::Value),
 ];
 

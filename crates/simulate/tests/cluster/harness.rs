@@ -82,6 +82,7 @@ impl Cluster {
             status: self.board.clone(),
             clock: self.clock.clone(),
             signer: None,
+            token_keys: None,
             metrics: kedge_client::ComponentMetrics::default(),
         };
         let token = self.shutdown.clone();

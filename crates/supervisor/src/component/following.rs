@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kedge_apiserver::ApiServer;
+use kedge_auth::TokenKeys;
 use kedge_pki::FileMarks;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -114,6 +115,32 @@ pub(super) fn follow_root_ca(
     Ok(receiver)
 }
 
+/// The keys that `--service-account-private-key-file` holds at each time; `None` where there is no such file, or its key is
+/// of a kind that cannot sign here, which the log says.
+pub(super) fn follow_token_keys(
+    file: Option<&PathBuf>,
+    shutdown: &CancellationToken,
+) -> Result<Option<watch::Receiver<Arc<TokenKeys>>>, Error> {
+    const FLAG: &str = "--service-account-private-key-file";
+    let Some(file) = file.cloned() else { return Ok(None) };
+    let keys = match TokenKeys::from_private_pem(&read(FLAG, &file)?) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let why = chain(&error);
+            tracing::warn!(flag = FLAG, file = %file.display(), why, "Secrets for tokens of service accounts stay empty");
+            return Ok(None);
+        }
+    };
+    let (sender, receiver) = watch::channel(Arc::new(keys));
+    let files = vec![file.clone()];
+    let act = async move || {
+        sender.send_replace(Arc::new(TokenKeys::from_private_pem(&read(FLAG, &file)?)?));
+        Ok(())
+    };
+    tokio::spawn(on_changes("the key of tokens in Secrets", files, shutdown.clone(), act));
+    Ok(Some(receiver))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +158,17 @@ mod tests {
         assert_eq!(*bundle.borrow(), "old and new");
         shutdown.cancel();
         assert!(follow_root_ca(None, &shutdown).unwrap().borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_sign_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sa.key");
+        let shutdown = CancellationToken::new();
+        let follow = |file: &PathBuf| follow_token_keys(Some(file), &shutdown);
+        assert!(follow(&file).is_err(), "there is no such file");
+        std::fs::write(&file, "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----\n").unwrap();
+        assert!(follow(&file).unwrap().is_none());
+        shutdown.cancel();
     }
 }
