@@ -119,7 +119,10 @@ async fn what_runs_and_what_is_there_is_counted() {
 async fn statusz_says_since_when_and_what_runs() {
     let harness = Harness::new().await;
     let text = harness.get("/statusz").await;
-    assert!(text.code == 200 && text.text.contains("Started: Fri Jan  2 03:04:05 UTC 2026\nUp: 0 hr 00 min 00 sec\n"), "{text:?}");
+    assert!(
+        text.code == 200 && text.text.contains("Started: Fri Jan  2 03:04:05 UTC 2026\nUp: 0 hr 00 min 00 sec\n"),
+        "{text:?}"
+    );
     let accept = [("accept", "application/json;g=config.k8s.io;v=v1beta1;as=Statusz")];
     let document = harness.raw(Method::GET, "/statusz", &accept, "").await.expect(200);
     assert_eq!((&document["kind"], &document["metadata"]["name"]), (&json!("Statusz"), &json!("apiserver")));
