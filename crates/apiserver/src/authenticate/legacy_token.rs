@@ -50,8 +50,8 @@ pub(super) async fn user(
         tracing::debug!(namespace, secret = claims.secret, since, "a token that was marked invalid is refused");
         return Ok(None);
     }
-    let names = object::list(&account, &["secrets"]).iter().map(|reference| object::text(reference, &["name"]));
-    if names.into_iter().any(|name| name == claims.secret) {
+    let mut names = object::list(&account, &["secrets"]).iter().map(|reference| object::text(reference, &["name"]));
+    if names.any(|name| name == claims.secret) {
         notes.warn(AUTO_GENERATED);
     }
     Ok(Some((claims.user(), meant_for)))

@@ -55,8 +55,8 @@ fn taints<'a>(result: &DeviceRequestAllocationResult, slices: &'a [Arc<ResourceS
         slices.iter().map(|slice| &**slice).filter(|slice| is_of_pool(slice, result)).collect();
     let newest = own.iter().map(|slice| slice.spec.pool.generation).max();
     let current = own.iter().filter(|slice| Some(slice.spec.pool.generation) == newest);
-    let devices = current.flat_map(|slice| slice.spec.devices.iter().flatten());
-    let device = devices.into_iter().find(|device| device.name == result.device);
+    let mut devices = current.flat_map(|slice| slice.spec.devices.iter().flatten());
+    let device = devices.find(|device| device.name == result.device);
     let taints = device.into_iter().flat_map(|device| device.taints.iter().flatten());
     taints.filter(|taint| taint.effect == "NoExecute").collect()
 }
