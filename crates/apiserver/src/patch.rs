@@ -53,8 +53,7 @@ pub(crate) async fn read(core: &Core, call: &mut Call, options: &WriteOptions) -
     let decoded = decoded.map_err(|error| ApiStatus::bad_request(error.to_string()))?;
     match options.validation {
         FieldValidation::Strict if !decoded.duplicates.is_empty() => {
-            let text = format!("strict decoding error: {}", decoded.duplicates.join(", "));
-            return Err(ApiStatus::bad_request(text));
+            return Err(ApiStatus::bad_request(decoded.strict_error()));
         }
         FieldValidation::Warn => call.warnings.extend(decoded.duplicates),
         _ => {}

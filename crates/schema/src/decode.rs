@@ -41,8 +41,20 @@ pub struct Decoded {
 pub struct Untyped {
     /// The document.
     pub value: Value,
-    /// Texts such as `duplicate field "spec.replicas"`.
+    /// Texts such as `duplicate field "spec.replicas"`, or of YAML `line 9: key "replicas" already set in map`.
     pub duplicates: Vec<String>,
+    /// How it is written: JSON may be sent as YAML.
+    pub format: BodyFormat,
+}
+
+impl Untyped {
+    /// What a client hears that wants no duplicates.
+    pub fn strict_error(&self) -> String {
+        match self.format {
+            BodyFormat::Yaml => format!("error strict decoding YAML: {}", yaml::strict_error(&self.duplicates)),
+            _ => DecodeError::Strict(self.duplicates.clone()).to_string(),
+        }
+    }
 }
 
 /// `apiVersion` and `kind` of a body; empty where they are not set.
@@ -65,16 +77,7 @@ pub fn decode_object(
         return protobuf::decode_protobuf(bytes, schema);
     }
     if format == BodyFormat::Yaml && !is_json(bytes) {
-        let document = yaml::read(bytes)?;
-        let mut decoded = validate_fields(document.value, schema, mode)?;
-        match mode {
-            FieldValidation::Strict if !document.duplicates.is_empty() => {
-                return Err(DecodeError::Strict(document.duplicates));
-            }
-            FieldValidation::Warn => decoded.warnings.splice(0..0, document.duplicates).for_each(drop),
-            _ => {}
-        }
-        return Ok(decoded);
+        return decode_yaml(bytes, schema, mode);
     }
     let mut decoder = Decoder { lexer: Lexer::new(bytes), problems: Problems::default(), depth: 0 };
     let value = decoder.value(schema, &Path::ROOT)?;
@@ -86,13 +89,13 @@ pub fn decode_object(
 pub fn decode_untyped(bytes: &[u8], format: BodyFormat) -> Result<Untyped, DecodeError> {
     if format == BodyFormat::Protobuf {
         let decoded = protobuf::decode_protobuf(bytes, Schema::untyped())?;
-        return Ok(Untyped { value: decoded.value, duplicates: decoded.warnings });
+        return Ok(Untyped { value: decoded.value, duplicates: decoded.warnings, format });
     }
     if format == BodyFormat::Yaml && !is_json(bytes) {
         return yaml::read(bytes);
     }
     let decoded = decode_object(bytes, BodyFormat::Json, Schema::untyped(), FieldValidation::Warn)?;
-    Ok(Untyped { value: decoded.value, duplicates: decoded.warnings })
+    Ok(Untyped { value: decoded.value, duplicates: decoded.warnings, format: BodyFormat::Json })
 }
 
 /// Finds out which kind a body says it is, reading nothing else of it.
@@ -111,6 +114,27 @@ pub fn peek_type_meta(bytes: &[u8], format: BodyFormat) -> Result<TypeMeta, Deco
     let meta = decoder.type_meta().map_err(parse_error)?;
     decoder.lexer.finish().map_err(parse_error)?;
     Ok(meta)
+}
+
+fn decode_yaml(bytes: &[u8], schema: Schema<'_>, mode: FieldValidation) -> Result<Decoded, DecodeError> {
+    let document = yaml::read(bytes)?;
+    let decoded = validate_fields(document.value, schema, mode);
+    match mode {
+        FieldValidation::Strict if !document.duplicates.is_empty() => {
+            let mut problems = vec![yaml::strict_error(&document.duplicates)];
+            match decoded {
+                Ok(_) => {}
+                Err(DecodeError::Strict(others)) => problems.extend(others),
+                Err(other) => return Err(other),
+            }
+            Err(DecodeError::Strict(problems))
+        }
+        FieldValidation::Warn => decoded.map(|mut decoded| {
+            decoded.warnings.splice(0..0, document.duplicates).for_each(drop);
+            decoded
+        }),
+        _ => decoded,
+    }
 }
 
 /// Whether what is sent as YAML is JSON, which is YAML too. Clients send applies so, and reading JSON is cheaper.

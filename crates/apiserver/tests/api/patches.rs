@@ -93,7 +93,14 @@ async fn unknown_fields_are_said() {
     let duplicate = harness
         .raw(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), &[("content-type", "application/yaml")], yaml)
         .await;
-    duplicate.refused(400, "BadRequest", "data");
+    duplicate.refused(400, "BadRequest", "line 5: key \"data\" already set in map");
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let strict = format!("{MAPS}/c?fieldManager=m&fieldValidation=Strict");
+    harness.raw(Method::PATCH, &strict, &apply, yaml).await.refused(
+        400,
+        "BadRequest",
+        "error strict decoding YAML: yaml: unmarshal errors:\n  line 5: key \"data\" already set in map",
+    );
     let yaml = yaml.replacen("data: {k: v}\n", "", 1);
     let created = harness.raw(Method::POST, MAPS, &[("content-type", "application/yaml")], yaml).await.expect(201);
     assert_eq!(created["data"]["k"], "w");

@@ -212,9 +212,11 @@ fn yaml_is_read_like_json() {
     let kind = schema("", "v1", "ConfigMap");
     let decoded = decode_object(body, BodyFormat::Yaml, kind, FieldValidation::Warn).unwrap();
     assert_eq!(decoded.value, json!({"kind": "ConfigMap", "data": {"a": "c"}}));
+    assert_eq!(decoded.warnings, ["line 4: key \"a\" already set in map", "unknown field \"nothing\""]);
+    let strict = decode_object(body, BodyFormat::Yaml, kind, FieldValidation::Strict).unwrap_err();
     assert_eq!(
-        decoded.warnings,
-        ["yaml: unmarshal errors:\n  key \"a\" already set in map", "unknown field \"nothing\""]
+        strict.to_string(),
+        "strict decoding error: yaml: unmarshal errors:\n  line 4: key \"a\" already set in map, unknown field \"nothing\""
     );
     assert_eq!(decode_untyped(b"1: a\n", BodyFormat::Yaml).unwrap().value, json!({"1": "a"}));
     assert!(decode_untyped(b"a: [", BodyFormat::Yaml).is_err());
