@@ -7,6 +7,7 @@ mod custom;
 mod definitions;
 mod operations;
 mod paths;
+mod prose;
 mod protobuf;
 #[cfg(test)]
 mod tests;

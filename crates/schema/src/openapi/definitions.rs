@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::prose;
 use crate::facts::{Default, Field, FieldType, ListType, MapType, Merge, Type, type_by_name};
 
 /// Which version of OpenAPI.
@@ -98,7 +99,7 @@ fn structure(ty: &Type, dialect: Dialect, group_versions: &[(String, String)]) -
     let mut schema = Map::new();
     schema.insert("type".to_owned(), "object".into());
     if !ty.fields.is_empty() {
-        let properties = ty.fields.iter().map(|field| (field.name.to_owned(), property(field, dialect)));
+        let properties = ty.fields.iter().map(|field| (field.name.to_owned(), property(ty, field, dialect)));
         schema.insert("properties".to_owned(), Value::Object(properties.collect()));
     }
     let required: Vec<&str> = ty.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
@@ -142,12 +143,13 @@ fn kinds(ty: &Type, group_versions: &[(String, String)]) -> Vec<Value> {
     kinds
 }
 
-fn property(field: &Field, dialect: Dialect) -> Value {
+fn property(ty: &Type, field: &Field, dialect: Dialect) -> Value {
     let mut schema = field_type(&field.ty, dialect);
+    let description = prose::description(ty.name, field.name);
     let extensions = field.merge.map(extensions).unwrap_or_default();
     let Value::Object(object) = &mut schema else { return schema };
     if dialect == Dialect::V3 {
-        let has_more = field.default != Default::Absent || !extensions.is_empty();
+        let has_more = field.default != Default::Absent || !extensions.is_empty() || description.is_some();
         // Nothing may stand beside a `$ref`; upstream wraps it wherever the property has a description, which is nearly
         // everywhere.
         if let Some(reference) = object.remove("$ref") {
@@ -165,6 +167,7 @@ fn property(field: &Field, dialect: Dialect) -> Value {
         };
     }
     object.extend(extensions);
+    object.extend(description.map(|text| ("description".to_owned(), text.into())));
     schema
 }
 

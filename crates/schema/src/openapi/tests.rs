@@ -76,6 +76,24 @@ fn clients_find_what_they_look_for() {
     assert_eq!(thing["components"]["schemas"]["com.example.v1.Thing"], json!({"type": "object"}));
 }
 
+#[test]
+fn the_metadata_of_every_object_is_explained() {
+    let resources = [deployments()];
+    let third: Value = serde_json::from_slice(&openapi_v3("apps", "v1", &resources).unwrap()).unwrap();
+    let second: Value = serde_json::from_slice(&openapi_v2_json(&resources)).unwrap();
+    let name = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let (third, second) = (&third["components"]["schemas"][name], &second["definitions"][name]);
+    for fields in [third, second].map(|schema| schema["properties"].as_object().unwrap()) {
+        for (field, schema) in fields {
+            assert!(schema["description"].as_str().is_some_and(|text| text.ends_with('.')), "{field}: {schema}");
+        }
+        let created = fields["creationTimestamp"]["description"].as_str().unwrap();
+        assert!(created.starts_with("CreationTimestamp is a timestamp"), "{created}");
+    }
+    let time = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Time";
+    assert_eq!(third["properties"]["creationTimestamp"]["allOf"], json!([{"$ref": time}]));
+}
+
 /// The bytes of the first field with this number, in a message.
 fn field(message: &[u8], number: u64) -> Option<&[u8]> {
     let mut rest = message;
