@@ -293,6 +293,50 @@ mod tests {
     }
 
     #[test]
+    fn formats_are_types() {
+        let schema = |rule: &str| {
+            json!({"type": "object", "x-kubernetes-validations": [{"rule": rule, "message": "no"}], "properties": {
+            "at": {"type": "string", "format": "date-time"}, "day": {"type": "string", "format": "date"},
+            "long": {"type": "string", "format": "duration"}, "data": {"type": "string", "format": "byte"}}})
+        };
+        let check = |rule: &str| {
+            let value = json!({"at": "2020-01-01T12:00:00Z", "day": "2020-01-01", "long": "12h", "data": "aGk="});
+            table(schema(rule), value, None, &[]);
+        };
+        check("self.at == self.day + self.long && self.at - timestamp('2020-01-01T00:00:00Z') == self.long");
+        check("self.at.getHours() == 12 && self.at.getHours('Europe/Berlin') == 13 && self.long.getMinutes() == 720");
+        check("self.data == b'hi' && string(self.data) == 'hi' && self.data.size() == 2");
+        check("[self.at, self.day].max() == self.at && string(self.at) == '2020-01-01T12:00:00Z'");
+    }
+
+    #[test]
+    fn lists_compare_as_their_types_say() {
+        let list = |more: Value| {
+            let mut list = json!({"type": "array", "x-kubernetes-validations": [
+                {"rule": "self == oldSelf", "message": "no"}, {"rule": "(self + oldSelf).size() == 2", "message": "more"}]});
+            list.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"type": "object", "properties": {"l": list}})
+        };
+        let check = |schema: &Value, new: Value, old: Value, expected: &[&str]| {
+            let errors: Vec<String> =
+                expected.iter().map(|text| format!("spec.l: Invalid value: \"array\": {text}")).collect();
+            let errors: Vec<&str> = errors.iter().map(String::as_str).collect();
+            table(schema.clone(), json!({"l": new}), Some(json!({"l": old})), &errors);
+        };
+        let set = list(json!({"x-kubernetes-list-type": "set", "items": {"type": "string"}}));
+        check(&set, json!(["a", "b"]), json!(["b", "a"]), &[]);
+        check(&set, json!(["a", "c"]), json!(["b", "a"]), &["no", "more"]);
+        let item = json!({"type": "object", "required": ["k-ey"], "properties": {
+            "k-ey": {"type": "string"}, "v": {"type": "integer"}}});
+        let map = list(json!({"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k-ey"], "items": item}));
+        let (one, two) = (|v: i64| json!({"k-ey": "a", "v": v}), || json!({"k-ey": "b"}));
+        check(&map, json!([one(1), two()]), json!([two(), one(1)]), &[]);
+        check(&map, json!([one(1), two()]), json!([two(), one(2)]), &["no"]);
+        let plain = list(json!({"items": {"type": "string"}}));
+        check(&plain, json!(["a", "b"]), json!(["b", "a"]), &["no", "more"]);
+    }
+
+    #[test]
     fn rules_say_what_is_wrong_and_where() {
         let check = |rule: Value, expected: &[&str]| table(numbers(json!([rule])), json!({"x": 1}), None, expected);
         check(json!({"rule": "self.x > 1"}), &["spec: Invalid value: \"object\": failed rule: self.x > 1"]);

@@ -2,7 +2,7 @@
 
 use cel::common::ast::{ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue};
 use cel::common::types::CelBool;
-use cel::parser::Macro;
+use cel::parser::{Macro, MacroExprHelper};
 use cel::{DeclarationError, Env};
 
 pub(crate) fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
@@ -15,17 +15,22 @@ pub(crate) fn declare(environment: &mut Env) -> Result<(), DeclarationError> {
         let name = name.clone();
         let mut rest = args.drain(1..);
         let (Some(value), Some(result)) = (rest.next(), rest.next()) else { return Ok(None) };
-        // A loop over nothing, whose result is evaluated with the bound name: as the specification's extension does.
-        let bound = Expr::Comprehension(Box::new(ComprehensionExpr {
-            iter_range: helper.next_expr(Expr::List(ListExpr::new(Vec::new()))),
-            iter_var: "#unused".to_owned(),
-            iter_var2: None,
-            accu_var: name.clone(),
-            accu_init: value,
-            loop_cond: helper.next_expr(Expr::Literal(LiteralValue::Boolean(CelBool::from(false)))),
-            loop_step: helper.next_expr(Expr::Ident(name)),
-            result,
-        }));
-        Ok(Some(helper.next_expr(bound)))
+        Ok(Some(bound(helper, name, value, result)))
     }))
+}
+
+/// An expression within which a name is bound: a loop over nothing, whose result is evaluated with the name, as the
+/// specification's extension does.
+pub(crate) fn bound(helper: &mut MacroExprHelper<'_>, name: String, value: IdedExpr, result: IdedExpr) -> IdedExpr {
+    let bound = ComprehensionExpr {
+        iter_range: helper.next_expr(Expr::List(ListExpr::new(Vec::new()))),
+        iter_var: "#unused".to_owned(),
+        iter_var2: None,
+        accu_var: name.clone(),
+        accu_init: value,
+        loop_cond: helper.next_expr(Expr::Literal(LiteralValue::Boolean(CelBool::from(false)))),
+        loop_step: helper.next_expr(Expr::Ident(name)),
+        result,
+    };
+    helper.next_expr(Expr::Comprehension(Box::new(bound)))
 }

@@ -64,9 +64,10 @@ pub(crate) fn texts(texts: impl IntoIterator<Item = String>) -> CelList<'static>
     CelList::from(texts.collect::<Vec<_>>())
 }
 
-/// Makes a type a value of CEL, whose type there stands in a static: `value_type!(URL: UrlVal, "kubernetes.URL", same)`.
+/// Makes a type a value of CEL, whose type there stands in a static: `value_type!(URL: UrlVal, "kubernetes.URL", same)`;
+/// what operators it has may follow.
 macro_rules! value_type {
-    ($kind:ident: $name:ident, $cel:literal, $same:expr) => {
+    ($kind:ident: $name:ident, $cel:literal, $same:expr $(, $operators:item)*) => {
         static $kind: cel::common::types::Type = cel::common::types::Type::new_unspecified_type($cel);
 
         impl cel::common::value::Val for $name {
@@ -90,6 +91,8 @@ macro_rules! value_type {
             fn as_any(&self) -> Option<&dyn std::any::Any> {
                 Some(self)
             }
+
+            $($operators)*
         }
 
         impl cel::common::value::StaticVal for $name {}

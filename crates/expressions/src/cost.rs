@@ -8,6 +8,7 @@ use cel::parser::Expression;
 use serde_json::Value;
 
 use crate::names::entry_parts;
+use crate::two_variables::PAIRS;
 
 /// Upstream's bound of one evaluation.
 pub const CALL_LIMIT: u64 = 1_000_000;
@@ -87,9 +88,13 @@ pub fn cost(expression: &Expression, count: &dyn Fn(&Expression) -> Option<u64>,
             all(&mut parts.into_iter()).saturating_add(own_cost(&call.func_name, &sizes))
         }
         Expr::Comprehension(all_of) => {
-            let turns = match &all_of.iter_range.expr {
+            let range = match &all_of.iter_range.expr {
+                Expr::Call(call) if call.func_name == PAIRS => &call.args[0],
+                _ => &all_of.iter_range,
+            };
+            let turns = match &range.expr {
                 Expr::List(list) => list.elements.len() as u64,
-                _ => count(&all_of.iter_range).unwrap_or(unknown),
+                _ => count(range).unwrap_or(unknown),
             };
             let one = |part| cost(part, count, unknown);
             let turn = one(&all_of.loop_cond).saturating_add(one(&all_of.loop_step));
@@ -156,6 +161,7 @@ mod tests {
         check("format.dns1123Label().validate(object.text).hasValue()", 100, 120);
         check("isQuantity(object.text) && isSemver(object.text, true)", 200, 220);
         check("authorizer.path('/x').check('get').allowed()", 350_000, 350_020);
+        check("object.list.all(i, x, x > i)", 1000, 3000);
         check("object.list.map(x, x).all(x, x > 0)", 200, 2000);
     }
 }

@@ -4,7 +4,10 @@ use std::sync::{Arc, LazyLock};
 
 use cel::{Env, ExecutionError, Program, extensions};
 
-use crate::{authorizer, binding, cidrs, formats, ips, json_patch, lists, quantity, regexes, sets, urls, version};
+use crate::{
+    authorizer, binding, cidrs, duration, formats, formatting, ips, json_patch, lists, quantity, regexes, sets,
+    timestamp, two_variables, urls, version,
+};
 
 /// How long an expression may be, in bytes.
 const LONGEST: usize = 16 * 1024;
@@ -17,13 +20,17 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
         authorizer::declare,
         binding::declare,
         cidrs::declare,
+        duration::declare,
         formats::declare,
         ips::declare,
+        formatting::declare,
         json_patch::declare,
         lists::declare,
         quantity::declare,
         regexes::declare,
         sets::declare,
+        timestamp::declare,
+        two_variables::declare,
         urls::declare,
         version::declare,
     ];
@@ -55,7 +62,11 @@ pub fn error_text(error: &ExecutionError) -> String {
     match error {
         ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
         ExecutionError::FunctionError { message, .. } => message.clone(),
-        ExecutionError::NoSuchOverload(_) => "no such overload".to_owned(),
+        ExecutionError::NoSuchOverload(_)
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnexpectedType { .. } => "no such overload".to_owned(),
+        ExecutionError::Overflow(..) => "integer overflow".to_owned(),
         ExecutionError::UndeclaredReference(name) => format!("undeclared reference to '{name}' (in container '')"),
         ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
         ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),

@@ -1,5 +1,5 @@
 //! Kubernetes' CEL: one environment with every library that the API server knows, what evaluations may cost, and values
-//! out of JSON. Times and durations, and macros over two variables, are not there.
+//! out of JSON.
 //!
 //! Pure. Not aware of who evaluates: rules of custom resources, selectors of devices and admission policies bring their own
 //! variables. Invariant: compiling is bounded, and what an evaluation costs can be known before it begins.
@@ -10,8 +10,10 @@ mod call;
 mod cidrs;
 mod construct;
 mod cost;
+mod duration;
 mod environment;
 mod formats;
+mod formatting;
 mod ips;
 mod json;
 mod json_patch;
@@ -23,16 +25,22 @@ mod regexes;
 mod sets;
 #[cfg(test)]
 mod tests;
+mod timestamp;
+mod two_variables;
+mod unordered;
 mod urls;
 mod version;
 
 pub use authorizer::{Authorize, Question, Verdict, authorizer, resource_check};
 pub use construct::constructed;
 pub use cost::{CALL_LIMIT, MOST_ELEMENTS, cost, largest, path, reckon};
+pub use duration::DurationVal;
 pub use environment::{compile, environment, error_text};
 pub use formats::fits_format;
 pub use json::{of_json, to_json};
 pub use names::{unknown_names, walk_selects};
 pub use pattern::{Pattern, compile_pattern};
 pub use quantity::QuantityVal;
+pub use timestamp::TimestampVal;
+pub use unordered::UnorderedList;
 pub use version::VersionVal;

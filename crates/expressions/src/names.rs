@@ -23,6 +23,7 @@ const FUNCTIONS: &[&str] = &[
     "containsIP",
     "distinct",
     "double",
+    "duration",
     "dyn",
     "endsWith",
     "error",
@@ -36,12 +37,22 @@ const FUNCTIONS: &[&str] = &[
     "findAll",
     "flatten",
     "format",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
     "getEscapedPath",
+    "getFullYear",
     "getHost",
     "getHostname",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
     "getPort",
     "getQuery",
     "getScheme",
+    "getSeconds",
     "group",
     "has",
     "hasValue",
@@ -101,6 +112,7 @@ const FUNCTIONS: &[&str] = &[
     "subresource",
     "substring",
     "sum",
+    "timestamp",
     "trim",
     "type",
     "uint",
@@ -140,8 +152,21 @@ const LIBRARIES: &[(&str, &[&str])] = &[
 ];
 
 /// Types that may be named.
-const TYPES: &[&str] =
-    &["bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint", "kubernetes", "net"];
+const TYPES: &[&str] = &[
+    "bool",
+    "bytes",
+    "double",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "type",
+    "uint",
+    "kubernetes",
+    "net",
+    "google",
+];
 
 /// What the names of an expression refer to that is not there, one text for each, sorted. `variables` are those that are
 /// given; absent where only functions are looked at.

@@ -193,3 +193,79 @@ fn optional_values_and_bindings() {
     ]);
     fails(&[("{'a': 1}.b", "no such key: b"), ("1 / 0", "division by zero"), ("1 % 0", "modulus by zero")]);
 }
+
+#[test]
+fn times() {
+    holds(&[
+        "timestamp('2020-02-29T12:34:56.789Z').getFullYear() == 2020 && timestamp('2020-02-29T00:00:00Z').getMonth() == 1",
+        "timestamp('2020-02-29T12:34:56.789Z').getDate() == 29 && timestamp('2020-02-29T00:00:00Z').getDayOfMonth() == 28",
+        "timestamp('2020-12-31T00:00:00Z').getDayOfYear() == 365 && timestamp('2023-01-01T00:00:00Z').getDayOfWeek() == 0",
+        "timestamp('2020-02-29T12:34:56.789Z').getHours() == 12 && timestamp('2020-02-29T12:34:56.789Z').getMinutes() == 34",
+        "timestamp('2020-02-29T12:34:56.789Z').getSeconds() == 56 && timestamp('2020-02-29T12:34:56.789Z').getMilliseconds() == 789",
+        "timestamp('2020-02-29T12:34:56+02:00').getHours() == 10 && timestamp('2020-07-01T00:00:00Z').getHours('02:30') == 2",
+        "timestamp('2020-07-01T00:00:00Z').getHours('-07:30') == 16 && timestamp('2020-07-01T00:00:00Z').getMinutes('-07:30') == 30",
+        "timestamp('2020-07-01T00:00:00Z').getDate('America/New_York') == 30",
+        "timestamp('2020-07-01T00:00:00Z').getHours('America/New_York') == 20",
+        "timestamp('2020-02-29T00:00:00Z') + duration('24h') == timestamp('2020-03-01T00:00:00Z')",
+        "duration('1h') + timestamp('2020-02-29T00:00:00Z') > timestamp('2020-02-29T00:59:59.999Z')",
+        "timestamp('2020-03-01T00:00:00Z') - timestamp('2020-02-29T00:00:00Z') == duration('24h')",
+        "timestamp('2020-03-01T00:00:00Z') - duration('24h') == timestamp('2020-02-29T01:00:00+01:00')",
+        "duration('1h30m') - duration('30m') == duration('3600s') && duration('1m') < duration('61s')",
+        "duration('90m').getHours() == 1 && duration('90m').getMinutes() == 90 && duration('90m').getSeconds() == 5400",
+        "duration('-1.5s').getSeconds() == -1 && duration('1.5s').getMilliseconds() == 1500",
+        "string(duration('1h0.5s')) == '3600.5s' && int(duration('1s')) == 1000000000 && duration(1000) == duration('1us')",
+        "string(timestamp('2020-02-29T12:34:56.7800Z')) == '2020-02-29T12:34:56.78Z'",
+        "string(timestamp('2020-02-29T12:34:56-05:00')) == '2020-02-29T12:34:56-05:00'",
+        "int(timestamp('1969-12-31T23:59:59.5Z')) == -1 && timestamp(0) == timestamp('1970-01-01T00:00:00Z')",
+        "type(timestamp(0)) == google.protobuf.Timestamp && type(duration('0')) == google.protobuf.Duration",
+        "[timestamp(2), timestamp(1)].min() == timestamp(1) && [duration('1s'), duration('2s')].sum() == duration('3s')",
+        "[timestamp(1), timestamp(2)].isSorted() && timestamp(1) in [timestamp(1)] && timestamp(1) != timestamp(2)",
+        "[timestamp(2), timestamp(1)].sort() == [timestamp(1), timestamp(2)]",
+        "'%s %s'.format([timestamp(0), duration('1.5s')]) == '1970-01-01T00:00:00Z 1.5s'",
+        "!optional.ofNonZeroValue(duration('0')).hasValue()",
+    ]);
+    fails(&[
+        ("timestamp('2020-02-30T00:00:00Z')", "cannot parse"),
+        ("timestamp('2020-02-29t00:00:00z')", "cannot parse"),
+        ("timestamp('2020-02-29')", "cannot parse"),
+        ("timestamp('9999-12-31T23:59:59Z') + duration('1s')", "timestamp overflow"),
+        ("timestamp(253402300800)", "timestamp overflow"),
+        ("duration('2562047h') + duration('2h')", "duration overflow"),
+        ("timestamp('9999-12-31T23:59:59Z') - timestamp('0001-01-01T00:00:00Z')", "integer overflow"),
+        ("timestamp(0).getHours('No/Where')", "unknown time zone No/Where"),
+        ("timestamp(0) + 1", "no such overload"),
+        ("timestamp(0) < duration('1s')", "no such overload"),
+        ("9223372036854775807 + 1", "integer overflow"),
+    ]);
+}
+
+#[test]
+fn macros_over_two_variables() {
+    holds(&[
+        "[1, 2, 3].all(i, v, v == i + 1) && ![1, 3].all(i, v, v == i + 1) && [].all(i, v, false)",
+        "{'a': 1, 'b': 2}.all(k, v, k == 'a' || v == 2) && {'a': 1}.exists(k, v, k + string(v) == 'a1')",
+        "[5, 6].exists(i, v, i == 1 && v == 6) && ![5, 6].exists(i, v, i == v)",
+        "[5, 6, 6].existsOne(i, v, v == 5 && i == 0) && ![5, 6, 6].exists_one(i, v, v == 6)",
+        "[1, 2].transformList(i, v, i * 10 + v) == [1, 12] && [1, 2, 3].transformList(i, v, v % 2 == 1, v) == [1, 3]",
+        "{'a': 1}.transformList(k, v, k + string(v)) == ['a1']",
+        "{'a': 1, 'b': 2}.transformMap(k, v, v * 2) == {'a': 2, 'b': 4} && [7].transformMap(i, v, v + i) == {0: 7}",
+        "{'a': 1, 'b': 2}.transformMap(k, v, v > 1, k) == {'b': 'b'}",
+        "{'a': 'x', 'b': 'y'}.transformMapEntry(k, v, {v: k}) == {'x': 'a', 'y': 'b'}",
+        "['p', 'q'].transformMapEntry(i, v, i > 0, {v: i}) == {'q': 1} && {}.transformMapEntry(k, v, {k: v}) == {}",
+        "[[1, 2], [3]].all(i, inner, inner.all(j, v, v > i + j))",
+        "[1, 0].exists(i, v, 1 / v == 1) && [0, 1].all(i, v, i == 1 || v == 0)",
+        "[3, 4].transformList(v, i, [9].transformList(i, w, w + i + v)) == [[9], [10]]",
+    ]);
+    fails(&[
+        ("{'a': 1, 'b': 1}.transformMapEntry(k, v, {v: k})", "insert failed: key 1 already exists"),
+        ("[0].all(i, v, 1 / v == 1)", "division by zero"),
+        ("1.all(i, v, true)", "no such overload"),
+    ]);
+    for (source, why) in [
+        ("[1].all(i, i, true)", "duplicate variable name: i"),
+        ("[1].all(i.x, v, true)", "argument is not an identifier"),
+    ] {
+        let error = compile(source).map(|_| ()).unwrap_err();
+        assert!(error.contains(why), "{source}: {error}");
+    }
+}

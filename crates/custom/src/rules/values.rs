@@ -4,8 +4,11 @@
 
 use std::collections::HashMap;
 
-use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use cel::common::types::{CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::Val;
+use kedge_expressions::{DurationVal, TimestampVal, UnorderedList};
 use serde_json::Value;
 
 use crate::node::{Additional, Node};
@@ -21,15 +24,37 @@ pub(super) fn value(value: &Value, node: &Node) -> Box<dyn Val> {
             Some(number) => Box::new(CelInt::from(number)),
             None => Box::new(CelDouble::from(number.as_f64().unwrap_or_default())),
         },
-        Value::String(text) => Box::new(CelString::from(text.clone())),
+        Value::String(text) => formatted(text, node),
         Value::Array(list) => {
             let free = Node::default();
             let items = node.items.as_deref().unwrap_or(&free);
             let list: Vec<Box<dyn Val>> = list.iter().map(|item| self::value(item, items)).collect();
-            Box::new(CelList::from(list))
+            match node.list_type.as_str() {
+                "set" => Box::new(UnorderedList::new(list, &[])),
+                "map" => Box::new(UnorderedList::new(list, &keys(node))),
+                _ => Box::new(CelList::from(list)),
+            }
         }
         Value::Object(fields) => Box::new(CelMap::from(entries(fields, node))),
     }
+}
+
+/// The fields that tell elements of a list apart, as rules write them.
+fn keys(node: &Node) -> Vec<String> {
+    node.list_keys.iter().map(|name| escaped(name)).collect()
+}
+
+/// A text as what its format says; one that does not fit is refused elsewhere and stays a text here.
+fn formatted(text: &str, node: &Node) -> Box<dyn Val> {
+    let read: Option<Box<dyn Val>> = match node.bounds.format.as_str() {
+        _ if node.kind != "string" || node.int_or_string => None,
+        "datetime" => TimestampVal::parse(text).ok().map(|at| Box::new(at) as Box<dyn Val>),
+        "date" => TimestampVal::parse_date(text).map(|at| Box::new(at) as Box<dyn Val>),
+        "duration" => DurationVal::parse(text).ok().map(|long| Box::new(long) as Box<dyn Val>),
+        "byte" => BASE64.decode(text).ok().map(|bytes| Box::new(CelBytes::from(bytes)) as Box<dyn Val>),
+        _ => None,
+    };
+    read.unwrap_or_else(|| Box::new(CelString::from(text.to_owned())))
 }
 
 fn entries(fields: &serde_json::Map<String, Value>, node: &Node) -> Entries {
