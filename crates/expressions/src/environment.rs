@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use cel::{Env, ExecutionError, Program, extensions};
 
+use crate::check::{Scope, Type, check, with_place};
 use crate::{
     authorizer, binding, cidrs, duration, formats, formatting, ips, json_patch, lists, quantity, regexes, sets,
     timestamp, two_variables, urls, version,
@@ -45,16 +46,26 @@ pub fn environment() -> Arc<Env> {
     Arc::clone(&ENVIRONMENT)
 }
 
-/// Compiles an expression; the error is upstream's text, but for where something is wrong.
+/// Compiles an expression; the error is upstream's text.
 pub fn compile(source: &str) -> Result<Program, String> {
     if source.len() > LONGEST {
         return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
     }
-    ENVIRONMENT.compile(source).map_err(|error| {
-        let error = error.to_string();
-        let sign = if error.contains("Syntax error") { "" } else { "Syntax error: " };
-        format!("compilation failed: ERROR: {sign}{}", error.trim())
+    ENVIRONMENT.compile(source).map_err(|errors| {
+        let from_one = |number: isize| usize::try_from(number).unwrap_or_default().saturating_sub(1);
+        let errors = errors.errors.iter().map(|error| {
+            let sign = if error.msg.starts_with("Syntax error") { "" } else { "Syntax error: " };
+            with_place(source, from_one(error.pos.0), from_one(error.pos.1), &format!("{sign}{}", error.msg))
+        });
+        format!("compilation failed: {}", errors.collect::<Vec<_>>().join("\n"))
     })
+}
+
+/// Compiles an expression over these names and finds its type; the error is upstream's text.
+pub fn compile_checked(source: &str, scope: &Scope) -> Result<(Program, Type), String> {
+    let program = compile(source)?;
+    let own = check(&program, scope).map_err(|wrong| format!("compilation failed: {wrong}"))?;
+    Ok((program, own))
 }
 
 /// Why an evaluation failed, in upstream's words where there are such.

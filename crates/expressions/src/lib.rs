@@ -7,6 +7,7 @@
 mod authorizer;
 mod binding;
 mod call;
+mod check;
 mod cidrs;
 mod construct;
 mod cost;
@@ -32,10 +33,11 @@ mod urls;
 mod version;
 
 pub use authorizer::{Authorize, Question, Verdict, authorizer, resource_check};
+pub use check::{Fields, ObjectType, Scope, Type, check};
 pub use construct::constructed;
 pub use cost::{CALL_LIMIT, MOST_ELEMENTS, cost, largest, path, reckon};
 pub use duration::DurationVal;
-pub use environment::{compile, environment, error_text};
+pub use environment::{compile, compile_checked, environment, error_text};
 pub use formats::fits_format;
 pub use json::{of_json, to_json};
 pub use names::{unknown_names, walk_selects};

@@ -177,7 +177,7 @@ pub fn unknown_names(expression: &Expression, variables: Option<&[&str]>) -> Vec
 }
 
 /// Shows an expression and everything within it.
-fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
+pub(crate) fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
     visit(expression);
     let mut parts = |list: &mut dyn Iterator<Item = &Expression>| list.for_each(|part| walk(part, visit));
     match &expression.expr {
