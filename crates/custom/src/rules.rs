@@ -5,7 +5,7 @@
 // DIVERGES: upstream counts what an evaluation does; here is reckoned what it may do at most.
 
 mod cost;
-mod names;
+mod types;
 mod values;
 
 use std::sync::{Arc, OnceLock};
@@ -22,7 +22,7 @@ use crate::node::{Additional, Node};
 use crate::place::Place;
 
 pub(crate) use cost::estimate;
-pub(crate) use names::unknown_names;
+pub(crate) use types::scope;
 
 /// Upstream's bound of all evaluations about one object.
 const OBJECT_LIMIT: u64 = 10_000_000;

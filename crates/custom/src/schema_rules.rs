@@ -332,7 +332,39 @@ mod tests {
             }
         };
         check(ruled("self.x > 1 && has(self.x)"), "");
-        check(ruled("self.z == 100"), "undefined field 'z'");
+        check(
+            ruled("self.z == 100"),
+            "compilation failed: ERROR: <input>:1:5: undefined field 'z'\n | self.z == 100\n | ....^",
+        );
+        check(
+            ruled("self.x == 'a'"),
+            "compilation failed: ERROR: <input>:1:8: found no matching overload for '_==_' applied to '(int, string)'",
+        );
+        check(ruled("self.x"), "cel expression must evaluate to a bool");
+        check(ruled("oldSelf.hasValue()"), "found no matching overload for 'hasValue' applied to 'self.()'");
+        let messages = |message: &str| {
+            let mut schema = ruled("self.x > 1");
+            schema["x-kubernetes-validations"][0]["messageExpression"] = json!(message);
+            schema
+        };
+        check(messages("'x is ' + string(self.x)"), "");
+        check(
+            messages("'x is ' + self.x"),
+            "messageExpression compilation failed: ERROR: <input>:1:9: found no matching",
+        );
+        check(messages("self.x"), "messageExpression must evaluate to a string");
+        let formats = |rule: &str| {
+            json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+            "at": {"type": "string", "format": "date-time"}, "long": {"type": "string", "format": "duration"},
+            "port": {"x-kubernetes-int-or-string": true}, "free": {"x-kubernetes-preserve-unknown-fields": true},
+            "o": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}})
+        };
+        check(formats("self.at + self.long > timestamp('2020-01-01T00:00:00Z')"), "");
+        check(formats("self.at == '2020'"), "'_==_' applied to '(timestamp, string)'");
+        check(formats("self.port == 1 || self.port == 'http'"), "");
+        check(formats("has(self.free)"), "undefined field 'free'");
+        check(formats("self.o.metadata.name == self.o.kind"), "");
+        check(formats("self.o.spec == 1"), "undefined field 'spec'");
         check(ruled("nothing(self.x)"), "undeclared reference to 'nothing'");
         check(ruled("self = 42"), "Syntax error");
         check(ruled(" "), "rule is not specified");

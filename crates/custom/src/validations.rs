@@ -1,15 +1,15 @@
 //! What is wrong with the rules of a schema (`x-kubernetes-validations`) themselves, when a definition is written.
 //!
-//! The texts are upstream's, but for where in a rule something is wrong.
+//! The texts are upstream's.
 
-use kedge_expressions::compile;
+use kedge_expressions::{Type, compile_checked};
 use kedge_meta::FieldError;
 use serde_json::{Value, json};
 
-use crate::json::{at, items, text};
+use crate::json::{at, items, text, truth};
 use crate::node::Node;
 use crate::place::Place;
-use crate::rules::{estimate, unknown_names};
+use crate::rules::{estimate, scope};
 
 /// Upstream's bound of what one rule may cost for any object.
 const COST_LIMIT: u64 = 10_000_000;
@@ -86,29 +86,28 @@ fn leads_somewhere(node: &Node, path: &str) -> bool {
 fn meaning(rule: &Value, node: &Node, position: Position<'_>, place: &Place<'_>, errors: &mut Vec<FieldError>) {
     let source = text(rule, &["rule"]);
     let path = place.child("rule").path();
-    for field in ["rule", "messageExpression"] {
-        let Some(source) = at(rule, &[field]).and_then(Value::as_str) else { continue };
-        let wrong = match compile(source.trim()) {
-            Err(error) => Some(error),
-            Ok(program) => {
-                let unknown = unknown_names(program.expression(), node);
-                (!unknown.is_empty()).then(|| format!("compilation failed: ERROR: {}", unknown.join("; ")))
-            }
-        };
-        if let Some(wrong) = wrong {
-            errors.push(FieldError::invalid(&place.child(field).path(), rule, &wrong));
+    let scope = scope(node, truth(rule, &["optionalOldSelf"]));
+    let program = match compile_checked(source.trim(), &scope) {
+        Ok((program, Type::Bool)) => program,
+        other => {
+            let why = other.err().unwrap_or_else(|| "cel expression must evaluate to a bool".to_owned());
+            errors.push(FieldError::invalid(&path, rule, &why));
+            return;
         }
-    }
-    let Ok(program) = compile(source.trim()) else { return };
-    let cost = estimate(program.expression(), node).saturating_mul(position.cardinality);
-    if cost > COST_LIMIT {
-        let factor = cost / COST_LIMIT;
-        let factor = if factor >= 100 { "more than 100x".to_owned() } else { format!("{factor}x") };
-        let why = format!(
-            "estimated rule cost exceeds budget by factor of {factor} (try simplifying the rule, or adding maxItems, \
-             maxProperties, and maxLength where arrays, maps, and strings are declared)"
-        );
-        errors.push(FieldError::forbidden(&path, &why));
+    };
+    check_cost("rule", estimate(program.expression(), node), position, place, errors);
+    if let Some(message) = at(rule, &["messageExpression"]).and_then(Value::as_str) {
+        match compile_checked(message.trim(), &scope) {
+            Ok((program, Type::String)) => {
+                let cost = estimate(program.expression(), node);
+                check_cost("messageExpression", cost, position, place, errors);
+            }
+            other => {
+                let why = other.map_or_else(|error| error, |_| "must evaluate to a string".to_owned());
+                let path = place.child("messageExpression").path();
+                errors.push(FieldError::invalid(&path, rule, &format!("messageExpression {why}")));
+            }
+        }
     }
     let uses_old = program.references().variables().contains(&"oldSelf");
     if let (true, Some(above)) = (uses_old, position.unmatched) {
@@ -118,5 +117,28 @@ fn meaning(rule: &Value, node: &Node, position: Position<'_>, place: &Place<'_>,
     if !uses_old && let Some(optional) = at(rule, &["optionalOldSelf"]) {
         let why = "may not be set if oldSelf is not used in rule";
         errors.push(FieldError::invalid(&place.child("optionalOldSelf").path(), optional, why));
+    }
+}
+
+/// Refuses what costs too much for any object.
+fn check_cost(field: &str, once: u64, position: Position<'_>, place: &Place<'_>, errors: &mut Vec<FieldError>) {
+    let cost = once.saturating_mul(position.cardinality);
+    if cost <= COST_LIMIT {
+        return;
+    }
+    let why = format!(
+        "estimated {field} cost exceeds budget by factor of {} (try simplifying the rule, or adding maxItems, \
+         maxProperties, and maxLength where arrays, maps, and strings are declared)",
+        factor(cost as f64 / COST_LIMIT as f64)
+    );
+    errors.push(FieldError::forbidden(&place.child(field).path(), &why));
+}
+
+/// How many times a budget is exceeded; little more than once is said exactly.
+fn factor(times: f64) -> String {
+    match times {
+        times if times > 100.0 => "more than 100x".to_owned(),
+        times if times < 1.5 => format!("{times:.6}x"),
+        times => format!("{times:.1}x"),
     }
 }

@@ -36,7 +36,7 @@ impl Scope {
 /// The type of a compiled expression. The error is upstream's text: each mistake with its place and the line it is in.
 pub fn check(program: &Program, scope: &Scope) -> Result<Type, String> {
     let mut checker = visit::Checker::new(program.source_info(), &scope.0);
-    let found = checker.visit(program.expression());
+    let found = checker.visit_whole(program.expression());
     checker.literals(program.expression());
     match checker.finish() {
         problems if problems.is_empty() => Ok(found),

@@ -7,8 +7,8 @@ use cel::common::ast::{Expr, LiteralValue};
 use cel::parser::Expression;
 use serde_json::Value;
 
-use crate::names::entry_parts;
 use crate::two_variables::PAIRS;
+use crate::walk::entry_parts;
 
 /// Upstream's bound of one evaluation.
 pub const CALL_LIMIT: u64 = 1_000_000;

@@ -4,6 +4,7 @@
 //! Pure. Not aware of who evaluates: rules of custom resources, selectors of devices and admission policies bring their own
 //! variables. Invariant: compiling is bounded, and what an evaluation costs can be known before it begins.
 
+mod admission;
 mod authorizer;
 mod binding;
 mod call;
@@ -19,7 +20,6 @@ mod ips;
 mod json;
 mod json_patch;
 mod lists;
-mod names;
 mod pattern;
 mod quantity;
 mod regexes;
@@ -31,7 +31,9 @@ mod two_variables;
 mod unordered;
 mod urls;
 mod version;
+mod walk;
 
+pub use admission::admission_scope;
 pub use authorizer::{Authorize, Question, Verdict, authorizer, resource_check};
 pub use check::{Fields, ObjectType, Scope, Type, check};
 pub use construct::constructed;
@@ -40,9 +42,9 @@ pub use duration::DurationVal;
 pub use environment::{compile, compile_checked, environment, error_text};
 pub use formats::fits_format;
 pub use json::{of_json, to_json};
-pub use names::{unknown_names, walk_selects};
 pub use pattern::{Pattern, compile_pattern};
 pub use quantity::QuantityVal;
 pub use timestamp::TimestampVal;
 pub use unordered::UnorderedList;
 pub use version::VersionVal;
+pub use walk::walk_selects;

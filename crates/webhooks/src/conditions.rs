@@ -5,11 +5,10 @@
 use cel::common::value::Val;
 use cel::parser::Expression;
 use cel::{Context, Value as Outcome};
-use kedge_expressions::{CALL_LIMIT, compile, environment, error_text, largest, of_json, reckon, unknown_names};
+use kedge_expressions::{
+    CALL_LIMIT, Type, admission_scope, compile_checked, environment, error_text, largest, of_json, reckon,
+};
 use serde_json::Value;
-
-/// What expressions may speak of.
-const VARIABLES: [&str; 5] = ["object", "oldObject", "request", "authorizer", "namespaceObject"];
 
 /// Upstream's bound of all conditions of a webhook.
 const BUDGET: u64 = CALL_LIMIT / 4;
@@ -47,10 +46,10 @@ pub struct Looked<'a> {
 }
 
 fn expression(source: &str) -> Result<Expression, String> {
-    let expression = compile(source)?.expression().clone();
-    match unknown_names(&expression, Some(&VARIABLES)).into_iter().next() {
-        Some(unknown) => Err(format!("compilation failed: ERROR: {unknown}")),
-        None => Ok(expression),
+    let (program, own) = compile_checked(source, &admission_scope(&Type::Dyn, None, true))?;
+    match own {
+        Type::Bool => Ok(program.expression().clone()),
+        other => Err(format!("must evaluate to bool but got {}", other.declared())),
     }
 }
 

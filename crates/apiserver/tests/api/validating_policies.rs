@@ -77,7 +77,7 @@ async fn messages_and_reasons_are_the_policys() {
     let validations = json!([
         {"expression": "object.data.a != '1'", "message": " first ", "reason": "Forbidden"},
         {"expression": "object.data.a != '2'", "messageExpression": "'a is ' + object.data.a", "message": "second"},
-        {"expression": "object.data.a != '3'", "messageExpression": "object.data.none", "message": "third"},
+        {"expression": "object.data.a != '3'", "messageExpression": "string(object.data.none)", "message": "third"},
         {"expression": "object.data.a != '4'", "message": "fourth", "reason": "RequestEntityTooLarge"},
         {"expression": "object.data.a != '5'", "message": "fifth", "reason": "Unauthorized"},
     ]);

@@ -1,47 +1,27 @@
-//! Expressions against the types that a policy matches: fields that a type does not have, operators that nothing of such
-//! types goes with.
+//! Expressions against the types that a policy matches: what such objects do not have, and what their types do not go with.
 //!
-//! Not a whole type checker: only built-in types are known, and what functions make of them is passed over.
+//! Only built-in types are known; of parameters and objects of others nothing is.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use cel::common::ast::{CallExpr, Expr, LiteralValue};
-use cel::parser::Expression;
 use k8s_openapi::api::admissionregistration::v1::{
-    ExpressionWarning, NamedRuleWithOperations, ValidatingAdmissionPolicySpec, Variable,
+    ExpressionWarning, NamedRuleWithOperations, ValidatingAdmissionPolicySpec,
 };
-use kedge_expressions::compile;
-use kedge_schema::{Schema, Shape};
+use kedge_expressions::{Fields, ObjectType, Type, admission_scope, compile_checked};
+use kedge_schema::{Schema, Shape, Struct};
 
 /// Upstream's bound of the types that a policy is checked against.
 const MOST_TYPES: usize = 10;
-
-/// The type of an expression.
-#[derive(Clone, Copy)]
-enum Kind {
-    /// What stands at a position of a known type.
-    Position(Schema<'static>),
-    /// `int`, `string` and their like.
-    Scalar(&'static str),
-}
-
-/// The types of names; absent where nothing is known.
-type Known = HashMap<String, Option<Kind>>;
-
-const COMPARISONS: [&str; 6] = ["_!=_", "_<=_", "_<_", "_==_", "_>=_", "_>_"];
-const ARITHMETIC: [&str; 5] = ["_%_", "_*_", "_+_", "_-_", "_/_"];
-const NUMBERS: [&str; 3] = ["double", "int", "uint"];
 
 /// What is to be warned of in the expressions of a policy.
 pub(super) fn check(spec: &ValidatingAdmissionPolicySpec) -> Vec<ExpressionWarning> {
     let rules = spec.match_constraints.iter().flat_map(|constraints| constraints.resource_rules.iter().flatten());
     let types = types(rules);
-    let variables = spec.variables.as_deref().unwrap_or_default();
     let mut warnings = Vec::new();
     let mut warn = |source: &str, field_ref: String| {
-        let about = types.iter().filter_map(|(name, schema)| {
-            let wrong = mistakes(source, variables, *schema);
-            (!wrong.is_empty()).then(|| format!("{name}: ERROR: {}\n", wrong.join("; ")))
+        let about = types.iter().filter_map(|(name, own)| {
+            let wrong = mistakes(source, spec, own)?;
+            Some(format!("{name}: {wrong}\n"))
         });
         let warning = about.collect::<Vec<_>>().join("\n");
         if !warning.is_empty() {
@@ -57,139 +37,81 @@ pub(super) fn check(spec: &ValidatingAdmissionPolicySpec) -> Vec<ExpressionWarni
     warnings
 }
 
-/// The built-in types that rules name, as texts and schemas.
-fn types<'a>(rules: impl Iterator<Item = &'a NamedRuleWithOperations>) -> Vec<(String, Schema<'static>)> {
-    let mut found: Vec<(String, Schema<'static>)> = Vec::new();
+/// The built-in types that rules name, as texts and types, in the order of their texts.
+fn types<'a>(rules: impl Iterator<Item = &'a NamedRuleWithOperations>) -> Vec<(String, Type)> {
+    let mut found: Vec<(String, Type)> = Vec::new();
     for rule in rules {
         let lists = [&rule.api_groups, &rule.api_versions, &rule.resources];
         let [groups, versions, resources] = lists.map(|list| list.as_deref().unwrap_or_default());
         for (group, version) in groups.iter().flat_map(|group| versions.iter().map(move |version| (group, version))) {
             for resource in resources {
                 let Some(kind) = kedge_kinds::builtin_by_resource(group, version, resource) else { continue };
-                let Some(known) = kedge_schema::type_by_gvk(group, version, &kind.kind) else { continue };
+                let Some(own) = of_kind(group, version, &kind.kind) else { continue };
                 let name = format!("{}, Kind={}", kind.api_version(), kind.kind);
                 if found.len() < MOST_TYPES && !found.iter().any(|(earlier, _)| *earlier == name) {
-                    found.push((name, Schema::of(known)));
+                    found.push((name, own));
                 }
             }
         }
     }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
     found
+}
+
+/// The type of a built-in kind, if there is such a kind.
+fn of_kind(group: &str, version: &str, kind: &str) -> Option<Type> {
+    Some(type_of(Schema::of(kedge_schema::type_by_gvk(group, version, kind)?), kind))
 }
 
 /// What an expression makes of objects of a type that cannot be.
-fn mistakes(source: &str, variables: &[Variable], schema: Schema<'static>) -> Vec<String> {
-    let mut known = Known::from(["object", "oldObject"].map(|name| (name.to_owned(), Some(Kind::Position(schema)))));
-    for variable in variables {
-        let kind =
-            compile(&variable.expression).ok().and_then(|program| visit(program.expression(), &known, &mut Vec::new()));
-        known.insert(format!("variables.{}", variable.name), kind);
+fn mistakes(source: &str, spec: &ValidatingAdmissionPolicySpec, own: &Type) -> Option<String> {
+    let params = spec.param_kind.as_ref().map(|params| {
+        let api_version = params.api_version.as_deref().unwrap_or_default();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        of_kind(group, version, params.kind.as_deref().unwrap_or_default()).unwrap_or(Type::Dyn)
+    });
+    let mut scope = admission_scope(own, params.as_ref(), true);
+    let mut variables: Vec<(&str, Type)> = Vec::new();
+    for variable in spec.variables.iter().flatten() {
+        scope.declare("variables", Type::object("kubernetes.variables", variables.clone()));
+        let own = compile_checked(&variable.expression, &scope).map_or(Type::Dyn, |(_, own)| own);
+        variables.push((&variable.name, own));
     }
-    let mut found = Vec::new();
-    if let Ok(program) = compile(source) {
-        visit(program.expression(), &known, &mut found);
-    }
-    found.dedup();
-    found
+    scope.declare("variables", Type::object("kubernetes.variables", variables));
+    compile_checked(source, &scope).err()
 }
 
-/// Visits an expression; its type, if that is known.
-fn visit(expression: &Expression, known: &Known, found: &mut Vec<String>) -> Option<Kind> {
-    match &expression.expr {
-        Expr::Ident(name) => known.get(name).copied().flatten(),
-        Expr::Literal(LiteralValue::Boolean(_)) => Some(Kind::Scalar("bool")),
-        Expr::Literal(LiteralValue::Double(_)) => Some(Kind::Scalar("double")),
-        Expr::Literal(LiteralValue::Int(_)) => Some(Kind::Scalar("int")),
-        Expr::Literal(LiteralValue::String(_)) => Some(Kind::Scalar("string")),
-        Expr::Select(select) => match &select.operand.expr {
-            Expr::Ident(name) if name == "variables" => {
-                known.get(&format!("variables.{}", select.field)).copied().flatten()
-            }
-            _ => {
-                let kind = field(visit(&select.operand, known, found)?, &select.field, found);
-                if select.test { Some(Kind::Scalar("bool")) } else { kind }
-            }
-        },
-        Expr::Call(call) => called(call, known, found),
-        Expr::Comprehension(all) => {
-            let range = visit(&all.iter_range, known, found);
-            let mut inner = known.clone();
-            inner.insert(all.accu_var.clone(), None);
-            let is_list = |kind: &Kind| matches!(kind, Kind::Position(list) if matches!(list.shape(), Shape::List(_)));
-            inner.insert(all.iter_var.clone(), range.filter(is_list).and_then(element));
-            visit(&all.accu_init, known, found);
-            for part in [&all.loop_cond, &all.loop_step, &all.result] {
-                visit(part, &inner, found);
-            }
-            None
+/// The fields of a built-in type, looked up when they are asked for: some types contain themselves.
+#[derive(Debug)]
+struct BuiltIn {
+    fields: Struct<'static>,
+    name: String,
+}
+
+impl Fields for BuiltIn {
+    fn field(&self, name: &str) -> Option<Type> {
+        // CEL cannot read a name with a sign, and keeps some words for itself.
+        let plain = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"));
+        let (_, schema) = self.fields.field(plain.unwrap_or(name))?;
+        Some(type_of(schema, &format!("{}.{name}", self.name)))
+    }
+}
+
+fn type_of(schema: Schema<'static>, name: &str) -> Type {
+    match schema.shape() {
+        Shape::Boolean => Type::Bool,
+        Shape::Int32 | Shape::Int64 => Type::Int,
+        Shape::Double => Type::Double,
+        Shape::String | Shape::Quantity => Type::String,
+        Shape::Bytes => Type::Bytes,
+        Shape::Time | Shape::MicroTime => Type::Timestamp,
+        Shape::IntOrString | Shape::Json | Shape::Untyped => Type::Dyn,
+        Shape::List(items) => Type::list(type_of(items, &format!("{name}.@items"))),
+        Shape::Map(values) => Type::map(type_of(values, &format!("{name}.@elem"))),
+        Shape::Struct(fields) => {
+            let fields = Arc::new(BuiltIn { fields, name: name.to_owned() });
+            Type::Object(ObjectType { name: name.into(), fields })
         }
-        Expr::List(list) => {
-            list.elements.iter().for_each(|part| {
-                visit(part, known, found);
-            });
-            None
-        }
-        _ => None,
-    }
-}
-
-fn called(call: &CallExpr, known: &Known, found: &mut Vec<String>) -> Option<Kind> {
-    if let Some(target) = &call.target {
-        visit(target, known, found);
-    }
-    let args: Vec<_> = call.args.iter().map(|arg| visit(arg, known, found)).collect();
-    let name = call.func_name.as_str();
-    if name == "_[_]" {
-        return args.first().copied().flatten().and_then(element);
-    }
-    let (is_comparison, is_arithmetic) = (COMPARISONS.contains(&name), ARITHMETIC.contains(&name));
-    let [Some(one), Some(other)] = args.as_slice() else {
-        return is_comparison.then_some(Kind::Scalar("bool"));
-    };
-    let (one, other) = (scalar(*one)?, scalar(*other)?);
-    let are_numbers = NUMBERS.contains(&one) && NUMBERS.contains(&other);
-    if (is_comparison || is_arithmetic) && one != other && !(is_comparison && are_numbers) {
-        found.push(format!("found no matching overload for '{name}' applied to '({one}, {other})'"));
-    }
-    if is_comparison { Some(Kind::Scalar("bool")) } else { is_arithmetic.then_some(Kind::Scalar(one)) }
-}
-
-fn scalar(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::Scalar(name) => Some(name),
-        Kind::Position(schema) => match schema.shape() {
-            Shape::Boolean => Some("bool"),
-            Shape::Int32 | Shape::Int64 => Some("int"),
-            Shape::Double => Some("double"),
-            Shape::String => Some("string"),
-            _ => None,
-        },
-    }
-}
-
-fn element(kind: Kind) -> Option<Kind> {
-    match kind {
-        Kind::Position(schema) => match schema.shape() {
-            Shape::List(items) | Shape::Map(items) => Some(Kind::Position(items)),
-            _ => None,
-        },
-        Kind::Scalar(_) => None,
-    }
-}
-
-fn field(owner: Kind, name: &str, found: &mut Vec<String>) -> Option<Kind> {
-    let Kind::Position(owner) = owner else { return None };
-    match owner.shape() {
-        Shape::Struct(fields) => match fields.field(name) {
-            Some((_, schema)) => Some(Kind::Position(schema)),
-            None if fields.keeps_unknown() => None,
-            None => {
-                found.push(format!("undefined field '{name}'"));
-                None
-            }
-        },
-        Shape::Map(values) => Some(Kind::Position(values)),
-        _ => None,
     }
 }
 
@@ -206,33 +128,60 @@ mod tests {
                 "variables": [{"name": "pod", "expression": "object.spec.template"}]});
             let warnings = super::check(&serde_json::from_value(spec).unwrap());
             assert!(warnings.iter().all(|warning| warning.field_ref == "spec.validations[0].expression"));
-            let texts: Vec<&str> = warnings.iter().map(|warning| warning.warning.as_str()).collect();
-            assert_eq!(texts, expected, "{expression}");
+            let lines = warnings.iter().flat_map(|warning| warning.warning.lines());
+            let lines: Vec<&str> = lines.filter(|line| line.contains("ERROR")).collect();
+            assert_eq!(lines, expected, "{expression}");
         };
         check("object.spec.replicas > 1 && object.metadata.labels.any == 'x'", &["deployments"], &[]);
-        let deployment = "apps/v1, Kind=Deployment: ERROR: undefined field 'replica'\n";
-        check("object.spec.replica > 1", &["deployments"], &[deployment]);
-        check("has(object.spec.replica)", &["deployments"], &[deployment]);
+        let mistake = |text: &str| format!("apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:{text}");
+        check("object.spec.replica > 1", &["deployments"], &[&mistake("1:12: undefined field 'replica'")]);
+        check("has(object.spec.replica)", &["deployments"], &[&mistake("1:4: undefined field 'replica'")]);
         check("object.spec.replica > 1", &["*"], &[]);
         check(
             "object.spec.template.spec.containers.all(c, c.image != '' && c.replica)",
             &["deployments"],
-            &[deployment],
+            &[&mistake("1:63: undefined field 'replica'")],
         );
-        check("variables.pod.spec.containers[0].replica == 1", &["deployments"], &[deployment]);
-        let overload = |text: &str| format!("apps/v1, Kind=Deployment: ERROR: found no matching overload for {text}\n");
-        check("object.spec.replicas > '1'", &["deployments"], &[&overload("'_>_' applied to '(int, string)'")]);
+        check(
+            "variables.pod.spec.containers[0].replica == 1",
+            &["deployments"],
+            &[&mistake("1:33: undefined field 'replica'")],
+        );
+        let overload = |at: &str, text: &str| mistake(&format!("{at}: found no matching overload for {text}"));
+        check("object.spec.replicas > '1'", &["deployments"], &[&overload("1:22", "'_>_' applied to '(int, string)'")]);
         check(
             "'got ' + object.spec.replicas == ''",
             &["deployments"],
-            &[&overload("'_+_' applied to '(string, int)'")],
+            &[&overload("1:8", "'_+_' applied to '(string, int)'")],
         );
         check("object.spec.replicas % 2 == 1 && object.spec.replicas > 1.5", &["deployments"], &[]);
+        check("object.metadata.creationTimestamp > timestamp('2020-01-01T00:00:00Z')", &["deployments"], &[]);
+        check("request.operation == 'CREATE' && authorizer.path('/').check('get').allowed()", &["deployments"], &[]);
+        check(
+            "object.spec.template.spec.containers.all(c, c.ports.all(p, p.name.startsWith(1)))",
+            &["deployments"],
+            &[&overload("1:77", "'startsWith' applied to 'string.(int)'")],
+        );
+        check("object.spec.strategy.rollingUpdate.maxSurge == '25%'", &["deployments"], &[]);
         check("cel.bind(replica, object.spec, replica.replicas == 1)", &["deployments"], &[]);
         check(
             "object.spec.replicas > 1",
             &["deployments", "daemonsets"],
-            &["apps/v1, Kind=DaemonSet: ERROR: undefined field 'replicas'\n"],
+            &["apps/v1, Kind=DaemonSet: compilation failed: ERROR: <input>:1:12: undefined field 'replicas'"],
+        );
+    }
+
+    #[test]
+    fn parameters_of_built_in_kinds_have_types() {
+        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]});
+        let spec = json!({"matchConstraints": {"resourceRules": [rule]},
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "validations": [{"expression": "params.data['a'] == 1"}]});
+        let warnings = super::check(&serde_json::from_value(spec).unwrap());
+        assert_eq!(
+            warnings[0].warning,
+            "v1, Kind=Pod: compilation failed: ERROR: <input>:1:18: found no matching overload for '_==_' applied to \
+             '(string, int)'\n | params.data['a'] == 1\n | .................^\n"
         );
     }
 }

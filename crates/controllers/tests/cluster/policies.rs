@@ -23,5 +23,9 @@ async fn policies_are_checked_against_the_types_that_they_match() {
     let warnings = checking.expression_warnings.unwrap();
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].field_ref, "spec.validations[1].expression");
-    assert_eq!(warnings[0].warning, "apps/v1, Kind=Deployment: ERROR: undefined field 'replica'\n");
+    assert_eq!(
+        warnings[0].warning,
+        "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:12: undefined field 'replica'\n \
+         | object.spec.replica > 1\n | ...........^\n"
+    );
 }

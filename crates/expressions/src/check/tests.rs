@@ -134,6 +134,6 @@ fn a_mistake_is_shown_in_its_line() {
     let wrong = checked("self.n == 1 &&\n\tself.name == 'ö' && self.no").unwrap_err();
     assert_eq!(
         wrong,
-        "ERROR: <input>:2:26: undefined field 'no'\n |  self.name == 'ö' && self.no\n | ..............．..........^"
+        "ERROR: <input>:2:26: undefined field 'no'\n |  self.name == 'ö' && self.no\n | ...............．.........^"
     );
 }

@@ -105,6 +105,17 @@ impl Type {
         }
     }
 
+    /// The type as messages about results write it, where some have longer names.
+    #[must_use]
+    pub fn declared(&self) -> Self {
+        match self {
+            Self::Null => Self::opaque("null_type"),
+            Self::Timestamp => Self::opaque("google.protobuf.Timestamp"),
+            Self::Duration => Self::opaque("google.protobuf.Duration"),
+            other => other.rebuilt(&mut Self::declared),
+        }
+    }
+
     pub(super) fn is_same_kind(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }

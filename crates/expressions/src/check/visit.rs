@@ -12,9 +12,9 @@ use super::signatures::{Signature, signatures, type_name};
 use super::types::Type;
 use super::unify::{Known, most_general};
 use crate::duration::DurationVal;
-use crate::names::walk;
 use crate::pattern::compile_pattern;
 use crate::timestamp::TimestampVal;
+use crate::walk::walk;
 
 pub(super) struct Checker<'a> {
     places: &'a SourceInfo,
@@ -72,8 +72,14 @@ impl<'a> Checker<'a> {
         self.known.resolve(of, true).to_string()
     }
 
+    /// The type of a whole expression, in which nothing is free any more.
+    pub(super) fn visit_whole(&mut self, expression: &Expression) -> Type {
+        let found = self.visit(expression);
+        self.known.resolve(&found, true)
+    }
+
     /// The type of an expression.
-    pub(super) fn visit(&mut self, expression: &Expression) -> Type {
+    fn visit(&mut self, expression: &Expression) -> Type {
         let found = self.visit_part(expression);
         self.known.resolve(&found, false)
     }

@@ -1,10 +1,11 @@
 //! Admission policies written in CEL.
 
 use jiff::Timestamp;
+use kedge_expressions::Type;
 use kedge_meta::FieldError;
 use serde_json::Value;
 
-use super::expressions::{Given, check};
+use super::expressions::{Given, check, type_of};
 use super::matching::{default_match, match_errors};
 use crate::formats;
 use crate::path::Path;
@@ -152,7 +153,7 @@ fn condition_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>
         let path = list.index(index);
         match text(condition, &["expression"]).trim() {
             "" => path.child("expression").required(errors, ""),
-            source => check(source, given, &path.child("expression"), errors),
+            source => check(source, given, &[Type::Bool], &path.child("expression"), errors),
         }
         let name = text(condition, &["name"]);
         match name.is_empty() {
@@ -165,9 +166,9 @@ fn condition_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>
     }
 }
 
-/// The names of the variables.
-fn variable_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>) -> Vec<String> {
-    let mut known: Vec<String> = Vec::new();
+/// The variables with their types.
+fn variable_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>) -> Vec<(String, Type)> {
+    let mut known: Vec<(String, Type)> = Vec::new();
     for (index, variable) in items(spec, &["variables"]).iter().enumerate() {
         let list = SPEC.child("variables");
         let path = list.index(index);
@@ -180,13 +181,19 @@ fn variable_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>)
         } else if !is_identifier {
             path.child("name").invalid(errors, name, "must be a valid CEL identifier");
         }
-        match text(variable, &["expression"]) {
-            source if source.trim().is_empty() => {
+        let source = text(variable, &["expression"]);
+        let own = match type_of(source, Given { variables: Some(&known), ..given }) {
+            _ if source.trim().is_empty() => {
                 path.child("expression").required(errors, "expression is not specified");
+                Type::Dyn
             }
-            source => check(source, Given { variables: Some(&known), ..given }, &path.child("expression"), errors),
-        }
-        known.push(name.to_owned());
+            Ok(own) => own,
+            Err(why) => {
+                path.child("expression").invalid(errors, source, &why);
+                Type::Dyn
+            }
+        };
+        known.push((name.to_owned(), own));
     }
     known
 }
@@ -210,14 +217,17 @@ fn one_validation(validation: &Value, given: Given<'_>, path: &Path<'_>, errors:
     let given_text = |field: &str| text(validation, &[field]);
     match given_text("expression") {
         source if source.trim().is_empty() => path.child("expression").required(errors, "expression is not specified"),
-        source => check(source, given, &path.child("expression"), errors),
+        source => check(source, given, &[Type::Bool], &path.child("expression"), errors),
     }
     match given_text("messageExpression") {
         "" => {}
         source if source.trim().is_empty() => {
             path.child("messageExpression").invalid(errors, source, "must be non-empty if specified");
         }
-        source => check(source, Given { authorizer: false, ..given }, &path.child("messageExpression"), errors),
+        source => {
+            let given = Given { authorizer: false, ..given };
+            check(source, given, &[Type::String], &path.child("messageExpression"), errors);
+        }
     }
     let message = given_text("message");
     if !message.is_empty() && message.trim().is_empty() {
@@ -258,7 +268,7 @@ fn annotation_errors(object: &Value, given: Given<'_>, errors: &mut Vec<FieldErr
             source if source.len() > LONGEST_ANNOTATION => {
                 path.required(errors, &format!("must not exceed {LONGEST_ANNOTATION} bytes in length"));
             }
-            source => check(source, given, &path, errors),
+            source => check(source, given, &[Type::String, Type::Null], &path, errors),
         }
     }
 }
@@ -285,9 +295,9 @@ fn mutation_errors(spec: &Value, given: Given<'_>, errors: &mut Vec<FieldError>)
 
 fn one_mutation(mutation: &Value, given: Given<'_>, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let kind = text(mutation, &["patchType"]);
-    let (own, other) = match kind {
-        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
-        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+    let (own, other, made) = match kind {
+        "JSONPatch" => ("jsonPatch", "applyConfiguration", Type::list(Type::opaque("JSONPatch"))),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", Type::opaque("Object")),
         _ => return path.child("patchType").required_one_of(errors, kind, &["ApplyConfiguration", "JSONPatch"]),
     };
     match at(mutation, &[own]) {
@@ -297,7 +307,7 @@ fn one_mutation(mutation: &Value, given: Given<'_>, path: &Path<'_>, errors: &mu
             let path = path.child("expression");
             match text(patch, &["expression"]).trim() {
                 "" => path.required(errors, ""),
-                source => check(source, given, &path, errors),
+                source => check(source, given, &[made], &path, errors),
             }
         }
     }

@@ -24,7 +24,7 @@ fn policies_are_defaulted_and_checked() {
     let fine = json!({"matchConstraints": constraints("*"), "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
         "matchConditions": [{"name": "c", "expression": "params.x == 1"}],
         "variables": [{"name": "a", "expression": "object.a"}, {"name": "b", "expression": "variables.a"}],
-        "auditAnnotations": [{"key": "k", "valueExpression": "variables.b"}],
+        "auditAnnotations": [{"key": "k", "valueExpression": "string(variables.b)"}],
         "validations": [{"expression": "variables.b == 1", "message": "no", "reason": "Forbidden"}]});
     assert_eq!(texts_of(&policy, of(fine)), [""; 0]);
     let wrong = json!({"failurePolicy": "Never", "paramKind": {"apiVersion": "a/b/c", "kind": "-"},
@@ -49,12 +49,12 @@ fn policies_are_defaulted_and_checked() {
         "spec.matchConditions[0].expression: Invalid value: \"variables.a\": compilation failed",
         "spec.matchConditions[0].name: Invalid value: \"-\"",
         "spec.variables[0].name: Invalid value: \"for\": must be a valid CEL identifier",
-        "spec.variables[0].expression: Invalid value: \"variables.later\": compilation failed: ERROR: undefined field 'later'",
+        "spec.variables[0].expression: Invalid value: \"variables.later\": compilation failed: ERROR: <input>:1:10: undefined field 'later'",
         "spec.validations[0].expression: Required value: expression is not specified",
         "spec.validations[1].expression: Invalid value: \"object.\": compilation failed",
         "spec.validations[1].message: Invalid value: \" \": must be non-empty if specified",
         "spec.validations[1].reason: Unsupported value: \"Never\"",
-        "spec.validations[2].expression: Invalid value: \"x == 1\": compilation failed: ERROR: undeclared reference to 'x'",
+        "spec.validations[2].expression: Invalid value: \"x == 1\": compilation failed: ERROR: <input>:1:1: undeclared reference to 'x'",
         "spec.validations[2].messageExpression: Invalid value: \"authorizer.x\"",
         "spec.validations[2].message: Invalid value: \"a\\nb\": must not contain line breaks",
         "spec.auditAnnotations[0].valueExpression: Required value: valueExpression is not specified",
