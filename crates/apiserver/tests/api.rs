@@ -28,6 +28,8 @@ mod discovery;
 mod fairness;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/histories.rs"]
+mod histories;
 #[path = "api/hook_server.rs"]
 mod hook_server;
 #[path = "api/legacy_tokens.rs"]

@@ -66,7 +66,8 @@ fn size(value: &Value) -> u64 {
 pub fn path(expression: &Expression) -> Option<(&str, Vec<&str>)> {
     match &expression.expr {
         Expr::Ident(name) => Some((name, Vec::new())),
-        Expr::Select(select) => {
+        // Whether a field is there is no field.
+        Expr::Select(select) if !select.test => {
             let (root, mut fields) = path(&select.operand)?;
             fields.push(&select.field);
             Some((root, fields))
@@ -84,7 +85,7 @@ pub fn cost(expression: &Expression, count: &dyn Fn(&Expression) -> Option<u64>,
     match &expression.expr {
         Expr::Call(call) => {
             let parts: Vec<&Expression> = call.target.iter().map(|target| &**target).chain(&call.args).collect();
-            let sizes: Vec<u64> = parts.iter().filter_map(|part| size_of(part, count)).collect();
+            let sizes: Vec<Option<u64>> = parts.iter().map(|part| size_of(part, count)).collect();
             all(&mut parts.into_iter()).saturating_add(own_cost(&call.func_name, &sizes))
         }
         Expr::Comprehension(all_of) => {
@@ -118,7 +119,14 @@ fn size_of(expression: &Expression, count: &dyn Fn(&Expression) -> Option<u64>) 
     }
 }
 
-fn own_cost(function: &str, sizes: &[u64]) -> u64 {
+/// Functions that look no further than the shorter of two values.
+const SHORTER: [&str; 8] = ["_!=_", "_<=_", "_<_", "_==_", "_>=_", "_>_", "endsWith", "startsWith"];
+
+fn own_cost(function: &str, sizes: &[Option<u64>]) -> u64 {
+    if function == "@in" {
+        return sizes.get(1).copied().flatten().unwrap_or(0);
+    }
+    let sizes: Vec<u64> = sizes.iter().copied().flatten().collect();
     let sum = || sizes.iter().copied().fold(0u64, u64::saturating_add);
     match function {
         "check" => QUESTION,
@@ -130,6 +138,7 @@ fn own_cost(function: &str, sizes: &[u64]) -> u64 {
         name if PRODUCTS.contains(&name) && sizes.len() > 1 => {
             sizes.iter().copied().fold(1u64, u64::saturating_mul).div_ceil(10)
         }
+        name if SHORTER.contains(&name) => sizes.iter().copied().min().unwrap_or(0) / 10,
         name if WALKS.contains(&name) => sum(),
         _ => sum() / 10,
     }
@@ -161,6 +170,9 @@ mod tests {
         check("format.dns1123Label().validate(object.text).hasValue()", 100, 120);
         check("isQuantity(object.text) && isSemver(object.text, true)", 200, 220);
         check("authorizer.path('/x').check('get').allowed()", 350_000, 350_020);
+        check("object.text == 'a' || object.text.startsWith('b') || object.text in ['c', 'd']", 1, 20);
+        check("object.text == object.text", 100, 110);
+        check("has(object.text) && !has(object.list)", 1, 20);
         check("object.list.all(i, x, x > i)", 1000, 3000);
         check("object.list.map(x, x).all(x, x > 0)", 200, 2000);
     }

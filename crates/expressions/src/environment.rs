@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use cel::{Env, ExecutionError, Program, extensions};
 
 use crate::check::{Scope, Type, check, with_place};
+use crate::walk::is_deeper_than;
 use crate::{
     authorizer, binding, cidrs, duration, formats, formatting, ips, json_patch, lists, quantity, regexes, sets,
     timestamp, two_variables, urls, version,
@@ -12,6 +13,12 @@ use crate::{
 
 /// How long an expression may be, in bytes.
 const LONGEST: usize = 16 * 1024;
+
+/// How deep parts of an expression may lie in each other.
+const DEEPEST: usize = 250;
+
+/// How many signs of operators an expression may have.
+const MOST_SIGNS: usize = 2000;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -51,14 +58,25 @@ pub fn compile(source: &str) -> Result<Program, String> {
     if source.len() > LONGEST {
         return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
     }
-    ENVIRONMENT.compile(source).map_err(|errors| {
+    let too_deep =
+        || format!("compilation failed: ERROR: <input>:-1:0: expression recursion limit exceeded: {DEEPEST}");
+    // A chain of operators is as deep as it is long, and the parser has no bound of its own for it.
+    let signs = source.bytes().filter(|byte| b"+-*/%.?[|&<>=".contains(byte)).count();
+    if signs > MOST_SIGNS {
+        return Err(too_deep());
+    }
+    let program = ENVIRONMENT.compile(source).map_err(|errors| {
         let from_one = |number: isize| usize::try_from(number).unwrap_or_default().saturating_sub(1);
         let errors = errors.errors.iter().map(|error| {
             let sign = if error.msg.starts_with("Syntax error") { "" } else { "Syntax error: " };
             with_place(source, from_one(error.pos.0), from_one(error.pos.1), &format!("{sign}{}", error.msg))
         });
         format!("compilation failed: {}", errors.collect::<Vec<_>>().join("\n"))
-    })
+    })?;
+    match is_deeper_than(program.expression(), DEEPEST) {
+        true => Err(too_deep()),
+        false => Ok(program),
+    }
 }
 
 /// Compiles an expression over these names and finds its type; the error is upstream's text.

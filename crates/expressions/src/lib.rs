@@ -1,5 +1,5 @@
-//! Kubernetes' CEL: one environment with every library that the API server knows, what evaluations may cost, and values
-//! out of JSON.
+//! Kubernetes' CEL: one environment with every library that the API server knows, the types of expressions, what
+//! evaluations may cost, and values out of JSON.
 //!
 //! Pure. Not aware of who evaluates: rules of custom resources, selectors of devices and admission policies bring their own
 //! variables. Invariant: compiling is bounded, and what an evaluation costs can be known before it begins.

@@ -5,19 +5,37 @@ use cel::parser::Expression;
 
 /// Shows an expression and everything within it.
 pub(crate) fn walk(expression: &Expression, visit: &mut dyn FnMut(&Expression)) {
-    visit(expression);
-    let mut parts = |list: &mut dyn Iterator<Item = &Expression>| list.for_each(|part| walk(part, visit));
-    match &expression.expr {
-        Expr::Select(select) => parts(&mut std::iter::once(&*select.operand)),
-        Expr::Call(call) => parts(&mut call.target.iter().map(|target| &**target).chain(&call.args)),
-        Expr::Comprehension(all) => {
-            let all = [&all.iter_range, &all.accu_init, &all.loop_cond, &all.loop_step, &all.result];
-            parts(&mut all.into_iter());
+    let mut left = vec![expression];
+    while let Some(part) = left.pop() {
+        visit(part);
+        left.extend(parts(part).into_iter().rev());
+    }
+}
+
+/// Whether parts of an expression lie that deep in each other: each level takes room on the stack wherever it is read.
+pub(crate) fn is_deeper_than(expression: &Expression, most: usize) -> bool {
+    let mut left = vec![(expression, 1)];
+    while let Some((part, depth)) = left.pop() {
+        if depth > most {
+            return true;
         }
-        Expr::List(list) => parts(&mut list.elements.iter()),
-        Expr::Map(map) => parts(&mut map.entries.iter().flat_map(|entry| entry_parts(&entry.expr))),
-        Expr::Struct(of) => parts(&mut of.entries.iter().flat_map(|entry| entry_parts(&entry.expr))),
-        _ => {}
+        left.extend(parts(part).into_iter().map(|part| (part, depth + 1)));
+    }
+    false
+}
+
+/// What an expression is made of, in its order.
+fn parts(expression: &Expression) -> Vec<&Expression> {
+    match &expression.expr {
+        Expr::Select(select) => vec![&*select.operand],
+        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
+        Expr::Comprehension(all) => {
+            vec![&all.iter_range, &all.accu_init, &all.loop_cond, &all.loop_step, &all.result]
+        }
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Struct(of) => of.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        _ => Vec::new(),
     }
 }
 

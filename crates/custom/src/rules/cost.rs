@@ -33,7 +33,12 @@ fn most(node: &Node) -> u64 {
     let bounds = &node.bounds;
     match node.kind.as_str() {
         "integer" | "number" | "boolean" => 1,
-        "string" => bounds.lengths.max.unwrap_or(MOST_ELEMENTS),
+        "string" => bounds.lengths.max.or_else(|| longest_option(node)).unwrap_or(MOST_ELEMENTS),
         _ => bounds.items.max.or(bounds.properties.max).unwrap_or(MOST_ELEMENTS),
     }
+}
+
+/// The length of the longest text that may stand there, where all are listed.
+fn longest_option(node: &Node) -> Option<u64> {
+    node.bounds.options.iter().map(|option| option.as_str().unwrap_or_default().len() as u64).max()
 }

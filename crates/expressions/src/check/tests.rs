@@ -137,3 +137,19 @@ fn a_mistake_is_shown_in_its_line() {
         "ERROR: <input>:2:26: undefined field 'no'\n |  self.name == 'ö' && self.no\n | ...............．.........^"
     );
 }
+
+#[test]
+fn what_types_cost_is_bounded() {
+    // Each level doubles the type.
+    let levels = 12;
+    let opening: String = (1..levels).map(|level| format!("cel.bind(x{level}, {{x{0}: x{0}}}, ", level - 1)).collect();
+    let closing = ")".repeat(levels - 1);
+    let source = format!("cel.bind(x0, self.n, {opening}size(x{}) == 1{closing})", levels - 1);
+    assert_eq!(checked(&source).as_deref(), Ok("bool"));
+    let long = vec!["self.list[0] == self.list[1]"; 120].join(" || ");
+    assert_eq!(checked(&long).as_deref(), Ok("bool"));
+    for source in [vec!["1"; 1500].join("+"), vec!["1"; 4000].join("+"), vec!["true"; 3000].join("||"), "self.n".to_owned() + &".x".repeat(4000)] {
+        let error = compile(&source).map(|_| ()).unwrap_err();
+        assert!(error.ends_with("expression recursion limit exceeded: 250"), "{error}");
+    }
+}

@@ -134,6 +134,19 @@ impl Type {
         }
     }
 
+    /// Whether it has more parts than so many.
+    pub(super) fn is_larger_than(&self, most: usize) -> bool {
+        fn count(of: &Type, left: &mut usize) {
+            *left = left.saturating_sub(1);
+            for part in of.parts().into_iter().take(*left) {
+                count(part, left);
+            }
+        }
+        let mut left = most + 1;
+        count(self, &mut left);
+        left == 0
+    }
+
     /// The same type with other parts.
     pub(super) fn rebuilt(&self, part: &mut dyn FnMut(&Self) -> Self) -> Self {
         match self {

@@ -1,37 +1,72 @@
 //! What types go with each other, and what free types turn out to be.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::types::Type;
 
+/// How many parts of types one question may look at: types may contain each other many times over.
+const MOST_STEPS: usize = 10_000;
+
 /// What is known of free types.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Known(HashMap<usize, Type>);
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    found: HashMap<usize, Type>,
+    /// What has changed since a question began, to take it back: free types with what was known of them before.
+    changes: Vec<(usize, Option<Type>)>,
+    steps: Cell<usize>,
+}
 
 impl Known {
     /// Whether all pairs go together; what that says of free types is kept if they do.
     pub(super) fn unify<'t>(&mut self, pairs: impl IntoIterator<Item = (&'t Type, &'t Type)>) -> bool {
-        let mut attempt = self.clone();
-        let fit = pairs.into_iter().all(|(one, other)| attempt.assignable(one, other));
-        if fit {
-            *self = attempt;
+        self.steps.set(0);
+        let fit = pairs.into_iter().all(|(one, other)| self.assignable(one, other));
+        for (free, before) in self.changes.drain(..).rev().filter(|_| !fit) {
+            match before {
+                Some(before) => self.found.insert(free, before),
+                None => self.found.remove(&free),
+            };
         }
         fit
     }
 
-    /// A type with all that is known put into it; what is still free becomes `dyn` where that is asked for.
+    /// A type with all that is known put into it; what is still free becomes `dyn` where that is asked for, and so does what
+    /// is too much to look at.
     pub(super) fn resolve(&self, of: &Type, free_to_dyn: bool) -> Type {
+        self.steps.set(0);
+        self.resolved(of, free_to_dyn)
+    }
+
+    fn resolved(&self, of: &Type, free_to_dyn: bool) -> Type {
+        if self.is_too_much() {
+            return Type::Dyn;
+        }
         match of {
-            Type::Free(index) => match self.0.get(index) {
-                Some(known) => self.resolve(known, free_to_dyn),
+            Type::Free(index) => match self.found.get(index) {
+                Some(known) => self.resolved(known, free_to_dyn),
                 None if free_to_dyn => Type::Dyn,
                 None => of.clone(),
             },
-            other => other.rebuilt(&mut |part| self.resolve(part, free_to_dyn)),
+            other => other.rebuilt(&mut |part| self.resolved(part, free_to_dyn)),
         }
     }
 
+    fn is_too_much(&self) -> bool {
+        self.steps.set(self.steps.get() + 1);
+        self.steps.get() > MOST_STEPS
+    }
+
+    fn learn(&mut self, free: usize, own: Type) {
+        let before = self.found.insert(free, own);
+        self.changes.push((free, before));
+    }
+
     fn assignable(&mut self, one: &Type, other: &Type) -> bool {
+        // What is not looked at goes together.
+        if self.is_too_much() {
+            return true;
+        }
         if let Type::Free(index) = other {
             let (fits, was_known) = self.substitutes(one, *index);
             if fits || was_known {
@@ -65,7 +100,7 @@ impl Known {
         if wanted.is(&Type::Free(free)) {
             return (true, true);
         }
-        if let Some(known) = self.0.get(&free).cloned() {
+        if let Some(known) = self.found.get(&free).cloned() {
             if wanted.is(&known) {
                 return (true, true);
             }
@@ -73,14 +108,14 @@ impl Known {
             if fits {
                 let general = most_general(wanted, &known).clone();
                 if !self.occurs(free, &general) {
-                    self.0.insert(free, general);
+                    self.learn(free, general);
                 }
             }
             return (fits, true);
         }
         let fits = !self.occurs(free, wanted);
         if fits {
-            self.0.insert(free, wanted.clone());
+            self.learn(free, wanted.clone());
         }
         (fits, false)
     }
@@ -88,8 +123,9 @@ impl Known {
     /// Whether a free type is part of another type.
     fn occurs(&self, free: usize, within: &Type) -> bool {
         match within {
+            _ if self.is_too_much() => true,
             Type::Free(index) if *index == free => true,
-            Type::Free(index) => self.0.get(index).is_some_and(|known| self.occurs(free, known)),
+            Type::Free(index) => self.found.get(index).is_some_and(|known| self.occurs(free, known)),
             other => other.parts().into_iter().any(|part| self.occurs(free, part)),
         }
     }

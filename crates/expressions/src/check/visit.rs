@@ -16,6 +16,9 @@ use crate::pattern::compile_pattern;
 use crate::timestamp::TimestampVal;
 use crate::walk::walk;
 
+/// How many parts a type may have.
+const LARGEST: usize = 500;
+
 pub(super) struct Checker<'a> {
     places: &'a SourceInfo,
     names: &'a BTreeMap<String, Type>,
@@ -81,7 +84,9 @@ impl<'a> Checker<'a> {
     /// The type of an expression.
     fn visit(&mut self, expression: &Expression) -> Type {
         let found = self.visit_part(expression);
-        self.known.resolve(&found, false)
+        let found = self.known.resolve(&found, false);
+        // Of what is made of itself again and again nothing more is said.
+        if found.is_larger_than(LARGEST) { Type::Dyn } else { found }
     }
 
     fn visit_part(&mut self, expression: &Expression) -> Type {
@@ -170,13 +175,10 @@ impl<'a> Checker<'a> {
             let owner = self.visit(operand);
             return self.field(id, &owner, field.inner(), true);
         }
-        let args: Vec<Type> = call.args.iter().map(|arg| self.visit(arg)).collect();
         if matches!(name, operators::LOGICAL_AND | operators::LOGICAL_OR) {
-            for (arg, own) in call.args.iter().zip(&args) {
-                self.expect(arg.id, &Type::Bool, own);
-            }
-            return Type::Bool;
+            return self.logical(call);
         }
+        let args: Vec<Type> = call.args.iter().map(|arg| self.visit(arg)).collect();
         let Some(target) = &call.target else {
             return match signatures(name) {
                 Some(all) => self.overload(id, name, all, None, args),
@@ -194,6 +196,27 @@ impl<'a> Checker<'a> {
             Some(all) => self.overload(id, name, all, Some(target), args),
             None => self.undeclared(id, name),
         }
+    }
+
+    /// A chain of `&&` or `||`, which may be long, as a list of what has to be true or false.
+    fn logical(&mut self, call: &CallExpr) -> Type {
+        let (mut operands, mut chain) = (Vec::new(), call);
+        loop {
+            let Some((first, rest)) = chain.args.split_first() else { break };
+            operands.extend(rest);
+            match &first.expr {
+                Expr::Call(inner) if inner.func_name == call.func_name => chain = inner,
+                _ => {
+                    operands.push(first);
+                    break;
+                }
+            }
+        }
+        for operand in operands.into_iter().rev() {
+            let own = self.visit(operand);
+            self.expect(operand.id, &Type::Bool, &own);
+        }
+        Type::Bool
     }
 
     /// What a call comes to: the result of the first signature that fits, or `dyn` where others that fit give others.
