@@ -374,6 +374,10 @@ mod tests {
             "x-kubernetes-validations": [inner]}})
         };
         check(all(json!({"rule": "self.all(s, s == 'x')"})), "exceeds budget by factor of more than 100x");
+        let sixteen = |items: Value| json!({"type": "array", "maxItems": 16, "items": items});
+        let chosen = json!({"type": "object", "x-kubernetes-validations": [{"rule": "!(has(self.o) && self.kind != 'a')"}],
+            "properties": {"kind": {"type": "string", "enum": ["a", "b"]}, "o": {"type": "object"}}});
+        check(sixteen(sixteen(sixteen(chosen))), "");
         check(
             all(json!({"rule": "self == oldSelf"})),
             "oldSelf cannot be used on the uncorrelatable portion of the schema within s.properties[a]",
