@@ -201,8 +201,7 @@ impl<'a> Checker<'a> {
     /// A chain of `&&` or `||`, which may be long, as a list of what has to be true or false.
     fn logical(&mut self, call: &CallExpr) -> Type {
         let (mut operands, mut chain) = (Vec::new(), call);
-        loop {
-            let Some((first, rest)) = chain.args.split_first() else { break };
+        while let Some((first, rest)) = chain.args.split_first() {
             operands.extend(rest);
             match &first.expr {
                 Expr::Call(inner) if inner.func_name == call.func_name => chain = inner,

@@ -36,24 +36,13 @@ impl Tree {
         let mut parser = Parser::new();
         parser.set_input_string(&mut input);
         let mut builder = Builder { parser, tree: Self::default(), anchors: HashMap::new() };
-        loop {
-            match builder.next()?.data {
-                EventData::StreamStart { .. } | EventData::DocumentStart { .. } => {}
-                EventData::StreamEnd => return Ok(builder.tree),
-                _ => return Err("unknown problem parsing YAML content".to_owned()),
-            }
+        // The beginning of the stream, and that of the document, if there is one.
+        builder.next()?;
+        if let EventData::DocumentStart { .. } = builder.next()?.data {
             let event = builder.next()?;
-            match event.data {
-                EventData::DocumentStart { .. } => {
-                    let event = builder.next()?;
-                    let root = builder.document(event)?;
-                    builder.tree.root = Some(root);
-                    return Ok(builder.tree);
-                }
-                EventData::StreamEnd => return Ok(builder.tree),
-                _ => return Err("unknown problem parsing YAML content".to_owned()),
-            }
+            builder.tree.root = Some(builder.document(event)?);
         }
+        Ok(builder.tree)
     }
 
     pub(super) fn root(&self) -> Option<&Node> {
