@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Affinity, Node, Pod};
 use kedge_meta::ObjectKey;
 
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::shape::Shapes;
+use crate::shape::{Shape, Shapes};
+use crate::tallies::{Tallies, Tally, Topology};
 
 #[derive(Default)]
 pub(crate) struct Cache {
@@ -23,7 +24,10 @@ pub(crate) struct Cache {
     assumed: HashSet<ObjectKey>,
     shapes: Shapes,
     images: HashMap<String, usize>,
+    /// Topology keys by which placed pods want to be near others or away from them, each with how often.
+    affine_keys: HashMap<String, usize>,
     affine_pods: usize,
+    tallies: Tallies,
 }
 
 impl Cache {
@@ -41,10 +45,14 @@ impl Cache {
             count_images(&mut self.images, info, false);
             let zone = info.zone();
             let zone = (zone.0.to_owned(), zone.1.to_owned());
+            if info.labels() != node.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()) {
+                self.tallies.forget();
+            }
             info.set_node(node);
             self.is_unordered |= (zone.0.as_str(), zone.1.as_str()) != info.zone();
             return count_images(&mut self.images, info, true);
         }
+        self.tallies.forget();
         let mut info = NodeInfo::new(node);
         for (on, pod) in self.placed.values() {
             if *on == name {
@@ -59,6 +67,7 @@ impl Cache {
 
     pub(crate) fn remove_node(&mut self, name: &str) {
         let Some(at) = self.places.remove(name) else { return };
+        self.tallies.forget();
         let info = self.nodes.swap_remove(at);
         count_images(&mut self.images, &info, false);
         if let Some(moved) = self.nodes.get(at) {
@@ -88,10 +97,8 @@ impl Cache {
     pub(crate) fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
         self.assumed.remove(key);
         let (node, pod) = self.placed.remove(key)?;
-        self.affine_pods -= usize::from(pod.shape.affinity.is_some());
-        if let Some(at) = self.places.get(&node) {
-            Arc::make_mut(&mut self.nodes[*at]).remove_pod(key);
-        }
+        self.count_affinity(&pod.shape, false);
+        self.take_off(&node, key);
         Some(pod)
     }
 
@@ -130,25 +137,72 @@ impl Cache {
         self.images.get(image).copied().unwrap_or_default()
     }
 
+    /// The place of a node among [`Self::nodes`].
+    pub(crate) fn place_of(&self, node: &str) -> Option<usize> {
+        self.places.get(node).copied()
+    }
+
+    /// Makes sure of the tallies that are asked for, and of those by which placed pods keep others near or away.
+    pub(crate) fn tally(&mut self, asked: impl IntoIterator<Item = Topology>) {
+        let by_pods = self.affine_keys.keys().map(|key| Topology::of(key));
+        for topology in asked.into_iter().chain(by_pods) {
+            self.tallies.ensure(topology, &self.nodes);
+        }
+    }
+
+    /// The tally of the domains of a label, on nodes that have all of some labels.
+    pub(crate) fn tallied(&self, key: &str, with: &[&str]) -> Option<&Tally> {
+        self.tallies.get(key, with)
+    }
+
+    /// Whether all tallies say what counting says.
+    #[cfg(test)]
+    pub(crate) fn tallies_are_true(&self) -> bool {
+        self.tallies.are_true(&self.nodes)
+    }
+
+    /// The topology keys by which placed pods want to be near others or away from them.
+    pub(crate) fn affine_keys(&self) -> impl Iterator<Item = &str> {
+        self.affine_keys.keys().map(String::as_str)
+    }
+
     /// Whether pods with affinity or anti-affinity to pods are placed.
     pub(crate) fn has_affine_pods(&self) -> bool {
         self.affine_pods > 0
     }
 
     fn place(&mut self, node: &str, pod: Arc<PodInfo>) {
-        if let Some((before, old)) = self.placed.get(&pod.key) {
-            self.affine_pods -= usize::from(old.shape.affinity.is_some());
-            if before != node
-                && let Some(at) = self.places.get(before)
-            {
-                Arc::make_mut(&mut self.nodes[*at]).remove_pod(&pod.key);
-            }
+        if let Some((before, old)) = self.placed.remove(&pod.key) {
+            self.count_affinity(&old.shape, false);
+            self.take_off(&before, &pod.key);
         }
-        self.affine_pods += usize::from(pod.shape.affinity.is_some());
+        self.count_affinity(&pod.shape, true);
         if let Some(at) = self.places.get(node) {
-            Arc::make_mut(&mut self.nodes[*at]).add_pod(pod.clone());
+            let info = Arc::make_mut(&mut self.nodes[*at]);
+            info.add_pod(pod.clone());
+            self.tallies.add(info.labels(), &pod.shape);
         }
         self.placed.insert(pod.key.clone(), (node.to_owned(), pod));
+    }
+
+    fn take_off(&mut self, node: &str, key: &ObjectKey) {
+        let Some(at) = self.places.get(node) else { return };
+        let info = Arc::make_mut(&mut self.nodes[*at]);
+        if let Some(pod) = info.remove_pod(key) {
+            self.tallies.remove(info.labels(), &pod.shape);
+        }
+    }
+
+    fn count_affinity(&mut self, shape: &Shape, more: bool) {
+        let Some(affinity) = &shape.affinity else { return };
+        self.affine_pods = if more { self.affine_pods + 1 } else { self.affine_pods - 1 };
+        for key in topology_keys(affinity) {
+            let count = self.affine_keys.entry(key.to_owned()).or_default();
+            *count = if more { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.affine_keys.remove(key);
+            }
+        }
     }
 
     /// Zone by zone in turn, by name within a zone.
@@ -167,6 +221,22 @@ impl Cache {
         self.places = self.nodes.iter().enumerate().map(|(at, node)| (node.name.clone(), at)).collect();
         self.is_unordered = false;
     }
+}
+
+/// The topology keys of everything that a pod says about other pods.
+pub(crate) fn topology_keys(affinity: &Affinity) -> impl Iterator<Item = &str> {
+    let (near, away) = (affinity.pod_affinity.as_ref(), affinity.pod_anti_affinity.as_ref());
+    let required = [
+        near.and_then(|near| near.required_during_scheduling_ignored_during_execution.as_ref()),
+        away.and_then(|away| away.required_during_scheduling_ignored_during_execution.as_ref()),
+    ];
+    let preferred = [
+        near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_ref()),
+        away.and_then(|away| away.preferred_during_scheduling_ignored_during_execution.as_ref()),
+    ];
+    let required = required.into_iter().flatten().flatten();
+    let preferred = preferred.into_iter().flatten().flatten().map(|term| &term.pod_affinity_term);
+    required.chain(preferred).map(|term| term.topology_key.as_str())
 }
 
 fn count_images(images: &mut HashMap<String, usize>, node: &NodeInfo, more: bool) {

@@ -118,9 +118,9 @@ pub(crate) fn find_fitting(
         return found;
     }
     let only = only_nodes(prepared, &mut found.failure);
-    for step in 0..total {
+    for step in steps(cycle, only.as_ref(), sample.start) {
         if found.nodes.len() >= sample.enough.max(1) {
-            break;
+            return found;
         }
         found.looked_at = step + 1;
         let at = (sample.start + step) % total;
@@ -137,7 +137,20 @@ pub(crate) fn find_fitting(
             }
         }
     }
+    if found.nodes.len() < sample.enough.max(1) {
+        found.looked_at = total;
+    }
     found
+}
+
+/// How far from the start the nodes are that have to be looked at: all, or only those that come into question.
+fn steps<'a>(cycle: &Cycle<'a>, only: Option<&BTreeSet<String>>, start: usize) -> Box<dyn Iterator<Item = usize> + 'a> {
+    let total = cycle.nodes.len();
+    let (Some(only), Some(cache)) = (only, cycle.cache) else { return Box::new(0..total) };
+    let places = only.iter().filter_map(|name| cache.place_of(name));
+    let mut steps: Vec<usize> = places.map(|at| (at + total - start) % total).collect();
+    steps.sort_unstable();
+    Box::new(steps.into_iter())
 }
 
 /// The only nodes that come into question, where plugins say so; those who do are noted as refusing all others.
@@ -178,7 +191,7 @@ pub(crate) fn fits_changed(
     }
     let mut nodes = cycle.nodes.to_vec();
     nodes[at] = node.clone();
-    let changed = Cycle { pod: cycle.pod, nodes: &nodes, surroundings: cycle.surroundings };
+    let changed = Cycle { nodes: &nodes, cache: None, ..*cycle };
     let asked = profile.plugins.iter().filter(|entry| {
         entry.filters && filters().any(|plugin| plugin.name == entry.plugin.name() && !plugin.evaluation.is_local())
     });
@@ -219,6 +232,7 @@ pub(crate) fn best(totals: &[i64], tie_break: impl Fn(usize) -> usize) -> usize 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Cache;
     use crate::framework::Surroundings;
     use crate::plugins::test_world::{node, pod};
     use serde_json::json;
@@ -244,6 +258,9 @@ mod tests {
         let nodes: Vec<Arc<NodeInfo>> = ["n1", "n2", "n3"]
             .map(|name| Arc::new(node(json!({"metadata": {"name": name}, "status": {"allocatable": {}}}), vec![])))
             .into();
+        let mut cache = Cache::default();
+        nodes.iter().for_each(|node| cache.set_node(node.node.clone()));
+        cache.settle();
         let named = |name: &str| {
             let field = json!({"key": "metadata.name", "operator": "In", "values": [name]});
             pod(json!({"spec": {"containers": [], "affinity": {"nodeAffinity":
@@ -253,8 +270,13 @@ mod tests {
         let (profile, surroundings) = (Profile::default(), Surroundings::default());
         let message = |name: &str| {
             let pod = named(name);
-            let cycle = Cycle { pod: &pod, nodes: &nodes, surroundings: &surroundings };
-            find_fitting(&cycle, &prepare(&cycle, &profile), Sample::of(3, 0, 1), &|_| None).failure.message()
+            let cycle = Cycle { pod: &pod, nodes: &nodes, surroundings: &surroundings, cache: None };
+            let find = |cycle: &Cycle<'_>| {
+                find_fitting(cycle, &prepare(cycle, &profile), Sample::of(3, 0, 1), &|_| None)
+            };
+            let found = find(&cycle);
+            assert_eq!(find(&Cycle { nodes: cache.nodes(), cache: Some(&cache), ..cycle }), found, "by their places");
+            found.failure.message()
         };
         let others = "node(s) didn't satisfy plugin(s) [NodeAffinity]";
         assert_eq!(message("n2"), format!("0/3 nodes are available: 1 Too many pods, 2 {others}."));
@@ -271,7 +293,7 @@ mod tests {
             .collect();
         let (profile, surroundings) = (Profile::default(), Surroundings::default());
         let plain = pod(json!({"spec": {"containers": []}}));
-        let cycle = Cycle { pod: &plain, nodes: &nodes, surroundings: &surroundings };
+        let cycle = Cycle { pod: &plain, nodes: &nodes, surroundings: &surroundings, cache: None };
         let found = find_fitting(&cycle, &prepare(&cycle, &profile), Sample { start: 4, enough: 3 }, &|_| None);
         assert_eq!((found.nodes, found.looked_at), (vec![4, 0, 1], 4));
         assert_eq!(best(&[1, 5, 5, 2], |ties| ties - 1), 2);

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 
+use crate::cache::Cache;
 use crate::event::Event;
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::plugins::DeviceFacts;
+use crate::tallies::Topology;
 
 /// The best score that a plugin gives a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -79,10 +81,13 @@ pub(crate) struct Surroundings {
 }
 
 /// One pod to be placed, and everything it may be placed on.
+#[derive(Clone, Copy)]
 pub(crate) struct Cycle<'a> {
     pub(crate) pod: &'a PodInfo,
     pub(crate) nodes: &'a [Arc<NodeInfo>],
     pub(crate) surroundings: &'a Surroundings,
+    /// Where the nodes are as the cache has them: the cache, which knows some things about all of them together.
+    pub(crate) cache: Option<&'a Cache>,
 }
 
 /// What a plugin prepared for one cycle.
@@ -122,6 +127,11 @@ pub(crate) trait Plugin: Send + Sync {
 
     /// Prepares for a cycle; `None` where the pod gives the plugin nothing to say.
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>>;
+
+    /// Which tallies it could use for a pod; without them it counts all nodes itself.
+    fn topologies(&self, _pod: &PodInfo, _surroundings: &Surroundings) -> Vec<Topology> {
+        Vec::new()
+    }
 
     /// Whether a pod that this plugin refused may fit after an event (upstream's queueing hint). One that says yes too
     /// often costs an attempt, one that says no too often leaves the pod waiting for five minutes.

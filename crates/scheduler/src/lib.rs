@@ -27,6 +27,7 @@ mod scheduler;
 mod selectors;
 mod shape;
 mod storage_facts;
+mod tallies;
 
 pub use configuration::{ClientConnection, ConfigurationError, KubeSchedulerConfiguration, LeaderElection};
 pub use extender::ExtenderError;

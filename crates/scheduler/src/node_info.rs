@@ -87,6 +87,9 @@ pub(crate) struct NodeInfo {
     pub(crate) requested: Resources,
     pub(crate) score_requested: Resources,
     pub(crate) image_sizes: HashMap<String, i64>,
+    /// `spec.unschedulable`.
+    pub(crate) is_cordoned: bool,
+    pub(crate) has_taints: bool,
     /// The shapes of its pods, each with how many have it.
     pub(crate) shapes: Vec<(Arc<Shape>, usize)>,
 }
@@ -101,6 +104,8 @@ impl NodeInfo {
             requested: Resources::default(),
             score_requested: Resources::default(),
             image_sizes: HashMap::new(),
+            is_cordoned: false,
+            has_taints: false,
             shapes: Vec::new(),
         };
         info.set_node(node);
@@ -110,6 +115,9 @@ impl NodeInfo {
     pub(crate) fn set_node(&mut self, node: Arc<Node>) {
         let status = node.status.as_ref();
         self.allocatable = Resources::from_list(status.and_then(|status| status.allocatable.as_ref()));
+        self.is_cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+        self.has_taints =
+            node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty());
         self.image_sizes = status
             .and_then(|status| status.images.as_ref())
             .into_iter()
@@ -133,15 +141,16 @@ impl NodeInfo {
         self.pods.insert(pod.key.clone(), pod);
     }
 
-    pub(crate) fn remove_pod(&mut self, key: &ObjectKey) {
-        if let Some(pod) = self.pods.remove(key) {
-            self.requested.subtract(&pod.requests);
-            self.score_requested.subtract(&pod.score_requests);
-            if let Some((_, count)) = self.shapes.iter_mut().find(|(shape, _)| Shape::is_same(shape, &pod.shape)) {
-                *count -= 1;
-            }
-            self.shapes.retain(|(_, count)| *count > 0);
+    /// Takes a pod off; the pod, where it was there.
+    pub(crate) fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
+        let pod = self.pods.remove(key)?;
+        self.requested.subtract(&pod.requests);
+        self.score_requested.subtract(&pod.score_requests);
+        if let Some((_, count)) = self.shapes.iter_mut().find(|(shape, _)| Shape::is_same(shape, &pod.shape)) {
+            *count -= 1;
         }
+        self.shapes.retain(|(_, count)| *count > 0);
+        Some(pod)
     }
 
     pub(crate) fn labels(&self) -> &BTreeMap<String, String> {

@@ -97,7 +97,7 @@ pub(crate) mod test_world {
         surroundings: &Surroundings,
     ) -> Vec<Verdict> {
         let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
-        let cycle = Cycle { pod, nodes: &nodes, surroundings };
+        let cycle = Cycle { pod, nodes: &nodes, surroundings, cache: None };
         match plugin.prepare(&cycle) {
             None => vec![Verdict::Fits; nodes.len()],
             Some(evaluation) if evaluation.refusal().is_some() => {
@@ -120,7 +120,7 @@ pub(crate) mod test_world {
         surroundings: &Surroundings,
     ) -> Vec<i64> {
         let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
-        let cycle = Cycle { pod, nodes: &nodes, surroundings };
+        let cycle = Cycle { pod, nodes: &nodes, surroundings, cache: None };
         let Some(evaluation) = plugin.prepare(&cycle) else { return Vec::new() };
         let mut scores: Vec<i64> = nodes.iter().filter_map(|node| evaluation.score(node)).collect();
         evaluation.normalize(&mut scores);

@@ -213,7 +213,7 @@ mod tests {
         }
         let (profile, surroundings) = (Profile::default(), Surroundings::default());
         let nodes: Vec<Arc<NodeInfo>> = nodes.iter().cloned().map(Arc::new).collect();
-        let cycle = Cycle { pod, nodes: &nodes, surroundings: &surroundings };
+        let cycle = Cycle { pod, nodes: &nodes, surroundings: &surroundings, cache: None };
         let prepared = prepare(&cycle, &profile);
         let found = find_fitting(&cycle, &prepared, Sample::of(nodes.len(), 0, 0), &|_| None);
         assert!(found.nodes.is_empty(), "it fits");

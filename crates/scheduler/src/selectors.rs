@@ -14,23 +14,49 @@ pub(crate) fn label_selector_matches(selector: Option<&ApiLabelSelector>, labels
     label_selector(selector).is_some_and(|selector| selector.matches(labels))
 }
 
-/// Whether a node meets a node selector: one of its terms. Terms that say nothing match nothing.
+/// Whether a node meets a node selector: one of its terms.
 pub(crate) fn node_selector_matches(selector: &NodeSelector, node: &NodeInfo) -> bool {
-    selector.node_selector_terms.iter().any(|term| node_term_matches(term, node))
+    NodeTerms::new(selector).match_node(node)
 }
 
-/// Whether a node meets one term.
-pub(crate) fn node_term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
+/// The terms of a node selector, read once for many nodes. Terms that say nothing match nothing.
+pub(crate) struct NodeTerms(Vec<NodeTerm>);
+
+impl NodeTerms {
+    pub(crate) fn new(selector: &NodeSelector) -> Self {
+        Self(selector.node_selector_terms.iter().filter_map(NodeTerm::new).collect())
     }
-    let labels = node.labels();
-    let by_label = |key: &str| labels.get(key).map(String::as_str);
-    let by_field = |key: &str| (key == "metadata.name").then_some(node.name.as_str());
-    expressions.iter().all(|requirement| node_requirement(requirement).is_some_and(|r| r.matches(by_label)))
-        && fields.iter().all(|requirement| node_requirement(requirement).is_some_and(|r| r.matches(by_field)))
+
+    /// Whether a node meets one of them.
+    pub(crate) fn match_node(&self, node: &NodeInfo) -> bool {
+        self.0.iter().any(|term| term.matches(node))
+    }
+}
+
+/// One term.
+pub(crate) struct NodeTerm {
+    expressions: Vec<Requirement>,
+    fields: Vec<Requirement>,
+}
+
+impl NodeTerm {
+    /// `None` where it matches nothing.
+    pub(crate) fn new(term: &NodeSelectorTerm) -> Option<Self> {
+        let read = |requirements: Option<&[NodeSelectorRequirement]>| -> Option<Vec<Requirement>> {
+            requirements.unwrap_or_default().iter().map(node_requirement).collect()
+        };
+        let (expressions, fields) = (read(term.match_expressions.as_deref())?, read(term.match_fields.as_deref())?);
+        (!expressions.is_empty() || !fields.is_empty()).then_some(Self { expressions, fields })
+    }
+
+    /// Whether a node meets it.
+    pub(crate) fn matches(&self, node: &NodeInfo) -> bool {
+        let labels = node.labels();
+        let by_label = |key: &str| labels.get(key).map(String::as_str);
+        let by_field = |key: &str| (key == "metadata.name").then_some(node.name.as_str());
+        self.expressions.iter().all(|requirement| requirement.matches(by_label))
+            && self.fields.iter().all(|requirement| requirement.matches(by_field))
+    }
 }
 
 fn node_requirement(requirement: &NodeSelectorRequirement) -> Option<Requirement> {

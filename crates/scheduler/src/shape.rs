@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Affinity, Pod};
 const SWEEP_AT: usize = 1024;
 
 /// A shape.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Shape {
     key: String,
     pub(crate) namespace: String,
@@ -44,10 +44,23 @@ impl Shape {
         Self { key, namespace, labels, affinity, is_terminating }
     }
 
+    /// What only equal shapes have in common.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     pub(crate) fn is_same(one: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(one, other) || one.key == other.key
     }
 }
+
+impl PartialEq for Shape {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Shape {}
 
 /// The shapes that are in use, each once.
 #[derive(Debug, Default)]

@@ -2,16 +2,21 @@
 //!
 //! Pods are looked at by their shapes: what a shape means for the pod is found out once, and then only counted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm};
 
+use crate::cache::{Cache, topology_keys};
 use crate::configuration::InterPodAffinityArgs;
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Surroundings, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::selectors::label_selector_matches;
 use crate::shape::Shape;
+use crate::tallies::{PodsByDomain, Topology};
+use domains::{Domains, Preferences};
+
+mod domains;
 
 #[derive(Default)]
 pub(crate) struct InterPodAffinity(InterPodAffinityArgs);
@@ -21,9 +26,6 @@ impl InterPodAffinity {
         Self(args)
     }
 }
-
-/// Key and value of a topology label.
-type Domain<'a> = (&'a str, &'a str);
 
 /// What pods of a shape mean for the pod.
 #[derive(Default)]
@@ -50,13 +52,11 @@ struct State<'a> {
     affinity: Vec<&'a PodAffinityTerm>,
     anti_affinity: Vec<&'a PodAffinityTerm>,
     preferred: Vec<(&'a PodAffinityTerm, i64)>,
-    affinity_domains: HashSet<Domain<'a>>,
-    anti_affinity_domains: HashSet<Domain<'a>>,
-    /// Domains from which the anti-affinity of pods that run already keeps this pod away, and their keys.
-    refused_domains: HashSet<Domain<'a>>,
-    refused_keys: HashSet<&'a str>,
-    preferences: HashMap<Domain<'a>, i64>,
-    preferred_keys: HashSet<&'a str>,
+    affinity_domains: Domains<'a>,
+    anti_affinity_domains: Domains<'a>,
+    /// Domains from which the anti-affinity of pods that run already keeps this pod away.
+    refused_domains: Domains<'a>,
+    preferences: Preferences<'a>,
     is_first_of_its_kind: bool,
 }
 
@@ -76,15 +76,15 @@ impl Plugin for InterPodAffinity {
             affinity: required_affinity(&pod.shape),
             anti_affinity: required_anti_affinity(&pod.shape),
             preferred: preferred(&pod.shape),
-            affinity_domains: HashSet::new(),
-            anti_affinity_domains: HashSet::new(),
-            refused_domains: HashSet::new(),
-            refused_keys: HashSet::new(),
-            preferences: HashMap::new(),
-            preferred_keys: HashSet::new(),
+            affinity_domains: Domains::default(),
+            anti_affinity_domains: Domains::default(),
+            refused_domains: Domains::default(),
+            preferences: Preferences::default(),
             is_first_of_its_kind: false,
         };
-        state.take_in_all(cycle.nodes, &self.0);
+        if !cycle.cache.is_some_and(|cache| state.take_from(cache, &self.0)) {
+            state.take_in_all(cycle.nodes, &self.0);
+        }
         // The first pod of a group that wants to be together has nobody to join: it may go anywhere.
         state.is_first_of_its_kind = state.affinity_domains.is_empty()
             && state.affinity.iter().all(|term| selects(term, &pod.shape, &pod.shape, cycle.surroundings));
@@ -93,6 +93,10 @@ impl Plugin for InterPodAffinity {
             && state.refused_domains.is_empty()
             && state.preferences.is_empty();
         (!idle).then(|| Box::new(state) as Box<dyn Evaluation + 'a>)
+    }
+
+    fn topologies(&self, pod: &PodInfo, _surroundings: &Surroundings) -> Vec<Topology> {
+        pod.shape.affinity.iter().flat_map(topology_keys).map(Topology::of).collect()
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
@@ -133,6 +137,24 @@ fn any(terms: &[&PodAffinityTerm], pod: &PodInfo, other: &PodInfo, surroundings:
 }
 
 impl<'a> State<'a> {
+    /// Takes over what is known of all nodes together; `false` where not everything is.
+    fn take_from(&mut self, cache: &'a Cache, args: &InterPodAffinityArgs) -> bool {
+        let own = self.pod.shape.affinity.iter().flat_map(topology_keys);
+        let keys: BTreeSet<&str> = own.chain(cache.affine_keys()).collect();
+        let tallies: Option<Vec<_>> = keys.iter().map(|key| Some((*key, cache.tallied(key, &[])?))).collect();
+        let Some(tallies) = tallies else { return false };
+        let asks = self.pod.shape.affinity.is_some();
+        let mut meanings: HashMap<*const Shape, Meaning<'a>> = HashMap::new();
+        for (_, tally) in &tallies {
+            for (shape, pods) in tally.shapes().filter(|(shape, _)| asks || shape.affinity.is_some()) {
+                let known = meanings.entry(std::sync::Arc::as_ptr(shape));
+                let meaning = known.or_insert_with(|| self.meaning(shape, args));
+                tally_in(meaning, tally.key(), pods, self);
+            }
+        }
+        true
+    }
+
     fn take_in_all(&mut self, nodes: &'a [std::sync::Arc<NodeInfo>], args: &InterPodAffinityArgs) {
         let mut meanings: HashMap<*const Shape, Meaning<'a>> = HashMap::new();
         let asks = self.pod.shape.affinity.is_some();
@@ -189,18 +211,31 @@ fn count_in<'a>(meaning: &Meaning<'a>, labels: &'a BTreeMap<String, String>, cou
     let domain = |key: &'a str| Some((key, labels.get(key)?.as_str()));
     if meaning.joins {
         let domains = state.affinity.iter().filter_map(|term| domain(&term.topology_key));
-        state.affinity_domains.extend(domains);
+        domains.for_each(|domain| state.affinity_domains.add(domain));
     }
-    state.anti_affinity_domains.extend(meaning.disturbs.iter().filter_map(|key| domain(key)));
-    for refused in meaning.refuses.iter().filter_map(|key| domain(key)) {
-        state.refused_keys.insert(refused.0);
-        state.refused_domains.insert(refused);
-    }
+    meaning.disturbs.iter().filter_map(|key| domain(key)).for_each(|domain| state.anti_affinity_domains.add(domain));
+    meaning.refuses.iter().filter_map(|key| domain(key)).for_each(|domain| state.refused_domains.add(domain));
     for (key, weight) in &meaning.prefers {
         if let Some(domain) = domain(key) {
-            state.preferred_keys.insert(key);
-            *state.preferences.entry(domain).or_default() += weight * count;
+            state.preferences.add(domain, weight * count);
         }
+    }
+}
+
+/// Takes over where all pods of one meaning are, as far as they mean something in the domains of a key.
+fn tally_in<'a>(meaning: &Meaning<'a>, key: &'a str, pods: &'a PodsByDomain, state: &mut State<'a>) {
+    if meaning.joins && state.affinity.iter().any(|term| term.topology_key == key) {
+        state.affinity_domains.add_all(key, pods);
+    }
+    if meaning.disturbs.contains(&key) {
+        state.anti_affinity_domains.add_all(key, pods);
+    }
+    if meaning.refuses.contains(&key) {
+        state.refused_domains.add_all(key, pods);
+    }
+    let weight: i64 = meaning.prefers.iter().filter(|(own, _)| *own == key).map(|(_, weight)| weight).sum();
+    if meaning.prefers.iter().any(|(own, _)| *own == key) {
+        state.preferences.add_all(key, weight, pods);
     }
 }
 
@@ -214,20 +249,19 @@ impl Evaluation for State<'_> {
         let value = |key: &str| labels.get(key).map(String::as_str);
         let joined = self.affinity.iter().all(|term| {
             let key = term.topology_key.as_str();
-            value(key).is_some_and(|value| self.is_first_of_its_kind || self.affinity_domains.contains(&(key, value)))
+            value(key).is_some_and(|value| self.is_first_of_its_kind || self.affinity_domains.contain((key, value)))
         });
         if !joined {
             return Verdict::unresolvable("node(s) didn't match pod affinity rules");
         }
         let disturbed = |term: &&PodAffinityTerm| {
             let key = term.topology_key.as_str();
-            value(key).is_some_and(|value| self.anti_affinity_domains.contains(&(key, value)))
+            value(key).is_some_and(|value| self.anti_affinity_domains.contain((key, value)))
         };
         if self.anti_affinity.iter().any(disturbed) {
             return Verdict::unschedulable("node(s) didn't match pod anti-affinity rules");
         }
-        let mut keys = self.refused_keys.iter();
-        match keys.any(|key| value(key).is_some_and(|value| self.refused_domains.contains(&(*key, value)))) {
+        match self.refused_domains.contain_one_of(labels) {
             true => Verdict::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules"),
             false => Verdict::Fits,
         }
@@ -237,10 +271,7 @@ impl Evaluation for State<'_> {
         if self.preferences.is_empty() {
             return None;
         }
-        let labels = node.labels();
-        let here =
-            self.preferred_keys.iter().filter_map(|key| self.preferences.get(&(*key, labels.get(*key)?.as_str())));
-        Some(here.sum())
+        Some(self.preferences.of(node.labels()))
     }
 
     fn normalize(&self, scores: &mut [i64]) {

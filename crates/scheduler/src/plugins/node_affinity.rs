@@ -10,7 +10,7 @@ use crate::configuration::NodeAffinityArgs;
 use crate::event::{Event, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict, scale_to_max};
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::selectors::{node_selector_matches, node_term_matches};
+use crate::selectors::{NodeTerm, NodeTerms};
 
 #[derive(Default)]
 pub(crate) struct NodeAffinity(NodeAffinityArgs);
@@ -25,9 +25,10 @@ impl NodeAffinity {
         let own = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         Wanted {
             spec,
-            required: own.and_then(required),
-            added: added.and_then(required),
-            preferred: preferred(own).iter().chain(preferred(added)).collect(),
+            named: own.and_then(required).and_then(only_named),
+            required: own.and_then(required).map(NodeTerms::new),
+            added: added.and_then(required).map(NodeTerms::new),
+            preferred: preferred(own).iter().chain(preferred(added)).map(liked).collect(),
         }
     }
 }
@@ -41,11 +42,23 @@ fn preferred(affinity: Option<&Affinity>) -> &[PreferredSchedulingTerm] {
     terms.unwrap_or_default()
 }
 
+/// How much nodes are liked that a term matches; `None` matches all.
+type Liked = (i64, Option<Vec<NodeTerm>>);
+
+fn liked(term: &PreferredSchedulingTerm) -> Liked {
+    let preference = &term.preference;
+    // An empty preferred term matches every node.
+    let empty = preference.match_expressions.is_none() && preference.match_fields.is_none();
+    (i64::from(term.weight), (!empty).then(|| NodeTerm::new(preference).into_iter().collect()))
+}
+
 struct Wanted<'a> {
     spec: &'a PodSpec,
-    required: Option<&'a NodeSelector>,
-    added: Option<&'a NodeSelector>,
-    preferred: Vec<&'a PreferredSchedulingTerm>,
+    /// The only nodes that come into question, where the pod names them.
+    named: Option<BTreeSet<String>>,
+    required: Option<NodeTerms>,
+    added: Option<NodeTerms>,
+    preferred: Vec<Liked>,
 }
 
 impl Plugin for NodeAffinity {
@@ -68,6 +81,14 @@ impl Plugin for NodeAffinity {
     }
 }
 
+/// The names of nodes that a selector lets in, where each of its terms names some.
+fn only_named(selector: &NodeSelector) -> Option<BTreeSet<String>> {
+    let terms = Some(&selector.node_selector_terms).filter(|terms| !terms.is_empty())?;
+    // One term that names none lets in any.
+    let named: Option<Vec<BTreeSet<String>>> = terms.iter().map(named_nodes).collect();
+    Some(named?.into_iter().flatten().collect())
+}
+
 /// The names of nodes that a term lets in, where it names any.
 fn named_nodes(term: &NodeSelectorTerm) -> Option<BTreeSet<String>> {
     let fields = term.match_fields.as_deref().unwrap_or_default();
@@ -78,19 +99,16 @@ fn named_nodes(term: &NodeSelectorTerm) -> Option<BTreeSet<String>> {
 
 impl Evaluation for Wanted<'_> {
     fn only_nodes(&self) -> Option<BTreeSet<String>> {
-        let terms = self.required.map(|selector| &selector.node_selector_terms).filter(|terms| !terms.is_empty())?;
-        // One term that names none lets in any.
-        let named: Option<Vec<BTreeSet<String>>> = terms.iter().map(named_nodes).collect();
-        Some(named?.into_iter().flatten().collect())
+        self.named.clone()
     }
 
     fn filter(&self, node: &NodeInfo) -> Verdict {
-        if self.added.is_some_and(|selector| !node_selector_matches(selector, node)) {
+        if self.added.as_ref().is_some_and(|terms| !terms.match_node(node)) {
             return Verdict::unresolvable("node(s) didn't match scheduler-enforced node affinity");
         }
         let labels = node.labels();
         let selected = self.spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-        match selected && self.required.is_none_or(|selector| node_selector_matches(selector, node)) {
+        match selected && self.required.as_ref().is_none_or(|terms| terms.match_node(node)) {
             true => Verdict::Fits,
             false => Verdict::unresolvable("node(s) didn't match Pod's node affinity/selector"),
         }
@@ -100,13 +118,9 @@ impl Evaluation for Wanted<'_> {
         if self.preferred.is_empty() {
             return None;
         }
-        // An empty preferred term matches every node.
-        let matches = |term: &&&PreferredSchedulingTerm| {
-            let preference = &term.preference;
-            let empty = preference.match_expressions.is_none() && preference.match_fields.is_none();
-            empty || node_term_matches(preference, node)
-        };
-        Some(self.preferred.iter().filter(matches).map(|term| i64::from(term.weight)).sum())
+        let matches =
+            |(_, terms): &&Liked| terms.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)));
+        Some(self.preferred.iter().filter(matches).map(|(weight, _)| weight).sum())
     }
 
     fn normalize(&self, scores: &mut [i64]) {

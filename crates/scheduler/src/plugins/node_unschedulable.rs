@@ -30,15 +30,17 @@ impl Plugin for NodeUnschedulable {
 
 impl Evaluation for Tolerance<'_> {
     fn filter(&self, node: &NodeInfo) -> Verdict {
-        let cordoned = node.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default();
+        if !node.is_cordoned {
+            return Verdict::Fits;
+        }
         let taint = Taint {
             key: "node.kubernetes.io/unschedulable".to_owned(),
             effect: "NoSchedule".to_owned(),
             ..Taint::default()
         };
-        match cordoned && !tolerated(&taint, self.0) {
-            true => Verdict::unresolvable("node(s) were unschedulable"),
-            false => Verdict::Fits,
+        match tolerated(&taint, self.0) {
+            true => Verdict::Fits,
+            false => Verdict::unresolvable("node(s) were unschedulable"),
         }
     }
 }

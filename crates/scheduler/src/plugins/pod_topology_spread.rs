@@ -4,6 +4,7 @@
 //! of its Services unless they say otherwise.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiLabelSelector;
@@ -12,10 +13,13 @@ use kedge_meta::LabelSelector;
 
 use crate::configuration::SpreadArgs;
 use crate::event::{Event, other_taints};
-use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Verdict};
+use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Surroundings, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
-use crate::selectors::{node_selector_matches, tolerated};
 use crate::shape::Shape;
+use crate::tallies::{Tally, Topology};
+use participation::{Participation, counts_all_nodes};
+
+mod participation;
 
 const HOST: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -95,16 +99,24 @@ impl Plugin for PodTopologySpread {
             return None;
         }
         let needs_all_labels = !own.is_empty() || !self.is_by_system();
-        let of_kind = |hard: bool| {
-            let keys = wanted.iter().filter(|one| (one.when_unsatisfiable == "DoNotSchedule") == hard);
-            if needs_all_labels { keys.map(|one| one.topology_key.as_str()).collect() } else { Vec::new() }
-        };
-        let (hard, soft): (Vec<&str>, Vec<&str>) = (of_kind(true), of_kind(false));
-        let all = wanted
-            .iter()
-            .map(|one| count(one, if one.when_unsatisfiable == "DoNotSchedule" { &hard } else { &soft }, cycle))
-            .collect();
+        let keys = |one: &TopologySpreadConstraint| keys_beside(one, wanted, needs_all_labels);
+        let all = wanted.iter().map(|one| count(one, &keys(one), cycle)).collect();
         Some(Box::new(Constraints { all, needs_all_labels }))
+    }
+
+    fn topologies(&self, pod: &PodInfo, surroundings: &Surroundings) -> Vec<Topology> {
+        let own = own_constraints(pod);
+        let by_default = match own.is_empty() {
+            true => self.defaults(&surroundings.default_spread_selectors),
+            false => Vec::new(),
+        };
+        let wanted = if own.is_empty() { &by_default } else { own };
+        let needs_all_labels = !own.is_empty() || !self.is_by_system();
+        let topology = |one: &TopologySpreadConstraint| {
+            let with = keys_beside(one, wanted, needs_all_labels).into_iter().map(str::to_owned).collect();
+            Topology { key: one.topology_key.clone(), with }
+        };
+        wanted.iter().filter(|one| counts_all_nodes(one, pod)).map(topology).collect()
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
@@ -139,6 +151,20 @@ impl Plugin for PodTopologySpread {
     }
 }
 
+fn is_hard(constraint: &TopologySpreadConstraint) -> bool {
+    constraint.when_unsatisfiable == "DoNotSchedule"
+}
+
+/// The keys of the constraints that are as hard as this one, where a node counts only if it has all their labels.
+fn keys_beside<'a>(
+    constraint: &TopologySpreadConstraint,
+    all: &'a [TopologySpreadConstraint],
+    needs_all_labels: bool,
+) -> Vec<&'a str> {
+    let alike = all.iter().filter(|one| needs_all_labels && is_hard(one) == is_hard(constraint));
+    alike.map(|one| one.topology_key.as_str()).collect()
+}
+
 /// What a constraint selects, with the pod's own values of the label keys that must be equal.
 fn selector_of(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Option<LabelSelector> {
     let mut selector = constraint.label_selector.clone()?;
@@ -152,7 +178,7 @@ fn selector_of(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Option<L
 
 fn count<'a>(constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle<'a>) -> Constraint<'a> {
     let selector = selector_of(constraint, cycle.pod);
-    let hard = constraint.when_unsatisfiable == "DoNotSchedule";
+    let hard = is_hard(constraint);
     let mut counted = Constraint {
         key: constraint.topology_key.clone(),
         max_skew: i64::from(constraint.max_skew),
@@ -164,30 +190,12 @@ fn count<'a>(constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle
         least: 0,
         weight: 0.0,
     };
-    let mut selected: HashMap<*const Shape, bool> = HashMap::new();
-    let mut nodes = 0;
-    for node in cycle.nodes {
-        // A node takes part only where it has all the labels of all constraints and the pod's policies count it.
-        let labels = node.labels();
-        let Some(domain) = labels.get(&constraint.topology_key) else { continue };
-        if !keys.iter().all(|key| labels.contains_key(*key)) || !takes_part(constraint, cycle.pod, node) {
-            continue;
-        }
-        nodes += 1;
-        if !hard && counted.key == HOST {
-            continue;
-        }
-        let here: usize = node
-            .shapes
-            .iter()
-            .filter(|(shape, _)| {
-                *selected.entry(std::sync::Arc::as_ptr(shape)).or_insert_with(|| counted.selects(shape))
-            })
-            .map(|(_, count)| count)
-            .sum();
-        *counted.counts.entry(domain).or_default() += i64::try_from(here).unwrap_or(i64::MAX);
-    }
-    let domains = if counted.key == HOST && !hard { nodes } else { counted.counts.len() };
+    let tally = cycle.cache.filter(|_| counts_all_nodes(constraint, cycle.pod));
+    let nodes = match tally.and_then(|cache| cache.tallied(&constraint.topology_key, keys)) {
+        Some(tally) => counted.take_from(tally),
+        None => counted.take_in(constraint, keys, cycle),
+    };
+    let domains = if counted.is_counted_later() { nodes } else { counted.counts.len() };
     // Few large domains must not outweigh many small ones.
     counted.weight = ((domains + 2) as f64).ln();
     let enough = usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(1);
@@ -197,28 +205,51 @@ fn count<'a>(constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle
     counted
 }
 
-/// Whether a node counts for the skew: by default nodes that the pod's selector or affinity excludes do not.
-fn takes_part(constraint: &TopologySpreadConstraint, pod: &PodInfo, node: &NodeInfo) -> bool {
-    let Some(spec) = &pod.pod.spec else { return true };
-    if constraint.node_affinity_policy.as_deref() != Some("Ignore") {
-        let labels = node.labels();
-        let selected = spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-        let required = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = required.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        if !selected || !required.is_none_or(|selector| node_selector_matches(selector, node)) {
-            return false;
-        }
+impl<'a> Constraint<'a> {
+    /// Whether its pods are counted where a node is scored.
+    fn is_counted_later(&self) -> bool {
+        !self.hard && self.key == HOST
     }
-    if constraint.node_taints_policy.as_deref() == Some("Honor") {
-        let taints = node.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-        let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-        let hard = taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
-        return hard.into_iter().all(|taint| tolerated(taint, tolerations));
-    }
-    true
-}
 
-impl Constraint<'_> {
+    /// Takes over what is known of all nodes; how many nodes take part.
+    fn take_from(&mut self, tally: &'a Tally) -> usize {
+        if self.is_counted_later() {
+            return tally.nodes();
+        }
+        let mut counts: HashMap<&'a str, i64> = tally.domains().map(|domain| (domain, 0)).collect();
+        for (_, pods) in tally.shapes().filter(|(shape, _)| self.selects(shape)) {
+            for (domain, count) in pods {
+                *counts.entry(domain).or_default() += i64::try_from(*count).unwrap_or(i64::MAX);
+            }
+        }
+        self.counts = counts;
+        tally.nodes()
+    }
+
+    /// Counts node by node; how many nodes take part.
+    fn take_in(&mut self, constraint: &TopologySpreadConstraint, keys: &[&str], cycle: &Cycle<'a>) -> usize {
+        let participation = Participation::new(constraint, cycle.pod);
+        let mut selected: HashMap<*const Shape, bool> = HashMap::new();
+        let mut nodes = 0;
+        for node in cycle.nodes {
+            // A node takes part only where it has all the labels of all constraints and the pod's policies count it.
+            let labels = node.labels();
+            let Some(domain) = labels.get(&self.key) else { continue };
+            if !keys.iter().all(|key| labels.contains_key(*key)) || !participation.includes(node) {
+                continue;
+            }
+            nodes += 1;
+            if self.is_counted_later() {
+                continue;
+            }
+            let mut is_selected =
+                |shape: &Arc<Shape>| *selected.entry(Arc::as_ptr(shape)).or_insert_with(|| self.selects(shape));
+            let here: usize = node.shapes.iter().filter(|(shape, _)| is_selected(shape)).map(|(_, count)| count).sum();
+            *self.counts.entry(domain).or_default() += i64::try_from(here).unwrap_or(i64::MAX);
+        }
+        nodes
+    }
+
     fn selects(&self, shape: &Shape) -> bool {
         shape.namespace == self.namespace
             && !shape.is_terminating

@@ -28,6 +28,10 @@ impl Plugin for TaintToleration {
 }
 
 fn taints(node: &NodeInfo) -> &[Taint] {
+    // Most nodes have none, and what they are like otherwise need not be looked at.
+    if !node.has_taints {
+        return &[];
+    }
     node.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::changes::EXTENDER;
-use crate::cycle::{Failure, Fitting, Sample, best, find_fitting, prepare, score};
+use crate::cycle::{Failure, Fitting, Prepared, Sample, best, find_fitting, prepare, score};
 use crate::extender::Extender;
 use crate::framework::{Cycle, Surroundings, Verdict};
 use crate::metrics::Ended;
@@ -39,6 +39,8 @@ impl Scheduler {
             return self.queue.failed(taken, &Refusers::from(["DynamicResources"]), Instant::now());
         }
         self.cache.settle();
+        let topologies = profile.plugins.iter().flat_map(|entry| entry.plugin.topologies(&pod, &surroundings));
+        self.cache.tally(topologies);
         let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings).await;
         self.next_node = (self.next_node + looked_at) % self.cache.nodes().len().max(1);
         self.metrics.decided(start.elapsed());
@@ -64,11 +66,12 @@ impl Scheduler {
         let interested: Vec<&Extender> = self.extenders.iter().filter(|extender| extender.is_interested(pod)).collect();
         let nodes = self.cache.nodes();
         let mut found = {
-            let cycle = Cycle { pod, nodes, surroundings };
-            let found = self.find(&cycle, profile, surroundings);
+            let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
+            let prepared = prepare(&cycle, profile);
+            let found = self.find(&cycle, &prepared, profile);
             if interested.is_empty() || found.nodes.is_empty() {
                 let looked_at = found.looked_at;
-                return (self.pick(&cycle, profile, found, &HashMap::new()), looked_at);
+                return (self.pick(&cycle, &prepared, found, &HashMap::new()), looked_at);
             }
             found
         };
@@ -89,45 +92,51 @@ impl Scheduler {
                 }
             }
         }
-        (self.pick(&Cycle { pod, nodes, surroundings }, profile, found, &outside), looked_at)
+        let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
+        (self.pick(&cycle, &prepare(&cycle, profile), found, &outside), looked_at)
     }
 
     /// The nodes that fit, with those on them that were promised a place there.
-    fn find(&self, cycle: &Cycle<'_>, profile: &Profile, surroundings: &Surroundings) -> Fitting {
+    fn find(&self, cycle: &Cycle<'_>, prepared: &[Prepared<'_>], profile: &Profile) -> Fitting {
         let pod = cycle.pod;
         let enough = if profile.scores() || !self.extenders.is_empty() {
             Sample::of(cycle.nodes.len(), profile.percentage_of_nodes_to_score, self.next_node)
         } else {
             Sample { start: self.next_node % cycle.nodes.len().max(1), enough: 1 }
         };
-        let prepared = prepare(cycle, profile);
         if let Some(promised) = self.nominated.node_of(&pod.key)
             && let Some(start) = cycle.nodes.iter().position(|node| node.name == promised)
         {
             let own = Sample { start, enough: 1 };
-            let found = find_fitting(cycle, &prepared, own, &|node| self.nominated.seen_by(pod, node));
+            let found = find_fitting(cycle, prepared, own, &|node| self.nominated.seen_by(pod, node));
             if found.nodes == [start] {
                 return Fitting { looked_at: 0, ..found };
             }
         }
         if self.nominated.is_empty() {
-            return find_fitting(cycle, &prepared, enough, &|_| None);
+            return find_fitting(cycle, prepared, enough, &|_| None);
         }
         if prepared.iter().all(|plugin| plugin.evaluation.is_local()) {
-            return find_fitting(cycle, &prepared, enough, &|node| self.nominated.seen_by(pod, node));
+            return find_fitting(cycle, prepared, enough, &|node| self.nominated.seen_by(pod, node));
         }
         let seen: Vec<Arc<NodeInfo>> =
             cycle.nodes.iter().map(|node| self.nominated.seen_by(pod, node).unwrap_or_else(|| node.clone())).collect();
-        let cycle = Cycle { pod, nodes: &seen, surroundings };
+        let cycle = Cycle { nodes: &seen, cache: None, ..*cycle };
         find_fitting(&cycle, &prepare(&cycle, profile), enough, &|_| None)
     }
 
-    fn pick(&self, cycle: &Cycle<'_>, profile: &Profile, found: Fitting, outside: &HashMap<String, i64>) -> Outcome {
+    fn pick(
+        &self,
+        cycle: &Cycle<'_>,
+        prepared: &[Prepared<'_>],
+        found: Fitting,
+        outside: &HashMap<String, i64>,
+    ) -> Outcome {
         match found.nodes.as_slice() {
             [] => Outcome::Unschedulable(found.failure),
             [only] => Outcome::Node(cycle.nodes[*only].name.clone()),
             nodes => {
-                let mut totals = score(cycle, &prepare(cycle, profile), nodes);
+                let mut totals = score(cycle, prepared, nodes);
                 for (total, at) in totals.iter_mut().zip(nodes) {
                     *total += outside.get(&cycle.nodes[*at].name).copied().unwrap_or_default();
                 }

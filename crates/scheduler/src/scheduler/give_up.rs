@@ -74,7 +74,7 @@ impl Scheduler {
         }
         let mut found = {
             let nodes = self.cache.nodes();
-            let cycle = Cycle { pod, nodes, surroundings };
+            let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
             let said = profile.preemption.clone().unwrap_or_default();
             let share = nodes.len() * usize::try_from(said.min_candidate_nodes_percentage).unwrap_or_default() / 100;
             let enough = share.max(usize::try_from(said.min_candidate_nodes_absolute).unwrap_or_default());
