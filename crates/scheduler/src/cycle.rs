@@ -271,9 +271,8 @@ mod tests {
         let message = |name: &str| {
             let pod = named(name);
             let cycle = Cycle { pod: &pod, nodes: &nodes, surroundings: &surroundings, cache: None };
-            let find = |cycle: &Cycle<'_>| {
-                find_fitting(cycle, &prepare(cycle, &profile), Sample::of(3, 0, 1), &|_| None)
-            };
+            let find =
+                |cycle: &Cycle<'_>| find_fitting(cycle, &prepare(cycle, &profile), Sample::of(3, 0, 1), &|_| None);
             let found = find(&cycle);
             assert_eq!(find(&Cycle { nodes: cache.nodes(), cache: Some(&cache), ..cycle }), found, "by their places");
             found.failure.message()

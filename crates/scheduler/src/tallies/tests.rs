@@ -58,7 +58,7 @@ fn node(number: usize, labels: usize) -> Value {
 const KINDS: usize = 7;
 
 fn pod(name: &str, kind: usize) -> Arc<PodInfo> {
-    let app = if kind % 2 == 0 { "web" } else { "db" };
+    let app = if kind.is_multiple_of(2) { "web" } else { "db" };
     let term = |key: &str| json!({"topologyKey": key, "labelSelector": {"matchLabels": {"app": "web"}}});
     let host = "kubernetes.io/hostname";
     let required = |key: &str| json!({"requiredDuringSchedulingIgnoredDuringExecution": [term(key)]});
@@ -97,8 +97,11 @@ fn execute(cache: &mut Cache, step: &Step) {
     }
 }
 
+/// What one plugin says about all nodes.
+type Said = (&'static str, Vec<(Verdict, Option<i64>)>);
+
 /// What all plugins say about all nodes for a pod.
-fn said(cycle: &Cycle<'_>, profile: &Profile) -> Vec<(&'static str, Vec<(Verdict, Option<i64>)>)> {
+fn said(cycle: &Cycle<'_>, profile: &Profile) -> Vec<Said> {
     let said = profile.plugins.iter().filter_map(|entry| {
         let evaluation = entry.plugin.prepare(cycle)?;
         let about = |node: &Arc<NodeInfo>| (evaluation.filter(node), evaluation.score(node));
