@@ -101,6 +101,7 @@ fn deps() -> Deps {
     let clock = ManualClock::new(kedge_meta::parse_time("2026-01-02T03:04:05Z").expect("a good time"));
     let board = StatusBoard::new(Arc::new(clock.clone()));
     Deps {
+        audit: None,
         store: Arc::new(MemoryStore::new()),
         clock: Arc::new(clock),
         status: board.component("kube-apiserver"),
