@@ -96,7 +96,7 @@ impl Selectors {
     fn evaluate(&self, program: &Program, driver: &str, device: &Device) -> Result<bool, String> {
         let mut context = Context::with_env(kedge_expressions::environment());
         context.add_variable_as_val("device", Box::new(device::device(driver, device)?));
-        match program.execute(&context) {
+        match kedge_expressions::evaluate(program.expression(), &context) {
             Ok(Value::Bool(matches)) => Ok(matches),
             Ok(_) => Err("CEL result could not be converted to bool".to_owned()),
             Err(error) => Err(error_text(&error)),

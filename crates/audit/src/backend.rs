@@ -124,13 +124,14 @@ impl Batches {
         batch.extend(first);
         let full = Instant::now() + self.max_wait;
         while !batch.is_empty() && batch.len() < self.max_size {
+            let is_closing = closing.is_cancelled();
+            if is_closing {
+                events.close();
+            }
             let next = tokio::select! {
                 next = events.recv() => next,
                 () = tokio::time::sleep_until(full) => return batch,
-                () = closing.cancelled(), if !closing.is_cancelled() => {
-                    events.close();
-                    continue;
-                }
+                () = closing.cancelled(), if !is_closing => continue,
             };
             match next {
                 Some(event) => batch.push(event),

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use cel::common::types::CelOptional;
 use cel::{Context, Program, Value as Outcome};
-use kedge_expressions::{CALL_LIMIT, compile, environment, error_text};
+use kedge_expressions::{CALL_LIMIT, compile, environment, error_text, evaluate};
 use kedge_meta::{FieldError, FieldPath};
 use serde_json::Value;
 
@@ -185,7 +185,7 @@ impl<'a> Checker<'a> {
             ));
         }
         let context = context(rule, value, old, node);
-        match program.execute(&context) {
+        match evaluate(program.expression(), &context) {
             Ok(Outcome::Bool(true)) => None,
             Ok(Outcome::Bool(false)) => Some(failure(rule, &self.message(rule, &context), value, &kind, place)),
             Ok(_) => invalid(format!("cel expression evaluated to no bool for rule: {}", rule.said())),
@@ -194,7 +194,7 @@ impl<'a> Checker<'a> {
     }
 
     fn message(&self, rule: &Rule, context: &Context<'_, '_>) -> String {
-        let made = rule.compiled().message.as_ref().and_then(|program| program.execute(context).ok());
+        let made = rule.compiled().message.as_ref().and_then(|program| evaluate(program.expression(), context).ok());
         match made {
             Some(Outcome::String(text)) => {
                 let text = text.trim();

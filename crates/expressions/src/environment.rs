@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use cel::{Env, ExecutionError, Program, extensions};
+use cel::parser::Expression;
+use cel::{Context, Env, ExecutionError, Program, Value, extensions};
 
 use crate::check::{Scope, Type, check, with_place};
 use crate::walk::is_deeper_than;
@@ -19,6 +20,16 @@ const DEEPEST: usize = 250;
 
 /// How many signs of operators an expression may have.
 const MOST_SIGNS: usize = 2000;
+
+/// What the parser may take of the stack at its own bound of nested parts, without optimisation: 0.25 MiB for each. Threads
+/// of a server have 2 MiB.
+const STACK_OF_THE_PARSER: usize = 32 << 20;
+
+/// How deep parts may lie in each other that any stack has room for.
+const SHALLOW: usize = 16;
+
+/// What the evaluation of the deepest expression may take, without optimisation.
+const STACK_OF_THE_DEEP: usize = 16 << 20;
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib();
@@ -55,6 +66,11 @@ pub fn environment() -> Arc<Env> {
 
 /// Compiles an expression; the error is upstream's text.
 pub fn compile(source: &str) -> Result<Program, String> {
+    // What is refused is dropped there, too.
+    stacker::maybe_grow(STACK_OF_THE_PARSER, STACK_OF_THE_PARSER, || parse(source))
+}
+
+fn parse(source: &str) -> Result<Program, String> {
     if source.len() > LONGEST {
         return Err(format!("compilation failed: must have at most {LONGEST} bytes"));
     }
@@ -82,8 +98,22 @@ pub fn compile(source: &str) -> Result<Program, String> {
 /// Compiles an expression over these names and finds its type; the error is upstream's text.
 pub fn compile_checked(source: &str, scope: &Scope) -> Result<(Program, Type), String> {
     let program = compile(source)?;
-    let own = check(&program, scope).map_err(|wrong| format!("compilation failed: {wrong}"))?;
+    let own = with_room(program.expression(), || check(&program, scope));
+    let own = own.map_err(|wrong| format!("compilation failed: {wrong}"))?;
     Ok((program, own))
+}
+
+/// The value of an expression.
+pub fn evaluate(expression: &Expression, context: &Context) -> Result<Value, ExecutionError> {
+    with_room(expression, || Value::resolve(expression, context))
+}
+
+/// Does what goes through an expression part by part, on a stack that is large enough for it.
+pub fn with_room<T>(expression: &Expression, work: impl FnOnce() -> T) -> T {
+    match is_deeper_than(expression, SHALLOW) {
+        true => stacker::maybe_grow(STACK_OF_THE_DEEP, STACK_OF_THE_DEEP, work),
+        false => work(),
+    }
 }
 
 /// Why an evaluation failed, in upstream's words where there are such.
@@ -99,7 +129,7 @@ pub fn error_text(error: &ExecutionError) -> String {
         ExecutionError::UndeclaredReference(name) => format!("undeclared reference to '{name}' (in container '')"),
         ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
         ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
-        ExecutionError::IndexOutOfBounds(cel::Value::Int(index)) => format!("index out of bounds: {index}"),
+        ExecutionError::IndexOutOfBounds(Value::Int(index)) => format!("index out of bounds: {index}"),
         other => other.to_string(),
     }
 }

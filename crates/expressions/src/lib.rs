@@ -39,7 +39,7 @@ pub use check::{Fields, ObjectType, Scope, Type, check};
 pub use construct::constructed;
 pub use cost::{CALL_LIMIT, MOST_ELEMENTS, cost, largest, path, reckon};
 pub use duration::DurationVal;
-pub use environment::{compile, compile_checked, environment, error_text};
+pub use environment::{compile, compile_checked, environment, error_text, evaluate, with_room};
 pub use formats::fits_format;
 pub use json::{of_json, to_json};
 pub use pattern::{Pattern, compile_pattern};

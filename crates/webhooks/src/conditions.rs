@@ -110,7 +110,7 @@ impl Conditions {
                 break;
             }
             left -= cost;
-            match Outcome::resolve(expression, &context) {
+            match kedge_expressions::evaluate(expression, &context) {
                 Ok(Outcome::Bool(true)) => {}
                 // One that does not hold decides, whatever went wrong with the others.
                 Ok(Outcome::Bool(false)) => return Match::No,

@@ -144,7 +144,7 @@ mod tests {
             selected(&config).len()
         };
         let usual = count(&[], &[], true);
-        assert_eq!(usual, PLUGINS.len() - 2 + 4);
+        assert_eq!(usual, PLUGINS.len() - 2 + 5);
         assert_eq!(count(&["NodeRestriction"], &[], true), usual + 1);
         assert_eq!(count(&["NodeRestriction"], &["NodeRestriction"], true), usual);
         assert_eq!(count(&[], &["LimitRanger", "ResourceQuota"], true), usual - 2);

@@ -106,6 +106,24 @@ fn keys_become_text() {
 }
 
 #[test]
+fn a_last_line_need_not_end() {
+    for (text, value) in [
+        ("a: |\n  text", "text"),
+        ("a: |-\n  text", "text"),
+        ("a: |+\n  text", "text"),
+        ("a: >\n  one\n  two", "one two"),
+        ("a: |\n  text\n  ", "text\n"),
+        ("a: |+\n  text\n  ", "text\n"),
+        ("a: |\n  text\n    ", "text\n  "),
+        ("a: |\n  text\n# end", "text\n"),
+        ("a: |", ""),
+        ("a: 'text'", "text"),
+    ] {
+        reads(text, json!({"a": value}));
+    }
+}
+
+#[test]
 fn documents_have_structure() {
     reads("a:\n- 1\n- b: 2\n  c: [x, {w: z}]\n", json!({"a": [1, {"b": 2, "c": ["x", {"w": "z"}]}]}));
     reads("a: |\n  one\n  two\nb: >-\n  one\n  two\n", json!({"a": "one\ntwo\n", "b": "one two"}));
@@ -138,16 +156,15 @@ fn aliases_and_merges_are_followed() {
 fn keys_that_stand_twice_are_noted() {
     let check = |text: &str, expected: &[&str]| {
         let duplicates = read(text.as_bytes()).unwrap().duplicates;
-        let expected = expected.iter().map(|text| format!("yaml: unmarshal errors:\n{text}")).collect::<Vec<_>>();
         assert_eq!(duplicates, expected, "{text}");
     };
     check("a: 1\nb: 2", &[]);
-    check("a: 1\na: 2\n", &["  line 2: key \"a\" already set in map"]);
+    check("a: 1\na: 2\n", &["line 2: key \"a\" already set in map"]);
     check(
         "a: {x: 1, x: 2}\nb:\n  y: 1\n  y:\n    z: 2\n",
-        &["  line 1: key \"x\" already set in map\n  line 5: key true already set in map"],
+        &["line 1: key \"x\" already set in map", "line 5: key true already set in map"],
     );
-    check("<<: {a: 1}\na: 2\n", &["  line 2: key \"a\" already set in map"]);
+    check("<<: {a: 1}\na: 2\n", &["line 2: key \"a\" already set in map"]);
 }
 
 #[test]

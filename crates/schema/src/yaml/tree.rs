@@ -1,8 +1,9 @@
 //! A document as nodes: what the parser says, with aliases bound to what they stand for.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use libyaml_safer::{ErrorKind, Event, EventData, Parser};
+use libyaml_safer::{ErrorKind, Event, EventData, Parser, ScalarStyle};
 
 use super::scalars::Scalar;
 
@@ -32,10 +33,12 @@ pub(super) enum Kind {
 impl Tree {
     /// Reads the first document; the error is upstream's text.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let mut input = bytes;
+        let ended = with_line_end(bytes);
+        let mut input = &*ended;
         let mut parser = Parser::new();
         parser.set_input_string(&mut input);
-        let mut builder = Builder { parser, tree: Self::default(), anchors: HashMap::new() };
+        let own_end = (ended.len() > bytes.len()).then_some(bytes);
+        let mut builder = Builder { parser, own_end, tree: Self::default(), anchors: HashMap::new() };
         // The beginning of the stream, and that of the document, if there is one.
         builder.next()?;
         if let EventData::DocumentStart { .. } = builder.next()?.data {
@@ -54,8 +57,28 @@ impl Tree {
     }
 }
 
+/// The parser has no answer to a block of text that ends with the document instead of a line.
+fn with_line_end(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match bytes.last() {
+        Some(b'\n') | None => Cow::Borrowed(bytes),
+        Some(_) => Cow::Owned([bytes, b"\n"].concat()),
+    }
+}
+
+/// The text of the last block of a document that was given the end of its last line, without that.
+fn without_line_end(mut text: String, document: &[u8]) -> String {
+    let last = document.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    let has_content = last.iter().any(|byte| *byte != b' ') || text.ends_with(" \n");
+    if text.ends_with("\n\n") || (has_content && text.ends_with('\n')) {
+        text.pop();
+    }
+    text
+}
+
 struct Builder<'r, 'b> {
     parser: Parser<&'r mut &'b [u8]>,
+    /// The document as it was sent, where it was given an end of its last line.
+    own_end: Option<&'b [u8]>,
     tree: Tree,
     anchors: HashMap<String, usize>,
 }
@@ -91,7 +114,13 @@ impl Builder<'_, '_> {
         loop {
             let line = event.start_mark.line;
             let done = match event.data {
-                EventData::Scalar { anchor, tag, value, plain_implicit, .. } => {
+                EventData::Scalar { anchor, tag, value, plain_implicit, style, .. } => {
+                    let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                    let cut = self.own_end.filter(|sent| is_block && event.end_mark.index > sent.len() as u64);
+                    let value = match cut {
+                        Some(sent) => without_line_end(value, sent),
+                        None => value,
+                    };
                     let scalar = Scalar { tag: tag.unwrap_or_default(), text: value, is_plain: plain_implicit };
                     self.add(Kind::Scalar(scalar), line, anchor)
                 }

@@ -3,14 +3,14 @@
 //! Variables are evaluated when an expression that needs them is, once for each scope. Invariant: no expression costs more
 //! than upstream allows for one, and all of them together no more than for a policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use cel::common::traits::Indexer;
 use cel::common::types::{self, CelString, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::{Context, ExecutionError, Value as Outcome};
-use kedge_expressions::{CALL_LIMIT, environment, error_text, largest, of_json, reckon};
+use kedge_expressions::{CALL_LIMIT, environment, error_text, evaluate, largest, of_json, reckon, with_room};
 use serde_json::Value;
 
 use super::compiled::Compiled;
@@ -160,23 +160,30 @@ impl<'a> Scope<'a> {
         };
         self.prepare(&expression.needs)?;
         self.spend(expression)?;
-        Outcome::resolve(compiled, &self.context).map_err(|error| Failure::Expression(said(expression, &error)))
+        evaluate(compiled, &self.context).map_err(|error| Failure::Expression(said(expression, &error)))
     }
 
     /// Evaluates the variables that something needs; each may need those before it.
     fn prepare(&mut self, names: &[String]) -> Result<(), Failure> {
         let known = self.policy_variables;
-        for name in names {
-            let Some(index) = known.iter().position(|(own, _)| own == name) else { continue };
+        let place = |before: usize, name: &String| known[..before].iter().position(|(own, _)| own == name);
+        // One variable may need the one before it, and so on over all of them: no recursion.
+        let mut wanted: BTreeSet<usize> = names.iter().filter_map(|name| place(known.len(), name)).collect();
+        let mut left: Vec<usize> = wanted.iter().copied().collect();
+        while let Some(index) = left.pop() {
+            let needs = known[index].1.needs.iter().filter_map(|name| place(index, name));
+            left.extend(needs.filter(|earlier| wanted.insert(*earlier)));
+        }
+        for index in wanted {
+            let (name, compiled) = &known[index];
             if self.values.get(name).is_some_and(|cell| cell.get().is_some()) {
                 continue;
             }
-            let (_, compiled) = &known[index];
-            let earlier = |need: &&String| known[..index].iter().any(|(own, _)| own == *need);
-            self.prepare(&compiled.needs.iter().filter(earlier).cloned().collect::<Vec<_>>())?;
             self.spend(compiled)?;
             let value = match &compiled.expression {
-                Ok(expression) => Outcome::resolve_val(expression, &self.context).map(CowVal::into_owned),
+                Ok(expression) => {
+                    with_room(expression, || Outcome::resolve_val(expression, &self.context).map(CowVal::into_owned))
+                }
                 Err(error) => Err(ExecutionError::function_error("variables", error)),
             };
             let value = value.map_err(|error| {
