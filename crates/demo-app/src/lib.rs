@@ -5,6 +5,7 @@
 //! bounded.
 
 mod answer;
+mod needs;
 mod page;
 mod server;
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, Request, answer};
+use crate::needs::Need;
 
 const BODY_MAX: usize = 1024 * 1024;
 const CONNECTIONS_MAX: usize = 1024;
@@ -44,16 +45,34 @@ pub enum Error {
     },
 }
 
-/// Serves on `listen` until `shutdown`, then lets requests in flight end.
-pub async fn run(listen: SocketAddr, shutdown: CancellationToken) -> Result<(), Error> {
+/// Serves on `listen` until `shutdown`, then lets requests in flight end. It is ready once what it `needs`, a host and a
+/// port, takes connections; at once where it needs nothing.
+pub async fn run(listen: SocketAddr, needs: Option<String>, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = TcpListener::bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
     tracing::info!(%listen, "serving");
-    serve(listener, shutdown).await;
+    let need = needs.map(|target| Arc::new(Need::new(target)));
+    let trying = async {
+        match &need {
+            Some(need) => need.keep_trying().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = trying => {}
+        () = serve(listener, need.clone(), shutdown) => {}
+    }
     Ok(())
 }
 
-async fn serve(listener: TcpListener, shutdown: CancellationToken) {
-    let hostname: Arc<str> = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into();
+/// Who answers.
+#[derive(Clone)]
+struct Host {
+    name: Arc<str>,
+    need: Option<Arc<Need>>,
+}
+
+async fn serve(listener: TcpListener, need: Option<Arc<Need>>, shutdown: CancellationToken) {
+    let host = Host { name: nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into(), need };
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let connections = TaskTracker::new();
     loop {
@@ -62,7 +81,7 @@ async fn serve(listener: TcpListener, shutdown: CancellationToken) {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let connection = serve_connection(stream, peer.ip(), hostname.clone(), shutdown.clone());
+                    let connection = serve_connection(stream, peer.ip(), host.clone(), shutdown.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(slot);
@@ -83,10 +102,10 @@ async fn serve(listener: TcpListener, shutdown: CancellationToken) {
     }
 }
 
-async fn serve_connection(stream: TcpStream, peer: IpAddr, hostname: Arc<str>, shutdown: CancellationToken) {
+async fn serve_connection(stream: TcpStream, peer: IpAddr, host: Host, shutdown: CancellationToken) {
     let service = service_fn(move |request| {
-        let hostname = hostname.clone();
-        async move { Ok::<_, Infallible>(respond(request, peer, &hostname).await) }
+        let host = host.clone();
+        async move { Ok::<_, Infallible>(respond(request, peer, &host).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -100,10 +119,10 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, hostname: Arc<str>, s
 }
 
 /// Answers, and writes a line of it to the log: a demo is there to be looked at.
-async fn respond(request: http::Request<Incoming>, peer: IpAddr, hostname: &str) -> Response<Full<Bytes>> {
+async fn respond(request: http::Request<Incoming>, peer: IpAddr, host: &Host) -> Response<Full<Bytes>> {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let is_probe = request.headers().get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(PROBE_AGENT));
-    let response = answered(request, peer, hostname).await;
+    let response = answered(request, peer, host).await;
     // Probes come every other second and would hide everything else.
     if !is_probe {
         tracing::info!(%peer, status = response.status().as_u16(), "{method} {uri}");
@@ -111,8 +130,11 @@ async fn respond(request: http::Request<Incoming>, peer: IpAddr, hostname: &str)
     response
 }
 
-async fn answered(request: http::Request<Incoming>, peer: IpAddr, hostname: &str) -> Response<Full<Bytes>> {
+async fn answered(request: http::Request<Incoming>, peer: IpAddr, host: &Host) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
+    if parts.uri.path() == "/readyz" && host.need.as_ref().is_some_and(|need| !need.is_met()) {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "503 what it needs cannot be reached\n");
+    }
     if body.size_hint().lower() > BODY_MAX as u64 {
         return too_large();
     }
@@ -125,7 +147,7 @@ async fn answered(request: http::Request<Incoming>, peer: IpAddr, hostname: &str
         Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "408 the body takes too long\n"),
     };
     let request = Request { method: parts.method, uri: parts.uri, headers: parts.headers, body, peer };
-    let Answer { status, headers, body, delay } = answer(&request, hostname);
+    let Answer { status, headers, body, delay } = answer(&request, &host.name);
     if !delay.is_zero() {
         tokio::time::sleep(delay).await;
     }
@@ -156,10 +178,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn started() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        started_with(None).await
+    }
+
+    async fn started_with(need: Option<Arc<Need>>) -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(serve(listener, shutdown.clone()));
+        let running = tokio::spawn(serve(listener, need, shutdown.clone()));
         (address, shutdown, running)
     }
 
@@ -197,6 +223,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_not_ready_without_what_it_needs() {
+        let need = Arc::new(Need::new("127.0.0.1:1".to_owned()));
+        let (address, shutdown, running) = started_with(Some(need)).await;
+        for (path, status) in [("/readyz", 503), ("/livez", 200)] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let answer = read(send(address, request.as_bytes()).await).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        }
+        shutdown.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn large_bodies_are_refused() {
         let (address, _shutdown, _running) = started().await;
         let request =
@@ -208,7 +247,7 @@ mod tests {
     #[tokio::test]
     async fn a_taken_address_is_an_error() {
         let (address, _shutdown, _running) = started().await;
-        let error = run(address, CancellationToken::new()).await.unwrap_err();
+        let error = run(address, None, CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.to_string(), format!("the demo can't listen on {address}"));
     }
 }

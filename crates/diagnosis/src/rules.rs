@@ -20,6 +20,7 @@ mod node;
 pub(crate) mod planned;
 mod preflight;
 mod quantity;
+mod selector;
 mod signs;
 mod storage;
 mod workload;

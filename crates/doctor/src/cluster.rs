@@ -62,6 +62,7 @@ const RESOURCES: &[Resource] = &[
         "/apis/certificates.k8s.io/v1/certificatesigningrequests",
         "CertificateSigningRequest",
     ),
+    resource("networkpolicies", "/apis/networking.k8s.io/v1/networkpolicies", "NetworkPolicy"),
     resource("servicecidrs", "/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR"),
     resource(
         "configmap coredns",

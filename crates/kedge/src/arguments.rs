@@ -343,6 +343,9 @@ pub(crate) struct DemoAppFlags {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     pub(crate) listen: SocketAddr,
+    /// What it needs before it is ready: it is connected to again and again.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) needs: Option<String>,
 }
 
 /// The flags of the library that such managers are made with.

@@ -23,6 +23,7 @@ mod no_ranges;
 mod overlap;
 mod peers;
 mod plugin_token;
+mod policy_cuts_names;
 mod proxy_rules;
 mod sandbox;
 mod slow_lookups;
@@ -58,5 +59,6 @@ pub(super) const RULES: &[&Rule] = &[
     &endpoint_name::RULE,
     &plugin_token::RULE,
     &virtual_address::RULE,
+    &policy_cuts_names::RULE,
     &slow_lookups::RULE,
 ];

@@ -4,6 +4,7 @@ mod crash;
 mod disruption_budget;
 mod image;
 mod memory_limit;
+mod missing_right;
 mod no_endpoints;
 mod placement;
 mod probe;
@@ -28,6 +29,7 @@ pub(super) const RULES: &[&Rule] = &[
     &quota::RULE,
     &disruption_budget::RULE,
     &service_account::RULE,
+    &missing_right::RULE,
     &probe::RULE,
     &no_endpoints::RULE,
 ];

@@ -11,5 +11,6 @@ pub(crate) async fn run(flags: DemoAppFlags) -> Result<()> {
     output::start_container_log();
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
-    kedge_demo_app::run(flags.listen, shutdown).await.with_context(|| format!("cannot serve on {}", flags.listen))
+    let listen = flags.listen;
+    kedge_demo_app::run(listen, flags.needs, shutdown).await.with_context(|| format!("cannot serve on {listen}"))
 }

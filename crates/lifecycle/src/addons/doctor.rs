@@ -35,7 +35,7 @@ pub fn doctor_rights() -> Vec<Value> {
         LOOKED_AT.iter().map(|(group, resources)| json!({"apiGroups": [group], "resources": resources, "verbs": read}));
     let mut rules: Vec<Value> = looked_at.collect();
     rules.extend([
-        json!({"apiGroups": ["networking.k8s.io"], "resources": ["servicecidrs"], "verbs": read}),
+        json!({"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies", "servicecidrs"], "verbs": read}),
         json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch", "watch"]}),
         json!({"apiGroups": ["doctor.kedge.dev"], "resources": ["findings"],
             "verbs": ["get", "list", "watch", "create", "update", "patch", "delete"]}),

@@ -5,13 +5,16 @@ use serde_json::Value;
 use crate::facts::{LogFact, LogSource};
 use crate::object::text;
 
+/// Seconds for which a line speaks of the present.
+pub(super) const RECENT: i64 = 600;
+
 /// Whether a pod is one of the cluster's DNS.
 pub(super) fn is_dns(pod: &Value) -> bool {
     text(&pod["metadata"]["labels"]["k8s-app"]) == "kube-dns"
 }
 
 /// Whether a container other than the DNS server itself waited for an answer in vain.
-pub(super) fn is_lookup_timeout(line: &LogFact) -> bool {
+pub(super) fn is_lookup_failure(line: &LogFact) -> bool {
     let text = &line.text;
     !line.source.is("coredns")
         && matches!(line.source, LogSource::Container { .. })

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use crate::evidence::{Evidence, Place};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::object::{condition, text};
-use crate::rules::network::lookups::{is_dns, is_lookup_timeout};
+use crate::rules::network::lookups::{RECENT, is_dns, is_lookup_failure};
+use crate::rules::network::policy_cuts_names::cutting_policy;
 use crate::rules::{Layer, Rule};
 
-/// Seconds for which a line speaks of the present.
-const RECENT: i64 = 600;
 /// Entries that could not be made since the machine started, above which it is no chance.
 const MANY: f64 = 1000.0;
 
@@ -22,7 +21,11 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let is_recent = |time: Option<jiff::Timestamp>| {
         time.is_none_or(|time| evidence.gathered.as_second() - time.as_second() <= RECENT)
     };
-    let lines = evidence.logs().filter(|(_, item, line)| is_lookup_timeout(line) && is_recent(item.time));
+    // Whom a policy keeps from asking, no cache helps.
+    let is_cut = |source| cutting_policy(evidence, source).is_some();
+    let lines = evidence.logs();
+    let lines =
+        lines.filter(|(_, item, line)| is_lookup_failure(line) && is_recent(item.time) && !is_cut(&line.source));
     let lines: Vec<usize> = lines.map(|(index, _, _)| index).collect();
     let mut found = Vec::new();
     if let (Some(first), true) = (lines.first(), has_ready_dns(evidence)) {

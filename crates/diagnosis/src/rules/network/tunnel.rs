@@ -7,7 +7,7 @@ use crate::evidence::{Evidence, Place};
 use crate::facts::LogSource;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
-use crate::rules::network::lookups::{is_dns, is_lookup_timeout};
+use crate::rules::network::lookups::{is_dns, is_lookup_failure};
 use crate::rules::network::peers::{Peer, by_machine, closed, others, peers};
 use crate::rules::{Explains, Layer, Rule, Scope};
 
@@ -72,7 +72,7 @@ fn of_lookups(evidence: &Evidence) -> Option<Finding> {
     let of_dns: BTreeSet<&str> =
         pods().filter(|(_, _, pod)| is_dns(pod)).map(|(_, _, pod)| text(&pod["spec"]["nodeName"])).collect();
     let mut proof = Vec::new();
-    for (index, item, line) in evidence.logs().filter(|(_, _, line)| is_lookup_timeout(line)) {
+    for (index, item, line) in evidence.logs().filter(|(_, _, line)| is_lookup_failure(line)) {
         let LogSource::Container { namespace, pod, .. } = &line.source else { continue };
         let subject = Subject { kind: "Pod".to_owned(), namespace: namespace.clone(), name: pod.clone() };
         let of_object = evidence.object(&subject).map_or("", |(_, _, pod)| text(&pod["spec"]["nodeName"]));

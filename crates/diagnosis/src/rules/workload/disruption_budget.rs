@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair};
-use crate::object::{condition, is_leaving, list, subject, text};
+use crate::object::{condition, is_leaving, subject, text};
+use crate::rules::selector;
 use crate::rules::signs::Sign;
 use crate::rules::{Layer, Rule};
 
@@ -100,24 +101,8 @@ fn is_settling(budget: &Value, now: Timestamp) -> bool {
 }
 
 fn selects(budget: &Value, pod: &Value) -> bool {
-    let selector = &budget["spec"]["selector"];
-    let labels = &pod["metadata"]["labels"];
-    let matches = |(key, value): (&String, &Value)| labels[key] == *value;
     budget["metadata"]["namespace"] == pod["metadata"]["namespace"]
-        && selector["matchLabels"].as_object().is_none_or(|wanted| wanted.iter().all(matches))
-        && list(&selector["matchExpressions"]).all(|expression| holds(expression, labels))
-}
-
-fn holds(expression: &Value, labels: &Value) -> bool {
-    let own = &labels[text(&expression["key"])];
-    let is_listed = list(&expression["values"]).any(|value| value == own);
-    match text(&expression["operator"]) {
-        "In" => is_listed,
-        "NotIn" => !is_listed,
-        "Exists" => own.is_string(),
-        "DoesNotExist" => own.is_null(),
-        _ => false,
-    }
+        && selector::selects(&budget["spec"]["selector"], &pod["metadata"]["labels"])
 }
 
 fn repair(look: &str) -> Repair {
