@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How long one attempt may take.
+/// How long a connection may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An address that is tried again and again.
@@ -39,18 +39,24 @@ impl Need {
 
     async fn try_once(&self) {
         let target = &self.target;
-        let error = match timeout(PATIENCE, TcpStream::connect(target)).await {
-            Ok(Ok(_)) => {
+        let error = match self.connect().await {
+            Ok(()) => {
                 if !self.is_met.swap(true, Ordering::Relaxed) {
                     tracing::info!("{target} takes connections");
                 }
                 return;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+            Err(error) => error,
         };
         self.is_met.store(false, Ordering::Relaxed);
         tracing::error!("cannot reach {target}: {error}");
+    }
+
+    /// The resolver has a patience of its own, and says itself what became of the name.
+    async fn connect(&self) -> std::io::Result<()> {
+        let addresses: Vec<_> = lookup_host(&self.target).await?.collect();
+        timeout(PATIENCE, TcpStream::connect(&addresses[..])).await.map_err(std::io::Error::from)??;
+        Ok(())
     }
 }
 

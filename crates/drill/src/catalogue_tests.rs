@@ -69,6 +69,16 @@ fn all_fit_the_schema() {
 }
 
 #[test]
+fn every_file_is_one_of_the_binary() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let files = std::fs::read_dir(directory).expect("the scenarios are there");
+    let texts: BTreeSet<String> =
+        files.map(|file| std::fs::read_to_string(file.expect("it is listed").path()).expect("it is read")).collect();
+    let known: BTreeSet<String> = crate::scenarios::BUILTIN.iter().map(|text| (*text).to_owned()).collect();
+    assert_eq!(texts, known);
+}
+
+#[test]
 fn each_has_a_name_of_its_own_and_a_known_cause() {
     let scenarios = builtin().expect("they are read");
     let ids: BTreeSet<&str> = scenarios.iter().map(|scenario| scenario.id.as_str()).collect();

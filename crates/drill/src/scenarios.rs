@@ -41,6 +41,8 @@ pub(crate) const BUILTIN: &[&str] = &[
     include_str!("../scenarios/node-without-power.yaml"),
     include_str!("../scenarios/one-of-two-containers.yaml"),
     include_str!("../scenarios/only-control-planes.yaml"),
+    include_str!("../scenarios/operator-without-rights.yaml"),
+    include_str!("../scenarios/policy-cuts-names.yaml"),
     include_str!("../scenarios/port-of-the-node-taken.yaml"),
     include_str!("../scenarios/preflight-leftovers.yaml"),
     include_str!("../scenarios/preflight-name.yaml"),

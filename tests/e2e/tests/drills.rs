@@ -68,6 +68,9 @@ fn scenarios(static_pods: bool) -> Vec<Chosen> {
         shell: scenario["where"]["shell"] == true,
     });
     let chosen: Vec<Chosen> = chosen.collect();
+    let is_unknown = |id: &&str| !id.is_empty() && !all.iter().any(|scenario| scenario["id"] == **id);
+    let unknown: Vec<&str> = only.split(['+', ',']).filter(is_unknown).collect();
+    assert!(unknown.is_empty(), "KEDGE_DRILLS names what the binary does not have: {unknown:?}");
     // A pair needs what either needs.
     let is_static = |id: &str| all.iter().any(|one| one["id"] == id && one["where"]["staticPods"] == true);
     let others = only.split(',').filter(|id| id.contains('+') && !TOGETHER.contains(id));

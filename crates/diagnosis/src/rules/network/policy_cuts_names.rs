@@ -82,7 +82,7 @@ fn may_reach_dns(rule: &Value, namespace: &str) -> bool {
         let is_udp = text(&port["protocol"]) == "UDP";
         let within = |first: i64| first <= PORT && port["endPort"].as_i64().unwrap_or(first) >= PORT;
         // A port by its name is one of the DNS server's pod.
-        is_udp && port["port"].as_i64().map_or(true, within)
+        is_udp && port["port"].as_i64().is_none_or(within)
     };
     // A peer without a selector of namespaces is a pod beside the policy.
     let is_near = |peer: &Value| peer["namespaceSelector"].is_null() && peer["ipBlock"].is_null();
