@@ -41,6 +41,8 @@ const MEETINGS: &[(&str, &str, &[&str])] = &[
     ("C1", "C2", &["C2"]),
     // No room is left where a small file system is full, or a bound is wrong.
     ("F1", "F2", &["F2"]),
+    // A wrong bound takes pods away where F1 would; that the store's disk is full as well is its own matter.
+    ("B14", "F2", &["B14", "F2"]),
     // A peer that is no machine's address is why nobody reaches it.
     ("G1", "G2", &["G2"]),
 ];

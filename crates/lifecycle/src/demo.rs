@@ -1,10 +1,16 @@
 //! The demo: three replicas of the small web application behind a NodePort, as field notes do it with httpbin.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kedge_client::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// Where the demo answers on every node.
 pub const DEMO_NODE_PORT: u16 = 30090;
@@ -12,6 +18,9 @@ pub const DEMO_NODE_PORT: u16 = 30090;
 const NAME: &str = "kedge-demo";
 const NAMESPACE: &str = "default";
 const MANAGER: &str = "kedge";
+/// How long one answer may take, and how long it may be.
+const PATIENCE: Duration = Duration::from_secs(2);
+const MOST_BYTES: u64 = 4096;
 
 /// Why the demo is not there.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +61,19 @@ pub async fn demo_state(client: &Client) -> Result<DemoState, DemoError> {
     })
 }
 
+/// Whether the demo answers at an address of its Service.
+pub async fn demo_answers(address: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(MOST_BYTES).read_to_end(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let status = |answer: &[u8]| answer.starts_with(b"HTTP/1.") && answer.get(8..12) == Some(b" 200");
+    matches!(timeout(PATIENCE, ask).await, Ok(Ok(answer)) if status(&answer))
+}
+
 fn deployment(image: &str) -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
@@ -87,4 +109,32 @@ fn service() -> Value {
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "nodePort": DEMO_NODE_PORT}],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// Whether a server that says this to everybody counts as the demo.
+    async fn counts(said: &'static [u8]) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it has an address");
+        let server = async {
+            let (mut stream, _) = listener.accept().await.expect("somebody comes");
+            let mut asked = [0; 64];
+            let _ = stream.read(&mut asked).await;
+            let _ = stream.write_all(said).await;
+        };
+        tokio::join!(demo_answers(address), server).0
+    }
+
+    #[tokio::test]
+    async fn only_an_answer_counts() {
+        assert!(counts(b"HTTP/1.0 200 OK\r\n\r\nok\n").await);
+        assert!(!counts(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await);
+        assert!(!counts(b"").await);
+        let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port is free").local_addr().expect("an address");
+        assert!(!demo_answers(closed).await);
+    }
 }

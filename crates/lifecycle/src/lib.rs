@@ -55,7 +55,7 @@ pub use cluster_objects::{
     upload_kubelet_configuration,
 };
 pub use config_files::{init_defaults, join_defaults, migrate, reset_defaults, upgrade_defaults, validate};
-pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_state};
+pub use demo::{DEMO_NODE_PORT, DemoError, DemoState, apply_demo, demo_answers, demo_state};
 pub use documents::{
     API_VERSION, ApiEndpoint, ConfigurationError, Documents, InitConfiguration, NodeRegistration, TokenConfiguration,
 };

@@ -4,6 +4,7 @@
 mod access;
 mod components;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use kedge_client::Client;
 use kedge_cri::{PrivateContainerd, PrivateContainerdConfig, Runtime, discover_endpoint};
 use kedge_kubelet::CgroupDriver;
 use kedge_lifecycle::{
-    Images, Layout, RunFile, apply_demo, demo_state, ensure_images, remove_sandboxes, unmount_below,
+    DEMO_NODE_PORT, Images, Layout, RunFile, apply_demo, demo_answers, demo_state, ensure_images, remove_sandboxes,
+    unmount_below,
 };
 use kube::api::Api;
 use serde_json::Value;
@@ -181,15 +183,23 @@ pub(crate) async fn deploy_demo(
 ) -> Result<(), Error> {
     let client = control_plane.client("kubernetes-admin", &["system:masters"]);
     apply_demo(&client, &prepared.images.demo).await?;
+    let address = SocketAddr::new(plan.node_ip, DEMO_NODE_PORT);
     let deadline = tokio::time::Instant::now() + DEMO_PATIENCE;
     loop {
         let state = demo_state(&client).await?;
-        if state.available >= state.replicas {
+        let is_available = state.available >= state.replicas;
+        // A pod that is ready is reached only once its Service's rules say so.
+        if is_available && demo_answers(address).await {
             return Ok(());
         }
         if tokio::time::Instant::now() > deadline {
+            let what = if is_available {
+                format!("all replicas of the demo are available, and http://{address} does not answer")
+            } else {
+                format!("only {} of {} replicas of the demo are available", state.available, state.replicas)
+            };
             return Err(Error::TooLong {
-                what: format!("only {} of {} replicas of the demo are available", state.available, state.replicas),
+                what,
                 seconds: DEMO_PATIENCE.as_secs(),
                 advice: format!(
                     "see why with `kubectl --kubeconfig {} describe pods -l app=kedge-demo`",

@@ -21,7 +21,7 @@ mod wait;
 
 pub use api::ApiProxy;
 pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
-pub use calm::{names_no_failure, names_only};
+pub use calm::{OF_THE_MACHINE, names_no_failure, names_only};
 pub use cluster::{Cluster, ClusterOptions};
 pub use etcd::Etcd;
 pub use host::{Host, HostOptions};

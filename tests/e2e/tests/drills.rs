@@ -20,7 +20,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::thread;
 
-use kedge_e2e::kedge_binary;
+use kedge_e2e::{OF_THE_MACHINE, kedge_binary};
 use serde_json::Value;
 
 #[test]
@@ -43,9 +43,6 @@ const TOGETHER: [&str; 8] = [
     "node-without-power+no-storage-class",
     "small-mtu+no-inodes",
 ];
-
-/// What a machine shows by itself that is short of everything: a slow disk under the store, a runtime that answers late.
-const OF_THE_MACHINE: [&str; 2] = ["B1", "E4"];
 
 /// A scenario to do, and whether its pods need an image with a shell.
 struct Chosen {
