@@ -2,7 +2,7 @@
 
 use crate::evidence::Evidence;
 use crate::finding::{Certainty, Finding, Repair};
-use crate::rules::signs::{Sign, Told};
+use crate::rules::signs::{Sign, is_down};
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 const SIGN: Sign = Sign {
@@ -23,13 +23,21 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn find(evidence: &Evidence) -> Vec<Finding> {
-    SIGN.found(evidence, Certainty::Likely, repair, |told| {
+    let mut found = Vec::new();
+    for told in SIGN.told(evidence) {
+        // Said once by who goes on without: at a start, before the roles are there, or of what is not needed.
+        if told.count < 2 && !is_down(evidence, &told.item.place, told.source) {
+            continue;
+        }
         let subject = told.source.subject();
-        match refusal(told.text) {
+        let sentence = match refusal(told.text) {
             Some(refusal) => format!("{subject} is refused: {refusal}"),
             None => format!("{subject} is refused: {}", told.text.trim()),
-        }
-    })
+        };
+        let repair = repair(told.text);
+        found.push(Finding::failure(subject, told.item, Certainty::Likely, sentence, told.lines, repair));
+    }
+    found
 }
 
 /// What the API server refused.
@@ -97,8 +105,8 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     Some((inner.trim_end_matches('\\'), rest))
 }
 
-fn repair(told: &Told<'_>) -> Repair {
-    let Some(refusal) = refusal(told.text) else {
+fn repair(line: &str) -> Repair {
+    let Some(refusal) = refusal(line) else {
         return Repair::of(&[(
             "See what it may do",
             "kubectl auth can-i --list --as=system:serviceaccount:NAMESPACE:NAME",
@@ -130,14 +138,15 @@ mod tests {
     use super::RULE;
     use crate::rules::fixtures::*;
 
-    fn line(text: &str) -> Item {
-        container_logged("manager", text)
+    /// A line that is said again and again.
+    fn lines(text: &str) -> Vec<Item> {
+        vec![container_logged("manager", text); 2]
     }
 
     #[test]
     fn a_refused_account_is_found() {
         let lease = r#"E0722 10:00:00.000000       1 leaderelection.go:330] error retrieving resource lock vendor/manager: leases.coordination.k8s.io "manager" is forbidden: User "system:serviceaccount:vendor:default" cannot get resource "leases" in API group "coordination.k8s.io" in the namespace "vendor""#;
-        let texts = found_among(&RULE, [line(lease)]);
+        let texts = found_among(&RULE, lines(lease));
         assert_eq!(texts.len(), 1);
         assert!(
             texts[0].ends_with(
@@ -146,21 +155,21 @@ mod tests {
             "{texts:?}"
         );
         let list = r#"E0722 10:00:00.000000       1 reflector.go:200] "Failed to watch" err="failed to list *v1.Service: services is forbidden: User \"system:serviceaccount:kube-system:coredns\" cannot list resource \"services\" in API group \"\" at the cluster scope""#;
-        let texts = found_among(&RULE, [line(list)]);
+        let texts = found_among(&RULE, lines(list));
         assert!(
             texts[0].ends_with("is refused: ServiceAccount kube-system/coredns may not list services in the cluster"),
             "{texts:?}"
         );
         let cut = r#"services is forbidden: User "system:serviceaccount:a:b" cannot li"#;
-        assert_eq!(found_among(&RULE, [line(cut)]).len(), 1);
+        assert_eq!(found_among(&RULE, lines(cut)).len(), 1);
     }
 
     #[test]
     fn the_commands_name_the_right() {
-        let line = line(
+        let lines = lines(
             r#"pods "web" is forbidden: User "system:serviceaccount:a:robot" cannot create resource "pods/exec" in API group "" in the namespace "b""#,
         );
-        let evidence = Evidence { gathered: now(), items: vec![line].into(), unseen: Vec::new() };
+        let evidence = Evidence { gathered: now(), items: lines.into(), unseen: Vec::new() };
         let found = findings(&RULE, &evidence);
         let repair = serde_json::to_string(&found[0].repair).expect("it is JSON");
         for part in [
@@ -179,9 +188,11 @@ mod tests {
             r#"nodes "one" is forbidden: User "system:node:two" cannot get resource "nodes""#,
             r#"pods is forbidden: User "jane" cannot list resource "pods""#,
         ] {
-            assert_eq!(found_among(&RULE, [line(text)]), [""; 0]);
+            assert_eq!(found_among(&RULE, lines(text)), [""; 0]);
         }
         let refused = r#"leases "m" is forbidden: User "system:serviceaccount:a:b" cannot get resource "leases""#;
-        assert_eq!(found_among(&RULE, [line(refused), line("successfully acquired lease a/m")]), [""; 0]);
+        let over = [lines(refused), lines("successfully acquired lease a/m")].concat();
+        assert_eq!(found_among(&RULE, over), [""; 0]);
+        assert_eq!(found_among(&RULE, lines(refused).into_iter().take(1)), [""; 0]);
     }
 }
