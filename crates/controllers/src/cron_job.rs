@@ -2,13 +2,15 @@
 //!
 //! Invariant: one time of the schedule starts at most one Job, as the Job's name is made of it.
 
+#[cfg(test)]
+mod level_driven;
 mod plan;
 mod schedule;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kedge_client::{Change, Informer, Queue, object_key, object_reference};
+use kedge_client::{Informer, Queue, object_key, object_reference};
 use kedge_meta::ObjectKey;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 
@@ -24,18 +26,16 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let crons = starter.informer::<CronJob>();
     let jobs = starter.informer::<Job>();
     let queue = Queue::new();
-    starter.enqueue(&crons, &queue, |change| match change {
-        // The controller's own status writes are no news.
-        Change::Updated { old, new }
-            if old.spec == new.spec && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp =>
-        {
-            Vec::new()
-        }
-        change => vec![object_key(&**change.object())],
-    });
+    starter.enqueue(&crons, &queue, |change| vec![object_key(&**change.object())]);
     starter.enqueue(&jobs, &queue, |change| controller_key::<CronJob>(&change.object().metadata).into_iter().collect());
     let workers = starter.context.config.concurrency;
-    let controller = Crons { context: starter.context.clone(), crons, jobs, expectations: Expectations::default() };
+    let controller = Crons {
+        context: starter.context.clone(),
+        crons,
+        jobs,
+        expected_status: Expectations::default(),
+        expectations: Expectations::default(),
+    };
     starter.work(Arc::new(controller), queue, workers);
 }
 
@@ -43,6 +43,8 @@ struct Crons {
     context: Context,
     crons: Informer<CronJob>,
     jobs: Informer<Job>,
+    /// A status that the cache does not show yet says which times had their Jobs, also where these are gone.
+    expected_status: Expectations,
     expectations: Expectations,
 }
 
@@ -51,11 +53,13 @@ impl Controller for Crons {
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(cron) = self.crons.get(key) else {
+            self.expected_status.forget(key);
             self.expectations.forget(key);
             return Ok(Next::Done);
         };
         let now = self.context.now();
-        if let Some(lag) = self.expectations.lag(key, &self.jobs, now) {
+        let lag = self.expected_status.lag(key, &self.crons, now);
+        if let Some(lag) = lag.or_else(|| self.expectations.lag(key, &self.jobs, now)) {
             return Ok(Next::After(lag));
         }
         let jobs = self.jobs.in_namespace(&key.namespace);
@@ -109,7 +113,8 @@ impl Crons {
         }
         let crons = Api::<CronJob>::namespaced(self.context.client.clone(), &key.namespace);
         let changed = CronJob { status: Some(plan.status), ..cron.clone() };
-        crons.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        let written = crons.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        self.expected_status.updated(key, &written.metadata, self.context.now());
         Ok(())
     }
 }

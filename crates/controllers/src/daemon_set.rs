@@ -2,6 +2,8 @@
 //!
 //! Invariant: pods are decided about only when the cache shows this controller's last writes.
 
+#[cfg(test)]
+mod level_driven;
 mod plan;
 
 use std::collections::{HashMap, HashSet};

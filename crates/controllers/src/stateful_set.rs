@@ -3,6 +3,8 @@
 //! Invariant: there is never a second pod of an ordinal, as its name is the ordinal's; claims are made before their pod.
 
 mod identity;
+#[cfg(test)]
+mod level_driven;
 mod plan;
 
 use std::collections::HashSet;

@@ -82,19 +82,22 @@ fn plan_history(cron: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
     }
 }
 
-fn is_scheduled(job: &Job) -> bool {
-    job.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(SCHEDULED_AT))
+/// The time of the schedule that a Job was started for; `None` of those that people started.
+fn scheduled_at(job: &Job) -> Option<Time> {
+    job.metadata.annotations.as_ref()?.get(SCHEDULED_AT)?.parse().ok().map(Time)
 }
 
 /// Brings the list of active Jobs in step with the Jobs there are.
 fn plan_active(jobs: &[Arc<Job>], plan: &mut Plan) {
     let mut active = plan.status.active.take().unwrap_or_default();
+    // Its time was had by every Job that is there, also where the status could not be written then.
+    plan.status.last_schedule_time =
+        plan.status.last_schedule_time.take().max(jobs.iter().filter_map(|job| scheduled_at(job)).max());
     for job in jobs {
         let name = name_of(&job.metadata);
         let position = active.iter().position(|known| known.uid == job.metadata.uid);
         match (ending(job), position) {
-            // Started, but the status could not be written then.
-            (None, None) if is_scheduled(job) => active.push(object_reference(&**job)),
+            (None, None) if scheduled_at(job).is_some() => active.push(object_reference(&**job)),
             (None, None) => {
                 let text = format!("Saw a job that the controller did not create or forgot: {name}");
                 plan.announce.push(say(true, "UnexpectedJob", text));
@@ -164,7 +167,6 @@ fn plan_start(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan
     let is_started = active.iter().any(|known| known.name.as_deref() == Some(&name))
         || jobs.iter().any(|known| name_of(&known.metadata) == name);
     if is_started {
-        plan.status.last_schedule_time = plan.status.last_schedule_time.take().max(Some(Time(due)));
         return;
     }
     match cron.spec.concurrency_policy.as_deref() {
@@ -234,10 +236,7 @@ pub(crate) fn note_start(status: &mut CronJobStatus, job: &Job) {
         .active
         .get_or_insert_default()
         .push(ObjectReference { resource_version: job.metadata.resource_version.clone(), ..object_reference(job) });
-    let stamp = job.metadata.annotations.as_ref().and_then(|annotations| annotations.get(SCHEDULED_AT));
-    if let Some(due) = stamp.and_then(|stamp| stamp.parse().ok()) {
-        status.last_schedule_time = Some(Time(due));
-    }
+    status.last_schedule_time = scheduled_at(job).or(status.last_schedule_time.take());
 }
 
 #[cfg(test)]

@@ -11,32 +11,21 @@ use proptest::prelude::*;
 
 use super::plan::{Failures, has_condition, is_finished, plan};
 use super::pods::{FINALIZER, has_finalizer, index_of};
-use crate::histories::history;
+use crate::histories::{Cached, history};
 use crate::pods::fixtures::{pod, terminating, with_phase};
 use crate::pods::{is_active, phase};
 
 const COMPLETIONS: i32 = 5;
 
-type Pods = BTreeMap<String, Pod>;
-
 /// The API as it is, what the controller has heard of it, and the model: which pods ended how while they were tracked.
 struct World {
     job: Job,
-    pods: Pods,
+    pods: Cached<Pod>,
     seen_job: Job,
-    seen_pods: Pods,
     version: u32,
     made: usize,
-    /// Pods that the controller made and does not see yet.
-    made_unseen: BTreeSet<String>,
-    /// Pods that the controller deleted and does not see so yet.
-    deleted_unseen: BTreeSet<String>,
     succeeded: BTreeMap<String, Option<i32>>,
     failed: BTreeSet<String>,
-}
-
-fn nth(pods: &Pods, number: u16) -> Option<String> {
-    pods.keys().nth(usize::from(number) % pods.len().max(1)).cloned()
 }
 
 impl World {
@@ -53,12 +42,9 @@ impl World {
         let mut world = Self {
             seen_job: job.clone(),
             job,
-            pods: Pods::new(),
-            seen_pods: Pods::new(),
+            pods: Cached::new(),
             version: 0,
             made: 0,
-            made_unseen: BTreeSet::new(),
-            deleted_unseen: BTreeSet::new(),
             succeeded: BTreeMap::new(),
             failed: BTreeSet::new(),
         };
@@ -74,10 +60,12 @@ impl World {
     }
 
     fn happen(&mut self, (what, number): (u8, u16)) {
-        let one = nth(&self.pods, number);
+        let one = self.pods.nth(number);
         match what {
-            0 => self.hear(nth(&self.seen_pods, number).or(one)),
-            1 => self.hear(one),
+            0 | 1 => {
+                let heard = if what == 0 { self.pods.nth_seen(number).or(one) } else { one };
+                heard.iter().for_each(|name| self.pods.hear(name));
+            }
             2 => self.seen_job = self.job.clone(),
             3 => self.end(one, "Succeeded"),
             4 => self.end(one, "Failed"),
@@ -88,34 +76,14 @@ impl World {
         }
     }
 
-    fn hear(&mut self, name: Option<String>) {
-        let Some(name) = name else { return };
-        match self.pods.get(&name) {
-            Some(pod) => {
-                self.made_unseen.remove(&name);
-                if pod.metadata.deletion_timestamp.is_some() {
-                    self.deleted_unseen.remove(&name);
-                }
-                self.seen_pods.insert(name, pod.clone());
-            }
-            None => {
-                self.seen_pods.remove(&name);
-                self.made_unseen.remove(&name);
-                self.deleted_unseen.remove(&name);
-            }
-        }
-    }
-
     fn hear_everything(&mut self) {
-        self.seen_pods = self.pods.clone();
+        self.pods.hear_everything();
         self.seen_job = self.job.clone();
-        self.made_unseen.clear();
-        self.deleted_unseen.clear();
     }
 
     /// A pod comes to its end; one that is being deleted fails.
     fn end(&mut self, name: Option<String>, outcome: &str) {
-        let Some(pod) = name.as_ref().and_then(|name| self.pods.get_mut(name)) else { return };
+        let Some(pod) = name.as_ref().and_then(|name| self.pods.real.get_mut(name)) else { return };
         if !matches!(phase(pod), "Running" | "Pending") {
             return;
         }
@@ -140,7 +108,7 @@ impl World {
 
     /// A deleted pod that was running counts as failed from then on.
     fn delete(&mut self, name: Option<String>) {
-        let Some(pod) = name.as_ref().and_then(|name| self.pods.get_mut(name)) else { return };
+        let Some(pod) = name.as_ref().and_then(|name| self.pods.real.get_mut(name)) else { return };
         *pod = terminating(pod.clone());
         let pod = pod.clone();
         self.note(&pod, false);
@@ -150,21 +118,21 @@ impl World {
     fn end_deleted(&mut self) {
         let deleted = |pod: &&Pod| pod.metadata.deletion_timestamp.is_some();
         let names: Vec<String> =
-            self.pods.values().filter(deleted).filter_map(|pod| pod.metadata.name.clone()).collect();
+            self.pods.real.values().filter(deleted).filter_map(|pod| pod.metadata.name.clone()).collect();
         names.into_iter().for_each(|name| self.end(Some(name), "Failed"));
         self.sweep();
     }
 
     /// Pods that are deleted, have ended and hold nothing back are gone.
     fn sweep(&mut self) {
-        self.pods.retain(|_, pod| {
+        self.pods.real.retain(|_, pod| {
             let has_ended = !matches!(phase(pod), "Running" | "Pending");
             pod.metadata.deletion_timestamp.is_none() || !has_ended || has_finalizer(pod)
         });
     }
 
     fn release(&mut self, name: &str) {
-        if let Some(pod) = self.pods.get_mut(name) {
+        if let Some(pod) = self.pods.real.get_mut(name) {
             pod.metadata.finalizers = None;
         }
         self.sweep();
@@ -172,7 +140,7 @@ impl World {
 
     /// One pass, of which only so many effects come about; whether it had anything to do.
     fn look(&mut self, mut effects: usize) -> bool {
-        let pods: Vec<Arc<Pod>> = self.seen_pods.values().cloned().map(Arc::new).collect();
+        let pods: Vec<Arc<Pod>> = self.pods.seen.values().cloned().map(Arc::new).collect();
         let mut may = || {
             let may = effects > 0;
             effects = effects.saturating_sub(1);
@@ -184,7 +152,7 @@ impl World {
             names(&left).iter().filter(|_| may()).for_each(|name| self.release(name));
             return !left.is_empty();
         }
-        let sees_all = self.made_unseen.is_empty() && self.deleted_unseen.is_empty();
+        let sees_all = self.pods.shows_writes();
         let plan = plan(&self.seen_job, &pods, Failures::default(), sees_all, Timestamp::UNIX_EPOCH);
         let starts = self.seen_job.status.as_ref().is_none_or(|status| status.start_time.is_none());
         let changes = self.seen_job.status.as_ref() != Some(&plan.status);
@@ -205,20 +173,18 @@ impl World {
                 return busy;
             }
             // Nobody counts it any more, however it ended while nobody looked.
-            if self.pods.get(&name).is_some_and(has_finalizer) {
+            if self.pods.real.get(&name).is_some_and(has_finalizer) {
                 self.succeeded.remove(&name);
                 self.failed.remove(&name);
             }
             self.release(&name);
         }
-        for name in names(&plan.discard).into_iter().chain(names(&plan.terminate)) {
+        for pod in plan.discard.iter().chain(&plan.terminate) {
             if !may() {
                 return busy;
             }
-            if self.pods.contains_key(&name) {
-                self.deleted_unseen.insert(name.clone());
-            }
-            self.delete(Some(name));
+            self.pods.ask_to_delete(&**pod);
+            self.delete(pod.metadata.name.clone());
         }
         for new in &plan.create {
             if !may() {
@@ -239,8 +205,7 @@ impl World {
         let mut made = pod(&name);
         made.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
         made.metadata.annotations = new.metadata.annotations.clone();
-        self.made_unseen.insert(name.clone());
-        self.pods.insert(name, made);
+        self.pods.create(made);
     }
 
     /// What the status says and what the model says, of successes and of failures.
@@ -281,7 +246,7 @@ fn check(is_indexed: bool, happened: &[(u8, u16)], looks: &[usize]) -> Result<()
             break;
         }
         world.end_deleted();
-        let next = world.pods.values().find(|pod| is_active(pod)).and_then(|pod| pod.metadata.name.clone());
+        let next = world.pods.real.values().find(|pod| is_active(pod)).and_then(|pod| pod.metadata.name.clone());
         world.end(next, "Succeeded");
     }
     let status = world.job.status.clone().unwrap_or_default();
@@ -291,7 +256,7 @@ fn check(is_indexed: bool, happened: &[(u8, u16)], looks: &[usize]) -> Result<()
     }
     prop_assert!(status.succeeded >= Some(COMPLETIONS), "{:?}", status.succeeded);
     prop_assert_eq!(status.completed_indexes, is_indexed.then(|| "0-4".to_owned()));
-    prop_assert!(!world.pods.values().any(|pod| is_active(pod) || has_finalizer(pod)));
+    prop_assert!(!world.pods.real.values().any(|pod| is_active(pod) || has_finalizer(pod)));
     Ok(())
 }
 

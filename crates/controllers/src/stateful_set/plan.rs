@@ -56,9 +56,10 @@ impl View<'_> {
         strategy.and_then(|strategy| strategy.type_.as_deref()) != Some("OnDelete")
     }
 
-    fn partition(&self) -> Option<i32> {
-        let strategy = self.spec.update_strategy.as_ref()?;
-        strategy.rolling_update.as_ref()?.partition
+    fn partition(&self) -> i32 {
+        let strategy = self.spec.update_strategy.as_ref();
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+        rolling.and_then(|rolling| rolling.partition).unwrap_or_default()
     }
 
     fn max_unavailable(&self) -> i32 {
@@ -68,24 +69,19 @@ impl View<'_> {
         number.unwrap_or(1).max(1)
     }
 
-    fn is_healthy(&self, pod: &Pod) -> bool {
-        is_running_and_ready(pod) && pod.metadata.deletion_timestamp.is_none()
-    }
-
     fn is_available(&self, pod: &Pod) -> bool {
         phase(pod) == "Running" && is_available(pod, self.spec.min_ready_seconds.unwrap_or_default(), self.now)
     }
 
-    /// Whether a new pod of an ordinal is to be of the updated template.
+    /// Neither ending nor still to become available.
+    fn is_healthy(&self, pod: &Pod) -> bool {
+        self.is_available(pod) && !is_terminating(pod)
+    }
+
+    /// Whether a new pod of an ordinal is to be of the updated template. Only the partition keeps the current one: counts of
+    /// the status may be old, and a pod made by them would be replaced again at once.
     fn is_updated(&self, ordinal: i32) -> bool {
-        if self.current == self.update || !self.is_rolling() {
-            return true;
-        }
-        let boundary = match self.partition() {
-            Some(partition) if partition > 0 => self.start() + partition,
-            _ => self.start() + self.set.status.as_ref().and_then(|status| status.current_replicas).unwrap_or_default(),
-        };
-        ordinal >= boundary
+        !self.is_rolling() || ordinal >= self.start() + self.partition()
     }
 }
 
@@ -135,7 +131,7 @@ fn plan_steps(
                 plan.recreate.push(pod.clone());
                 true
             }
-            Some(pod) => is_terminating(pod) || !is_running_and_ready(pod) || !view.is_available(pod),
+            Some(pod) => !view.is_healthy(pod),
         };
         if must_wait && view.is_ordered() {
             return;
@@ -151,7 +147,8 @@ fn plan_steps(
             continue;
         }
         let is_first_unhealthy = first_unhealthy.as_ref().is_some_and(|first| Arc::ptr_eq(first, pod));
-        if view.is_ordered() && !is_running_and_ready(pod) && !is_first_unhealthy {
+        // DIVERGES: upstream waits for pods that have ended as if they could still become available.
+        if view.is_ordered() && !view.is_available(pod) && !is_first_unhealthy && !is_terminal(pod) {
             return;
         }
         plan.delete.push(pod.clone());
@@ -166,7 +163,7 @@ fn plan_steps(
 
 /// From the highest ordinal down to the partition, as far as availability allows.
 fn plan_update(view: &View<'_>, wanted: &BTreeMap<i32, Option<Arc<Pod>>>, plan: &mut Plan) {
-    let least = view.start() + view.partition().unwrap_or_default();
+    let least = view.start() + view.partition();
     let targets: Vec<&Arc<Pod>> = wanted.range(least..).rev().filter_map(|(_, pod)| pod.as_ref()).collect();
     let is_outdated = |pod: &Pod| revision_of(pod) != view.update && !is_terminating(pod);
     let limit = view.max_unavailable();
@@ -177,13 +174,13 @@ fn plan_update(view: &View<'_>, wanted: &BTreeMap<i32, Option<Arc<Pod>>>, plan: 
                 return;
             }
             // One after the other: the last one updated has to work first.
-            if !view.is_healthy(pod) || !view.is_available(pod) {
+            if !view.is_healthy(pod) {
                 return;
             }
         }
         return;
     }
-    let unavailable = targets.iter().filter(|pod| is_terminating(pod) || !view.is_available(pod)).count() as i32;
+    let unavailable = targets.iter().filter(|pod| !view.is_healthy(pod)).count() as i32;
     let mut room = limit - unavailable;
     for pod in targets.into_iter().filter(|pod| is_outdated(pod)) {
         let is_broken = !view.is_available(pod);
@@ -215,7 +212,8 @@ fn plan_counts(view: &View<'_>, pods: &[Arc<Pod>]) -> StatefulSetStatus {
         collision_count: before.collision_count,
         conditions: before.conditions,
     };
-    let is_complete = view.is_rolling() && of(view.update) == replicas && ready == replicas;
+    let wanted = view.spec.replicas.unwrap_or(1);
+    let is_complete = view.is_rolling() && [of(view.update), ready, replicas] == [wanted; 3];
     if is_complete {
         status.current_replicas = status.updated_replicas;
         status.current_revision = status.update_revision.clone();
@@ -273,6 +271,9 @@ mod tests {
         check(1, vec![good(0, "new"), good(1, "new"), good(2, "new")], "+ -db-2 again ");
         check(1, vec![good(0, "new"), good(1, "new"), terminating(good(2, "new"))], "+ - again ");
         check(1, vec![good(0, "new"), member(1, "new"), good(2, "new")], "+ -db-2 again ");
+        let ended = |ordinal| with_phase(member(ordinal, "new"), "Failed");
+        check(1, vec![good(0, "new"), ended(1), ended(2)], "+ -db-2 again ");
+        check(1, vec![good(0, "new"), member(1, "new"), member(2, "new")], "+ - again ");
     }
 
     #[test]
@@ -308,6 +309,30 @@ mod tests {
         on_delete.spec.get_or_insert_default().update_strategy.get_or_insert_default().type_ =
             Some("OnDelete".to_owned());
         assert_eq!(show(&run(&on_delete, old())), "+ - again ");
+    }
+
+    #[test]
+    fn a_lost_pod_comes_back_as_the_partition_has_it() {
+        let created = |partition: Option<i32>, current_replicas: i32| {
+            let mut set = set(3);
+            set.status = Some(StatefulSetStatus { current_replicas: Some(current_replicas), ..Default::default() });
+            let rolling = RollingUpdateStatefulSetStrategy { partition, max_unavailable: None };
+            set.spec.get_or_insert_default().update_strategy = Some(StatefulSetUpdateStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(rolling),
+            });
+            run(&set, vec![good(0, "old"), good(2, "new")]).create
+        };
+        assert_eq!(created(Some(2), 0), [(1, false)]);
+        assert_eq!(created(Some(1), 0), [(1, true)]);
+        // Whatever a status says that was written before.
+        assert_eq!(created(None, 3), [(1, true)]);
+    }
+
+    #[test]
+    fn a_set_without_pods_has_completed_nothing() {
+        let status = run(&set(2), vec![]).status;
+        assert_eq!((status.current_revision.as_deref(), status.update_revision.as_deref()), (Some("old"), Some("new")));
     }
 
     #[test]
