@@ -20,12 +20,12 @@ use crate::admission::{known_ranges, missing_records};
 use crate::cidr::Cidr;
 use crate::core::{Core, decode};
 use crate::object;
-use crate::own_request::send;
+use crate::own_request::{Finding, send, warn};
 use crate::reply::store_error;
 
 mod plan;
 
-use plan::{Finding, Plan};
+use plan::Plan;
 
 /// How often everything is looked at, as upstream's loop does.
 const ROUND: Duration = Duration::from_secs(180);
@@ -216,22 +216,9 @@ impl Repair {
         }
     }
 
-    async fn tell(&self, api_version: &str, kind: &str, about: &Value, (reason, action, text): Finding) {
+    async fn tell(&self, api_version: &str, kind: &str, about: &Value, finding: Finding) {
         let key: ObjectKey = object::key(about);
-        tracing::warn!(kind, %key, reason, text, "an address of a Service was not as it should be");
-        let namespace = if key.namespace.is_empty() { "default" } else { &key.namespace };
-        let now = self.core.clock.now();
-        let name = format!("{}.{:x}", key.name.replace(':', "-"), now.as_nanosecond());
-        let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
-            "metadata": {"name": name, "namespace": namespace}, "eventTime": kedge_meta::format_micro_time(now),
-            "reportingController": SOURCE, "reportingInstance": SOURCE, "type": "Warning",
-            "reason": reason, "action": action, "note": text,
-            "regarding": {"apiVersion": api_version, "kind": kind, "namespace": key.namespace, "name": key.name,
-                "uid": object::meta(about, "uid"), "resourceVersion": object::meta(about, "resourceVersion")}});
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
-        let status = send(&self.core, Method::POST, &path, "application/json", &event).await;
-        if !status.is_success() {
-            tracing::debug!(%status, "an event about an address could not be written");
-        }
+        tracing::warn!(kind, %key, reason = finding.0, text = finding.2, "an address of a Service was not as it should be");
+        warn(&self.core, SOURCE, (api_version, kind), about, finding).await;
     }
 }

@@ -49,8 +49,8 @@ mod webhooks;
 
 pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
-pub(crate) use service_allocation::missing_records;
-pub(crate) use service_ledger::known_ranges;
+pub(crate) use service_allocation::{missing_records, node_ports};
+pub(crate) use service_ledger::{Ledger, NODE_PORTS, known_ranges};
 
 /// How often plugins and webhooks may change an object: once more after a webhook has.
 const ROUNDS: usize = 2;

@@ -33,6 +33,7 @@ mod negotiate;
 mod object;
 mod own_request;
 mod patch;
+mod port_repair;
 mod present;
 mod protobuf;
 mod query;

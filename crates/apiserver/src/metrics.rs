@@ -13,8 +13,10 @@ use parking_lot::Mutex;
 use crate::core::Core;
 
 mod attempts;
+mod repairs;
 
 pub(crate) use attempts::Attempts;
+pub(crate) use repairs::PortRepairs;
 
 /// Upper bounds of the latency histogram, in seconds.
 const SECONDS: &[f64] = &[
@@ -77,6 +79,7 @@ struct Counts {
 pub(crate) struct Metrics {
     counts: Mutex<Counts>,
     pub(crate) attempts: Attempts,
+    pub(crate) port_repairs: PortRepairs,
 }
 
 /// A request that runs for long, until it is dropped.
@@ -184,6 +187,7 @@ impl Metrics {
             histogram.write(text, name, &labels);
         }
         self.attempts.write(text);
+        self.port_repairs.write(text);
     }
 }
 

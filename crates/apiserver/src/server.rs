@@ -38,7 +38,7 @@ use crate::label_index::LabelIndexes;
 use crate::local::{self, LocalApi, LocalApis};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::{address_repair, bootstrap, flow};
+use crate::{address_repair, bootstrap, flow, port_repair};
 
 /// How often the server looks after itself.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -140,6 +140,7 @@ impl ApiServer {
         let upkeep = tokio::spawn(keep_up(Arc::clone(&self.core)));
         let fairness = tokio::spawn(flow::keep_up(Arc::clone(&self.core)));
         let addresses = tokio::spawn(address_repair::keep_up(Arc::clone(&self.core)));
+        let ports = tokio::spawn(port_repair::keep_up(Arc::clone(&self.core)));
         loop {
             let (stream, _) = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -165,6 +166,7 @@ impl ApiServer {
         upkeep.abort();
         fairness.abort();
         addresses.abort();
+        ports.abort();
         bootstrap::leave(&self.core).await;
         self.core.shutdown.cancel();
         if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {

@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kedge_pki::{ClusterNames, ClusterPki};
+use kedge_store::{Key, Store, Template, Transaction, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -268,6 +269,69 @@ async fn addresses_of_services_are_repaired() {
     assert_eq!(event["involvedObject"]["name"], "web");
     let address = served.harness.get(&format!("{addresses}/10.96.0.77")).await.expect(200);
     assert_eq!(address["spec"]["parentRef"]["name"], "web");
+}
+
+/// A record as it stands in the store, with another value.
+async fn put_raw(harness: &Harness, key: &str, value: &Value) {
+    let bytes = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let value = Template { bytes: bytes.into(), splice_at: None };
+    let write = Write::Put { key: Key::new(key), value, ttl: None };
+    harness.store.commit(Transaction { writes: vec![write], ..Transaction::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn node_ports_of_services_are_repaired() {
+    let harness = Harness::new().await;
+    let service = |name: &str, port: u16| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]}})
+    };
+    let services = "/api/v1/namespaces/default/services";
+    let ports = "/registry/ranges/servicenodeports";
+    for (name, port) in [("one", 30001), ("two", 30002), ("lost", 30003), ("beyond", 30004)] {
+        harness.post(services, service(name, port)).await.expect(201);
+    }
+    // As a restored backup or an older version may leave it.
+    let kind = kedge_kinds::builtin_by_resource("", "v1", "services").unwrap();
+    let key = |name: &str| kind.key("default", name);
+    for (name, port) in [("two", 30001), ("beyond", 8080)] {
+        let record = harness.store.get(&Key::new(key(name))).await.unwrap().unwrap();
+        let mut object: Value = serde_json::from_slice(&record.value).unwrap();
+        object["spec"]["ports"][0]["nodePort"] = json!(port);
+        put_raw(&harness, &key(name), &object).await;
+    }
+    put_raw(&harness, &format!("{ports}/30003"), &json!("default/gone")).await;
+    put_raw(&harness, &format!("{ports}/30777"), &json!("default/gone")).await;
+    let mut told = Events::open(&harness, "/api/v1/events?watch=true").await;
+    let served = serve_over(harness).await;
+    let mut said = std::collections::BTreeSet::new();
+    while said.len() < 3 {
+        let event = told.next().await.unwrap()["object"].clone();
+        let name = event["involvedObject"]["name"].as_str().unwrap().to_owned();
+        said.insert((event["reason"].as_str().unwrap().to_owned(), name));
+    }
+    let expected = [("PortAlreadyAllocated", "two"), ("PortNotAllocated", "lost"), ("PortOutOfRange", "beyond")];
+    assert_eq!(said, expected.map(|(reason, name)| (reason.to_owned(), name.to_owned())).into());
+    // What nobody has comes last in a round, and is there for others then.
+    let freed = [30002, 30004, 30777];
+    for (index, port) in freed.into_iter().enumerate() {
+        let path = format!("{services}/next-{index}");
+        let answer = || async { served.harness.post(services, service(&format!("next-{index}"), port)).await };
+        while answer().await.code != 201 {
+            tokio::task::yield_now().await;
+        }
+        served.harness.get(&path).await.expect(200);
+    }
+    // Who was told keeps what works until people recreate it.
+    for name in ["two", "beyond"] {
+        let patch = json!({"metadata": {"labels": {"seen": "true"}}});
+        served.harness.patch(&format!("{services}/{name}"), patch).await.expect(200);
+    }
+    let metrics = served.harness.raw(Method::GET, "/metrics", &[], String::new()).await.text;
+    for (error, count) in [("duplicate", 1), ("leak", 3), ("outOfRange", 1), ("repair", 1)] {
+        let line = format!("apiserver_nodeport_repair_port_errors_total{{type=\"{error}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}");
+    }
 }
 
 #[tokio::test]

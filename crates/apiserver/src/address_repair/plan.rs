@@ -10,6 +10,7 @@ use kedge_meta::parse_time;
 use serde_json::Value;
 
 use crate::object;
+use crate::own_request::Finding;
 
 const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
 const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io");
@@ -17,9 +18,6 @@ const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipalloc
 const GRACE: SignedDuration = SignedDuration::from_secs(60);
 /// How long such an allocator may need to take its record back.
 const ROLLBACK: SignedDuration = SignedDuration::from_secs(5);
-
-/// Reason, action and text of an event.
-pub(super) type Finding = (&'static str, &'static str, String);
 
 /// What becomes of the record of an address.
 #[derive(Debug, PartialEq, Eq)]

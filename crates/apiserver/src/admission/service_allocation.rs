@@ -72,6 +72,7 @@ impl Plugin for ServiceAllocation {
             families: core.config.service_cluster_ip_ranges.iter().map(Cidr::is_ipv6).collect(),
             ranges: usable_ranges(core).await?,
             ports: core.config.service_node_port_range,
+            before: before.clone(),
             ledger: Ledger::of(core, ObjectKey::new(attributes.namespace, attributes.name))?,
         };
         round.fill(object, attributes.old).await.map_err(|error| error.into_status(attributes.name))?;
@@ -143,6 +144,11 @@ fn type_of(service: &Value) -> &str {
     }
 }
 
+/// The node ports that a Service names.
+pub(crate) fn node_ports(service: &Value) -> BTreeSet<u16> {
+    holdings(service).ports
+}
+
 fn holdings(service: &Value) -> Holdings {
     if type_of(service) == "ExternalName" {
         return Holdings::default();
@@ -161,6 +167,8 @@ struct Round {
     families: Vec<bool>,
     ranges: Vec<Cidr>,
     ports: (u16, u16),
+    /// What the Service had: it keeps that, whoever is recorded and whatever the ranges are by now.
+    before: Holdings,
     ledger: Ledger,
 }
 
@@ -213,7 +221,7 @@ impl Round {
             Err(Refusal::Field(FieldError::invalid(&path, &json!(given), &why)))
         };
         let Ok(address) = text.parse::<IpAddr>() else { return refuse("it is no IP address") };
-        if self.ledger.has_address(address).await? {
+        if self.before.addresses.contains(&address) || self.ledger.has_address(address).await? {
             return Ok(text.to_owned());
         }
         let usable = |range: &Cidr| range.index_of(address).is_some_and(|index| is_usable(range, index));
@@ -261,6 +269,9 @@ impl Round {
     }
 
     async fn take_port(&mut self, number: u64, path: &FieldPath) -> Result<(), Refusal> {
+        if u16::try_from(number).is_ok_and(|port| self.before.ports.contains(&port)) {
+            return Ok(());
+        }
         let (first, last) = self.ports;
         let refuse = |why: &str| Err(Refusal::Field(FieldError::invalid(path, &json!(number), why)));
         let Some(port) = u16::try_from(number).ok().filter(|port| (first..=last).contains(port)) else {
@@ -322,7 +333,8 @@ mod tests {
     async fn fill(cluster: &Cluster, name: &str, spec: Value) -> Result<Value, String> {
         let mut service = json!({"metadata": {"name": name, "namespace": "d"}, "spec": spec});
         let (families, ranges, ports) = (cluster.families.clone(), cluster.ranges.clone(), cluster.ports);
-        let mut round = Round { families, ranges, ports, ledger: ledger(cluster, name) };
+        let before = Holdings::default();
+        let mut round = Round { families, ranges, ports, before, ledger: ledger(cluster, name) };
         match round.fill(&mut service, None).await {
             Ok(()) => {
                 assert!(commit(cluster, round.ledger).await);

@@ -23,7 +23,8 @@ use crate::object;
 use crate::registry::Resource;
 use crate::reply::store_error;
 
-const NODE_PORTS: &str = "/registry/ranges/servicenodeports/";
+/// Where the records of node ports are, each a number after this; their values name the Services.
+pub(crate) const NODE_PORTS: &str = "/registry/ranges/servicenodeports/";
 const MANAGED_BY: &str = "ipallocator.k8s.io";
 /// How often a random place is tried before the range is gone through in order.
 const RANDOM_TRIES: usize = 16;
@@ -186,6 +187,20 @@ impl Ledger {
         }
         self.conditions.push(Condition { key: key.clone(), expect: Expect::Modified(modified) });
         self.writes.push(Write::Delete { key });
+    }
+
+    /// Takes a port from whoever is recorded and does not have it; `false` where the Service is recorded.
+    pub(crate) async fn take_over_port(&mut self, port: u16) -> Result<bool, ApiStatus> {
+        let key = port_key(port);
+        let found = self.get(&key).await?;
+        if found.as_ref().is_some_and(|record| self.owns_port(record)) {
+            return Ok(false);
+        }
+        let expect = found.map_or(Expect::Absent, |record| Expect::Modified(record.modified));
+        self.conditions.push(Condition { key: key.clone(), expect });
+        let value = Template { bytes: self.owner.to_string().into(), splice_at: None };
+        self.writes.push(Write::Put { key, value, ttl: None });
+        Ok(true)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Record>, ApiStatus> {
