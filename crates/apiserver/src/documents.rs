@@ -89,7 +89,7 @@ fn issuer(core: &Core) -> Response<Body> {
         "jwks_uri": format!("https://{address}/openid/v1/jwks"),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
+        "id_token_signing_alg_values_supported": core.token_keys.load().algorithms(),
     });
     reply::bytes(StatusCode::OK, reply::JSON, document.to_string())
 }

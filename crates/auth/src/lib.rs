@@ -14,6 +14,7 @@ mod node;
 mod rbac;
 mod rule;
 mod token;
+mod token_key;
 
 pub use attributes::{Attributes, Decision, ResourceAttributes};
 pub use authorizer::{AuthorizationMode, Authorizer};

@@ -1,104 +1,73 @@
-//! Service-account tokens: JWTs signed with ES256; those of further keys are taken with ES256 and RS256.
+//! Service-account tokens: JWTs signed with ES256 or RS256, by the kind of the key (`token_key.rs`).
 //!
 //! Signature, issuer, audience and time are checked here; whether the objects that a token is bound to still exist is
 //! the API server's to check.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use kedge_meta::UserInfo;
-use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
-    UnparsedPublicKey, VerificationAlgorithm,
-};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use x509_parser::prelude::FromDer;
-use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::AuthError;
+use crate::token_key::{PublicKey, SigningKey};
 
 /// Tolerated difference of clocks.
 const LEEWAY_SECONDS: i64 = 10;
 
-/// The key that signs tokens.
+/// The key that signs tokens, and those whose tokens are taken besides.
 pub struct TokenKeys {
-    pair: EcdsaKeyPair,
-    random: SystemRandom,
-    key_id: String,
-    /// Whose tokens are taken besides: the algorithm's name in a JWT, and the key.
-    others: Vec<(&'static str, Vec<u8>)>,
+    signing: SigningKey,
+    others: Vec<PublicKey>,
 }
 
 impl TokenKeys {
-    /// From a PKCS#8 PEM with a P-256 key.
+    /// From a PEM with a private key of RSA or on P-256: PKCS#8, PKCS#1 (as kubeadm writes `sa.key`) or SEC1.
     pub fn from_private_pem(pem: &str) -> Result<Self, AuthError> {
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-        let der = STANDARD.decode(body).map_err(|error| AuthError::Key(error.to_string()))?;
-        let random = SystemRandom::new();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &der, &random)
-            .map_err(|error| AuthError::Key(format!("{error} (a PKCS#8 key on the curve P-256 is needed)")))?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, pair.public_key().as_ref());
-        Ok(Self { key_id: URL_SAFE_NO_PAD.encode(digest.as_ref()), pair, random, others: Vec::new() })
+        Ok(Self { signing: SigningKey::from_pem(pem)?, others: Vec::new() })
     }
 
-    /// Takes tokens of further keys too: a PEM with public keys of RSA or on P-256, or private ones on P-256.
+    /// Takes tokens of further keys too: a PEM with public or private keys or certificates, of RSA or on P-256.
     pub fn also_verify_with(&mut self, pem: &str) -> Result<(), AuthError> {
-        let blocks: Vec<String> = pem.split("-----BEGIN ").skip(1).map(|block| format!("-----BEGIN {block}")).collect();
-        if blocks.is_empty() {
-            return Err(AuthError::Key("there is no PEM block with a key".to_owned()));
-        }
-        blocks.iter().try_for_each(|block| self.also_verify_with_block(block))
-    }
-
-    fn also_verify_with_block(&mut self, pem: &str) -> Result<(), AuthError> {
-        if pem.contains("PRIVATE KEY") {
-            let other = Self::from_private_pem(pem)?;
-            self.others.push(("ES256", other.pair.public_key().as_ref().to_vec()));
-            return Ok(());
-        }
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-        let der = STANDARD.decode(body).map_err(|error| AuthError::Key(error.to_string()))?;
-        let (_, key) = SubjectPublicKeyInfo::from_der(&der).map_err(|error| AuthError::Key(error.to_string()))?;
-        let bytes = key.subject_public_key.data.to_vec();
-        // A point on P-256 is a mark and two numbers of 32 bytes; an RSA key is longer.
-        match bytes.len() {
-            65 => self.others.push(("ES256", bytes)),
-            270.. => self.others.push(("RS256", bytes)),
-            _ => return Err(AuthError::Key("a key of RSA or on the curve P-256 is needed".to_owned())),
-        }
+        self.others.extend(PublicKey::all_from_pem(pem)?);
         Ok(())
     }
 
-    fn is_signed(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
-        let own = ("ES256", self.pair.public_key().as_ref());
-        let others = self.others.iter().map(|(name, key)| (*name, key.as_slice()));
-        std::iter::once(own).chain(others).filter(|(name, _)| *name == algorithm).any(|(name, key)| {
-            let method: &dyn VerificationAlgorithm = match name {
-                "RS256" => &RSA_PKCS1_2048_8192_SHA256,
-                _ => &ECDSA_P256_SHA256_FIXED,
-            };
-            UnparsedPublicKey::new(method, key).verify(signed, signature).is_ok()
-        })
+    /// Each key once, the one that signs first.
+    fn public(&self) -> impl Iterator<Item = &PublicKey> {
+        let own = self.signing.public();
+        let seen_before = |index: usize, key: &PublicKey| self.others[..index].iter().any(|other| other.id == key.id);
+        let others = self.others.iter().enumerate();
+        let others = others.filter(move |(index, key)| key.id != own.id && !seen_before(*index, key));
+        std::iter::once(own).chain(others.map(|(_, key)| key))
     }
 
-    /// The public key as a JSON Web Key Set.
+    fn is_signed(&self, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+        self.public().filter(|key| key.algorithm.name() == algorithm).any(|key| key.has_signed(signed, signature))
+    }
+
+    /// The public keys as a JSON Web Key Set.
     pub fn jwks(&self) -> Value {
-        let point = self.pair.public_key().as_ref();
-        json!({"keys": [{
-            "use": "sig", "kty": "EC", "kid": self.key_id, "crv": "P-256", "alg": "ES256",
-            "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..65]),
-        }]})
+        json!({"keys": self.public().map(PublicKey::jwk).collect::<Vec<Value>>()})
+    }
+
+    /// The algorithms that tokens may be signed with, sorted.
+    pub fn algorithms(&self) -> Vec<&'static str> {
+        let names: BTreeSet<&'static str> = self.public().map(|key| key.algorithm.name()).collect();
+        names.into_iter().collect()
     }
 
     /// Signs claims.
     pub fn issue(&self, claims: &Value) -> String {
-        let header = json!({"alg": "ES256", "kid": self.key_id});
+        let own = self.signing.public();
+        let header = json!({"alg": own.algorithm.name(), "kid": own.id});
         let signed =
             format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature = self.pair.sign(&self.random, signed.as_bytes()).expect("the system's random source works");
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+        let signature = self.signing.sign(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
     /// Checks a token and reads it. It must be meant for one of `audiences`.
@@ -276,7 +245,20 @@ pub fn service_account_claims(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use base64::engine::general_purpose::STANDARD;
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+
     use super::*;
+
+    /// Made for tests, in kubeadm's form. What looks for leaked keys in files finds none.
+    pub(crate) fn rsa() -> String {
+        pem("RSA PRIVATE KEY", include_str!("token_key/rsa.pkcs1.base64"))
+    }
+
+    pub(crate) fn pem(label: &str, body: &str) -> String {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", body.trim())
+    }
 
     pub(crate) fn keys() -> TokenKeys {
         let random = SystemRandom::new();
@@ -352,5 +334,33 @@ pub(crate) mod tests {
         keys.also_verify_with(&format!("{new}{old}")).unwrap();
         assert!(keys.is_signed("ES256", text.as_bytes(), &signature));
         assert!(keys.also_verify_with("no key").is_err());
+    }
+
+    #[test]
+    fn an_rsa_key_signs_and_is_replaced() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let audiences = ["api".to_owned()];
+        let claims = service_account_claims("i", &audiences, "d", &subject("web"), None, None, "", now, 600);
+        let mut own = TokenKeys::from_private_pem(&rsa()).unwrap();
+        let token = own.issue(&claims);
+        let header: Value = decode(token.split('.').next().unwrap()).unwrap();
+        assert_eq!((&header["alg"], &header["kid"]), (&json!("RS256"), &own.jwks()["keys"][0]["kid"]));
+        assert_eq!(own.verify(&token, "i", &audiences, now).unwrap().service_account, subject("web"));
+        let mut forged = token.clone();
+        forged.replace_range(
+            token.len() - 9..token.len() - 8,
+            if token.as_bytes()[token.len() - 9] == b'A' { "B" } else { "A" },
+        );
+        assert!(own.verify(&forged, "i", &audiences, now).is_err());
+        // From one kind to the other.
+        let mut elliptic = keys();
+        assert!(elliptic.verify(&token, "i", &audiences, now).is_err());
+        elliptic.also_verify_with(&rsa()).unwrap();
+        elliptic.also_verify_with(&rsa()).unwrap();
+        assert!(elliptic.verify(&token, "i", &audiences, now).is_ok());
+        assert_eq!(elliptic.algorithms(), ["ES256", "RS256"]);
+        assert_eq!(elliptic.jwks()["keys"].as_array().unwrap().len(), 2, "each key once");
+        own.also_verify_with(&rsa()).unwrap();
+        assert_eq!(own.algorithms(), ["RS256"]);
     }
 }

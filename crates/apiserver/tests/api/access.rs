@@ -1,11 +1,12 @@
 //! Who may do what: denials, RBAC at once, impersonation, tokens, reviews.
 
 use http::Method;
+use kedge_auth::TokenKeys;
 use kedge_meta::UserInfo;
 use serde_json::{Value, json};
 
 use crate::crud::config_map;
-use crate::harness::{Answer, Harness, request};
+use crate::harness::{Answer, Harness, request, token_key_pem};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
@@ -155,6 +156,42 @@ async fn a_token_lives_as_long_as_its_account() {
         "Invalid",
         "may not specify a duration less than 10 minutes",
     );
+}
+
+#[tokio::test]
+async fn tokens_go_on_where_an_rsa_key_follows() {
+    let harness = Harness::new().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    harness.post(accounts, account).await.expect(201);
+    let pem = token_key_pem();
+    harness.server.replace_token_keys(TokenKeys::from_private_pem(&pem).unwrap());
+    let old = new_token(&harness).await;
+    // As a cluster of kubeadm's is taken over.
+    let body = include_str!("../../../auth/src/token_key/rsa.pkcs1.base64").trim();
+    let rsa = format!("-----BEGIN RSA PRIVATE KEY-----\n{body}\n-----END RSA PRIVATE KEY-----\n");
+    let mut keys = TokenKeys::from_private_pem(&rsa).unwrap();
+    keys.also_verify_with(&pem).unwrap();
+    harness.server.replace_token_keys(keys);
+    let new = new_token(&harness).await;
+    for token in [&old, &new] {
+        assert_eq!(token_review(&harness, token).await["user"]["username"], "system:serviceaccount:default:robot");
+    }
+    let issuer = harness.get("/.well-known/openid-configuration").await.expect(200);
+    assert_eq!(issuer["id_token_signing_alg_values_supported"], json!(["ES256", "RS256"]));
+    let published = harness.get("/openid/v1/jwks").await.expect(200);
+    let algorithms: Vec<&Value> = published["keys"].as_array().unwrap().iter().map(|key| &key["alg"]).collect();
+    assert_eq!(algorithms, ["RS256", "ES256"]);
+    harness.server.replace_token_keys(TokenKeys::from_private_pem(&rsa).unwrap());
+    assert_eq!(token_review(&harness, &old).await["authenticated"], false);
+    assert_eq!(token_review(&harness, &new).await["authenticated"], true);
+}
+
+async fn new_token(harness: &Harness) -> String {
+    let wanted = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    let answer = harness.post(path, wanted).await.expect(201);
+    answer["status"]["token"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]

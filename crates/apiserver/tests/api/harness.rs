@@ -41,10 +41,15 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn token_keys() -> TokenKeys {
+    TokenKeys::from_private_pem(&token_key_pem()).unwrap()
+}
+
+/// A new key on P-256.
+pub(crate) fn token_key_pem() -> String {
     let random = ring::rand::SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
     let body = base64::engine::general_purpose::STANDARD.encode(document.as_ref());
-    TokenKeys::from_private_pem(&format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")).unwrap()
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
 }
 
 impl Harness {

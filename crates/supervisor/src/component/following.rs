@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_cannot_sign_ends_nothing() {
+    async fn a_key_that_cannot_sign_ends_nothing_and_kubeadms_signs() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("sa.key");
         let shutdown = CancellationToken::new();
@@ -169,6 +169,12 @@ mod tests {
         assert!(follow(&file).is_err(), "there is no such file");
         std::fs::write(&file, "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----\n").unwrap();
         assert!(follow(&file).unwrap().is_none());
+        // As kubeadm writes it.
+        let body = include_str!("../../../auth/src/token_key/rsa.pkcs1.base64");
+        let pem = format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", body.trim());
+        std::fs::write(&file, pem).unwrap();
+        let keys = follow(&file).unwrap().unwrap();
+        assert_eq!(keys.borrow().algorithms(), ["RS256"]);
         shutdown.cancel();
     }
 }
