@@ -4,6 +4,7 @@
 //! Attaches nothing itself: the driver's external attacher acts on the VolumeAttachments. Invariant: a volume that the
 //! node says it uses is detached only from a node that is not ready for six minutes or out of service.
 
+mod figures;
 mod plan;
 mod wanted;
 
@@ -32,7 +33,7 @@ const BLOCKED_FOR: Duration = Duration::from_secs(5);
 
 /// Starts the controller.
 pub(crate) fn start(mut starter: Starter<'_>) {
-    let controller = AttachDetach {
+    let controller = Arc::new(AttachDetach {
         context: starter.context.clone(),
         nodes: starter.informer(),
         pods: starter.informer(),
@@ -41,7 +42,11 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         drivers: starter.informer(),
         attachments: starter.informer(),
         unwanted: Mutex::default(),
-    };
+    });
+    let known = controller.clone();
+    starter.context.metrics.show("persistentvolume-attach-detach-controller", move |text| {
+        figures::write(text, &known.pods.list(), &known.attachments.list(), &*known);
+    });
     let queue = Queue::new();
     starter.enqueue(&controller.pods, &queue, |change| {
         let pod = change.object();
@@ -66,7 +71,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     starter
         .enqueue(&controller.drivers, &queue, move |_| nodes.list().iter().map(|node| object_key(&**node)).collect());
     let workers = starter.context.config.concurrency;
-    starter.work(Arc::new(controller), queue, workers);
+    starter.work(controller, queue, workers);
 }
 
 /// Whether a node's change bears on its attachments: a heartbeat does not.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kedge_auth::TokenKeys;
-use kedge_client::{Client, ComponentMetrics, Informers, LeaderConfig};
+use kedge_client::{Client, Informers, LeaderConfig};
 use kedge_meta::{Clock, StatusBoard};
 use tokio::sync::watch;
 
 use crate::error::Error;
 use crate::horizontal_pod_autoscaler::AutoscalerConfig;
 use crate::load_balancer::AddressPool;
+use crate::metrics::ControllerMetrics;
 
 /// How the controllers work.
 #[derive(Debug, Clone)]
@@ -140,8 +141,8 @@ pub struct Deps {
     pub signer: Option<Arc<dyn CertificateSigner>>,
     /// What signs the tokens that Secrets hold, as it is at the time; without it, such Secrets stay as they are.
     pub token_keys: Option<watch::Receiver<Arc<TokenKeys>>>,
-    /// Where is counted what queues do, and whether the lease is held.
-    pub metrics: ComponentMetrics,
+    /// Where is counted what controllers and their queues do, and whether the lease is held.
+    pub metrics: ControllerMetrics,
 }
 
 /// Older names that upstream still takes in `--controllers`.

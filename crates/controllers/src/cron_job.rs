@@ -97,6 +97,10 @@ impl Crons {
                 Ok(created) => {
                     self.expectations.created(key, &created.metadata, self.context.now());
                     let text = format!("Created job {}", name_of(&created.metadata));
+                    if let Some(due) = plan::scheduled_at(&created) {
+                        let late = self.context.now().duration_since(due.0);
+                        self.context.metrics.workloads().cron_started(late);
+                    }
                     self.context.normal(&about, "SuccessfulCreate", text);
                     note_start(&mut plan.status, &created);
                 }

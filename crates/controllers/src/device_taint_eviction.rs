@@ -96,6 +96,7 @@ impl Controller for Evictions {
             return Ok(Next::After(left));
         }
         evict(&self.context, &pod, &WORDS, "Marking for deletion".to_owned()).await?;
+        self.context.metrics.evictions().pod_of_device(self.context.now().duration_since(time));
         self.waiting.lock().remove(key);
         Ok(Next::Done)
     }

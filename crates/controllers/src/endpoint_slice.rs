@@ -3,6 +3,7 @@
 //! Invariant: it writes only slices that it manages, and never from a cache that does not show its last writes.
 
 pub(crate) mod desired;
+mod figures;
 #[cfg(test)]
 mod level_driven;
 pub(crate) mod plan;
@@ -40,6 +41,11 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let of_nodes = services.clone();
     starter.enqueue(&nodes, &queue, move |change| services_of_node(change, &of_nodes));
     starter.enqueue(&slices, &queue, |change| service_of_slice(change.object()).into_iter().collect());
+    let (known, of_services) = (slices.clone(), services.clone());
+    starter.context.metrics.show("endpointslice-controller", move |text| {
+        let managed = known.filter(|slice| service_of_slice(slice).is_some());
+        figures::write(text, &managed, &of_services.list());
+    });
     let workers = starter.context.config.concurrency;
     let expectations = Expectations::default();
     let controller = Slices { context: starter.context.clone(), services, pods, nodes, slices, expectations };
@@ -102,6 +108,7 @@ impl Controller for Slices {
             return Ok(Next::Done);
         }
         if let Some(lag) = self.expectations.lag(key, &self.slices, now) {
+            self.context.metrics.endpoints().ended("stale");
             return Ok(Next::After(lag));
         }
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).into_iter().flatten();
@@ -114,9 +121,16 @@ impl Controller for Slices {
         let zones = zones_of(&pods, |node| self.nodes.get(&ObjectKey::cluster(node)).map(|node| zone_of(&node)));
         let plan = plan::plan(&service, &pods, &zones, &slices, now);
         let look_again = plan.misses_nodes.then_some(NODE_PATIENCE);
+        let metrics = self.context.metrics.endpoints();
+        let synced = figures::synced(&service, &plan, &slices);
         match self.execute(key, plan).await {
-            Ok(()) => Ok(Next::Done.sooner(look_again)),
+            Ok(()) => {
+                metrics.synced(synced);
+                metrics.ended("success");
+                Ok(Next::Done.sooner(look_again))
+            }
             Err(error) => {
+                metrics.ended("error");
                 self.report(key, &service, &error);
                 Err(error)
             }

@@ -61,7 +61,9 @@ impl Controller for EphemeralVolumes {
                 continue;
             }
             let claims = Api::<PersistentVolumeClaim>::namespaced(self.context.client.clone(), &key.namespace);
-            match claims.create(&PostParams::default(), &claim).await {
+            let created = claims.create(&PostParams::default(), &claim).await;
+            self.context.metrics.workloads().claim_asked_for(created.is_ok());
+            match created {
                 Ok(_) => {}
                 Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) => {}
                 Err(error) => {

@@ -38,6 +38,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let (tell_ready, mut ready) = watch::channel(false);
     let look_again = Arc::new(Notify::new());
     let monitor = Monitor {
+        metrics: context.metrics.clone(),
         client: context.client.clone(),
         seen,
         kinds,

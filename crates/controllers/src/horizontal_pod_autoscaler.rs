@@ -24,10 +24,13 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kedge_client::{Change, Informer, Queue, object_key, object_reference};
 use kedge_meta::{LabelSelector, ObjectKey};
+use kedge_metrics::Text;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::error::{ReconcileError, message_of, unless_gone};
+use crate::metrics::{Fault, write_gauges};
 use crate::owners::selects;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use compute::{Computation, decide, tolerances};
@@ -78,6 +81,11 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         memories: Mutex::default(),
         selectors: Mutex::default(),
     };
+    let known = controller.autoscalers.clone();
+    starter
+        .context
+        .metrics
+        .show("horizontal-pod-autoscaler-controller", move |text| write_figures(text, &known.list()));
     let queue = Queue::new();
     // Status alone is no reason to look again before the period is over.
     starter.enqueue(&controller.autoscalers, &queue, |change| match change {
@@ -86,6 +94,20 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     });
     let workers = starter.context.config.autoscaler.concurrency;
     starter.work(Arc::new(controller), queue, workers);
+}
+
+/// How many autoscalers there are, and what each wants.
+fn write_figures(text: &mut Text, autoscalers: &[Arc<HorizontalPodAutoscaler>]) {
+    let count = u32::try_from(autoscalers.len()).unwrap_or(u32::MAX);
+    let name = "horizontal_pod_autoscaler_controller_num_horizontal_pod_autoscalers";
+    text.single(name, "gauge", "Current number of controlled HPA objects.", f64::from(count));
+    let wanted = autoscalers.iter().filter_map(|autoscaler| {
+        let key = object_key(&**autoscaler);
+        Some(([key.namespace, key.name], f64::from(autoscaler.status.as_ref()?.desired_replicas)))
+    });
+    let name = "horizontal_pod_autoscaler_controller_desired_replicas";
+    let help = "Current desired replica count for HPA objects.";
+    write_gauges(text, name, help, ["namespace", "hpa_name"], &wanted.collect());
 }
 
 struct Autoscalers {
@@ -108,7 +130,9 @@ impl Controller for Autoscalers {
         };
         let mut turn = Turn::new(self, key, &autoscaler);
         let outcome = turn.run().await;
-        turn.write_status().await?;
+        let written = turn.write_status().await;
+        turn.count(outcome.is_ok() && written.is_ok());
+        written?;
         outcome?;
         Ok(Next::After(self.context.config.autoscaler.sync_period))
     }
@@ -126,6 +150,8 @@ struct Turn<'a> {
     /// Replicas as they are and should be, with the metrics; nothing until the target's scale is known.
     status: Option<(i32, i32, Vec<MetricStatus>)>,
     has_scaled: bool,
+    fault: Fault,
+    began: Instant,
 }
 
 impl<'a> Turn<'a> {
@@ -141,6 +167,8 @@ impl<'a> Turn<'a> {
             conditions,
             status: None,
             has_scaled: false,
+            fault: Fault::None,
+            began: Instant::now(),
         }
     }
 
@@ -152,6 +180,16 @@ impl<'a> Turn<'a> {
         self.controller.context.warning(&self.about, reason, message);
     }
 
+    /// Counts the look.
+    fn count(&self, is_good: bool) {
+        let fault = if is_good { self.fault } else { Fault::Internal };
+        let change = match &self.status {
+            Some((from, to, _)) if self.has_scaled => (*from, *to),
+            _ => (0, 0),
+        };
+        self.controller.context.metrics.autoscaler().reconciled(change, fault, self.began.elapsed());
+    }
+
     fn desired_before(&self) -> i32 {
         self.autoscaler.status.as_ref().map_or(0, |status| status.desired_replicas)
     }
@@ -161,6 +199,7 @@ impl<'a> Turn<'a> {
         let scale = match self.controller.kinds.scale(client, &self.key.namespace, &self.spec.scale_target_ref).await {
             Ok(scale) => scale,
             Err(error) => {
+                self.fault = Fault::Internal;
                 self.warn("FailedGetScale", &error);
                 let text = format!("the HPA controller was unable to get the target's current scale: {error}");
                 self.say("AbleToScale", Said::new(false, "FailedGetScale", text));
@@ -220,12 +259,16 @@ impl<'a> Turn<'a> {
         let selector = match self.selector(scale.selector()) {
             Ok(selector) => selector,
             Err(error) => {
+                self.fault = Fault::Spec;
                 self.warn("FailedComputeMetricsReplicas", &error);
                 return None;
             }
         };
         let outcome = self.compute(scale, &selector).await;
         let error = outcome.error();
+        if !outcome.failures.is_empty() {
+            self.fault = Fault::Internal;
+        }
         for failure in &outcome.failures {
             self.warn(failure.reason, &failure.message);
         }
@@ -278,7 +321,15 @@ impl<'a> Turn<'a> {
         };
         let mut results = Vec::new();
         for spec in self.spec.metrics.iter().flatten() {
-            results.push(computation.propose(spec).await);
+            let began = Instant::now();
+            let proposed = computation.propose(spec).await;
+            let (to, fault) = match &proposed {
+                Ok(proposed) => (proposed.replicas, Fault::None),
+                Err(_) => (scale.replicas(), Fault::Internal),
+            };
+            let metrics = controller.context.metrics.autoscaler();
+            metrics.computed(&spec.type_, (scale.replicas(), to), fault, began.elapsed());
+            results.push(proposed);
         }
         decide(scale.replicas(), results)
     }

@@ -21,9 +21,11 @@ use kedge_meta::{LabelSelector, ObjectKey};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::error::{ReconcileError, unless_gone};
 use crate::expectations::Expectations;
+use crate::metrics::JobAction;
 use crate::owners::{controller_of, execute_claims, is_controlled_by, owners_of_change, plan_claims, selector_of};
 use crate::pod_control::{PodControl, slow_start};
 use crate::pods::name_of;
@@ -39,7 +41,15 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let jobs = starter.informer::<Job>();
     let pods = starter.informer::<Pod>();
     let queue = Queue::new();
-    starter.enqueue(&jobs, &queue, |change| vec![object_key(&**change.object())]);
+    let metrics = starter.context.metrics.clone();
+    starter.enqueue(&jobs, &queue, move |change| {
+        if let Change::Added(job) = change
+            && let Some(manager) = is_of_another(job)
+        {
+            metrics.workloads().job_of_another(manager);
+        }
+        vec![object_key(&**change.object())]
+    });
     let owners = jobs.clone();
     starter.enqueue(&pods, &queue, move |change| jobs_of_pod(change, &owners));
     let workers = starter.context.config.concurrency;
@@ -51,6 +61,11 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         failures: Mutex::default(),
     };
     starter.work(Arc::new(controller), queue, workers);
+}
+
+/// Who sees to a Job, where that is not this controller.
+fn is_of_another(job: &Job) -> Option<&str> {
+    job.spec.as_ref()?.managed_by.as_deref().filter(|manager| *manager != MANAGER)
 }
 
 fn selector(job: &Job) -> Option<LabelSelector> {
@@ -84,8 +99,7 @@ impl Controller for Jobs {
             self.failures.lock().remove(key);
             return self.release_leftovers(key).await;
         };
-        let Some(spec) = &job.spec else { return Ok(Next::Done) };
-        if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
+        if job.spec.is_none() || is_of_another(&job).is_some() {
             return Ok(Next::Done);
         }
         if is_finished(&job.status.clone().unwrap_or_default()) {
@@ -97,7 +111,7 @@ impl Controller for Jobs {
             return Ok(Next::Done);
         }
         let Some(selector) = selector(&job).filter(|selector| !selector.is_everything()) else { return Ok(Next::Done) };
-        let now = self.context.now();
+        let (now, began) = (self.context.now(), Instant::now());
         let lag = self.expectations.lag(key, &self.pods, now);
         let claims = plan_claims(&job.metadata, &selector, self.pods.in_namespace(&key.namespace), |_| true);
         let pods = execute_claims(&self.context.client, &*job, claims).await?;
@@ -109,7 +123,13 @@ impl Controller for Jobs {
             plan = plan::plan(&job, &pods, updated, lag.is_none(), now);
         }
         let look_again = plan.look_again;
+        let action = match &plan {
+            plan if !plan.create.is_empty() => JobAction::PodsCreated,
+            plan if !plan.discard.is_empty() || !plan.terminate.is_empty() => JobAction::PodsDeleted,
+            _ => JobAction::Tracking,
+        };
         let result = self.execute(key, &job, plan).await;
+        self.context.metrics.workloads().job_synced(&job, action, result.is_ok(), began.elapsed());
         if result.is_ok() {
             self.failures.lock().insert(key.clone(), updated);
         }
@@ -157,6 +177,7 @@ impl Jobs {
         let jobs = Api::<Job>::namespaced(self.context.client.clone(), &key.namespace);
         let changed = Job { status: Some(plan.status.clone()), ..job.clone() };
         jobs.replace_status(&key.name, &PostParams::default(), &changed).await?;
+        self.context.metrics.workloads().job_noted(job, &plan.status);
         let about = object_reference(job);
         for said in &plan.announce {
             match said.is_warning {

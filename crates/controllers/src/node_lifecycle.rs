@@ -36,6 +36,8 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let options = InformerOptions { namespace: Some(LEASES.to_owned()), ..InformerOptions::default() };
     let leases = starter.context.informers.select::<Lease>(options);
     starter.wait_for(&leases);
+    let known = nodes.clone();
+    starter.context.metrics.show("node-lifecycle-controller", move |text| zones::write(text, &known.list()));
     let queue = Queue::new();
     let context = starter.context.clone();
     let began = (context.now(), Instant::now());
@@ -88,7 +90,8 @@ impl Controller for Lifecycle {
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(node) = self.nodes.get(key) else { return Ok(Next::Done) };
-        let now = self.context.now();
+        let (now, began) = (self.context.now(), Instant::now());
+        self.context.metrics.evictions().zone(&zone_key(&node));
         let config = &self.context.config;
         let steady = self.steady_now();
         let heard = self.state.lock().heard.get(&key.name).and_then(|heard| heard.at).unwrap_or(steady);
@@ -104,6 +107,7 @@ impl Controller for Lifecycle {
         }
         self.mark_pods(key, &current).await?;
         let look_again = self.taint(key, &current, now).await?;
+        self.context.metrics.evictions().node_seen(began.elapsed());
         Ok(Next::Done.sooner(left).sooner(look_again))
     }
 }
@@ -230,6 +234,9 @@ impl Lifecycle {
         let (eviction, wait) = self.eviction(node, now);
         let Some(taints) = plan_taints(node, eviction, now) else { return Ok(wait) };
         self.write_taints(key, node, &taints).await?;
+        if eviction == Eviction::Allowed {
+            self.context.metrics.evictions().node(&zone_key(node));
+        }
         Ok(wait)
     }
 

@@ -80,6 +80,18 @@ enum Reason {
     NeverScheduled,
 }
 
+impl Reason {
+    /// As upstream counts it.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::TooManyTerminated => "terminated",
+            Self::NodeGone => "orphaned",
+            Self::NodeOutOfService => "out-of-service",
+            Self::NeverScheduled => "unscheduled",
+        }
+    }
+}
+
 struct PodGc {
     context: Context,
     pods: Informer<Pod>,
@@ -100,7 +112,10 @@ impl Controller for PodGc {
             out_of_service.iter().map(|node| name_of(&node.metadata).to_owned()).collect();
         let threshold = self.context.config.terminated_pod_gc_threshold;
         for (pod, reason) in plan(&pods, &gone, &out_of_service, threshold) {
-            self.delete(&pod, &reason).await?;
+            let deleted = self.delete(&pod, &reason).await;
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            self.context.metrics.evictions().collected(namespace, reason.label(), deleted.is_ok());
+            deleted?;
         }
         Ok(Next::Done.sooner(look_again))
     }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kedge_client::{Informer, InformerOptions, Queue, object_key};
 use kedge_meta::ObjectKey;
 use kube::api::{Api, ObjectMeta, PostParams};
+use tokio::time::Instant;
 
 use crate::error::{is_already_exists, is_namespace_terminating, is_not_found};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
@@ -76,11 +77,18 @@ impl Controller for Publisher {
         let current = self.config_maps.get(&ObjectKey::new(&key.name, NAME));
         let config_maps = Api::<ConfigMap>::namespaced(self.context.client.clone(), &key.name);
         let bundle = self.context.config.root_ca_pem.borrow().clone();
+        let began = Instant::now();
         let result = match plan(&key.name, current.as_deref(), &bundle) {
             None => return Ok(Next::Done),
             Some(Action::Create(map)) => config_maps.create(&PostParams::default(), &map).await,
             Some(Action::Update(map)) => config_maps.replace(NAME, &PostParams::default(), &map).await,
         };
+        let code = match &result {
+            Ok(_) => 200,
+            Err(kube::Error::Api(status)) if status.code != 0 => status.code,
+            Err(_) => 500,
+        };
+        self.context.metrics.cluster().published(code, began.elapsed());
         match result {
             Ok(_) => Ok(Next::Done),
             Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) || is_not_found(&error) => {

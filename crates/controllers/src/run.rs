@@ -236,7 +236,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
     let mut elector = match config.leader.clone() {
         Some(leader) => {
             let elector = LeaderElector::new(deps.client.clone(), leader)?;
-            Some(elector.counted(&deps.metrics.leases).clocked(deps.clock.clone()))
+            Some(elector.counted(&deps.metrics.component.leases).clocked(deps.clock.clone()))
         }
         None => None,
     };
@@ -297,6 +297,7 @@ impl Manager {
         token.cancel();
         while tasks.join_next().await.is_some() {}
         self.health.clear();
+        self.deps.metrics.forget_figures();
         ended
     }
 
@@ -318,7 +319,7 @@ impl Manager {
             config: self.config.clone(),
             signer: self.deps.signer.clone(),
             token_keys: self.deps.token_keys.clone(),
-            queues: self.deps.metrics.queues.clone(),
+            metrics: self.deps.metrics.clone(),
             shutdown: token.clone(),
         };
         let health = self.health.clone();

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kedge_auth::TokenKeys;
-use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, QueueMetrics, Recorder};
+use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, Recorder};
 use kedge_meta::{Clock, ComponentStatus, ObjectKey};
 use kube::Resource;
 use parking_lot::Mutex;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CertificateSigner, Config};
 use crate::error::ReconcileError;
+use crate::metrics::ControllerMetrics;
 use crate::queue_names::queue_name;
 
 /// What to do with a key that was reconciled.
@@ -72,7 +73,7 @@ pub(crate) struct Context {
     pub(crate) config: Arc<Config>,
     pub(crate) signer: Option<Arc<dyn CertificateSigner>>,
     pub(crate) token_keys: Option<watch::Receiver<Arc<TokenKeys>>>,
-    pub(crate) queues: Arc<QueueMetrics>,
+    pub(crate) metrics: ControllerMetrics,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -162,7 +163,7 @@ impl Starter<'_> {
         let Starter { name, context, tasks, health, synced } = self;
         let shutdown = context.shutdown;
         health.waits(name);
-        queue.measure(queue_name(name), &context.queues);
+        queue.measure(queue_name(name), &context.metrics.component.queues);
         tasks.spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -353,6 +354,53 @@ mod tests {
         let mut seen = controller.0.into_inner();
         seen.sort();
         assert_eq!(seen, ["fails", "fails", "fine", "later", "later", "panics", "panics"]);
+    }
+
+    /// Says when each key came; whatever begins with `bad` fails always.
+    struct Poisoned(Mutex<Vec<(String, Duration)>>, Instant);
+
+    impl Controller for Poisoned {
+        type Key = String;
+
+        async fn reconcile(&self, key: &String) -> Outcome {
+            self.0.lock().push((key.clone(), self.1.elapsed()));
+            match key.starts_with("bad") {
+                true => Err(ReconcileError::Object("never".to_owned())),
+                false => Ok(Next::Done),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_always_fail_keep_nobody_waiting() {
+        let board = StatusBoard::new(Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)));
+        let health = Health::new(board.component("kube-controller-manager"));
+        let queue = Queue::new();
+        (0..50).for_each(|number| queue.add(format!("bad-{number}")));
+        let controller = Poisoned(Mutex::default(), Instant::now());
+        let shutdown = CancellationToken::new();
+        let others = async {
+            for hour in 1..=10 {
+                tokio::time::sleep_until(controller.1 + Duration::from_secs(3600 * hour)).await;
+                queue.add(format!("good-{hour}"));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            shutdown.cancel();
+        };
+        tokio::join!(work("test", &controller, &queue, &health, &shutdown), others);
+        let seen = controller.0.into_inner();
+        for hour in 1..=10 {
+            let come = seen.iter().filter(|(key, _)| *key == format!("good-{hour}")).map(|(_, at)| *at);
+            assert_eq!(come.collect::<Vec<_>>(), [Duration::from_secs(3600 * hour)], "at once and once");
+        }
+        let times = |number: usize| {
+            let own = seen.iter().filter(|(key, _)| *key == format!("bad-{number}"));
+            own.map(|(_, at)| *at).collect::<Vec<_>>()
+        };
+        // 18 times until the pauses are 1,000 s, and about 24 times an hour's third after that.
+        assert!((0..50).all(|number| (30..70).contains(&times(number).len())), "{:?}", times(0));
+        let last: BTreeSet<Duration> = (0..50).filter_map(|number| times(number).last().copied()).collect();
+        assert!(last.len() > 25, "those that failed together do not come back together: {last:?}");
     }
 
     #[test]

@@ -141,6 +141,9 @@ impl StatefulSets {
             self.ensure_claims(key, set, spec, *ordinal).await?;
             self.create(key, set, &new_pod(set, spec, &template, name_of(&revision.metadata), *ordinal)).await?;
         }
+        for ordinal in &plan.claim {
+            self.ensure_claims(key, set, spec, *ordinal).await?;
+        }
         self.keep_owners_of_claims(key, set, spec, plan).await?;
         for pod in &plan.delete {
             self.delete(key, set, pod).await?;

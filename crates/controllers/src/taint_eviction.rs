@@ -83,7 +83,8 @@ struct Evictions {
 enum Plan {
     Stay,
     Wait(Duration),
-    Evict,
+    /// It is to go since so long.
+    Evict(SignedDuration),
 }
 
 impl Controller for Evictions {
@@ -115,8 +116,9 @@ impl Controller for Evictions {
                 self.scheduled.lock().entry(key.clone()).or_insert((pod.metadata.uid.clone(), now));
                 Ok(Next::After(left))
             }
-            Plan::Evict => {
+            Plan::Evict(late) => {
                 evict(&self.context, &pod, &WORDS, format!("Marking for deletion Pod {key}")).await?;
+                self.context.metrics.evictions().pod(late);
                 self.scheduled.lock().remove(key);
                 Ok(Next::Done)
             }
@@ -127,13 +129,13 @@ impl Controller for Evictions {
 fn plan(pod: &Pod, taints: &[Taint], since: Option<Timestamp>, now: Timestamp) -> Plan {
     match plan_stay(taints, tolerations_of(pod)) {
         Stay::Forever => Plan::Stay,
-        Stay::No => Plan::Evict,
+        Stay::No => Plan::Evict(SignedDuration::ZERO),
         Stay::For(time) => {
             let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
             let left = time - now.duration_since(since.unwrap_or(now));
             match Duration::try_from(left) {
                 Ok(left) if !left.is_zero() => Plan::Wait(left),
-                _ => Plan::Evict,
+                _ => Plan::Evict(-left),
             }
         }
     }
@@ -157,9 +159,10 @@ mod tests {
         check(None, None, Plan::Stay);
         check(Some(300), None, Plan::Wait(Duration::from_secs(300)));
         check(Some(300), Some(900), Plan::Wait(Duration::from_secs(200)));
-        check(Some(300), Some(700), Plan::Evict);
-        check(Some(0), None, Plan::Evict);
-        assert_eq!(plan(&pod("a"), &[taint("k", "NoExecute")], None, Timestamp::UNIX_EPOCH), Plan::Evict);
+        check(Some(300), Some(690), Plan::Evict(SignedDuration::from_secs(10)));
+        check(Some(0), None, Plan::Evict(SignedDuration::ZERO));
+        let at_once = plan(&pod("a"), &[taint("k", "NoExecute")], None, Timestamp::UNIX_EPOCH);
+        assert_eq!(at_once, Plan::Evict(SignedDuration::ZERO));
         assert_eq!(plan(&pod("a"), &[taint("k", "NoSchedule")], None, Timestamp::UNIX_EPOCH), Plan::Stay);
     }
 }

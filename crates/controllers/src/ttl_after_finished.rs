@@ -58,12 +58,14 @@ impl Controller for Ttl {
         let fresh = jobs.get_opt(&key.name).await?;
         let is_due = |job: &Job| time_left(job, now).is_some_and(|left| left <= SignedDuration::ZERO);
         if let Some(job) = fresh.filter(is_due) {
+            let late = time_left(&job, now).map(|left| -left);
             let parameters = DeleteParams {
                 propagation_policy: Some(PropagationPolicy::Foreground),
                 preconditions: Some(Preconditions { uid: job.metadata.uid, resource_version: None }),
                 ..DeleteParams::default()
             };
             unless_gone(jobs.delete(&key.name, &parameters).await)?;
+            late.iter().for_each(|late| self.context.metrics.workloads().job_expired(*late));
         }
         Ok(Next::Done)
     }

@@ -5,6 +5,7 @@
 //! names the volume.
 
 mod claim;
+mod figures;
 mod match_volume;
 mod plan_claim;
 mod plan_volume;
@@ -32,6 +33,10 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let claims = starter.informer::<PersistentVolumeClaim>();
     let classes = starter.informer::<StorageClass>();
     let pods = starter.informer::<Pod>();
+    let known = (volumes.clone(), claims.clone());
+    starter.context.metrics.show("persistentvolume-binder-controller", move |text| {
+        figures::write(text, &known.0.list(), &known.1.list());
+    });
     let queue = Queue::new();
     let of_claims = volumes.clone();
     starter.enqueue(&claims, &queue, move |change| {

@@ -9,8 +9,10 @@ mod cluster {
     mod cleaning;
     mod garbage;
     mod harness;
+    mod metrics;
     mod namespaces;
     mod nodes;
+    mod poison;
     mod policies;
     mod services;
     mod stateful;

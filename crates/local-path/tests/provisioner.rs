@@ -2,22 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
 use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps};
-use kedge_auth::TokenKeys;
-use kedge_client::{Client, Informers, client_from_service};
-use kedge_meta::{StatusBoard, SystemClock, UserInfo};
-use kedge_store::MemoryStore;
+use kedge_client::Informers;
+use kedge_control_plane::ControlPlane;
+use kedge_meta::UserInfo;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -25,16 +21,15 @@ const BINDER: &str = "system:serviceaccount:kube-system:persistent-volume-binder
 
 /// A control plane with one node, and a directory for its volumes.
 struct World {
-    server: Arc<ApiServer>,
-    client: Client,
-    board: StatusBoard,
+    plane: ControlPlane,
     dir: tempfile::TempDir,
-    shutdown: CancellationToken,
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
+impl Deref for World {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        &self.plane
     }
 }
 
@@ -47,44 +42,21 @@ impl Drop for Running {
     }
 }
 
-fn token_keys() -> TokenKeys {
-    let random = ring::rand::SystemRandom::new();
-    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
-    let body = base64::engine::general_purpose::STANDARD.encode(document.as_ref());
-    TokenKeys::from_private_pem(&format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")).unwrap()
-}
-
 impl World {
     async fn new() -> Self {
-        let clock = Arc::new(SystemClock);
-        let board = StatusBoard::new(clock.clone());
-        let deps = ApiDeps {
-            store: Arc::new(MemoryStore::new()),
-            clock: clock.clone(),
-            status: board.component("kube-apiserver"),
-            board: board.clone(),
-            token_keys: token_keys(),
-            client_ca: None,
-            front_proxy: None,
-            kubelet_tls: None,
-            proxy_identity: None,
-            audit: None,
-        };
-        let server = ApiServer::new(ApiConfig::default(), deps).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let client = client_from_service(server.local_service(UserInfo::authenticated("admin", ["system:masters"])));
-        let manager = client.clone();
+        let plane = ControlPlane::start().await;
+        let manager = plane.client.clone();
         let deps = kedge_controllers::Deps {
-            client: client.clone(),
+            client: plane.client.clone(),
             client_for: Arc::new(move |_| manager.clone()),
-            informers: Informers::new(client.clone(), shutdown.clone()),
-            status: board.clone(),
-            clock,
+            informers: plane.informers.clone(),
+            status: plane.board.clone(),
+            clock: plane.clock.clone(),
             signer: None,
             token_keys: None,
-            metrics: kedge_client::ComponentMetrics::default(),
+            metrics: kedge_controllers::ControllerMetrics::default(),
         };
-        let token = shutdown.clone();
+        let token = plane.shutdown.clone();
         let config = kedge_controllers::Config {
             controllers: vec![
                 "persistentvolume-binder-controller".to_owned(),
@@ -95,9 +67,8 @@ impl World {
         };
         tokio::spawn(async move { kedge_controllers::run(config, deps, token).await.unwrap() });
         let node = json!({"metadata": {"name": "node-1", "labels": {"kubernetes.io/hostname": "host-1"}}});
-        let nodes = Api::<Node>::all(client.clone());
-        nodes.create(&PostParams::default(), &serde_json::from_value(node).unwrap()).await.unwrap();
-        Self { server, client, board, dir: tempfile::tempdir().unwrap(), shutdown }
+        plane.create_in_cluster::<Node>(node).await;
+        Self { plane, dir: tempfile::tempdir().unwrap() }
     }
 
     fn root(&self) -> PathBuf {
@@ -109,7 +80,7 @@ impl World {
         let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
         let user = UserInfo::authenticated(BINDER, groups);
         let deps = kedge_local_path::Deps {
-            client: client_from_service(self.server.local_service(user)),
+            client: self.client_of(user),
             class_client: self.client.clone(),
             informers: Informers::new(self.client.clone(), self.shutdown.clone()),
             status: self.board.component("kedge-local-path"),

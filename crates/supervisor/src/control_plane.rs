@@ -117,7 +117,7 @@ impl ControlPlane {
             clock: self.clock.clone(),
             signer: Some(signer(plan)?),
             token_keys: Some(tokio::sync::watch::channel(Arc::new(token_keys(&self.pki)?)).1),
-            metrics: kedge_client::ComponentMetrics::default(),
+            metrics: kedge_controllers::ControllerMetrics::default(),
         };
         let token = shutdown.clone();
         components.spawn(async move {

@@ -37,6 +37,7 @@ fn short(package: &str) -> Option<String> {
     match package {
         "kedge" => Some("kedge".to_owned()),
         "kedge-bench"
+        | "kedge-control-plane"
         | "kedge-csi-driver"
         | "kedge-device-driver"
         | "kedge-e2e"

@@ -83,7 +83,7 @@ fn plan_history(cron: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
 }
 
 /// The time of the schedule that a Job was started for; `None` of those that people started.
-fn scheduled_at(job: &Job) -> Option<Time> {
+pub(crate) fn scheduled_at(job: &Job) -> Option<Time> {
     job.metadata.annotations.as_ref()?.get(SCHEDULED_AT)?.parse().ok().map(Time)
 }
 

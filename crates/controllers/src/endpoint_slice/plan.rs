@@ -24,7 +24,7 @@ pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// At most so many endpoints are in a slice.
-const SLICE_SIZE: usize = 100;
+pub(super) const SLICE_SIZE: usize = 100;
 
 /// What to write.
 #[derive(Debug, Default)]

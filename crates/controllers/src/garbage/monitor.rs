@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::discovery::{ApiKind, Metadata, discover};
+use crate::metrics::ControllerMetrics;
 
 /// How often kinds are looked for without a reason.
 const REDISCOVER: Duration = Duration::from_secs(300);
@@ -58,6 +59,7 @@ fn is_collectable(kind: &ApiKind) -> bool {
 
 /// Starts and ends watches as kinds come and go.
 pub(crate) struct Monitor {
+    pub(crate) metrics: ControllerMetrics,
     pub(crate) client: Client,
     pub(crate) seen: mpsc::Sender<Seen>,
     pub(crate) kinds: watch::Sender<Kinds>,
@@ -94,6 +96,7 @@ impl Monitor {
                     REDISCOVER
                 }
                 Err(error) => {
+                    self.metrics.cluster().discovery_failed();
                     tracing::debug!(%error, "cannot discover the kinds of the API; trying again");
                     backoff.next_delay()
                 }

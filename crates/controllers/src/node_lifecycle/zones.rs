@@ -3,13 +3,16 @@
 //! Pure but for the buckets' state, which takes the time as an argument.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use kedge_metrics::Text;
 
 use super::health::{Eviction, Readiness, readiness};
 use crate::config::Config;
+use crate::metrics::write_gauges;
 
 /// The zone of a node: region and zone labels.
 pub(crate) fn zone_key(node: &Node) -> String {
@@ -42,6 +45,33 @@ pub(crate) fn zone_states<'a>(
         _ => ZoneState::Normal,
     };
     counts.into_iter().map(|(zone, (ready, unready))| (zone, (state(ready, unready), ready + unready))).collect()
+}
+
+/// How zones fare, as figures.
+pub(crate) fn write(text: &mut Text, nodes: &[Arc<Node>]) {
+    let mut counts: BTreeMap<[String; 1], (f64, f64)> = BTreeMap::new();
+    for node in nodes {
+        let (all, unready) = counts.entry([zone_key(node)]).or_default();
+        *all += 1.0;
+        *unready += f64::from(u8::from(readiness(node) != Readiness::True));
+    }
+    let figure = |of: fn(f64, f64) -> f64| -> BTreeMap<[String; 1], f64> {
+        counts.iter().map(|(zone, (all, unready))| (zone.clone(), of(*all, *unready))).collect()
+    };
+    let families: [(&str, &str, fn(f64, f64) -> f64); 3] = [
+        ("node_collector_zone_size", "Gauge measuring number of registered Nodes per zones.", |all, _| all),
+        ("node_collector_zone_health", "Gauge measuring percentage of healthy nodes per zone.", |all, unready| {
+            100.0 * (all - unready) / all
+        }),
+        (
+            "node_collector_unhealthy_nodes_in_zone",
+            "Gauge measuring number of not Ready Nodes per zones.",
+            |_, unready| unready,
+        ),
+    ];
+    for (name, help, of) in families {
+        write_gauges(text, name, help, ["zone"], &figure(of));
+    }
 }
 
 /// Evictions per second in a zone; `None` where evictions are suspended everywhere.

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     /// Ordinals that get a pod, and whether it is of the updated template.
     pub(crate) create: Vec<(i32, bool)>,
     pub(crate) delete: Vec<Arc<Pod>>,
+    /// Ordinals whose pods wait, perhaps for claims that somebody deleted.
+    pub(crate) claim: Vec<i32>,
     /// Pods that ended and are deleted to be made again.
     pub(crate) recreate: Vec<Arc<Pod>>,
     /// Pods beyond the wanted number.
@@ -131,7 +133,12 @@ fn plan_steps(
                 plan.recreate.push(pod.clone());
                 true
             }
-            Some(pod) => !view.is_healthy(pod),
+            Some(pod) => {
+                if phase(pod) == "Pending" && !is_terminating(pod) {
+                    plan.claim.push(*ordinal);
+                }
+                !view.is_healthy(pod)
+            }
         };
         if must_wait && view.is_ordered() {
             return;
@@ -327,6 +334,13 @@ mod tests {
         assert_eq!(created(Some(1), 0), [(1, true)]);
         // Whatever a status says that was written before.
         assert_eq!(created(None, 3), [(1, true)]);
+    }
+
+    #[test]
+    fn pods_that_wait_get_their_claims_again() {
+        let waiting = with_phase(member(1, "new"), "Pending");
+        assert_eq!(run(&set(3), vec![good(0, "new"), waiting.clone()]).claim, [1]);
+        assert_eq!(run(&set(3), vec![good(0, "new"), terminating(waiting)]).claim, [] as [i32; 0]);
     }
 
     #[test]

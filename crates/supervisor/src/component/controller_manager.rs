@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kedge_client::{
-    Client, ComponentMetrics, Informers, RequestMetrics, anonymous_client_from_kubeconfig, service_account_client,
-};
+use kedge_client::{Client, Informers, RequestMetrics, anonymous_client_from_kubeconfig, service_account_client};
 use tokio_util::sync::CancellationToken;
 
 use super::following::{follow_root_ca, follow_token_keys};
@@ -83,15 +81,15 @@ pub async fn run_controller_manager(
     options: ControllerManagerOptions,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let metrics = ComponentMetrics::default();
-    let own = counted_client(Some(&options.kubeconfig), &metrics.requests).await?;
+    let metrics = kedge_controllers::ControllerMetrics::default();
+    let own = counted_client(Some(&options.kubeconfig), &metrics.component.requests).await?;
     let (clock, board) = surroundings();
     let shown = metrics.clone();
     let figures = figures(move |text| shown.write(text));
     health::serve(NAME, &options.health, board.clone(), figures, shutdown.clone()).await?;
     let config = config(&options, &shutdown)?;
     let deps = kedge_controllers::Deps {
-        client_for: client_for(&options, &own, &metrics.requests).await?,
+        client_for: client_for(&options, &own, &metrics.component.requests).await?,
         informers: Informers::new(own.clone(), shutdown.clone()),
         client: own,
         status: board,
