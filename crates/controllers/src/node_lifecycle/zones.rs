@@ -47,6 +47,9 @@ pub(crate) fn zone_states<'a>(
     counts.into_iter().map(|(zone, (ready, unready))| (zone, (state(ready, unready), ready + unready))).collect()
 }
 
+/// A figure of a zone: its name, what it means, and its value by how many nodes there are and how many are not ready.
+type Figure = (&'static str, &'static str, fn(f64, f64) -> f64);
+
 /// How zones fare, as figures.
 pub(crate) fn write(text: &mut Text, nodes: &[Arc<Node>]) {
     let mut counts: BTreeMap<[String; 1], (f64, f64)> = BTreeMap::new();
@@ -58,7 +61,7 @@ pub(crate) fn write(text: &mut Text, nodes: &[Arc<Node>]) {
     let figure = |of: fn(f64, f64) -> f64| -> BTreeMap<[String; 1], f64> {
         counts.iter().map(|(zone, (all, unready))| (zone.clone(), of(*all, *unready))).collect()
     };
-    let families: [(&str, &str, fn(f64, f64) -> f64); 3] = [
+    let families: [Figure; 3] = [
         ("node_collector_zone_size", "Gauge measuring number of registered Nodes per zones.", |all, _| all),
         ("node_collector_zone_health", "Gauge measuring percentage of healthy nodes per zone.", |all, unready| {
             100.0 * (all - unready) / all
@@ -115,6 +118,22 @@ impl Buckets {
 mod tests {
     use super::super::health::fixtures::node;
     use super::*;
+
+    #[test]
+    fn zones_are_shown_with_their_health() {
+        let mut well = node("a", Some("True"));
+        well.metadata.labels = Some([("topology.kubernetes.io/zone".to_owned(), "a".to_owned())].into());
+        let mut unwell = node("b", Some("Unknown"));
+        unwell.metadata.labels = well.metadata.labels.clone();
+        let text = crate::metrics::shown(|text| write(text, &[Arc::new(well.clone()), Arc::new(unwell.clone())]));
+        for line in [
+            "node_collector_zone_size{zone=\":a\"} 2",
+            "node_collector_zone_health{zone=\":a\"} 50",
+            "node_collector_unhealthy_nodes_in_zone{zone=\":a\"} 1",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn evictions_slow_down_and_stop() {
