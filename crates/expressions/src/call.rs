@@ -99,4 +99,31 @@ macro_rules! value_type {
     };
 }
 
-pub(crate) use value_type;
+/// The same for a type that can be added, subtracted and compared, and may be zero.
+macro_rules! arithmetic_type {
+    ($kind:ident: $name:ident, $cel:literal, $same:expr) => {
+        crate::call::value_type!(
+            $kind: $name, $cel, $same,
+            fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn cel::common::traits::Adder + 'v)>
+            where
+                Self: 'v,
+            {
+                Some(self)
+            },
+            fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn cel::common::traits::Subtractor + 'v)>
+            where
+                Self: 'v,
+            {
+                Some(self)
+            },
+            fn as_comparer(&self) -> Option<&dyn cel::common::traits::Comparer> {
+                Some(self)
+            },
+            fn as_zeroer(&self) -> Option<&dyn cel::common::traits::Zeroer> {
+                Some(self)
+            }
+        );
+    };
+}
+
+pub(crate) use {arithmetic_type, value_type};

@@ -4,6 +4,7 @@
 //! nothing is known of goes with everything. Invariant: an expression that passes may still fail on values of unknown
 //! types, but never on those of declared ones.
 
+mod literals;
 mod report;
 mod signatures;
 mod types;

@@ -9,7 +9,7 @@ use cel::common::types::{self, CelInt};
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use crate::call::{self, Args, Outcome, failed, number, text_at, value_at, value_type};
+use crate::call::{self, Args, Outcome, arithmetic_type, failed, number, text_at, value_at};
 use crate::timestamp::TimestampVal;
 
 const SECOND: i64 = 1_000_000_000;
@@ -30,27 +30,7 @@ const UNITS: [(&str, i64); 8] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurationVal(pub(crate) i64);
 
-value_type!(
-    TYPE: DurationVal, "google.protobuf.Duration", |one, other| one == other,
-    fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn Adder + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    },
-    fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn Subtractor + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    },
-    fn as_comparer(&self) -> Option<&dyn Comparer> {
-        Some(self)
-    },
-    fn as_zeroer(&self) -> Option<&dyn Zeroer> {
-        Some(self)
-    }
-);
+arithmetic_type!(TYPE: DurationVal, "google.protobuf.Duration", |one, other| one == other);
 
 impl DurationVal {
     /// Reads a text such as `1h30m` or `-1.5s`; the error is upstream's text.

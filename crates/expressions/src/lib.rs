@@ -20,6 +20,7 @@ mod ips;
 mod json;
 mod json_patch;
 mod lists;
+mod ordered;
 mod pattern;
 mod quantity;
 mod regexes;

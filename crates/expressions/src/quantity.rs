@@ -8,6 +8,7 @@ use cel::{DeclarationError, Env, ExecutionError};
 use kedge_meta::Quantity;
 
 use crate::call::{Args, Outcome, failed, number, text_at, truth, value_type};
+use crate::ordered::{self, Ordered};
 
 /// A quantity as a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,20 +36,10 @@ fn is_quantity<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     truth(parsed(&args).is_ok())
 }
 
-fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
-    Ok(quantity_at(args, 0)?.cmp(&quantity_at(args, 1)?))
-}
-
-fn compare_to<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    number(compared(&args)? as i64)
-}
-
-fn is_greater_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    truth(compared(&args)?.is_gt())
-}
-
-fn is_less_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    truth(compared(&args)?.is_lt())
+impl Ordered for QuantityVal {
+    fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
+        Ok(quantity_at(args, 0)?.cmp(&quantity_at(args, 1)?))
+    }
 }
 
 fn add<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
@@ -95,14 +86,12 @@ fn as_approximate_float<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let text = || vec![types::STRING_TYPE];
     env.add_type(TYPE.to_owned())?;
+    ordered::declare::<QuantityVal>(env, "quantity", &TYPE)?;
     env.add_overload("quantity", "string_to_quantity", text(), quantity)?;
     env.add_overload("isQuantity", "is_quantity_string", text(), is_quantity)?;
     let mut member = |name: &str, id: &str, args: Vec<Type>, function| {
         env.add_member_overload(name, id, TYPE.to_owned(), args, function)
     };
-    member("compareTo", "quantity_compare_to", vec![TYPE.to_owned()], compare_to)?;
-    member("isGreaterThan", "quantity_is_greater_than", vec![TYPE.to_owned()], is_greater_than)?;
-    member("isLessThan", "quantity_is_less_than", vec![TYPE.to_owned()], is_less_than)?;
     member("add", "quantity_add", vec![TYPE.to_owned()], add)?;
     member("add", "quantity_add_int", vec![types::INT_TYPE], add)?;
     member("sub", "quantity_sub", vec![TYPE.to_owned()], sub)?;

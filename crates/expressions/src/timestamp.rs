@@ -13,7 +13,7 @@ use jiff::civil::DateTime;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::call::{self, Args, Outcome, failed, number, text_at, value_at, value_type};
+use crate::call::{self, Args, Outcome, arithmetic_type, failed, number, text_at, value_at};
 use crate::duration::DurationVal;
 
 const SECOND: i128 = 1_000_000_000;
@@ -31,27 +31,7 @@ pub struct TimestampVal {
     offset: Offset,
 }
 
-value_type!(
-    TYPE: TimestampVal, "google.protobuf.Timestamp", |one, other| one.at == other.at,
-    fn as_adder<'b, 'v>(&'b self) -> Option<&'b (dyn Adder + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    },
-    fn as_subtractor<'b, 'v>(&'b self) -> Option<&'b (dyn Subtractor + 'v)>
-    where
-        Self: 'v,
-    {
-        Some(self)
-    },
-    fn as_comparer(&self) -> Option<&dyn Comparer> {
-        Some(self)
-    },
-    fn as_zeroer(&self) -> Option<&dyn Zeroer> {
-        Some(self)
-    }
-);
+arithmetic_type!(TYPE: TimestampVal, "google.protobuf.Timestamp", |one, other| one.at == other.at);
 
 impl TimestampVal {
     /// Reads RFC 3339, strictly; the error is upstream's text but for what is wrong with it.

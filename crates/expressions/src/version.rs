@@ -2,12 +2,13 @@
 
 use std::cmp::Ordering;
 
-use cel::common::types::{self, CelBool, Type};
+use cel::common::types::{self, CelBool};
 use cel::common::value::CowVal;
 use cel::{DeclarationError, Env, ExecutionError};
 use semver::Version;
 
 use crate::call::{Args, Outcome, failed, number, text_at, truth, value_at, value_type};
+use crate::ordered::{self, Ordered};
 
 /// A semantic version as a value.
 #[derive(Debug, Clone)]
@@ -50,20 +51,10 @@ fn is_version<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     truth(parsed(&args).is_ok())
 }
 
-fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
-    Ok(version_at(args, 0)?.cmp_precedence(version_at(args, 1)?))
-}
-
-fn compare_to<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    number(compared(&args)? as i64)
-}
-
-fn is_greater_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    truth(compared(&args)?.is_gt())
-}
-
-fn is_less_than<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    truth(compared(&args)?.is_lt())
+impl Ordered for VersionVal {
+    fn compared(args: &[CowVal<'_, '_>]) -> Result<Ordering, ExecutionError> {
+        Ok(version_at(args, 0)?.cmp_precedence(version_at(args, 1)?))
+    }
 }
 
 fn part<'b, 'v>(part: u64) -> Outcome<'b, 'v> {
@@ -86,17 +77,14 @@ pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     let text = || vec![types::STRING_TYPE];
     let loose = || vec![types::STRING_TYPE, types::BOOL_TYPE];
     env.add_type(TYPE.to_owned())?;
+    ordered::declare::<VersionVal>(env, "semver", &TYPE)?;
     env.add_overload("semver", "string_to_semver", text(), version)?;
     env.add_overload("semver", "string_bool_to_semver", loose(), version)?;
     env.add_overload("isSemver", "is_semver_string", text(), is_version)?;
     env.add_overload("isSemver", "is_semver_string_bool", loose(), is_version)?;
-    let mut member = |name: &str, id: &str, args: Vec<Type>, function| {
-        env.add_member_overload(name, id, TYPE.to_owned(), args, function)
-    };
-    member("compareTo", "semver_compare_to", vec![TYPE.to_owned()], compare_to)?;
-    member("isGreaterThan", "semver_is_greater_than", vec![TYPE.to_owned()], is_greater_than)?;
-    member("isLessThan", "semver_is_less_than", vec![TYPE.to_owned()], is_less_than)?;
-    member("major", "semver_major", Vec::new(), major)?;
-    member("minor", "semver_minor", Vec::new(), minor)?;
-    member("patch", "semver_patch", Vec::new(), patch)
+    let mut member =
+        |name: &str, id: &str, function| env.add_member_overload(name, id, TYPE.to_owned(), Vec::new(), function);
+    member("major", "semver_major", major)?;
+    member("minor", "semver_minor", minor)?;
+    member("patch", "semver_patch", patch)
 }

@@ -2,19 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cel::common::ast::{
-    CallExpr, ComprehensionExpr, EntryExpr, Expr, ListExpr, LiteralValue, MapExpr, SourceInfo, StructExpr, operators,
-};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SourceInfo, StructExpr, operators};
 use cel::parser::Expression;
 
 use super::report::at_offset;
 use super::signatures::{Signature, signatures, type_name};
 use super::types::Type;
-use super::unify::{Known, most_general};
-use crate::duration::DurationVal;
-use crate::pattern::compile_pattern;
-use crate::timestamp::TimestampVal;
-use crate::walk::walk;
+use super::unify::Known;
 
 /// How many parts a type may have.
 const LARGEST: usize = 500;
@@ -24,14 +18,14 @@ pub(super) struct Checker<'a> {
     names: &'a BTreeMap<String, Type>,
     /// Names that macros bind, the innermost last.
     bound: Vec<(String, Type)>,
-    known: Known,
+    pub(super) known: Known,
     free: usize,
     /// Where something is wrong, and what.
-    problems: Vec<(usize, String)>,
+    pub(super) problems: Vec<(usize, String)>,
     /// How many calls of `format` are around, within which elements of a literal may be of any types.
-    formats: usize,
+    pub(super) formats: usize,
     /// Elements of literals with the type of the first one and their own.
-    elements: Vec<(u64, Type, Type)>,
+    pub(super) elements: Vec<(u64, Type, Type)>,
 }
 
 impl<'a> Checker<'a> {
@@ -55,23 +49,23 @@ impl<'a> Checker<'a> {
         self.problems.iter().map(|(offset, message)| at_offset(&self.places.source, *offset, message)).collect()
     }
 
-    fn wrong(&mut self, id: u64, message: String) -> Type {
+    pub(super) fn wrong(&mut self, id: u64, message: String) -> Type {
         let offset = self.places.offset_for(id).map_or(0, |(start, _)| start);
         self.problems.push((usize::try_from(offset).unwrap_or_default(), message));
         Type::Error
     }
 
-    fn fresh(&mut self) -> Type {
+    pub(super) fn fresh(&mut self) -> Type {
         self.free += 1;
         Type::Free(self.free - 1)
     }
 
-    fn fits(&mut self, wanted: &Type, given: &Type) -> bool {
+    pub(super) fn fits(&mut self, wanted: &Type, given: &Type) -> bool {
         self.known.unify([(wanted, given)])
     }
 
     /// A type as messages show it.
-    fn shown(&self, of: &Type) -> String {
+    pub(super) fn shown(&self, of: &Type) -> String {
         self.known.resolve(of, true).to_string()
     }
 
@@ -82,7 +76,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The type of an expression.
-    fn visit(&mut self, expression: &Expression) -> Type {
+    pub(super) fn visit(&mut self, expression: &Expression) -> Type {
         let found = self.visit_part(expression);
         let found = self.known.resolve(&found, false);
         // Of what is made of itself again and again nothing more is said.
@@ -262,73 +256,6 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// The type of all elements of a literal so far: `dyn` where they differ, which is refused in the end.
-    fn join(&mut self, earlier: Option<Type>, own: Type) -> Type {
-        match earlier {
-            None => own,
-            Some(earlier) if self.fits(&earlier, &own) => most_general(&earlier, &own).clone(),
-            Some(_) => Type::Dyn,
-        }
-    }
-
-    /// Remembers the types of a literal's elements.
-    fn literal(&mut self, own: &[(u64, Type)]) {
-        if let Some((_, first)) = own.first().filter(|_| self.formats == 0) {
-            self.elements.extend(own[1..].iter().map(|(id, of)| (*id, first.clone(), of.clone())));
-        }
-    }
-
-    /// The type of an element that is left out where its optional value is none.
-    fn unwrapped(&mut self, id: u64, own: Type) -> Type {
-        match own.within_optional() {
-            Some(within) => within.clone(),
-            None if own.is_dynamic() => own,
-            None => {
-                let why = format!(
-                    "expected type '{}' but found '{}'",
-                    self.shown(&Type::optional(own.clone())),
-                    self.shown(&own)
-                );
-                self.wrong(id, why);
-                own
-            }
-        }
-    }
-
-    fn list(&mut self, list: &ListExpr) -> Type {
-        let (mut items, mut all) = (None, Vec::new());
-        for (index, element) in list.elements.iter().enumerate() {
-            let mut own = self.visit(element);
-            if list.optional_indices.contains(&index) {
-                own = self.unwrapped(element.id, own);
-            }
-            all.push((element.id, own.clone()));
-            items = Some(self.join(items, own));
-        }
-        self.literal(&all);
-        Type::List(Box::new(items.unwrap_or_else(|| self.fresh())))
-    }
-
-    fn map(&mut self, map: &MapExpr) -> Type {
-        let (mut keys, mut values) = ((None, Vec::new()), (None, Vec::new()));
-        for entry in &map.entries {
-            let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
-            let key = self.visit(&entry.key);
-            keys.1.push((entry.key.id, key.clone()));
-            keys.0 = Some(self.join(keys.0, key));
-            let mut value = self.visit(&entry.value);
-            if entry.optional {
-                value = self.unwrapped(entry.value.id, value);
-            }
-            values.1.push((entry.value.id, value.clone()));
-            values.0 = Some(self.join(values.0, value));
-        }
-        self.literal(&keys.1);
-        self.literal(&values.1);
-        let (keys, values) = (keys.0.unwrap_or_else(|| self.fresh()), values.0.unwrap_or_else(|| self.fresh()));
-        Type::Map(Box::new(keys), Box::new(values))
-    }
-
     /// An object that is made; whether there is such a type is not looked at here.
     fn construct(&mut self, of: &StructExpr) -> Type {
         for entry in &of.entries {
@@ -369,40 +296,6 @@ impl<'a> Checker<'a> {
         let result = self.visit(&all.result);
         self.bound.truncate(depth);
         result
-    }
-
-    /// Finds literals whose elements differ in type, and literal arguments that cannot be read: times, durations and
-    /// patterns. As upstream does, only where nothing else is wrong.
-    pub(super) fn literals(&mut self, expression: &Expression) {
-        if !self.problems.is_empty() {
-            return;
-        }
-        let mut found = Vec::new();
-        for (id, first, own) in &self.elements {
-            let [first, own] = [first, own].map(|of| self.known.resolve(of, true));
-            if !first.is(&own) {
-                found.push((*id, format!("expected type '{first}' but found '{own}'")));
-            }
-        }
-        walk(expression, &mut |part| {
-            let Expr::Call(call) = &part.expr else { return };
-            let Some(Expression { id, expr: Expr::Literal(LiteralValue::String(text)) }) = call.args.last() else {
-                return;
-            };
-            let (text, is_only) = (text.inner(), call.target.is_none() && call.args.len() == 1);
-            let is_bad = match call.func_name.as_str() {
-                "duration" => is_only && DurationVal::parse(text).is_err(),
-                "timestamp" => is_only && TimestampVal::parse(text).is_err(),
-                "matches" => compile_pattern(text).is_err(),
-                _ => false,
-            };
-            if is_bad {
-                found.push((*id, format!("invalid {} argument", call.func_name)));
-            }
-        });
-        for (id, message) in found {
-            self.wrong(id, message);
-        }
     }
 }
 
