@@ -41,6 +41,7 @@ fn short(package: &str) -> Option<String> {
         | "kedge-csi-driver"
         | "kedge-device-driver"
         | "kedge-e2e"
+        | "kedge-etcd-server"
         | "kedge-fuzz"
         | "kedge-netns"
         | "kedge-skip" => None,

@@ -13,7 +13,7 @@ use kedge_store::{Backend, HistoryLimits, Store};
 use kedge_store_etcd::{EtcdStore, Options};
 use parking_lot::Mutex;
 
-use crate::harness::{Etcd, skipped_without_etcd};
+use crate::harness::{Etcd, Stores, skipped_without_etcd};
 
 struct InEtcd {
     etcd: Etcd,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use kedge_store::{CommitError, Key, ListRequest, Revision, Store, StoreError};
 use kedge_store_etcd::{EtcdError, EtcdStore, Options};
 
-use crate::harness::{DEADLINE, Etcd, put, put_until_done, read_until_answered, skipped_without_etcd};
+use crate::harness::{DEADLINE, Etcd, Stores, put, put_until_done, read_until_answered, skipped_without_etcd};
 
 /// Writes counters until told to end; gives the last value that was acknowledged and the last that was tried.
 async fn load(store: Arc<EtcdStore>, key: String, end: tokio_util::sync::CancellationToken) -> (u64, u64) {

@@ -6,7 +6,7 @@ use kedge_store::{CommitError, Key, Store, StoreError};
 use kedge_store_etcd::{EtcdStore, Options, Tls};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
-use crate::harness::{Etcd, put, put_until_done, read_until_answered, skipped_without_etcd};
+use crate::harness::{Etcd, Stores, put, put_until_done, read_until_answered, skipped_without_etcd};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_may_go_and_without_two_everything_is_refused_until_they_are_back() {

@@ -7,7 +7,7 @@ use kedge_store::{
 };
 use kedge_store_etcd::{EtcdStore, Options};
 
-use crate::harness::{DEADLINE, Etcd, put, skipped_without_etcd};
+use crate::harness::{DEADLINE, Etcd, Stores, put, skipped_without_etcd};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_stores_show_each_others_commits_at_once() {
