@@ -8,6 +8,7 @@ use kedge_audit::Audit;
 use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_meta::{Clock, ComponentStatus, StatusBoard};
 use kedge_store::Store;
+use kedge_zpages::Flags;
 use serde::{Deserialize, Serialize};
 
 use crate::cidr::Cidr;
@@ -58,6 +59,8 @@ pub struct Config {
     /// All other requests end after this.
     #[serde(with = "seconds")]
     pub request_timeout: Duration,
+    /// The flags of the command line, for `/flagz`; those above were made of them.
+    pub flags: Flags,
 }
 
 impl Default for Config {
@@ -84,6 +87,7 @@ impl Default for Config {
             event_ttl: Duration::from_secs(3600),
             min_request_timeout: Duration::from_secs(1800),
             request_timeout: Duration::from_secs(60),
+            flags: Flags::new(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::reply::{self, Reply};
 mod discovery;
 mod health;
 mod openapi;
-mod statusz;
+mod pages;
 mod version;
 
 pub(crate) use openapi::Documents;
@@ -35,7 +35,9 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
         ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check).await,
         ("version", "") => version::answer(call),
         ("metrics", "") => Ok(metrics(core).await),
-        ("statusz", "") => statusz::answer(core, call),
+        ("statusz", "") => pages::statusz(core, call),
+        ("flagz", "") => pages::flagz(core, call),
+        ("debug", rest) => debug(core, call, rest).await,
         ("api" | "apis", rest) => discovery::answer(core, call, first, rest),
         ("openapi", rest) => openapi::answer(core, call, rest),
         (".well-known", "openid-configuration") => Ok(issuer(core)),
@@ -58,6 +60,7 @@ fn root(core: &Core) -> Value {
         "/api",
         "/api/v1",
         "/apis",
+        "/flagz",
         "/healthz",
         "/kedge/v1/status",
         "/livez",
@@ -78,6 +81,13 @@ fn root(core: &Core) -> Value {
     }
     paths.sort();
     json!({"paths": paths})
+}
+
+/// What is not for everyday, and listed nowhere.
+async fn debug(core: &Core, call: &Call, path: &str) -> Reply {
+    let Some(name) = path.strip_prefix("api_priority_and_fairness/") else { return Err(ApiStatus::no_such_path()) };
+    let with_details = call.query.non_empty("includeRequestDetails").is_some();
+    core.flow.dump(core, name, with_details).await.map(reply::plain).ok_or_else(ApiStatus::no_such_path)
 }
 
 /// What verifiers of service-account tokens need to know.

@@ -27,6 +27,7 @@ use crate::reply;
 use crate::target::{ResourceTarget, Target};
 
 mod counts;
+mod dump;
 mod hold;
 mod level;
 mod metrics;
@@ -145,7 +146,10 @@ impl Flow {
             state.counts(&matched.name).watchers.observe(watchers as f64);
         }
         let is_watch = call.verb == "watch";
-        let request = level::Request { schema: Arc::clone(&matched.name), work, hash, is_watch };
+        let (user, path) = (call.user.username.clone(), call.path.clone());
+        let about = dump::About { user, verb: call.verb, path, distinguisher: matched.schema.distinguisher };
+        let schema = Arc::clone(&matched.name);
+        let request = level::Request { schema, work, hash, is_watch, about: Arc::new(about) };
         call.classified = Some(classified);
         let seats = matched.level.enter(request, self.wait).await.map_err(|Refused(seconds)| refusal(seconds))?;
         let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -162,6 +166,12 @@ impl Flow {
     /// Appends the metrics.
     pub(crate) fn write_metrics(&self, text: &mut String) {
         metrics::write(self, text);
+    }
+
+    /// What is going on, as a table for people, under a name of upstream's; absent where there is no such table.
+    pub(crate) async fn dump(&self, core: &Core, name: &str, with_details: bool) -> Option<String> {
+        self.catch_up(core).await;
+        dump::dump(self, name, with_details, core.clock.now())
     }
 
     /// The work of a request, and of a write how many watch it.

@@ -5,7 +5,7 @@
 
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use kedge_meta::{ApiStatus, StatusReason};
+use kedge_meta::{ApiStatus, MediaRange, StatusReason};
 use kedge_schema::{BodyFormat, PROTOBUF};
 
 use crate::query::Query;
@@ -45,37 +45,9 @@ impl Accepted {
 
 const SUPPORTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
-/// One entry of an `Accept` header.
-pub(crate) struct MediaRange<'a> {
-    pub(crate) name: String,
-    parameters: Vec<(&'a str, &'a str)>,
-}
-
-impl<'a> MediaRange<'a> {
-    pub(crate) fn parse(text: &'a str) -> Self {
-        let mut parts = text.split(';').map(str::trim);
-        let name = parts.next().unwrap_or("").to_ascii_lowercase();
-        let parameter =
-            |part: &'a str| part.split_once('=').map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
-        Self { name, parameters: parts.filter_map(parameter).collect() }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
-    }
-
-    fn quality(&self) -> f32 {
-        self.get("q").and_then(|q| q.parse().ok()).unwrap_or(1.0)
-    }
-}
-
 /// The entries of the `Accept` headers, best first.
 pub(crate) fn accept_ranges(headers: &HeaderMap) -> Vec<MediaRange<'_>> {
-    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let mut ranges: Vec<_> = values.flat_map(|value| value.split(',')).map(MediaRange::parse).collect();
-    ranges.retain(|range| !range.name.is_empty());
-    ranges.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
-    ranges
+    kedge_meta::accept_ranges(headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()))
 }
 
 /// What an answer may look like. Only resources know other forms than the object.

@@ -26,6 +26,6 @@ pub use objects::{
     CATCH_ALL, Distinguisher, EXEMPT, FlowSchema, Kind, LevelSpec, PriorityLevel, Queuing, condition_texts, in_order,
     read_level, read_schema,
 };
-pub use queues::{Arrival, QueueSet, Refusal, Running, Ticket};
+pub use queues::{Arrival, QueueDump, QueueSet, Refusal, Running, Ticket};
 pub use retry::RetryAfter;
 pub use work::{Listing, Work, list_seats, write_work};

@@ -40,6 +40,26 @@ impl Running {
     pub fn started(&self) -> u64 {
         self.started
     }
+
+    /// The queue that it came out of; absent where it never was in one.
+    pub fn queue(&self) -> Option<usize> {
+        self.queue
+    }
+}
+
+/// A queue as it is at the moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueDump {
+    /// Numbers and work of those who wait, the oldest first.
+    pub waiting: Vec<(u64, Work)>,
+    /// Their work, in seat-nanoseconds.
+    pub work_waiting: f64,
+    /// How many run.
+    pub running: usize,
+    /// With how many seats.
+    pub seats_in_use: u64,
+    /// Virtual time at which its next request starts, in seat-nanoseconds.
+    pub next_start: f64,
 }
 
 /// What becomes of a request that arrives.
@@ -259,6 +279,18 @@ impl QueueSet {
     /// Seats that are in use, and that are waited for.
     pub fn seats(&self) -> (u64, u64) {
         (self.seats_in_use, self.seats_waiting)
+    }
+
+    /// All queues, for people who look for what holds things up.
+    pub fn dump(&self) -> Vec<QueueDump> {
+        let dump = |queue: &Queue| QueueDump {
+            waiting: queue.waiting.iter().map(|waiting| (waiting.id, waiting.work)).collect(),
+            work_waiting: queue.work_waiting,
+            running: queue.running,
+            seats_in_use: queue.seats_in_use,
+            next_start: queue.next_start,
+        };
+        self.queues.iter().map(dump).collect()
     }
 
     /// Whether nobody waits and nobody runs.

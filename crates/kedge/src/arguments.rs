@@ -13,6 +13,7 @@ pub(crate) mod ignored;
 mod init;
 mod join;
 mod network;
+mod shown;
 mod signing;
 mod upgrade;
 
@@ -37,6 +38,7 @@ pub(crate) use drill::{DrillCommand, DrillFlags, DrillTarget};
 pub(crate) use init::{InitCommand, InitFlags, KeeperAction, ResetFlags};
 pub(crate) use join::{JoinCommand, JoinFlags};
 pub(crate) use network::NetworkFlags;
+pub(crate) use shown::read;
 pub(crate) use upgrade::{ApplyCommand, NodeCommand as NodeUpgradeCommand, PlanOutput, UpgradeCommand, UpgradeFlags};
 
 /// A Kubernetes cluster in one small binary that explains and repairs its own failures.

@@ -9,17 +9,18 @@ mod pause;
 use std::process::ExitCode;
 
 use clap::Parser;
+use kedge_supervisor::Flags;
 
-use crate::arguments::{Arguments, Command, KubeletArguments};
+use crate::arguments::{Command, KubeletArguments};
 
 fn main() -> ExitCode {
     // The sandbox image is this binary under another name; it must start without a runtime, in next to no memory.
     if called("pause") {
         return pause::run();
     }
-    let command = command();
-    if let Command::Cluster(flags) = &command
-        && let Some(result) = commands::cluster::run_alone(flags)
+    let (command, flags) = command();
+    if let Command::Cluster(asked) = &command
+        && let Some(result) = commands::cluster::run_alone(asked)
     {
         return report(result.map(|()| ExitCode::SUCCESS));
     }
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
     let result = match command {
         // It has exit codes of its own.
         Command::Doctor(flags) => Ok(runtime.block_on(commands::doctor::run(flags))),
-        command => runtime.block_on(run(command)).map(|()| ExitCode::SUCCESS),
+        command => runtime.block_on(run(command, flags)).map(|()| ExitCode::SUCCESS),
     };
     // Whatever still blocks (a hung mount, say) must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -55,17 +56,19 @@ fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
     }
 }
 
-/// The binary also answers to upstream's names of its components.
-fn command() -> Command {
+/// What is to be done, and with which flags. The binary also answers to upstream's names of its components.
+fn command() -> (Command, Flags) {
     if called("kubelet") {
-        return Command::Kubelet(Box::new(KubeletArguments::parse().flags));
+        return (Command::Kubelet(Box::new(KubeletArguments::parse().flags)), Flags::new());
     }
-    let Some(component) = commands::components::called() else { return Arguments::parse().command };
+    let Some(component) = commands::components::called() else {
+        return arguments::read(std::env::args_os().collect());
+    };
     let (mut words, _) = arguments::ignored::split(component, std::env::args_os().collect());
     if called(component) {
         words.insert(1, component.into());
     }
-    Arguments::parse_from(words).command
+    arguments::read(words)
 }
 
 /// Whether this process was started under a name.
@@ -74,9 +77,9 @@ fn called(name: &str) -> bool {
     std::path::Path::new(&own).file_name().is_some_and(|own| own == name)
 }
 
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command, shown: Flags) -> anyhow::Result<()> {
     match command {
-        Command::Up(flags) => commands::up::run(*flags).await,
+        Command::Up(flags) => commands::up::run(*flags, shown).await,
         Command::Node(flags) => commands::node::run(*flags).await,
         Command::Cluster(flags) => commands::cluster::run(flags).await,
         Command::Down(flags) => commands::down::run(flags).await,
@@ -92,9 +95,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Upgrade(flags) => commands::upgrade::run(*flags).await,
         Command::KubeletKeeper { action: None } => commands::init::keep_kubelet().await,
         Command::KubeletKeeper { action: Some(action) } => commands::init::control_keeper(action).await,
-        Command::KubeApiserver(flags) => commands::components::apiserver(*flags).await,
-        Command::KubeControllerManager(flags) => commands::components::controller_manager(*flags).await,
-        Command::KubeScheduler(flags) => commands::components::scheduler(*flags).await,
+        Command::KubeApiserver(flags) => commands::components::apiserver(*flags, shown).await,
+        Command::KubeControllerManager(flags) => commands::components::controller_manager(*flags, shown).await,
+        Command::KubeScheduler(flags) => commands::components::scheduler(*flags, shown).await,
         Command::KubeProxy(flags) => commands::components::proxy(*flags).await,
         Command::NetworkAgent(flags) => commands::components::network_agent(*flags).await,
         Command::NetworkReady(flags) => commands::network_ready::run(&flags),

@@ -84,6 +84,7 @@ pub use reset_configuration::ResetConfiguration;
 pub use run_file::{RunFile, RunFileError, mark_ended};
 pub use system_images::{SystemImages, ensure_system_images, make_system_images, runtime_socket, sandbox_of};
 pub use teardown::{TeardownError, end_process, remove_sandboxes, unmount_below};
+pub use timeouts::go_duration;
 pub use upgrade::{
     AvailableUpgrade, ClusterVersion, CommandCheck, ComponentPlan, ConfigVersion, Confirm, DeprecatedApi,
     UPGRADE_PHASES, Upgrade, UpgradeCommand, UpgradeConfiguration, UpgradeFlags, UpgradePlan, UpgradeSettings,

@@ -65,7 +65,7 @@ impl Timeouts {
 }
 
 /// A duration as Go writes it, in whole seconds.
-pub(crate) fn go_duration(duration: Duration) -> String {
+pub fn go_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),

@@ -8,6 +8,7 @@ mod component;
 mod field;
 pub mod formats;
 mod identity;
+mod media;
 mod names;
 mod quantity;
 mod selector;
@@ -18,6 +19,7 @@ pub use clock::{Clock, ManualClock, SystemClock, format_micro_time, format_time,
 pub use component::{ComponentReport, ComponentState, ComponentStatus, StatusBoard};
 pub use field::{FieldError, FieldErrorKind, FieldPath};
 pub use identity::{GroupResource, GroupVersionKind, GroupVersionResource, ObjectKey, UserInfo};
+pub use media::{MediaRange, accept_ranges};
 pub use names::{
     is_dns1035_label, is_dns1123_label, is_dns1123_subdomain, is_label_value, is_qualified_name, random_suffix,
 };

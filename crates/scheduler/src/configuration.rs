@@ -6,7 +6,7 @@ mod arguments;
 mod leader;
 mod validate;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub(crate) use arguments::{
@@ -42,7 +42,7 @@ pub enum ConfigurationError {
 }
 
 /// The file. Absent fields are upstream's defaults.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct KubeSchedulerConfiguration {
     api_version: String,
@@ -83,7 +83,7 @@ impl Default for KubeSchedulerConfiguration {
 }
 
 /// How it reaches the API server.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ClientConnection {
     /// The file that says how; empty where none does.
@@ -95,7 +95,7 @@ pub struct ClientConnection {
 }
 
 /// How pods of one `spec.schedulerName` are placed.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct ProfileConfiguration {
     pub(crate) scheduler_name: String,
@@ -116,7 +116,7 @@ impl Default for ProfileConfiguration {
 }
 
 /// Which plugins take part at which point.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct PluginSets {
     pub(crate) pre_enqueue: PluginSet,
@@ -136,7 +136,7 @@ pub(crate) struct PluginSets {
     pub(crate) placement_score: PluginSet,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PluginSet {
     pub(crate) enabled: Vec<PluginName>,
@@ -153,7 +153,7 @@ impl PluginSet {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PluginName {
     pub(crate) name: String,
@@ -161,7 +161,7 @@ pub(crate) struct PluginName {
 }
 
 /// What a plugin is told, by its name.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PluginConfig {
     pub(crate) name: String,
@@ -169,7 +169,7 @@ pub(crate) struct PluginConfig {
 }
 
 /// A program outside that takes part in decisions.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct ExtenderConfiguration {
     pub(crate) url_prefix: String,
@@ -188,7 +188,7 @@ pub(crate) struct ExtenderConfiguration {
     pub(crate) ignorable: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct ManagedResource {
     pub(crate) name: String,
@@ -196,7 +196,7 @@ pub(crate) struct ManagedResource {
 }
 
 /// How an extender is recognized, and recognizes the scheduler.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct ExtenderTls {
     pub(crate) insecure: bool,
@@ -206,6 +206,7 @@ pub(crate) struct ExtenderTls {
     pub(crate) ca_file: String,
     /// Base64, as all of these.
     pub(crate) cert_data: String,
+    #[serde(skip_serializing)]
     pub(crate) key_data: String,
     pub(crate) ca_data: String,
 }

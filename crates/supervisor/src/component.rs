@@ -6,6 +6,7 @@
 mod agents;
 mod apiserver;
 mod client_authority;
+mod configz;
 mod controller_manager;
 mod delegated;
 mod following;
@@ -24,6 +25,7 @@ use kedge_client::{
 use kedge_lifecycle::{ProcessMark, hostname};
 use kedge_meta::{Clock, StatusBoard, SystemClock};
 use kedge_metrics::Text;
+use kedge_zpages::Flags;
 
 pub use agents::{DnsOptions, NetworkAgentOptions, ProxyOptions, run_dns, run_network_agent, run_proxy};
 pub use apiserver::{ApiServerOptions, RequestHeaderOptions, run_apiserver};
@@ -78,6 +80,11 @@ fn surroundings() -> (Arc<dyn Clock>, StatusBoard) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let board = StatusBoard::new(clock.clone());
     (clock, board)
+}
+
+/// Whose pages `/flagz` and `/statusz` are.
+fn component(name: &'static str, flags: Flags, clock: &Arc<dyn Clock>) -> Arc<kedge_zpages::Component> {
+    Arc::new(kedge_zpages::Component { name, started: clock.now(), flags })
 }
 
 /// The API as a kubeconfig says; as the pod's own service account where there is none.

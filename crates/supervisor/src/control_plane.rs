@@ -217,6 +217,7 @@ async fn api_server(
         secure_port: plan.options.secure_port,
         service_cluster_ip_ranges,
         service_account_issuer: format!("https://kubernetes.default.svc.{}", plan.options.service_dns_domain),
+        flags: plan.options.flags.clone(),
         ..ApiConfig::default()
     };
     let deps = ApiDeps {

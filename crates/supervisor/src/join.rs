@@ -186,6 +186,7 @@ fn full_options(options: &JoinOptions) -> Options {
         audit: kedge_audit::AuditOptions::default(),
         kubeconfig: PathBuf::new(),
         demo: false,
+        flags: Default::default(),
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Options {
     pub audit: kedge_audit::AuditOptions,
     /// Whether to deploy the demo.
     pub demo: bool,
+    /// The command line, for `/flagz`.
+    pub flags: kedge_zpages::Flags,
 }
 
 /// The same, checked and complete.
@@ -226,6 +228,7 @@ mod tests {
             audit: kedge_audit::AuditOptions::default(),
             kubeconfig: "/tmp/x/config".into(),
             demo: false,
+            flags: Default::default(),
         }
     }
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::counts::{Counts, SEAT_BOUNDS, UTILIZATION_BOUNDS, WAITING_BOUNDS};
+use super::dump::{About, Executing, Totals};
 
 /// A level.
 #[derive(Debug)]
@@ -39,6 +40,10 @@ pub(super) struct State {
     pub(super) waiting: TimedHistogram,
     pub(super) executing: TimedHistogram,
     pub(super) demanded: TimedHistogram,
+    pub(super) totals: Totals,
+    /// What runs, by numbers that say nothing.
+    pub(super) under_way: HashMap<u64, Executing>,
+    next_id: u64,
     demand: Demand,
     waiters: HashMap<u64, Waiter>,
     retry: RetryAfter,
@@ -49,8 +54,8 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Waiter {
     sender: oneshot::Sender<Running>,
-    schema: Arc<str>,
-    seats: u64,
+    request: Request,
+    arrived: u64,
 }
 
 /// What a request is, for a level.
@@ -60,6 +65,7 @@ pub(super) struct Request {
     pub(super) work: Work,
     pub(super) hash: u64,
     pub(super) is_watch: bool,
+    pub(super) about: Arc<About>,
 }
 
 /// A request's seats; given back when dropped.
@@ -67,6 +73,8 @@ pub(super) struct Request {
 pub(super) struct Seats {
     level: Arc<Level>,
     request: Request,
+    /// What it is known by while it runs.
+    id: u64,
     running: Option<Running>,
 }
 
@@ -89,6 +97,9 @@ impl Level {
             waiting: TimedHistogram::new(WAITING_BOUNDS, now),
             executing: TimedHistogram::new(WAITING_BOUNDS, now),
             demanded: TimedHistogram::new(SEAT_BOUNDS, now),
+            totals: Totals::default(),
+            under_way: HashMap::new(),
+            next_id: 0,
             demand: Demand::new(now),
             waiters: HashMap::new(),
             retry: RetryAfter::default(),
@@ -162,10 +173,10 @@ impl Level {
             state.counts(&request.schema).estimated.observe(request.work.max_seats() as f64);
             match state.queues.arrive(now, request.work, request.hash) {
                 Arrival::Runs(running) => {
-                    state.started(&request.schema, running.seats(), 0);
+                    let id = state.started(&request, &running, running.started());
                     self.settle(&mut state, now);
                     drop(state);
-                    return Ok(Seats { level: Arc::clone(self), request, running: Some(running) });
+                    return Ok(Seats { level: Arc::clone(self), request, id, running: Some(running) });
                 }
                 Arrival::Refused(refusal) => {
                     self.settle(&mut state, now);
@@ -173,15 +184,15 @@ impl Level {
                 }
                 Arrival::Waits(ticket, length) => {
                     let (sender, receiver) = oneshot::channel();
-                    let seats = request.work.max_seats();
-                    state.waiters.insert(ticket.id, Waiter { sender, schema: Arc::clone(&request.schema), seats });
-                    state.counts(&request.schema).queued(length, seats);
+                    let waiter = Waiter { sender, request: request.clone(), arrived: now };
+                    state.waiters.insert(ticket.id, waiter);
+                    state.counts(&request.schema).queued(length, request.work.max_seats());
                     self.settle(&mut state, now);
                     (ticket, receiver, now)
                 }
             }
         };
-        let mut waiting = Wait { level: self, ticket, request, receiver, arrived };
+        let mut waiting = Wait { level: self, ticket, request, receiver, arrived, is_over: false };
         if let Ok(Ok(running)) = tokio::time::timeout(wait, &mut waiting.receiver).await {
             return Ok(waiting.ran(running));
         }
@@ -222,9 +233,10 @@ impl Level {
         self.settle(&mut state, now);
     }
 
-    fn finish(self: &Arc<Self>, request: &Request, running: Running) {
+    fn finish(self: &Arc<Self>, request: &Request, id: u64, running: Running) {
         let now = self.now();
         let mut state = self.state.lock();
+        state.under_way.remove(&id);
         state.ended(request, &running, now);
         state.queues.finish(now, running);
         self.settle(&mut state, now);
@@ -239,8 +251,20 @@ impl State {
         self.counts.get_mut(schema).expect("it was put there a moment ago")
     }
 
-    fn started(&mut self, schema: &Arc<str>, seats: u64, waited: u64) {
-        self.counts(schema).started(seats, waited);
+    /// Who waits under a number of the queues', and since when.
+    pub(super) fn waiter(&self, id: u64) -> Option<(&Request, u64)> {
+        self.waiters.get(&id).map(|waiter| (&waiter.request, waiter.arrived))
+    }
+
+    /// A request runs; the number is its own until it has ended.
+    fn started(&mut self, request: &Request, running: &Running, arrived: u64) -> u64 {
+        let started = running.started();
+        self.totals.dispatched += 1;
+        self.counts(&request.schema).started(running.seats(), started.saturating_sub(arrived));
+        let id = self.next_id;
+        self.next_id += 1;
+        self.under_way.insert(id, Executing { request: request.clone(), queue: running.queue(), arrived, started });
+        id
     }
 
     fn ended(&mut self, request: &Request, running: &Running, now: u64) {
@@ -249,17 +273,20 @@ impl State {
     }
 
     fn refuse(&mut self, schema: &Arc<str>, refusal: Refusal, now: u64, waited: Option<u64>) -> Refused {
+        match refusal {
+            Refusal::TimeOut => self.totals.timed_out += 1,
+            Refusal::ConcurrencyLimit | Refusal::QueueFull => self.totals.rejected += 1,
+        }
         self.counts(schema).refused(refusal, waited);
         self.note(now);
         Refused(self.retry.refused(now / 1_000_000_000))
     }
 
     fn hand_over(&mut self, id: u64, running: Running, now: u64) {
-        let Some(Waiter { sender, schema, seats }) = self.waiters.remove(&id) else {
+        let Some(Waiter { sender, request, .. }) = self.waiters.remove(&id) else {
             return self.queues.finish(now, running);
         };
-        let counts = self.counts(&schema);
-        counts.left_queue(seats);
+        self.counts(&request.schema).left_queue(request.work.max_seats());
         // Counted as running by whoever gets it.
         if let Err(running) = sender.send(running) {
             self.queues.finish(now, running);
@@ -283,18 +310,21 @@ struct Wait<'a> {
     request: Request,
     receiver: oneshot::Receiver<Running>,
     arrived: u64,
+    /// It got its seats, or has waited long enough; otherwise whoever asked has gone.
+    is_over: bool,
 }
 
 impl Wait<'_> {
-    fn ran(self, running: Running) -> Seats {
+    fn ran(mut self, running: Running) -> Seats {
+        self.is_over = true;
         let (level, request) = (Arc::clone(self.level), self.request.clone());
-        let waited = running.started().saturating_sub(self.arrived);
-        level.state.lock().started(&request.schema, running.seats(), waited);
-        Seats { level, request, running: Some(running) }
+        let id = level.state.lock().started(&request, &running, self.arrived);
+        Seats { level, request, id, running: Some(running) }
     }
 
     /// It has waited long enough; in the last moment it may have got its seats.
     fn give_up(mut self) -> Result<Seats, Refused> {
+        self.is_over = true;
         match self.leave() {
             Some(running) => Ok(self.ran(running)),
             None => {
@@ -312,7 +342,7 @@ impl Wait<'_> {
         let mut state = self.level.state.lock();
         if let Some(waiter) = state.waiters.remove(&self.ticket.id) {
             state.queues.cancel(now, self.ticket);
-            state.counts(&waiter.schema).left_queue(waiter.seats);
+            state.counts(&waiter.request.schema).left_queue(waiter.request.work.max_seats());
             self.level.settle(&mut state, now);
             return None;
         }
@@ -322,6 +352,9 @@ impl Wait<'_> {
 
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
+        if !self.is_over {
+            self.level.state.lock().totals.cancelled += 1;
+        }
         if let Some(running) = self.leave() {
             let now = self.level.now();
             let mut state = self.level.state.lock();
@@ -334,7 +367,7 @@ impl Drop for Wait<'_> {
 impl Drop for Seats {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
-            self.level.finish(&self.request, running);
+            self.level.finish(&self.request, self.id, running);
         }
     }
 }

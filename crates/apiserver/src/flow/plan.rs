@@ -3,7 +3,7 @@
 //! Levels live on from plan to plan, with whoever is in them. Invariant: every request finds a schema, and every schema its
 //! level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +25,8 @@ pub(super) struct Plan {
     /// Schemas whose condition `Dangling` is to say something else: name, and status, reason and message.
     pub(super) dangling: Vec<(String, [String; 3])>,
     pub(super) fair_fraction: f64,
+    /// Levels that are no more, and end when nobody is in them.
+    pub(super) quiescing: BTreeSet<String>,
 }
 
 /// A schema and where it leads.
@@ -101,6 +103,7 @@ impl Plan {
         }
         for (name, level) in old.levels.iter().filter(|(name, level)| !wanted.contains_key(*name) && !level.is_idle()) {
             self.levels.insert(name.clone(), Arc::clone(level));
+            self.quiescing.insert(name.clone());
         }
     }
 

@@ -1,6 +1,8 @@
 //! Discovery, OpenAPI, health, version, metrics.
 
 use http::Method;
+use kedge_apiserver::Config;
+use kedge_meta::UserInfo;
 use serde_json::json;
 
 use crate::harness::Harness;
@@ -131,6 +133,30 @@ async fn statusz_says_since_when_and_what_runs() {
     assert_eq!(harness.raw(Method::GET, "/statusz", &old, "").await.warnings().len(), 1);
     let plain = [("accept", "application/json")];
     harness.raw(Method::GET, "/statusz", &plain, "").await.refused(406, "NotAcceptable", "text/plain");
+}
+
+#[tokio::test]
+async fn flagz_shows_the_command_line() {
+    let flags =
+        [("secure-port", "6443"), ("etcd-servers", "")].map(|(flag, value)| (flag.to_owned(), value.to_owned()));
+    let harness = Harness::with(Config { flags: flags.into(), ..Config::default() }).await;
+    let text = harness.get("/flagz").await;
+    assert!(
+        text.text.starts_with("\napiserver flagz\nWarning: ")
+            && text.text.ends_with("etcd-servers=\nsecure-port=6443\n")
+    );
+    let accept = [("accept", "application/json;g=config.k8s.io;v=v1beta1;as=Flagz")];
+    let document = harness.raw(Method::GET, "/flagz", &accept, "").await.expect(200);
+    assert_eq!(document["flags"], json!({"etcd-servers": "", "secure-port": "6443"}));
+    let old = [("accept", "application/yaml;g=config.k8s.io;v=v1alpha1;as=Flagz")];
+    assert_eq!(harness.raw(Method::GET, "/flagz", &old, "").await.warnings().len(), 1);
+    let plain = [("accept", "application/json")];
+    harness.raw(Method::GET, "/flagz", &plain, "").await.refused(406, "NotAcceptable", "text/plain");
+    // Who looks after the cluster sees it, and nobody else.
+    for (groups, code) in [(["system:monitoring", "system:authenticated"], 200), (["x", "system:authenticated"], 403)] {
+        let user = UserInfo::authenticated("prometheus", groups);
+        assert_eq!(harness.get_as(user, "/flagz").await.code, code, "{groups:?}");
+    }
 }
 
 #[tokio::test]

@@ -101,6 +101,34 @@ async fn without_queues_a_full_level_refuses() {
     harness.get_as(noxu(), "/api/v1/namespaces/default").await.expect(200);
 }
 
+/// The cells of a table's rows about a level.
+async fn dump(harness: &Harness, name: &str) -> Vec<Vec<String>> {
+    let text = harness.get(&format!("/debug/api_priority_and_fairness/{name}")).await.text;
+    let rows = text.lines().filter(|line| line.starts_with("mine,"));
+    rows.map(|line| line.split(',').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// With a watch that runs, a request that waits, and one that was refused.
+async fn check_dumps(harness: &Harness) {
+    let levels = dump(harness, "dump_priority_levels").await;
+    assert_eq!(levels, [["mine", "1", "false", "false", "1", "1", "1", "1", "0", "0"]]);
+    let queues = dump(harness, "dump_queues").await;
+    assert_eq!(queues.len(), 1);
+    assert_eq!(queues[0][..5], ["mine", "0", "1", "1", "1"]);
+    assert_eq!(queues[0][6..], ["1", "1", "0.00300000ss"], "{queues:?}");
+    let requests = dump(harness, "dump_requests?includeRequestDetails=1").await;
+    let cells = |row: usize, from: usize, to: usize| requests[row][from..to].join(" ");
+    assert_eq!((cells(0, 1, 5), cells(1, 1, 5)), ("noxu 0 0 ".to_owned(), "noxu 0 -1 ".to_owned()));
+    assert_eq!((cells(0, 6, 10).as_str(), cells(1, 6, 9).as_str()), ("1 0 0s 0001-01-01T00:00:00Z", "1 0 0s"));
+    assert_eq!(cells(0, 10, 18), "noxu get /api/v1/namespaces/default default default v1 namespaces ");
+    assert_eq!(cells(1, 10, 18), "noxu watch /api/v1/namespaces   v1 namespaces ");
+    let plain = harness.get("/debug/api_priority_and_fairness/dump_requests").await.text;
+    assert!(plain.lines().next().unwrap().ends_with("AdditionalLatency, StartTime"), "{plain}");
+    harness.get("/debug/api_priority_and_fairness/dump_nonsense").await.expect(404);
+    let somebody = UserInfo::authenticated("x", ["system:authenticated"]);
+    assert_eq!(harness.get_as(somebody, "/debug/api_priority_and_fairness/dump_queues").await.code, 403);
+}
+
 #[tokio::test]
 async fn in_queues_requests_wait_for_their_turn() {
     let harness = Arc::new(harness(one_seat(), queue(1)).await);
@@ -113,6 +141,7 @@ async fn in_queues_requests_wait_for_their_turn() {
     }
     assert_eq!(harness.get_as(noxu(), "/api/v1/namespaces/default").await.code, 429, "the queue is full");
     assert!(!waiting.is_finished());
+    check_dumps(&harness).await;
     drop(watch);
     waiting.await.unwrap().expect(200);
     // Whoever goes away while waiting leaves the queue.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
-use kedge_supervisor::{ApiServerOptions, AuthorizationMode, EtcdOptions, RequestHeaderOptions};
+use kedge_supervisor::{ApiServerOptions, AuthorizationMode, EtcdOptions, Flags, RequestHeaderOptions};
 
 use super::EtcdFlags;
 use super::audit::AuditFlags;
@@ -145,7 +145,7 @@ pub(crate) struct ApiServerFlags {
 }
 
 impl ApiServerFlags {
-    pub(crate) fn options(self) -> anyhow::Result<ApiServerOptions> {
+    pub(crate) fn options(self, shown: Flags) -> anyhow::Result<ApiServerOptions> {
         let etcd = match (self.store, self.etcd.etcd_servers.is_empty()) {
             (StoreKind::Embedded, true) => None,
             (StoreKind::Etcd, false) => Some(EtcdOptions {
@@ -198,6 +198,7 @@ impl ApiServerFlags {
             max_requests_inflight: self.max_requests_inflight,
             max_mutating_requests_inflight: self.max_mutating_requests_inflight,
             audit: self.audit.options(),
+            flags: shown,
         })
     }
 }

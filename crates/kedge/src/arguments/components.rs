@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use kedge_supervisor::{
-    ControllerManagerOptions, DelegationOptions, DnsOptions, HealthOptions, LeaderOptions, NetworkAgentOptions,
+    ControllerManagerOptions, DelegationOptions, DnsOptions, Flags, HealthOptions, LeaderOptions, NetworkAgentOptions,
     ProxyOptions, SchedulerOptions,
 };
 
@@ -194,7 +194,7 @@ pub(crate) struct ControllerManagerFlags {
 }
 
 impl ControllerManagerFlags {
-    pub(crate) fn options(self) -> ControllerManagerOptions {
+    pub(crate) fn options(self, shown: Flags) -> ControllerManagerOptions {
         let named = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
         ControllerManagerOptions {
             kubeconfig: self.kubeconfig,
@@ -213,6 +213,7 @@ impl ControllerManagerFlags {
             autoscaler: self.autoscaler.config(),
             leader: self.leader.options("kube-controller-manager"),
             health: self.health.options(10257),
+            flags: shown,
         }
     }
 }
@@ -235,12 +236,13 @@ pub(crate) struct SchedulerFlags {
 }
 
 impl SchedulerFlags {
-    pub(crate) fn options(self) -> SchedulerOptions {
+    pub(crate) fn options(self, shown: Flags) -> SchedulerOptions {
         SchedulerOptions {
             config: self.config,
             kubeconfig: self.kubeconfig,
             leader: self.leader.options("kube-scheduler"),
             health: self.health.options(10259),
+            flags: shown,
         }
     }
 }

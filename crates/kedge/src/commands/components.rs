@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use kedge_supervisor::Flags;
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{
@@ -14,19 +15,19 @@ use crate::output::start_logging_at;
 /// The names under which the binary is a component.
 pub(crate) const NAMES: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"];
 
-pub(crate) async fn apiserver(flags: ApiServerFlags) -> Result<()> {
+pub(crate) async fn apiserver(flags: ApiServerFlags, shown: Flags) -> Result<()> {
     let shutdown = start("kube-apiserver", flags.v)?;
-    Ok(kedge_supervisor::run_apiserver(flags.options()?, shutdown).await?)
+    Ok(kedge_supervisor::run_apiserver(flags.options(shown)?, shutdown).await?)
 }
 
-pub(crate) async fn controller_manager(flags: ControllerManagerFlags) -> Result<()> {
+pub(crate) async fn controller_manager(flags: ControllerManagerFlags, shown: Flags) -> Result<()> {
     let shutdown = start("kube-controller-manager", flags.v)?;
-    Ok(kedge_supervisor::run_controller_manager(flags.options(), shutdown).await?)
+    Ok(kedge_supervisor::run_controller_manager(flags.options(shown), shutdown).await?)
 }
 
-pub(crate) async fn scheduler(flags: SchedulerFlags) -> Result<()> {
+pub(crate) async fn scheduler(flags: SchedulerFlags, shown: Flags) -> Result<()> {
     let shutdown = start("kube-scheduler", flags.v)?;
-    Ok(kedge_supervisor::run_scheduler(flags.options(), shutdown).await?)
+    Ok(kedge_supervisor::run_scheduler(flags.options(shown), shutdown).await?)
 }
 
 pub(crate) async fn proxy(flags: ProxyFlags) -> Result<()> {

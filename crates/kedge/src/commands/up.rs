@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kedge_supervisor::{EtcdOptions, Options, Summary};
+use kedge_supervisor::{EtcdOptions, Flags, Options, Summary};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -13,14 +13,15 @@ use crate::commands::doctor::always;
 use crate::notify;
 use crate::output::{Steps, chain, seconds, start_logging};
 
-pub(crate) async fn run(flags: UpFlags) -> Result<()> {
+pub(crate) async fn run(flags: UpFlags, shown: Flags) -> Result<()> {
     let json = flags.output == Output::Json;
     start_logging(json);
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     let steps = Steps::new(json);
     let data_dir = kedge_lifecycle::Layout::new(flags.data_dir.data_dir.clone());
-    let started = kedge_supervisor::start(options(&flags), shutdown.clone(), |progress| steps.show(progress)).await;
+    let started =
+        kedge_supervisor::start(options(&flags, shown), shutdown.clone(), |progress| steps.show(progress)).await;
     let running = match started {
         Err(_) if shutdown.is_cancelled() => {
             eprintln!("stopped before the cluster was ready; `kedge down` removes what was made so far");
@@ -72,7 +73,7 @@ pub(crate) fn cancel_on_signals(shutdown: CancellationToken) -> Result<()> {
     Ok(())
 }
 
-fn options(flags: &UpFlags) -> Options {
+fn options(flags: &UpFlags, shown: Flags) -> Options {
     let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
     let variable = std::env::var("KUBECONFIG").ok();
     let kubeconfig =
@@ -98,6 +99,7 @@ fn options(flags: &UpFlags) -> Options {
         kubeconfig,
         audit: flags.audit.options(),
         demo: flags.demo,
+        flags: shown,
     }
 }
 

@@ -13,6 +13,7 @@ use kedge_lifecycle::find_node_ip;
 use kedge_meta::{Clock, StatusBoard, UserInfo};
 use kedge_pki::{CertificateAuthority, LeafRequest, ServerFiles};
 use kedge_store::Store;
+use kedge_zpages::Flags;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,8 @@ pub struct ApiServerOptions {
     pub max_mutating_requests_inflight: usize,
     /// Which requests are written down, and where.
     pub audit: AuditOptions,
+    /// The command line, for `/flagz`.
+    pub flags: Flags,
 }
 
 /// Upstream's `--requestheader-*` flags.
@@ -252,6 +255,7 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
         max_requests_inflight: options.max_requests_inflight,
         max_mutating_requests_inflight: options.max_mutating_requests_inflight,
         event_ttl: options.event_ttl,
+        flags: options.flags.clone(),
         ..Config::default()
     })
 }

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kedge_client::{Client, Informers, RequestMetrics, anonymous_client_from_kubeconfig, service_account_client};
+use kedge_zpages::Flags;
 use tokio_util::sync::CancellationToken;
 
 use super::following::{follow_root_ca, follow_token_keys};
-use super::{HealthOptions, LeaderOptions, counted_client, failed, figures, health, host_of, surroundings};
+use super::{
+    HealthOptions, LeaderOptions, component, configz, counted_client, failed, figures, health, host_of, surroundings,
+};
 use crate::error::Error;
 use crate::kubelet::chain;
 use crate::memory::give_memory_back;
@@ -50,6 +53,8 @@ pub struct ControllerManagerOptions {
     pub leader: LeaderOptions,
     /// Where it says how it is.
     pub health: HealthOptions,
+    /// The command line, for `/flagz`.
+    pub flags: Flags,
 }
 
 /// Certificate and key of an authority, where they are named.
@@ -85,9 +90,15 @@ pub async fn run_controller_manager(
     let own = counted_client(Some(&options.kubeconfig), &metrics.component.requests).await?;
     let (clock, board) = surroundings();
     let shown = metrics.clone();
-    let figures = figures(move |text| shown.write(text));
-    health::serve(NAME, &options.health, board.clone(), figures, shutdown.clone()).await?;
     let config = config(&options, &shutdown)?;
+    let about = health::About {
+        component: component(NAME, options.flags.clone(), &clock),
+        config: Arc::new(configz::controller_manager(&options, &config)),
+        figures: figures(move |text| shown.write(text)),
+        board: board.clone(),
+        clock: clock.clone(),
+    };
+    health::serve(about, &options.health, shutdown.clone()).await?;
     let deps = kedge_controllers::Deps {
         client_for: client_for(&options, &own, &metrics.component.requests).await?,
         informers: Informers::new(own.clone(), shutdown.clone()),

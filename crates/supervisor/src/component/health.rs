@@ -1,5 +1,5 @@
-//! `/healthz`, `/livez`, `/readyz` and `/metrics` of a component that has no API of its own, over HTTPS as upstream serves
-//! them. Who may ask is [`Delegation`]'s to say.
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`, `/configz`, `/flagz` and `/statusz` of a component that has no API of its
+//! own, over HTTPS as upstream serves them. Who may ask is [`Delegation`]'s to say.
 //!
 //! Invariant: health says whether the process lives and its loops report; that another instance leads is no illness.
 
@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{ACCEPT, CONTENT_TYPE, WARNING, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use kedge_meta::{ApiStatus, ComponentState, StatusBoard, UserInfo};
+use kedge_meta::{ApiStatus, Clock, ComponentState, StatusBoard, UserInfo};
 use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
+use kedge_zpages::Page;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +36,9 @@ use crate::error::Error;
 pub(crate) type Figures = Arc<dyn Fn() -> String + Send + Sync>;
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What `/statusz` names.
+const PATHS: [&str; 7] = ["/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz"];
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_CONNECTIONS: usize = 64;
@@ -85,34 +91,38 @@ pub(crate) async fn serve_plain(
     Ok(())
 }
 
+/// What a component shows.
+#[derive(Clone)]
+pub(crate) struct About {
+    /// Its name, and how it was started.
+    pub(crate) component: Arc<kedge_zpages::Component>,
+    /// For `/configz`: a name, and the settings in force under it.
+    pub(crate) config: Arc<(&'static str, Value)>,
+    pub(crate) figures: Figures,
+    pub(crate) board: StatusBoard,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 /// What each connection needs.
 #[derive(Clone)]
 struct Component {
-    name: &'static str,
-    board: StatusBoard,
+    about: About,
     delegation: Arc<Delegation>,
-    figures: Figures,
 }
 
 /// Binds the port and serves until `shutdown`.
-pub(crate) async fn serve(
-    name: &'static str,
-    options: &HealthOptions,
-    board: StatusBoard,
-    figures: Figures,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub(crate) async fn serve(about: About, options: &HealthOptions, shutdown: CancellationToken) -> Result<(), Error> {
     if options.secure_port == 0 {
         return Ok(());
     }
     let delegation = Arc::new(Delegation::new(&options.delegation).await?);
-    let authority = ClientAuthority::new(identity(name, options)?, &options.delegation)?;
+    let authority = ClientAuthority::new(identity(about.component.name, options)?, &options.delegation)?;
     let tls = authority.follow(delegation.lookup().cloned(), shutdown.clone());
     let address = SocketAddr::new(options.bind_address, options.secure_port);
     let listen = |source| Error::Listen { address: address.to_string(), source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let component = Component { name, board, delegation, figures };
+    let component = Component { about, delegation };
     tokio::spawn(async move {
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
@@ -156,22 +166,53 @@ impl Component {
         if let Err(status) = self.delegation.check(user, request.headers(), request.method(), path).await {
             return refusal(&status);
         }
-        if path == "/metrics" {
-            let mut response = Response::new(Full::new(Bytes::from((self.figures)())));
-            response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
-            return response;
-        }
-        let reports = self.board.reports();
-        let mut own = reports.iter().filter(|report| report.component == self.name);
-        let has_stopped = own.any(|report| matches!(report.state, ComponentState::Stopped));
-        answer(path, has_stopped.then(|| "its loops have stopped".to_owned()))
+        self.about.answer(path, request.headers())
     }
 }
 
+impl About {
+    fn answer(&self, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges = kedge_meta::accept_ranges(accept);
+        let page = match path {
+            "/metrics" => return typed(METRICS_TYPE, (self.figures)()),
+            "/configz" => {
+                let (name, object) = &*self.config;
+                let mut response = typed("application/json", json!({*name: object}).to_string());
+                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                return response;
+            }
+            "/flagz" => kedge_zpages::flagz(&self.component, &ranges),
+            "/statusz" => kedge_zpages::statusz(&self.component, PATHS, self.clock.now(), &ranges),
+            _ => {
+                let reports = self.board.reports();
+                let mut own = reports.iter().filter(|report| report.component == self.component.name);
+                let has_stopped = own.any(|report| matches!(report.state, ComponentState::Stopped));
+                return answer(path, has_stopped.then(|| "its loops have stopped".to_owned()));
+            }
+        };
+        match page {
+            Ok(Page { content_type, text, warning }) => {
+                let mut response = typed(content_type, text);
+                if let Some(warning) = warning {
+                    response.headers_mut().insert(WARNING, HeaderValue::from_static(warning));
+                }
+                response
+            }
+            Err(status) => refusal(&status),
+        }
+    }
+}
+
+fn typed(content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
 fn refusal(status: &ApiStatus) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(status.to_json().to_string())));
+    let mut response = typed("application/json", status.to_json().to_string());
     *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -232,5 +273,38 @@ mod tests {
         check("/readyz", true, 500);
         check("/healthzz", false, 404);
         check("/metrics", false, 404);
+    }
+
+    #[tokio::test]
+    async fn pages_tell_of_the_component() {
+        let clock: Arc<dyn Clock> = Arc::new(kedge_meta::ManualClock::new("2026-01-02T03:04:06Z".parse().unwrap()));
+        let flags = [("v".to_owned(), "2".to_owned())].into();
+        let started = "2026-01-02T03:04:05Z".parse().unwrap();
+        let about = About {
+            component: Arc::new(kedge_zpages::Component { name: "kube-scheduler", started, flags }),
+            config: Arc::new(("componentconfig", json!({"kind": "KubeSchedulerConfiguration"}))),
+            figures: Arc::new(|| "up 1\n".to_owned()),
+            board: StatusBoard::new(clock.clone()),
+            clock,
+        };
+        let check = async |path: &str, accept: &str, code: u16, content_type: &str, part: &str| {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_str(accept).unwrap())]);
+            let response = about.answer(path, &headers);
+            let shown = response.headers().get(CONTENT_TYPE).map(|value| value.to_str().unwrap().to_owned());
+            let status = response.status().as_u16();
+            let text = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            let text = String::from_utf8(text.to_bytes().to_vec()).unwrap();
+            assert_eq!((status, shown.unwrap_or_default().as_str()), (code, content_type), "{path} {accept}");
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        };
+        check("/metrics", "", 200, METRICS_TYPE, "up 1\n").await;
+        let config = r#"{"componentconfig":{"kind":"KubeSchedulerConfiguration"}}"#;
+        check("/configz", "", 200, "application/json", config).await;
+        check("/flagz", "*/*", 200, "text/plain; charset=utf-8", "kube-scheduler flagz\n").await;
+        let flagz = "application/json;g=config.k8s.io;v=v1beta1;as=Flagz";
+        check("/flagz", flagz, 200, "application/json", r#""flags":{"v":"2"}"#).await;
+        check("/statusz", "", 200, "text/plain; charset=utf-8", "Up: 0 hr 00 min 01 sec\n").await;
+        check("/statusz", flagz, 406, "application/json", "NotAcceptable").await;
+        check("/healthz", "", 200, "", "ok").await;
     }
 }

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use kedge_client::Informers;
 use kedge_scheduler::{KubeSchedulerConfiguration, LeaderElection, SchedulerMetrics};
+use kedge_zpages::Flags;
 use tokio_util::sync::CancellationToken;
 
-use super::{HealthOptions, LeaderOptions, counted_client, failed, figures, health, read, surroundings};
+use super::{
+    HealthOptions, LeaderOptions, component, configz, counted_client, failed, figures, health, read, surroundings,
+};
 use crate::error::Error;
 use crate::kubelet::chain;
 use crate::memory::give_memory_back;
@@ -26,6 +29,8 @@ pub struct SchedulerOptions {
     pub leader: LeaderOptions,
     /// Where it says how it is.
     pub health: HealthOptions,
+    /// The command line, for `/flagz`.
+    pub flags: Flags,
 }
 
 /// Schedules until `shutdown`.
@@ -38,9 +43,16 @@ pub async fn run_scheduler(options: SchedulerOptions, shutdown: CancellationToke
     let client = counted_client(kubeconfig, &metrics.component.requests).await?;
     let (clock, board) = surroundings();
     let shown = metrics.clone();
-    let figures = figures(move |text| shown.write(text));
-    health::serve(NAME, &options.health, board.clone(), figures, shutdown.clone()).await?;
-    let leader_election = merged(options.leader, &configuration.leader_election).config()?;
+    let leader = merged(options.leader, &configuration.leader_election);
+    let about = health::About {
+        component: component(NAME, options.flags, &clock),
+        config: Arc::new(configz::scheduler(&configuration, &leader, kubeconfig)),
+        figures: figures(move |text| shown.write(text)),
+        board: board.clone(),
+        clock: clock.clone(),
+    };
+    health::serve(about, &options.health, shutdown.clone()).await?;
+    let leader_election = leader.config()?;
     let config = kedge_scheduler::Config { configuration, leader_election };
     let deps = kedge_scheduler::Deps {
         informers: Informers::new(client.clone(), shutdown.clone()),
