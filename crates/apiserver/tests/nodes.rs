@@ -71,7 +71,7 @@ async fn cluster() -> Harness {
         }
     });
     let client = kedge_pki::client_config(&pki.apiserver_kubelet_client, authority).unwrap();
-    let store = kedge_store::MemoryStore::new();
+    let store: Arc<dyn kedge_store::Store> = Arc::new(kedge_store::MemoryStore::new());
     let identities = Identities { kubelet_tls: Some(Arc::new(client)), ..Identities::default() };
     let harness = Harness::build(store, kedge_apiserver::Config::default(), identities).await;
     populate(&harness, port).await;

@@ -1,6 +1,7 @@
 //! Audit: what is written down of requests, and when.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
@@ -38,7 +39,7 @@ impl Audited {
         change(&mut options);
         let audit = Audit::open(&options).await.unwrap();
         let identities = Identities { audit, ..Identities::default() };
-        Self { harness: Harness::build(MemoryStore::new(), Config::default(), identities).await, dir }
+        Self { harness: Harness::build(Arc::new(MemoryStore::new()), Config::default(), identities).await, dir }
     }
 
     /// All events so far; those of requests that were answered are there.

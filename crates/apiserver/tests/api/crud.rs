@@ -125,7 +125,7 @@ async fn names_are_generated() {
 #[tokio::test]
 async fn dry_runs_leave_nothing() {
     let harness = Harness::new().await;
-    let revision = |harness: &Harness| kedge_store::Store::revision(&harness.store);
+    let revision = |harness: &Harness| kedge_store::Store::revision(&*harness.store);
     let before = revision(&harness);
     let made = harness.post(&format!("{MAPS}?dryRun=All"), config_map("a", json!({"k": "1"}))).await.expect(201);
     assert!(made["metadata"]["uid"].is_string() && made["metadata"]["resourceVersion"].is_null());

@@ -1,4 +1,4 @@
-//! A server over a store in memory, and requests to it.
+//! A server over a store, in memory as a rule, and requests to it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use kedge_apiserver::{ApiServer, Body, Config, Deps, LocalService};
 use kedge_auth::TokenKeys;
 use kedge_meta::{ManualClock, StatusBoard, UserInfo, parse_time};
-use kedge_store::MemoryStore;
+use kedge_store::{MemoryStore, Store};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::Value;
 use tower::Service;
@@ -18,7 +18,7 @@ use tower::Service;
 /// A server and what it works with.
 pub(crate) struct Harness {
     pub(crate) server: Arc<ApiServer>,
-    pub(crate) store: MemoryStore,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: ManualClock,
     admin: LocalService,
 }
@@ -58,18 +58,18 @@ impl Harness {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        Self::over(MemoryStore::new(), config).await
+        Self::over(Arc::new(MemoryStore::new()), config).await
     }
 
-    pub(crate) async fn over(store: MemoryStore, config: Config) -> Self {
+    pub(crate) async fn over(store: Arc<dyn Store>, config: Config) -> Self {
         Self::build(store, config, Identities::default()).await
     }
 
-    pub(crate) async fn build(store: MemoryStore, config: Config, identities: Identities) -> Self {
+    pub(crate) async fn build(store: Arc<dyn Store>, config: Config, identities: Identities) -> Self {
         let clock = ManualClock::new(parse_time("2026-01-02T03:04:05Z").unwrap());
         let board = StatusBoard::new(Arc::new(clock.clone()));
         let deps = Deps {
-            store: Arc::new(store.clone()),
+            store: store.clone(),
             clock: Arc::new(clock.clone()),
             status: board.component("kube-apiserver"),
             board,

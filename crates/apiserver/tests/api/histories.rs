@@ -1,13 +1,18 @@
 //! Histories of writes, and clients that list and watch meanwhile: each ends with the state that there is, and has seen
 //! each change once and in order.
 //!
-//! The model is the log of what the server answered to the writes. Which writes and clients there are comes out of a seed,
-//! which every failure names.
+//! The model is the log of what the server answered to the writes; when an object was deleted the store tells. Which writes
+//! and clients there are comes out of a seed, which every failure names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kedge_apiserver::Config;
-use kedge_store::{Revision, Store};
+use kedge_etcd_server::{Etcd, skipped_without_etcd};
+use kedge_store::{ChangeKind, MemoryStore, Revision, Store};
+use kedge_store_etcd::EtcdStore;
 use serde_json::{Value, json};
 
 use crate::custom::{TOOLS, define, tools};
@@ -67,8 +72,23 @@ type Record = (u64, String, Option<Seen>);
 /// A change as a watch shows it.
 type Change = (String, u64, String, Option<Seen>);
 
+/// The revision at which an object was deleted, which the answer does not say: what the store tells. Others write, too.
+async fn deletion(store: &dyn Store, prefix: &str, name: &str, after: u64) -> u64 {
+    let key = format!("{prefix}{name}");
+    let mut watch = store.watch(&key, Revision(after)).unwrap();
+    loop {
+        let changes = watch.next(16).await.unwrap();
+        let own = changes.iter().find(|change| change.kind == ChangeKind::Deleted && change.record.key.as_str() == key);
+        if let Some(change) = own {
+            return change.revision.0;
+        }
+    }
+}
+
 struct Collection {
     path: &'static str,
+    /// What the keys of its objects begin with.
+    prefix: &'static str,
     log: Vec<Record>,
 }
 
@@ -115,9 +135,13 @@ struct Client {
     got: Vec<Change>,
 }
 
+/// Opens the store of a world, again after each restart.
+type Open = Box<dyn Fn() -> BoxFuture<'static, Arc<dyn Store>>>;
+
 struct World {
     seed: u64,
     random: Random,
+    open: Open,
     harness: Harness,
     collections: Vec<Collection>,
     clients: Vec<Client>,
@@ -127,11 +151,12 @@ struct World {
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
-        let harness = Harness::new().await;
+    async fn new(seed: u64, open: Open) -> Self {
+        let harness = Harness::over(open().await, Config::default()).await;
         define(&harness, tools(json!({"type": "object", "properties": {"v": {"type": "string"}}}))).await;
-        let collections = [MAPS, TOOLS].map(|path| Collection { path, log: Vec::new() }).into();
-        Self { seed, random: Random(seed), harness, collections, clients: Vec::new(), compacted: 0, writes: 0 }
+        let places = [(MAPS, "/registry/configmaps/default/"), (TOOLS, "/registry/a.io/tools/default/")];
+        let collections = places.map(|(path, prefix)| Collection { path, prefix, log: Vec::new() }).into();
+        Self { seed, random: Random(seed), open, harness, collections, clients: Vec::new(), compacted: 0, writes: 0 }
     }
 
     fn revision(&self) -> u64 {
@@ -157,14 +182,18 @@ impl World {
     async fn note(&mut self, collection: usize, name: &str) {
         let path = format!("{}/{name}", self.collections[collection].path);
         let answer = self.harness.get(&path).await;
-        let revision = self.revision();
         let own = &mut self.collections[collection];
         let known = own.log.iter().rev().find(|(_, own, _)| own == name).and_then(|(_, _, object)| object.clone());
         match answer.code {
             200 if known.as_ref().is_none_or(|known| known.revision != revision_of(&answer.json)) => {
                 own.log.push((revision_of(&answer.json), name.to_owned(), Some(seen(&answer.json))));
             }
-            404 if known.is_some() => own.log.push((revision, name.to_owned(), None)),
+            404 => {
+                let Some(known) = known else { return };
+                let after = known.revision.max(self.compacted);
+                let deleted = deletion(&*self.harness.store, own.prefix, name, after).await;
+                own.log.push((deleted, name.to_owned(), None));
+            }
             _ => {}
         }
     }
@@ -305,8 +334,57 @@ impl World {
 
     /// Another server over the same store; the watches of the old one end.
     async fn restart(&mut self) {
-        let harness = Harness::over(self.harness.store.clone(), Config::default()).await;
+        let harness = Harness::over((self.open)().await, Config::default()).await;
         std::mem::replace(&mut self.harness, harness).server.shut_down();
+    }
+
+    /// A client reads what there is for it so far, and a bookmark where one is due; then its connection is cut, and it goes
+    /// on from the last revision that it knows.
+    async fn interrupt(&mut self) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.clients.len());
+        let mut client = self.clients.swap_remove(index);
+        // The last event before the end of this watch is a bookmark.
+        let query = format!("watch=true&allowWatchBookmarks=true&timeoutSeconds=3&resourceVersion={}", client.last);
+        let path = format!("{}?{query}{}", self.collections[client.collection].path, Self::selector(client.app));
+        client.events = Events::open(&self.harness, &path).await;
+        let known = self.revision();
+        let mut bookmark = None;
+        while let Some(event) = client.events.next().await {
+            assert_eq!(bookmark, None, "seed {}: {event} after the last bookmark", self.seed);
+            if event["type"] == "ERROR" {
+                assert!(self.is_forgotten(&event, client.last), "seed {}: {event} after {}", self.seed, client.last);
+                break;
+            }
+            if event["type"] == "BOOKMARK" {
+                bookmark = Some(revision_of(&event["object"]));
+            }
+            self.take(&mut client, &event);
+        }
+        if let Some(bookmark) = bookmark {
+            assert!(bookmark >= known, "seed {}: a bookmark at {bookmark} when {known} was known", self.seed);
+        }
+        client.events = self.watch(client.collection, client.app, client.last).await;
+        self.clients.push(client);
+    }
+
+    /// Whether an error says rightly that what came after a revision is not kept any more.
+    fn is_forgotten(&self, event: &Value, after: u64) -> bool {
+        event["object"]["code"] == 410 && after < self.compacted
+    }
+
+    /// Notes an event that a client was shown.
+    fn take(&self, client: &mut Client, event: &Value) {
+        let (kind, object) = (event["type"].as_str().unwrap(), &event["object"]);
+        let revision = revision_of(object);
+        assert!(revision >= client.last, "seed {}: {event} after {}", self.seed, client.last);
+        client.last = revision;
+        if kind != "BOOKMARK" {
+            let now = Some(seen(object)).filter(|_| kind != "DELETED");
+            client.got.push((kind.to_owned(), revision, name_of(object), now));
+        }
     }
 
     async fn compact(&mut self) {
@@ -322,24 +400,15 @@ impl World {
                 client.events = self.watch(client.collection, client.app, client.last).await;
                 continue;
             };
-            let (kind, object) = (event["type"].as_str().unwrap(), &event["object"]);
-            if kind == "ERROR" {
-                assert_eq!(object["code"], 410, "seed {}: {event}", self.seed);
-                assert!(client.last < self.compacted, "seed {}: {event} after {}", self.seed, client.last);
+            if event["type"] == "ERROR" {
+                assert!(self.is_forgotten(&event, client.last), "seed {}: {event} after {}", self.seed, client.last);
                 let base = self.list_at_the_end(client.collection, client.app).await;
                 let events = self.watch(client.collection, client.app, base).await;
                 client = Client { base, last: base, events, got: Vec::new(), ..client };
                 break;
             }
-            let revision = revision_of(object);
-            assert!(revision >= client.last, "seed {}: {event} after {}", self.seed, client.last);
-            client.last = revision;
-            if kind == "BOOKMARK" {
-                continue;
-            }
-            let now = Some(seen(object)).filter(|_| kind != "DELETED");
-            client.got.push((kind.to_owned(), revision, name_of(object), now));
-            if name_of(object) == LAST {
+            self.take(&mut client, &event);
+            if event["object"]["metadata"]["name"] == LAST {
                 break;
             }
         }
@@ -364,6 +433,7 @@ impl World {
                 4 => self.add_streaming_client().await,
                 5 if self.random.below(3) == 0 => self.restart().await,
                 6 if self.random.below(3) == 0 => self.compact().await,
+                7 if self.random.below(3) == 0 => self.interrupt().await,
                 _ => self.write().await,
             }
         }
@@ -394,9 +464,36 @@ impl World {
     }
 }
 
-#[tokio::test]
+// Time passes by itself where everybody waits for it, so that watches come to their end.
+#[tokio::test(start_paused = true)]
 async fn lists_and_watches_see_exactly_the_changes() {
     for seed in 0..16 {
-        World::new(seed).await.run().await;
+        let store = MemoryStore::new();
+        let open: Open = Box::new(move || {
+            let store: Arc<dyn Store> = Arc::new(store.clone());
+            futures::future::ready(store).boxed()
+        });
+        World::new(seed, open).await.run().await;
+    }
+}
+
+/// The same with a store of its own for each server, over one etcd.
+#[tokio::test]
+async fn lists_and_watches_over_an_etcd_see_exactly_the_changes() {
+    if skipped_without_etcd("lists_and_watches_over_an_etcd_see_exactly_the_changes") {
+        return;
+    }
+    let etcd = Etcd::start();
+    for seed in 0..5 {
+        let options = kedge_store_etcd::Options {
+            endpoints: etcd.endpoints(),
+            prefix: format!("/world-{seed}"),
+            ..kedge_store_etcd::Options::default()
+        };
+        let open: Open = Box::new(move || {
+            let options = options.clone();
+            async move { Arc::new(EtcdStore::open(options).await.unwrap()) as Arc<dyn Store> }.boxed()
+        });
+        World::new(seed, open).await.run().await;
     }
 }

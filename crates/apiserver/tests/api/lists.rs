@@ -72,8 +72,8 @@ async fn an_expired_page_can_be_gone_on_from() {
     let harness = with_maps(4).await;
     let first = harness.get(&format!("{MAPS}?limit=2")).await.expect(200);
     harness.delete(&format!("{MAPS}/m2")).await.expect(200);
-    let revision = kedge_store::Store::revision(&harness.store);
-    kedge_store::Store::compact(&harness.store, revision).await.unwrap();
+    let revision = kedge_store::Store::revision(&*harness.store);
+    kedge_store::Store::compact(&*harness.store, revision).await.unwrap();
     let token = first["metadata"]["continue"].as_str().unwrap();
     let expired = harness.get(&format!("{MAPS}?limit=2&continue={token}")).await;
     let expired = expired.refused(410, "Expired", "The provided continue parameter is too old");
@@ -95,8 +95,8 @@ async fn revisions_are_kept_to() {
     assert_eq!(names(&newer), ["m1"]);
     let future = harness.get(&format!("{MAPS}?resourceVersion=99999")).await;
     future.refused(504, "Timeout", "Too large resource version: 99999, current: ");
-    let revision = kedge_store::Store::revision(&harness.store);
-    kedge_store::Store::compact(&harness.store, revision).await.unwrap();
+    let revision = kedge_store::Store::revision(&*harness.store);
+    kedge_store::Store::compact(&*harness.store, revision).await.unwrap();
     harness
         .get(&format!("{MAPS}?resourceVersion=2&resourceVersionMatch=Exact"))
         .await

@@ -23,7 +23,7 @@ async fn a_watch_shows_state_and_changes() {
     assert_eq!(events.next_name().await, pair("ADDED", "b"));
     assert_eq!(events.next_name().await, pair("MODIFIED", "b"));
     let deleted = events.next().await.unwrap();
-    let revision = kedge_store::Store::revision(&harness.store).to_string();
+    let revision = kedge_store::Store::revision(&*harness.store).to_string();
     assert_eq!(
         (&deleted["type"], &deleted["object"]["metadata"]["resourceVersion"]),
         (&json!("DELETED"), &json!(revision))
@@ -49,8 +49,8 @@ async fn old_revisions_are_gone() {
     for name in ["a", "b", "c"] {
         harness.post(MAPS, config_map(name, json!({}))).await.expect(201);
     }
-    let revision = kedge_store::Store::revision(&harness.store);
-    kedge_store::Store::compact(&harness.store, revision).await.unwrap();
+    let revision = kedge_store::Store::revision(&*harness.store);
+    kedge_store::Store::compact(&*harness.store, revision).await.unwrap();
     let mut events = Events::open(&harness, &format!("{MAPS}?watch=true&resourceVersion=1")).await;
     let event = events.next().await.unwrap();
     assert_eq!(
@@ -111,7 +111,7 @@ async fn a_watch_ends_in_time_with_a_bookmark() {
     let harness = Harness::new().await;
     let query = "watch=true&resourceVersion=2&timeoutSeconds=100&allowWatchBookmarks=true";
     let mut events = Events::open(&harness, &format!("{MAPS}?{query}")).await;
-    let revision = kedge_store::Store::revision(&harness.store).to_string();
+    let revision = kedge_store::Store::revision(&*harness.store).to_string();
     for _ in 0..2 {
         let bookmark = events.next().await.unwrap();
         assert_eq!(

@@ -105,7 +105,7 @@ async fn a_service_is_reached_at_a_ready_endpoint() {
         let template = kedge_store::Template { bytes: slice.to_string().into(), splice_at: None };
         let write = kedge_store::Write::Put { key: key.clone(), value: template, ttl: None };
         let transaction = kedge_store::Transaction { writes: vec![write], ..Default::default() };
-        kedge_store::Store::commit(&harness.store, transaction).await.unwrap();
+        kedge_store::Store::commit(&*harness.store, transaction).await.unwrap();
     };
     put(&slice).await;
     harness.get(&format!("{slices}/hook-1")).await.expect(200);
