@@ -18,6 +18,7 @@ use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
 use crate::target::ResourceTarget;
+use member::{Member, Times};
 use webhooks::{Rounds, Webhooks};
 
 mod always_pull_images;
@@ -28,6 +29,7 @@ mod device_admin_access;
 mod device_taints;
 mod limit_ranger;
 mod match_conditions;
+mod member;
 mod namespace_lifecycle;
 mod node_restriction;
 mod notes;
@@ -75,6 +77,18 @@ pub(crate) enum Operation {
     Update,
     Delete,
     Connect,
+}
+
+impl Operation {
+    /// In the words of rules and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
 }
 
 /// What a plugin knows of a request besides the object.
@@ -236,16 +250,19 @@ async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> R
 
 /// The plugins, in order, then policies, then webhooks.
 pub(crate) struct Chain {
-    plugins: Vec<Box<dyn Plugin>>,
-    policies: Vec<Box<dyn Plugin>>,
+    plugins: Vec<Member>,
+    policies: Vec<Member>,
     webhooks: Webhooks,
+    /// Of mutating and of validating webhooks.
+    webhook_times: [Times; 2],
 }
 
 impl Chain {
     /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
     pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
         let (plugins, policies) = (plugins::selected(config), plugins::policies(config));
-        Self { plugins, policies, webhooks: Webhooks::new(config, store) }
+        let webhook_times = [webhooks::MUTATING, webhooks::VALIDATING].map(Times::new);
+        Self { plugins, policies, webhooks: Webhooks::new(config, store), webhook_times }
     }
 
     /// The webhooks.
@@ -253,8 +270,47 @@ impl Chain {
         &self.webhooks
     }
 
-    fn handling<'a>(&'a self, attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a dyn Plugin> {
-        handling(&self.plugins, attributes)
+    /// How long its parts took, and what webhooks did, in Prometheus' format.
+    pub(crate) fn write_metrics(&self, text: &mut String) {
+        let members = self.plugins.iter().chain(&self.policies).map(|member| &member.times);
+        member::write(text, members.chain(&self.webhook_times));
+        text.push_str(&self.webhooks.metrics());
+    }
+
+    async fn admit_by(members: &[Member], attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        for Member { plugin, times, .. } in handling(members, attributes).filter(|member| member.steps.admit) {
+            times.of("admit", attributes, plugin.admit(attributes, object)).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate_by(members: &[Member], attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+        for Member { plugin, times, .. } in handling(members, attributes).filter(|member| member.steps.validate) {
+            times.of("validate", attributes, plugin.validate(attributes, object)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a webhook changed the object.
+    async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rounds: &mut Rounds,
+    ) -> Result<bool, ApiStatus> {
+        let began = Instant::now();
+        let mutate = self.webhooks.mutate(attributes, object, rounds);
+        let mutated = self.webhook_times[0].of("admit", attributes, mutate).await;
+        attributes.told.notes.waited(began.elapsed());
+        mutated
+    }
+
+    async fn validate_outside(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiStatus> {
+        let began = Instant::now();
+        let validate = self.webhooks.validate(attributes, object);
+        let validated = self.webhook_times[1].of("validate", attributes, validate).await;
+        attributes.told.notes.waited(began.elapsed());
+        validated
     }
 
     /// Lets plugins, policies and webhooks change the object. What a webhook has changed, the others see once more.
@@ -265,13 +321,9 @@ impl Chain {
     async fn admit_in_rounds(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
-            for plugin in self.handling(attributes) {
-                plugin.admit(attributes, object).await?;
-            }
-            for policy in handling(&self.policies, attributes) {
-                policy.admit(attributes, object).await?;
-            }
-            if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
+            Self::admit_by(&self.plugins, attributes, object).await?;
+            Self::admit_by(&self.policies, attributes, object).await?;
+            if !self.mutate(attributes, Some(object), &mut rounds).await? {
                 break;
             }
         }
@@ -282,27 +334,25 @@ impl Chain {
     pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
         let validate = async {
             self.validate_inside(attributes, object).await?;
-            self.webhooks.validate(attributes, Some(object)).await
+            self.validate_outside(attributes, Some(object)).await
         };
         timed("validate", attributes, validate).await
     }
 
     async fn validate_inside(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        for plugin in self.handling(attributes).chain(handling(&self.policies, attributes)) {
-            plugin.validate(attributes, object).await?;
-        }
-        Ok(())
+        Self::validate_by(&self.plugins, attributes, object).await?;
+        Self::validate_by(&self.policies, attributes, object).await
     }
 
     /// Lets plugins and webhooks refuse a deletion; `attributes.old` is what goes.
     pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
-        let mutate = async { self.webhooks.mutate(attributes, None, &mut Rounds::default()).await.map(drop) };
+        let mutate = async { self.mutate(attributes, None, &mut Rounds::default()).await.map(drop) };
         timed("admit", attributes, mutate).await?;
         let validate = async {
             if let Some(old) = attributes.old {
                 self.validate_inside(attributes, old).await?;
             }
-            self.webhooks.validate(attributes, None).await
+            self.validate_outside(attributes, None).await
         };
         timed("validate", attributes, validate).await
     }
@@ -311,23 +361,19 @@ impl Chain {
     pub(crate) async fn ask(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
-            for policy in handling(&self.policies, attributes) {
-                policy.admit(attributes, object).await?;
-            }
-            if !self.webhooks.mutate(attributes, Some(object), &mut rounds).await? {
+            Self::admit_by(&self.policies, attributes, object).await?;
+            if !self.mutate(attributes, Some(object), &mut rounds).await? {
                 break;
             }
         }
-        for policy in handling(&self.policies, attributes) {
-            policy.validate(attributes, object).await?;
-        }
-        self.webhooks.validate(attributes, Some(object)).await
+        Self::validate_by(&self.policies, attributes, object).await?;
+        self.validate_outside(attributes, Some(object)).await
     }
 
     /// What all of them have to say about an object that they let pass.
     pub(crate) async fn warnings(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, ApiStatus> {
         let mut warnings = Vec::new();
-        for plugin in self.handling(attributes) {
+        for Member { plugin, .. } in handling(&self.plugins, attributes) {
             warnings.extend(plugin.warnings(attributes, object).await?);
         }
         Ok(warnings)
@@ -335,18 +381,23 @@ impl Chain {
 
     pub(crate) async fn reserve(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Effects, ApiStatus> {
         let mut effects = Effects::default();
-        for plugin in self.handling(attributes) {
-            plugin.reserve(attributes, object, &mut effects).await?;
+        for Member { plugin, times, .. } in self.reserving().filter(|member| member.plugin.handles(attributes)) {
+            // Upstream's plugins do this where they validate.
+            times.of("validate", attributes, plugin.reserve(attributes, object, &mut effects)).await?;
         }
         Ok(effects)
     }
 
     pub(crate) async fn release(&self, core: &Core, resource: &Resource, object: &Value) -> Result<Effects, ApiStatus> {
         let mut effects = Effects::default();
-        for plugin in &self.plugins {
+        for Member { plugin, .. } in self.reserving() {
             plugin.release(core, resource, object, &mut effects).await?;
         }
         Ok(effects)
+    }
+
+    fn reserving(&self) -> impl Iterator<Item = &Member> {
+        self.plugins.iter().filter(|member| member.steps.reserve)
     }
 }
 
@@ -358,19 +409,11 @@ async fn timed(
 ) -> Result<(), ApiStatus> {
     let began = Instant::now();
     let done = work.await;
-    let operation = match attributes.operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
-    };
+    let operation = attributes.operation.as_str();
     attributes.core.metrics.admitted(step, operation, done.is_err(), began.elapsed());
     done
 }
 
-fn handling<'a>(
-    plugins: &'a [Box<dyn Plugin>],
-    attributes: &'a Attributes<'_>,
-) -> impl Iterator<Item = &'a dyn Plugin> {
-    plugins.iter().map(|plugin| &**plugin).filter(|plugin| plugin.handles(attributes))
+fn handling<'a>(members: &'a [Member], attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a Member> {
+    members.iter().filter(|member| member.plugin.handles(attributes))
 }

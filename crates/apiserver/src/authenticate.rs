@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::admission::Notes;
 use crate::core::Core;
 use crate::front_proxy::Caller;
+use crate::metrics::Token;
 use crate::query::decode;
 use crate::reply::store_error;
 use crate::scan;
@@ -90,10 +91,24 @@ pub(crate) async fn token_user(
         return legacy_token::user(core, token, audiences, notes).await;
     }
     let Some(claims) = verified(core, token, audiences) else { return Ok(None) };
+    note_age(core, &claims, notes);
     match is_bound_to_what_exists(core, &claims).await? {
         true => Ok(Some((claims.user(), claims.audiences))),
         false => Ok(None),
     }
+}
+
+/// Tokens that live longer than their pods believe are counted, and told to the audit log once they should have been renewed.
+fn note_age(core: &Core, claims: &TokenClaims, notes: &Notes) {
+    let Some(warn_after) = claims.warn_after else { return };
+    let over = core.clock.now().as_second() - warn_after.as_second();
+    if over <= 0 {
+        return core.metrics.tokens.used(Token::Valid);
+    }
+    core.metrics.tokens.used(Token::Stale);
+    let subject = claims.user().username;
+    let text = format!("subject: {subject}, seconds after warning threshold: {over}");
+    notes.annotate("authentication.k8s.io/stale-token".to_owned(), text);
 }
 
 fn verified(core: &Core, token: &str, audiences: &[String]) -> Option<TokenClaims> {

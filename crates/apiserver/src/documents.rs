@@ -141,7 +141,7 @@ async fn metrics(core: &Core) -> Response<Body> {
     ));
     core.flow.write_metrics(&mut text);
     text.push_str(&core.audit.as_ref().map_or_else(Audit::metrics_when_off, |audit| audit.metrics()));
-    text.push_str(&core.admission.webhooks().metrics());
+    core.admission.write_metrics(&mut text);
     write_objects(core, &mut text).await;
     let stats = core.store.stats();
     single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);

@@ -151,7 +151,10 @@ impl Flow {
         let schema = Arc::clone(&matched.name);
         let request = level::Request { schema, work, hash, is_watch, about: Arc::new(about) };
         call.classified = Some(classified);
-        let seats = matched.level.enter(request, self.wait).await.map_err(|Refused(seconds)| refusal(seconds))?;
+        let began = Instant::now();
+        let entered = matched.level.enter(request, self.wait).await;
+        call.notes.waited(began.elapsed());
+        let seats = entered.map_err(|Refused(seconds)| refusal(seconds))?;
         let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let running = Arc::clone(if mutating { &self.writing } else { &self.reading });
         running.fetch_add(1, Ordering::Relaxed);

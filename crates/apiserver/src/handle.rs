@@ -105,6 +105,7 @@ where
     let finished = Finished {
         code: response.status().as_u16(),
         duration: (!long_running).then(|| started.elapsed()),
+        elsewhere: call.notes.elsewhere(),
         bytes: response.body().length(),
     };
     core.metrics.finished(labels, finished);

@@ -13,10 +13,18 @@ use parking_lot::Mutex;
 use crate::core::Core;
 
 mod attempts;
+mod histogram;
+mod policies;
 mod repairs;
+mod tokens;
+mod watch_events;
 
 pub(crate) use attempts::Attempts;
+pub(crate) use histogram::Histogram;
+pub(crate) use policies::Policies;
 pub(crate) use repairs::PortRepairs;
+pub(crate) use tokens::{Token, Tokens};
+pub(crate) use watch_events::{Sent, WatchEvents};
 
 /// Upper bounds of the latency histogram, in seconds.
 const SECONDS: &[f64] = &[
@@ -24,11 +32,15 @@ const SECONDS: &[f64] = &[
     45.0, 60.0,
 ];
 
+/// The same for the time that is this server's own.
+const OWN_SECONDS: &[f64] =
+    &[0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
+
 /// Upper bounds of the sizes of answers, in bytes.
 const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Upper bounds of the steps of admission, in seconds.
-const STEP_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+pub(crate) const STEP_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 
 /// What a request counts as.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,20 +55,14 @@ pub(crate) struct Labels {
     pub(crate) dry_run: &'static str,
 }
 
-#[derive(Debug)]
-struct Histogram {
-    bounds: &'static [f64],
-    counts: Box<[u64]>,
-    sum: f64,
-    total: u64,
-}
-
 /// What became of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Finished {
     pub(crate) code: u16,
     /// How long it took; absent for those that run for long.
     pub(crate) duration: Option<Duration>,
+    /// How much of that it waited for its turn, or for webhooks.
+    pub(crate) elsewhere: Duration,
     /// How large its answer is, where that is known.
     pub(crate) bytes: Option<usize>,
 }
@@ -65,6 +71,7 @@ pub(crate) struct Finished {
 struct Counts {
     requests: BTreeMap<(Labels, u16), u64>,
     durations: BTreeMap<Labels, Histogram>,
+    own_durations: BTreeMap<Labels, Histogram>,
     sizes: BTreeMap<Labels, Histogram>,
     /// Requests that run for long, and have not ended.
     running: BTreeMap<Labels, u64>,
@@ -80,6 +87,9 @@ pub(crate) struct Metrics {
     counts: Mutex<Counts>,
     pub(crate) attempts: Attempts,
     pub(crate) port_repairs: PortRepairs,
+    pub(crate) tokens: Tokens,
+    pub(crate) watch_events: WatchEvents,
+    pub(crate) policies: Policies,
 }
 
 /// A request that runs for long, until it is dropped.
@@ -106,10 +116,14 @@ impl Drop for Running {
 impl Metrics {
     /// Counts a finished request.
     pub(crate) fn finished(&self, labels: Labels, finished: Finished) {
-        let Finished { code, duration, bytes } = finished;
+        let Finished { code, duration, elsewhere, bytes } = finished;
         let mut counts = self.counts.lock();
         if let Some(duration) = duration {
             observe(&mut counts.durations, &labels, SECONDS, duration.as_secs_f64());
+            if labels.dry_run.is_empty() {
+                let own = duration.saturating_sub(elsewhere);
+                observe(&mut counts.own_durations, &labels, OWN_SECONDS, own.as_secs_f64());
+            }
         }
         // Only what is read may grow large.
         if let Some(bytes) = bytes.filter(|_| matches!(labels.verb, "get" | "list")) {
@@ -167,6 +181,12 @@ impl Metrics {
         for (labels, histogram) in &counts.durations {
             histogram.write(text, name, &labels.text(true));
         }
+        let name = "apiserver_request_sli_duration_seconds";
+        let help = "Response latency distribution (not counting webhook duration and priority & fairness queue wait times) in seconds for each verb, group, version, resource, subresource, scope and component.";
+        header(text, name, "histogram", help);
+        for (labels, histogram) in &counts.own_durations {
+            histogram.write(text, name, &labels.text(false));
+        }
         let name = "apiserver_response_sizes";
         let help = "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.";
         header(text, name, "histogram", help);
@@ -188,6 +208,9 @@ impl Metrics {
         }
         self.attempts.write(text);
         self.port_repairs.write(text);
+        self.tokens.write(text);
+        self.watch_events.write(text);
+        self.policies.write(text);
     }
 }
 
@@ -208,31 +231,6 @@ pub(crate) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
 pub(crate) fn single(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
     header(text, name, kind, help);
     let _ = writeln!(text, "{name} {value}");
-}
-
-impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
-        Self { bounds, counts: vec![0; bounds.len()].into(), sum: 0.0, total: 0 }
-    }
-
-    fn observe(&mut self, value: f64) {
-        self.sum += value;
-        self.total += 1;
-        if let Some(bucket) = self.bounds.iter().position(|bound| value <= *bound) {
-            self.counts[bucket] += 1;
-        }
-    }
-
-    fn write(&self, text: &mut String, name: &str, labels: &str) {
-        let mut below = 0;
-        for (bound, count) in self.bounds.iter().zip(&self.counts) {
-            below += count;
-            let _ = writeln!(text, "{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
-        }
-        let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", self.total);
-        let _ = writeln!(text, "{name}_sum{{{labels}}} {}", self.sum);
-        let _ = writeln!(text, "{name}_count{{{labels}}} {}", self.total);
-    }
 }
 
 impl Labels {
@@ -290,8 +288,12 @@ mod tests {
             scope: "resource",
             dry_run: "",
         };
-        let finished =
-            |code, millis: Option<u64>, bytes| Finished { code, duration: millis.map(Duration::from_millis), bytes };
+        let finished = |code, millis: Option<u64>, bytes| Finished {
+            code,
+            duration: millis.map(Duration::from_millis),
+            elsewhere: Duration::from_millis(20),
+            bytes,
+        };
         metrics.finished(labels.clone(), finished(200, Some(30), Some(10)));
         metrics.finished(labels.clone(), finished(200, Some(70_000), Some(2_000)));
         metrics.deprecated(&labels, "1.39");
@@ -303,6 +305,7 @@ mod tests {
         for line in [
             "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 2",
             "apiserver_requested_deprecated_apis{group=\"\",removed_release=\"1.39\",resource=\"pods\",subresource=\"\",version=\"v1\"} 1\n",
+            "apiserver_request_sli_duration_seconds_sum{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 69.99",
             "le=\"0.025\"} 0",
             "le=\"0.05\"} 1",
             "le=\"60\"} 1",

@@ -25,6 +25,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
 use crate::flow::Watching;
+use crate::metrics::Sent;
 use crate::negotiate::{Encoding, Form};
 use crate::present::View;
 use crate::query::{AtRevision, ListOptions};
@@ -86,11 +87,12 @@ async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply
         }
     };
     let content_type = if protobuf { HeaderValue::from_static(kedge_schema::PROTOBUF_WATCH) } else { reply::JSON };
-    let Some(mut start) = start else { return Ok(expired_at_start(core, &options, protobuf, content_type)) };
+    let sent = core.metrics.watch_events.of(&resource.kind);
+    let Some(mut start) = start else { return Ok(expired_at_start(core, &options, protobuf, content_type, &sent)) };
     if options.send_initial_events == Some(true) && options.allow_bookmarks {
         start.end_of_state = Some(start.after);
     }
-    let mut watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options);
+    let mut watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options, sent);
     watcher.watching = core.flow.watchers.watch(call);
     let place = call.place.take().filter(|_| !watcher.started.state.is_empty());
     watcher.place = place.map(|place| flow::hold(place, core.config.request_timeout));
@@ -157,18 +159,24 @@ fn start_after(core: &Core, prefix: &str, revision: Revision) -> Result<Option<S
     Ok(Some(Started { watch, state: VecDeque::new(), after: revision, end_of_state: None }))
 }
 
-fn expired_at_start(core: &Core, options: &ListOptions, protobuf: bool, content_type: HeaderValue) -> Response<Body> {
+fn expired_at_start(
+    core: &Core,
+    options: &ListOptions,
+    protobuf: bool,
+    content_type: HeaderValue,
+    sent: &Sent,
+) -> Response<Body> {
     let requested = match options.at {
         AtRevision::NotOlderThan(revision) | AtRevision::Exactly(revision) => revision,
         AtRevision::Latest | AtRevision::Any => 0,
     };
-    let frame = expired(requested, core.store.oldest(), protobuf);
+    let frame = frame("ERROR", &expired(requested, core.store.oldest()).to_json(), protobuf);
+    sent.event(frame.len());
     reply::respond(StatusCode::OK, content_type, Body::full(frame))
 }
 
-fn expired(requested: u64, oldest: Revision, protobuf: bool) -> Bytes {
-    let status = ApiStatus::expired(format!("too old resource version: {requested} ({oldest})"));
-    frame("ERROR", &status.to_json(), protobuf)
+fn expired(requested: u64, oldest: Revision) -> ApiStatus {
+    ApiStatus::expired(format!("too old resource version: {requested} ({oldest})"))
 }
 
 /// An event of its own making.
@@ -205,6 +213,8 @@ struct Watcher {
     place: Option<Box<dyn Send + Sync>>,
     /// Counted until the end.
     watching: Option<Watching>,
+    /// Counts what is sent.
+    sent: Sent,
 }
 
 impl Watcher {
@@ -215,6 +225,7 @@ impl Watcher {
         view: View,
         selection: Selection,
         options: &ListOptions,
+        sent: Sent,
     ) -> Self {
         // A random end keeps clients from coming back all at once.
         let spread = rand::rng().random_range(1.0..2.0);
@@ -235,6 +246,7 @@ impl Watcher {
             ended: false,
             place: None,
             watching: None,
+            sent,
         };
         watcher.set_timer();
         watcher
@@ -277,13 +289,20 @@ impl Watcher {
     /// What cannot be shown ends the watch: to go on would leave it out.
     fn fail(&mut self, status: &ApiStatus) -> Option<Bytes> {
         self.ended = true;
-        Some(frame("ERROR", &status.to_json(), self.is_protobuf()))
+        Some(self.own_frame("ERROR", &status.to_json()))
+    }
+
+    /// An event of the server's own making.
+    fn own_frame(&self, kind: &str, object: &Value) -> Bytes {
+        let frame = frame(kind, object, self.is_protobuf());
+        self.sent.event(frame.len());
+        frame
     }
 
     fn end(&mut self, error: &WatchError) -> Option<Bytes> {
         self.ended = true;
         match error {
-            WatchError::Lagged { oldest } => Some(expired(self.started.after.0, *oldest, self.is_protobuf())),
+            WatchError::Lagged { oldest } => self.fail(&expired(self.started.after.0, *oldest)),
             WatchError::Closed => None,
         }
     }
@@ -324,10 +343,12 @@ impl Watcher {
             _ => self.view.render(&self.resource, stored, !self.sent_columns),
         };
         self.sent_columns = true;
+        let before = bytes.len();
         match self.is_protobuf() {
             true => protobuf::write_event(bytes, kind, &serde_json::from_slice(&object).unwrap_or_default()),
             false => write_event(bytes, kind, &object),
         }
+        self.sent.event(bytes.len() - before);
     }
 
     fn is_protobuf(&self) -> bool {
@@ -371,7 +392,7 @@ impl Watcher {
             }
             Form::Table(version) => table_bookmark(version, &metadata),
         };
-        frame("BOOKMARK", &object, self.is_protobuf())
+        self.own_frame("BOOKMARK", &object)
     }
 }
 

@@ -40,6 +40,8 @@ mod lifecycles;
 mod lists;
 #[path = "api/local.rs"]
 mod local;
+#[path = "api/metrics.rs"]
+mod metrics;
 #[path = "api/mutating_policies.rs"]
 mod mutating_policies;
 #[path = "api/patches.rs"]

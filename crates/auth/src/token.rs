@@ -132,6 +132,8 @@ struct KubernetesClaims {
     pod: Option<TokenSubject>,
     secret: Option<TokenSubject>,
     node: Option<TokenSubject>,
+    #[serde(default)]
+    warnafter: i64,
 }
 
 impl RawClaims {
@@ -164,6 +166,7 @@ impl RawClaims {
             node: kubernetes.node,
             audiences,
             expires,
+            warn_after: Timestamp::from_second(kubernetes.warnafter).ok().filter(|_| kubernetes.warnafter != 0),
             id: self.jti,
         })
     }
@@ -186,6 +189,8 @@ pub struct TokenClaims {
     pub audiences: Vec<String>,
     /// When the token ends.
     pub expires: Timestamp,
+    /// When whoever holds it was to have asked for another; absent for tokens that end then.
+    pub warn_after: Option<Timestamp>,
     /// The token's unique id.
     pub id: String,
 }

@@ -24,6 +24,8 @@ pub struct ConvertError(String);
 /// Converts the objects of one definition.
 pub struct Converter {
     client: Arc<Client>,
+    /// The definition's.
+    name: String,
     target: Result<Target, String>,
     review_version: Option<&'static str>,
     /// The definition's `spec.conversion`, in its short form.
@@ -37,8 +39,8 @@ impl std::fmt::Debug for Converter {
 }
 
 impl Converter {
-    /// Out of a definition's `spec.conversion`; absent unless that names a webhook.
-    pub fn read(client: &Arc<Client>, conversion: &Value) -> Option<Self> {
+    /// Out of the `spec.conversion` of the definition `name`; absent unless that names a webhook.
+    pub fn read(client: &Arc<Client>, name: &str, conversion: &Value) -> Option<Self> {
         if conversion["strategy"] != "Webhook" {
             return None;
         }
@@ -47,6 +49,7 @@ impl Converter {
         let known = |version: &str| ["v1", "v1beta1"].into_iter().find(|known| *known == version);
         Some(Self {
             client: Arc::clone(client),
+            name: name.to_owned(),
             target: Target::read(&webhook["clientConfig"]),
             review_version: versions.filter_map(known).next(),
             source: conversion.to_string(),
@@ -67,7 +70,10 @@ impl Converter {
         let began = Instant::now();
         let converted = self.ask(objects, api_version).await;
         let failure = converted.as_ref().err().map(|(kind, _)| *kind);
-        self.client.conversions.ended(failure, began.elapsed());
+        let took = began.elapsed();
+        self.client.conversions.ended(failure, took);
+        let from = objects.iter().filter_map(|object| object["apiVersion"].as_str()).map(version_of).collect();
+        self.client.conversions.converted(&self.name, &from, version_of(api_version), failure.is_none(), took);
         converted.map_err(|(_, why)| ConvertError(format!("conversion webhook for {what} {why}")))
     }
 
@@ -94,6 +100,11 @@ impl Converter {
         let settled: Result<Vec<Value>, String> = settled.collect();
         settled.map_err(|why| ("conversion_webhook_invalid_converted_object_failure", why))
     }
+}
+
+/// The version of `group/version`.
+fn version_of(api_version: &str) -> &str {
+    api_version.rsplit('/').next().unwrap_or_default()
 }
 
 /// The objects of an answer.

@@ -1,5 +1,6 @@
 //! What webhooks did, counted under upstream's names.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kedge_metrics::{Counters, Histograms, Text};
@@ -13,25 +14,37 @@ const BUCKETS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 const CONVERSION_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 
+/// The same by definition.
+const CRD_BUCKETS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
+
 /// What conversion webhooks did.
 pub(crate) struct Conversions {
     requests: Counters,
     durations: Histograms,
+    /// By definition and versions.
+    conversions: Histograms,
 }
 
 impl Default for Conversions {
     fn default() -> Self {
         Self {
             requests: Counters::new(
-                "apiextensions_apiserver_conversion_webhook_request_total",
+                "apiserver_conversion_webhook_request_total",
                 &["result", "failure_type"],
                 "Counter for conversion webhook requests with success/failure and failure error type",
             ),
             durations: Histograms::new(
-                "apiextensions_apiserver_conversion_webhook_duration_seconds",
+                "apiserver_conversion_webhook_duration_seconds",
                 &["result", "failure_type"],
                 CONVERSION_BUCKETS,
                 "Conversion webhook request latency",
+            ),
+            conversions: Histograms::new(
+                "apiserver_crd_conversion_webhook_duration_seconds",
+                &["crd_name", "from_version", "to_version", "succeeded"],
+                CRD_BUCKETS,
+                "CRD webhook conversion duration in seconds",
             ),
         }
     }
@@ -46,11 +59,19 @@ impl Conversions {
         self.durations.observe(&labels, took);
     }
 
+    /// Counts what a call meant for the definition `name`: the versions that its objects had, and the one they got.
+    pub(crate) fn converted(&self, name: &str, from: &BTreeSet<&str>, to: &str, succeeded: bool, took: Duration) {
+        for from in from {
+            self.conversions.observe(&[name, from, to, &succeeded.to_string()], took);
+        }
+    }
+
     /// Everything, in Prometheus' format.
     pub(crate) fn text(&self) -> String {
         let mut text = Text::default();
         self.requests.write(&mut text);
         self.durations.write(&mut text);
+        self.conversions.write(&mut text);
         text.finish()
     }
 }

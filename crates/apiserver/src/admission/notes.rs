@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use kedge_audit::Level;
 use parking_lot::Mutex;
@@ -16,6 +18,8 @@ pub(crate) struct Notes {
     /// For the audit log; kept only where somebody reads them.
     annotations: Mutex<BTreeMap<String, String>>,
     level: OnceLock<Level>,
+    /// Nanoseconds.
+    elsewhere: AtomicU64,
 }
 
 impl Notes {
@@ -55,6 +59,16 @@ impl Notes {
     /// What was annotated so far.
     pub(crate) fn annotations(&self) -> BTreeMap<String, String> {
         self.annotations.lock().clone()
+    }
+
+    /// The request waited for somebody else for so long: for its turn, or for webhooks.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.elsewhere.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// For how long it has waited so far.
+    pub(crate) fn elsewhere(&self) -> Duration {
+        Duration::from_nanos(self.elsewhere.load(Ordering::Relaxed))
     }
 
     /// The warnings, once.

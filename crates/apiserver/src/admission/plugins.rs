@@ -3,6 +3,7 @@
 //! Invariant: a name is known if upstream knows it. What upstream ships and Kedge lacks may be named, and has no effect;
 //! [`check_plugins`] says which.
 
+use super::member::{Member, Steps};
 use super::{
     Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, device_taints,
     limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security, policies, priority,
@@ -16,6 +17,7 @@ type Make = fn() -> Box<dyn Plugin>;
 struct Entry {
     name: &'static str,
     is_on_by_default: bool,
+    steps: Steps,
     make: Make,
 }
 
@@ -24,33 +26,43 @@ impl Entry {
         let named = |list: &[String]| list.iter().any(|name| name == self.name);
         !named(&config.disable_admission_plugins) && (self.is_on_by_default || named(&config.enable_admission_plugins))
     }
+
+    fn member(&self) -> Member {
+        Member::new(self.name, self.steps, (self.make)())
+    }
 }
 
-const fn on(name: &'static str, make: Make) -> Entry {
-    Entry { name, is_on_by_default: true, make }
+const fn on(name: &'static str, steps: Steps, make: Make) -> Entry {
+    Entry { name, is_on_by_default: true, steps, make }
 }
 
 const CERTIFICATES: &str = "CertificateApproval";
 
 /// In upstream's order.
 static PLUGINS: [Entry; 16] = [
-    on("NamespaceLifecycle", || Box::new(namespace_lifecycle::NamespaceLifecycle)),
-    on("LimitRanger", || Box::new(limit_ranger::LimitRanger)),
-    on("ServiceAccount", || Box::new(service_account::ServiceAccount)),
-    Entry { is_on_by_default: false, ..on("NodeRestriction", || Box::new(node_restriction::NodeRestriction)) },
-    on("TaintNodesByCondition", || Box::new(taint_nodes::TaintNodesByCondition)),
-    Entry { is_on_by_default: false, ..on("AlwaysPullImages", || Box::new(always_pull_images::AlwaysPullImages)) },
-    on("PodSecurity", || Box::new(pod_security::PodSecurity)),
-    on("Priority", || Box::new(priority::Priority)),
-    on("DefaultTolerationSeconds", || Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
-    on("DefaultStorageClass", || Box::new(storage::DefaultStorageClass)),
-    on("StorageObjectInUseProtection", || Box::new(storage::StorageObjectInUseProtection)),
-    on("PersistentVolumeClaimResize", || Box::new(storage::PersistentVolumeClaimResize)),
-    on("RuntimeClass", || Box::new(runtime_class::RuntimeClass)),
+    on("NamespaceLifecycle", Steps::VALIDATE, || Box::new(namespace_lifecycle::NamespaceLifecycle)),
+    on("LimitRanger", Steps::BOTH, || Box::new(limit_ranger::LimitRanger)),
+    on("ServiceAccount", Steps::ADMIT, || Box::new(service_account::ServiceAccount)),
+    Entry {
+        is_on_by_default: false,
+        ..on("NodeRestriction", Steps::VALIDATE, || Box::new(node_restriction::NodeRestriction))
+    },
+    on("TaintNodesByCondition", Steps::ADMIT, || Box::new(taint_nodes::TaintNodesByCondition)),
+    Entry {
+        is_on_by_default: false,
+        ..on("AlwaysPullImages", Steps::BOTH, || Box::new(always_pull_images::AlwaysPullImages))
+    },
+    on("PodSecurity", Steps::VALIDATE, || Box::new(pod_security::PodSecurity)),
+    on("Priority", Steps::BOTH, || Box::new(priority::Priority)),
+    on("DefaultTolerationSeconds", Steps::ADMIT, || Box::new(default_toleration_seconds::DefaultTolerationSeconds)),
+    on("DefaultStorageClass", Steps::ADMIT, || Box::new(storage::DefaultStorageClass)),
+    on("StorageObjectInUseProtection", Steps::ADMIT, || Box::new(storage::StorageObjectInUseProtection)),
+    on("PersistentVolumeClaimResize", Steps::VALIDATE, || Box::new(storage::PersistentVolumeClaimResize)),
+    on("RuntimeClass", Steps::ADMIT, || Box::new(runtime_class::RuntimeClass)),
     // One plugin does the work of CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
-    on(CERTIFICATES, || Box::new(certificates::Certificates)),
-    on("DefaultIngressClass", || Box::new(storage::DefaultIngressClass)),
-    on("ResourceQuota", || Box::new(resource_quota::ResourceQuota)),
+    on(CERTIFICATES, Steps::BOTH, || Box::new(certificates::Certificates)),
+    on("DefaultIngressClass", Steps::ADMIT, || Box::new(storage::DefaultIngressClass)),
+    on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota)),
 ];
 
 /// Upstream's plugins that are not here, or are part of another one.
@@ -75,8 +87,8 @@ const WITHOUT_EFFECT: [&str; 16] = [
 
 /// What is asked after all plugins, in this order.
 static POLICIES: [Entry; 2] = [
-    on("MutatingAdmissionPolicy", || Box::new(policies::MutatingPolicies::new())),
-    on("ValidatingAdmissionPolicy", || Box::new(policies::ValidatingPolicies::new())),
+    on("MutatingAdmissionPolicy", Steps::ADMIT, || Box::new(policies::MutatingPolicies::new())),
+    on("ValidatingAdmissionPolicy", Steps::VALIDATE, || Box::new(policies::ValidatingPolicies::new())),
 ];
 
 /// What is no plugin here, and can be turned off like one.
@@ -104,27 +116,26 @@ pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
 }
 
 /// The plugins that are on. What keeps privileges from growing and addresses unique can't be turned off.
-pub(super) fn selected(config: &Config) -> Vec<Box<dyn Plugin>> {
-    let mut plugins: Vec<Box<dyn Plugin>> =
-        PLUGINS.iter().filter(|entry| entry.is_on(config)).map(|entry| (entry.make)()).collect();
+pub(super) fn selected(config: &Config) -> Vec<Member> {
+    let mut plugins: Vec<Member> = PLUGINS.iter().filter(|entry| entry.is_on(config)).map(Entry::member).collect();
     // Quota comes after everything that may refuse.
     let quota = plugins.len() - usize::from(PLUGINS[PLUGINS.len() - 1].is_on(config));
-    plugins.insert(quota, Box::new(rbac_escalation::RbacEscalation));
+    plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(rbac_escalation::RbacEscalation)));
     // Upstream's defaults do this.
-    plugins.insert(quota, Box::new(device_taints::DeviceTaintTimes));
+    plugins.insert(quota, Member::unnamed(Steps::ADMIT, Box::new(device_taints::DeviceTaintTimes)));
     // Upstream's validation does this.
-    plugins.insert(quota, Box::new(device_admin_access::DeviceAdminAccess));
-    plugins.insert(quota, Box::new(match_conditions::MatchConditions));
+    plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(device_admin_access::DeviceAdminAccess)));
+    plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(match_conditions::MatchConditions)));
     if !config.allow_privileged {
-        plugins.insert(quota, Box::new(privileged::DenyPrivileged));
+        plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(privileged::DenyPrivileged)));
     }
-    plugins.push(Box::new(service_allocation::ServiceAllocation));
+    plugins.push(Member::unnamed(Steps::RESERVE, Box::new(service_allocation::ServiceAllocation)));
     plugins
 }
 
 /// The plugins of policies that are on.
-pub(super) fn policies(config: &Config) -> Vec<Box<dyn Plugin>> {
-    POLICIES.iter().filter(|entry| entry.is_on(config)).map(|entry| (entry.make)()).collect()
+pub(super) fn policies(config: &Config) -> Vec<Member> {
+    POLICIES.iter().filter(|entry| entry.is_on(config)).map(Entry::member).collect()
 }
 
 #[cfg(test)]

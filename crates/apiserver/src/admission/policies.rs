@@ -16,6 +16,7 @@ mod validating;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use cel::common::value::Val;
@@ -29,7 +30,7 @@ use self::policy::{Binding, Policy};
 use self::scope::{BUDGET, CONDITIONS_BUDGET, Inputs, Scope};
 use self::validating::{Judgement, Objection};
 use super::authorizers::authorizers;
-use super::{Attributes, Notes, Plugin, Seen, Told};
+use super::{Attributes, Plugin, Seen, Told};
 use crate::registry::Resource;
 
 /// Reviews, which are answered and not stored, are no concern of policies either.
@@ -252,7 +253,7 @@ impl<'a> Asked<'a> {
                     texts.push(text);
                 }
             }
-            tell(&invocation, judgement, said, notes);
+            tell(&invocation, judgement, said, self.attributes);
         }
         for (key, texts) in annotations {
             notes.annotate(format!("{}/{key}", policy.name), texts.join(", "));
@@ -266,6 +267,7 @@ impl<'a> Asked<'a> {
                     message: format!("failed to configure {what}: {why}"),
                     reason: String::new(),
                     index: 0,
+                    took: Duration::ZERO,
                 },
             });
         }
@@ -312,23 +314,40 @@ fn failure(invocation: &Invocation<'_>, objection: &Objection) -> String {
 }
 
 /// Does with a judgement what its binding says.
-fn tell(invocation: &Invocation<'_>, judgement: Judgement, said: &mut Said, notes: &Notes) {
+fn tell(invocation: &Invocation<'_>, judgement: Judgement, said: &mut Said, attributes: &Attributes<'_>) {
     let (policy, binding) = (&invocation.policy.name, &invocation.binding.name);
     let denial = |objection| Denial { policy: policy.clone(), binding: binding.clone(), objection };
+    let count = |message: &str, action: &str, took| {
+        attributes.core.metrics.policies.validated(policy, binding, message, action, took);
+    };
+    for (message, took) in judgement.ignored {
+        count(&message, "allow", took);
+    }
     for objection in judgement.objections {
         for action in &invocation.binding.actions {
             match action.as_str() {
-                "Warn" => said.warnings.push(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
-                    objection.message
-                )),
-                "Deny" => said.denials.push(denial(objection.clone())),
-                "Audit" => notes.annotate(VALIDATION_FAILURE.to_owned(), failure(invocation, &objection)),
+                "Warn" => {
+                    count(&objection.message, "warn", objection.took);
+                    said.warnings.push(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
+                        objection.message
+                    ));
+                }
+                "Deny" => {
+                    count(&objection.message, "deny", objection.took);
+                    said.denials.push(denial(objection.clone()));
+                }
+                "Audit" => {
+                    count(&objection.message, "audit", objection.took);
+                    let notes = attributes.told.notes;
+                    notes.annotate(VALIDATION_FAILURE.to_owned(), failure(invocation, &objection));
+                }
                 _ => {}
             }
         }
     }
-    for message in judgement.annotation_errors {
-        said.denials.push(denial(Objection { message, reason: String::new(), index: 0 }));
+    for (message, took) in judgement.annotation_errors {
+        count(&message, "deny", took);
+        said.denials.push(denial(Objection { message, reason: String::new(), index: 0, took }));
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::is_equal;
 use crate::admission::Notes;
 use crate::core::Core;
+use crate::metrics::Token;
 use crate::{convert, object, write};
 
 const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
@@ -32,6 +33,8 @@ pub(super) async fn user(
     let claims = core.token_keys.load().verify_legacy(token);
     let claims = claims.inspect_err(|error| tracing::debug!(%error, "a bearer token is refused"));
     let Ok(claims) = claims else { return Ok(None) };
+    let count = |token| core.metrics.tokens.used(token);
+    count(Token::Legacy);
     // It names no audiences: it is for this API, and for nobody else.
     let own = core.config.audiences();
     let meant_for: Vec<String> = own.into_iter().filter(|audience| audiences.contains(audience)).collect();
@@ -48,11 +51,15 @@ pub(super) async fn user(
     note_use(core, &record, secret.clone()).await;
     if let Some(since) = object::label(&secret, INVALID_SINCE).filter(|since| !since.is_empty()) {
         tracing::debug!(namespace, secret = claims.secret, since, "a token that was marked invalid is refused");
+        count(Token::LegacyInvalid);
         return Ok(None);
     }
     let mut names = object::list(&account, &["secrets"]).iter().map(|reference| object::text(reference, &["name"]));
     if names.any(|name| name == claims.secret) {
         notes.warn(AUTO_GENERATED);
+        count(Token::LegacyAuto);
+    } else {
+        count(Token::LegacyManual);
     }
     Ok(Some((claims.user(), meant_for)))
 }

@@ -14,8 +14,8 @@ use crate::registry::{Custom, Resource};
 /// The resources of a definition.
 pub(super) fn resources(core: &Core, definition: &Value) -> Vec<Arc<Resource>> {
     let retired = core.shutdown.child_token();
-    let converter =
-        Converter::read(core.admission.webhooks().client(), &definition["spec"]["conversion"]).map(Arc::new);
+    let (client, conversion) = (core.admission.webhooks().client(), &definition["spec"]["conversion"]);
+    let converter = Converter::read(client, object::name(definition), conversion).map(Arc::new);
     let resource = |(kind, version): (Kind, Arc<kedge_custom::Version>)| {
         let kind = Kind { storage_version_hash: hash(definition).into(), ..kind };
         let definition = object::name(definition).to_owned();

@@ -111,7 +111,9 @@ async fn a_list_is_converted_in_one_call() {
     assert_eq!((found, server.requests().len()), (vec!["a", "b", "c"], 1));
     assert_eq!(server.requests()[0]["objects"].as_array().unwrap().len(), 3);
     let metrics = harness.get("/metrics").await.text;
-    let line = "apiextensions_apiserver_conversion_webhook_request_total{result=\"success\",failure_type=\"\"} 1\n";
+    let line = "apiserver_conversion_webhook_request_total{result=\"success\",failure_type=\"\"} 1\n";
+    assert!(metrics.contains(line), "{metrics}");
+    let line = "apiserver_crd_conversion_webhook_duration_seconds_count{crd_name=\"hosts.a.io\",from_version=\"v1\",to_version=\"v2\",succeeded=\"true\"} 1\n";
     assert!(metrics.contains(line), "{metrics}");
     assert_eq!(listed["items"][0]["apiVersion"], "a.io/v2");
     let selected = harness.get(&format!("{V2}?fieldSelector=host%3Db")).await.expect(200);

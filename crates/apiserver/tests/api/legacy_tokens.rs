@@ -95,4 +95,15 @@ async fn uses_are_noted_and_marked_tokens_refused() {
     harness.clock.advance(std::time::Duration::from_secs(48 * 3600));
     assert!(!is_good(&harness, &token).await);
     assert_eq!(label("kubernetes.io/legacy-token-last-used").await, "2026-01-04", "that somebody tried is noted");
+    let metrics = harness.get("/metrics").await.text;
+    for (name, count) in [
+        ("legacy_tokens_total", 4),
+        ("legacy_manual_token_uses_total", 2),
+        ("legacy_auto_token_uses_total", 1),
+        ("invalid_legacy_auto_token_uses_total", 1),
+        ("stale_tokens_total", 0),
+    ] {
+        let line = format!("serviceaccount_{name} {count}");
+        assert!(metrics.lines().any(|own| own == line), "{line} is not in {metrics}");
+    }
 }

@@ -302,6 +302,38 @@ async fn subresources_are_asked_about_where_rules_name_them() {
 }
 
 #[tokio::test]
+async fn expressions_see_what_goes_through_scales_and_bindings() {
+    let harness = Harness::new().await;
+    let rule = |group: &str, resource: &str| json!({"apiGroups": [group], "apiVersions": ["v1"], "resources": [resource], "operations": ["*"]});
+    let expression =
+        "object.kind == 'Scale' ? object.spec.replicas <= oldObject.spec.replicas + 1 : object.target.name == 'good'";
+    let mut asked = policy("p", validation(expression));
+    let rules = json!([rule("apps", "deployments/scale"), rule("", "pods/binding")]);
+    asked["spec"]["matchConstraints"]["resourceRules"] = rules;
+    let condition = json!({"name": "kinds", "expression": "request.kind.kind in ['Scale', 'Binding']"});
+    asked["spec"]["matchConditions"] = json!([condition]);
+    harness.post(POLICIES, asked).await.expect(201);
+    harness.post(BINDINGS, binding("p", json!({}))).await.expect(201);
+    let pod =
+        json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": pod}});
+    harness.post("/apis/apps/v1/namespaces/default/deployments", deployment).await.expect(201);
+    let scale = "/apis/apps/v1/namespaces/default/deployments/d/scale";
+    harness.patch(scale, json!({"spec": {"replicas": 3}})).await.refused(422, "Invalid", DENIED);
+    harness.patch(scale, json!({"spec": {"replicas": 2}})).await.expect(200);
+    harness
+        .post("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
+    harness.post("/api/v1/namespaces/default/pods", pod).await.expect(201);
+    let bind = |node: &str| json!({"metadata": {"name": "p"}, "target": {"name": node}});
+    let bindings = "/api/v1/namespaces/default/pods/p/binding";
+    harness.post(bindings, bind("bad")).await.refused(422, "Invalid", DENIED);
+    harness.post(bindings, bind("good")).await.expect(201);
+}
+
+#[tokio::test]
 async fn work_of_policies_is_bounded() {
     let loops = "object.data.all(a, object.data.all(b, object.data.all(c, a != b || b != c || c == a)))";
     let harness = with_policy(validation(loops), json!({})).await;

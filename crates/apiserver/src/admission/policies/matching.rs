@@ -8,7 +8,7 @@ use kedge_meta::LabelSelector;
 use kedge_webhooks::{Asked, Rule};
 use serde_json::Value;
 
-use crate::admission::{Attributes, Operation};
+use crate::admission::Attributes;
 use crate::object;
 use crate::registry::Resource;
 
@@ -123,7 +123,7 @@ impl NamedRule {
     fn matches(&self, attributes: &Attributes<'_>, resource: &Resource) -> bool {
         let kind = &resource.kind;
         let asked = Asked {
-            operation: operation(attributes.operation),
+            operation: attributes.operation.as_str(),
             group: &kind.group,
             version: &kind.version,
             resource: &kind.resource,
@@ -131,15 +131,5 @@ impl NamedRule {
             namespaced: kind.namespaced,
         };
         self.rule.matches(&asked) && (self.names.is_empty() || self.names.iter().any(|name| name == attributes.name))
-    }
-}
-
-/// An operation in the words of rules.
-pub(super) fn operation(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
     }
 }

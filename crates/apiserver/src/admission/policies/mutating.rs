@@ -4,6 +4,7 @@
 //! that an expression gives never replaces a list or map that belongs together as a whole.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use cel::Value as Outcome;
@@ -131,7 +132,12 @@ impl Asked<'_> {
                 Seen::As(kind) => Expected::builtin(&kind.group, &kind.version, &kind.kind, &api_version),
                 _ => Expected::of(matched),
             };
-            match apply(mutation, &mut scope, &versioned, &expected) {
+            let began = Instant::now();
+            let applied = apply(mutation, &mut scope, &versioned, &expected);
+            let error = applied.as_ref().err().map_or("no_error", |why| error_type(why));
+            let policies = &self.attributes.core.metrics.policies;
+            policies.mutated(&policy.name, &binding.name, error, began.elapsed());
+            match applied {
                 Ok(mut mutated) => {
                     if !matches!(seen, Seen::As(_)) {
                         matched.kind.default(&mut mutated);
@@ -143,6 +149,15 @@ impl Asked<'_> {
         }
         *object = request::versioned(&versioned, seen, matched, own).await?;
         Ok(*object != before)
+    }
+}
+
+/// The word of the metrics for what went wrong.
+fn error_type(why: &str) -> &'static str {
+    match why {
+        why if why.contains("compilation") => "compile_error",
+        why if why.contains("running out of cost budget") => "out_of_budget",
+        _ => "invalid_error",
     }
 }
 

@@ -3,7 +3,6 @@
 use kedge_meta::{ApiStatus, GroupResource, UserInfo};
 use serde_json::{Map, Value, json};
 
-use super::matching::operation;
 use crate::admission::{Attributes, Operation, Seen};
 use crate::convert;
 use crate::object;
@@ -42,7 +41,7 @@ pub(super) fn request(attributes: &Attributes<'_>, resource: &Resource) -> Value
             request.insert(name.to_owned(), text.into());
         }
     }
-    request.insert("operation".to_owned(), operation(attributes.operation).into());
+    request.insert("operation".to_owned(), attributes.operation.as_str().into());
     request.insert("userInfo".to_owned(), user_info(attributes.user));
     request.insert("dryRun".to_owned(), attributes.told.dry_run.into());
     request.insert("options".to_owned(), attributes.told.options.clone());

@@ -1,5 +1,7 @@
 //! What a validating policy says about a request.
 
+use std::time::{Duration, Instant};
+
 use cel::Value as Outcome;
 
 use super::policy::{Policy, Validation};
@@ -18,6 +20,8 @@ pub(super) struct Objection {
     pub(super) reason: String,
     /// Which of the policy's validations it is; 0 where it is none.
     pub(super) index: usize,
+    /// How long it took to find out.
+    pub(super) took: Duration,
 }
 
 /// What a policy says.
@@ -26,16 +30,19 @@ pub(super) struct Judgement {
     pub(super) objections: Vec<Objection>,
     /// For the audit log.
     pub(super) annotations: Vec<(String, String)>,
-    /// Why annotations could not be made; these always deny.
-    pub(super) annotation_errors: Vec<String>,
+    /// Why annotations could not be made, and how long the attempt took; these always deny.
+    pub(super) annotation_errors: Vec<(String, Duration)>,
+    /// What went wrong where failures do not count, and how long that took.
+    pub(super) ignored: Vec<(String, Duration)>,
 }
 
 impl Judgement {
     /// What comes of something that went wrong.
-    fn failed(policy: &Policy, message: String) -> Self {
-        let objection = Objection { message, reason: String::new(), index: 0 };
-        let objections = if policy.ignores_failures { Vec::new() } else { vec![objection] };
-        Self { objections, ..Self::default() }
+    fn failed(policy: &Policy, message: String, took: Duration) -> Self {
+        if policy.ignores_failures {
+            return Self { ignored: vec![(message, took)], ..Self::default() };
+        }
+        Self { objections: vec![Objection { message, reason: String::new(), index: 0, took }], ..Self::default() }
     }
 }
 
@@ -64,30 +71,34 @@ pub(super) fn meets_conditions(policy: &Policy, scope: &mut Scope<'_>) -> Result
 
 /// Evaluates a policy: its conditions in one scope, all else in another.
 pub(super) fn judge(policy: &Policy, conditions: &mut Scope<'_>, scope: &mut Scope<'_>) -> Judgement {
+    let began = Instant::now();
     match meets_conditions(policy, conditions) {
         Ok(true) => {}
         Ok(false) => return Judgement::default(),
-        Err(error) => return Judgement::failed(policy, error),
+        Err(error) => return Judgement::failed(policy, error, began.elapsed()),
     }
     let mut judgement = Judgement::default();
     let mut unmet = Vec::new();
     for (index, validation) in policy.validations.iter().enumerate() {
+        let began = Instant::now();
         match scope.evaluate(&validation.expression) {
             Ok(Outcome::Bool(true)) => {}
-            Ok(_) => unmet.push((index, validation, None)),
-            Err(Failure::Expression(error)) => unmet.push((index, validation, Some(error))),
-            Err(Failure::Budget(error)) => return Judgement::failed(policy, error),
+            Ok(_) => unmet.push((index, validation, None, began.elapsed())),
+            Err(Failure::Expression(error)) => unmet.push((index, validation, Some(error), began.elapsed())),
+            Err(Failure::Budget(error)) => return Judgement::failed(policy, error, began.elapsed()),
         }
     }
-    for (index, validation, error) in unmet {
+    for (index, validation, error, took) in unmet {
         match error {
             Some(message) => {
-                let failed = Judgement::failed(policy, message).objections;
-                judgement.objections.extend(failed.into_iter().map(|objection| Objection { index, ..objection }));
+                let failed = Judgement::failed(policy, message, took);
+                judgement.ignored.extend(failed.ignored);
+                let objections = failed.objections.into_iter();
+                judgement.objections.extend(objections.map(|objection| Objection { index, ..objection }));
             }
             None => {
-                let message = message(validation, scope);
-                judgement.objections.push(Objection { message, reason: validation.reason.clone(), index });
+                let (message, reason) = (message(validation, scope), validation.reason.clone());
+                judgement.objections.push(Objection { message, reason, index, took });
             }
         }
     }
@@ -116,6 +127,7 @@ fn message(validation: &Validation, scope: &mut Scope<'_>) -> String {
 
 fn annotate(policy: &Policy, scope: &mut Scope<'_>, judgement: &mut Judgement) {
     for (key, expression) in &policy.annotations {
+        let began = Instant::now();
         let error = match scope.evaluate(expression) {
             Ok(Outcome::String(text)) => {
                 let text: String = text.trim().chars().take(LONGEST_ANNOTATION).collect();
@@ -133,7 +145,7 @@ fn annotate(policy: &Policy, scope: &mut Scope<'_>, judgement: &mut Judgement) {
             Err(Failure::Expression(error) | Failure::Budget(error)) => error,
         };
         if !policy.ignores_failures {
-            judgement.annotation_errors.push(error);
+            judgement.annotation_errors.push((error, began.elapsed()));
         }
     }
 }

@@ -64,12 +64,7 @@ impl<'a> Subject<'a> {
 
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub(super) fn operation(&self) -> &'static str {
-        match self.attributes.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        }
+        self.attributes.operation.as_str()
     }
 
     /// Its namespace; of a Namespace its own name.
