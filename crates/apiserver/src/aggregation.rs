@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use futures::StreamExt;
 use kedge_meta::{ApiStatus, format_time};
 use kedge_store::{ListRequest, Record};
-use rustls::ClientConfig;
+use kedge_webhooks::Pool;
 use rustls::client::ResolvesClientCert;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -24,8 +24,10 @@ use tokio::sync::Notify;
 pub(crate) use relay::answer;
 
 use crate::admission::Effects;
+use crate::call::Payload;
 use crate::core::{Core, decode};
 use crate::reply::store_error;
+use crate::rest::Endpoint;
 use crate::write::{self, Refusal};
 use crate::{encode, object};
 
@@ -53,14 +55,26 @@ pub(crate) struct Extension {
     namespace: String,
     service: String,
     port: u16,
-    /// How to speak TLS with it; a text where its authorities can't be read.
-    tls: Result<Arc<ClientConfig>, String>,
+    /// By whose certificates it is believed.
+    trust: Trust,
     is_available: bool,
     /// The `APIResourceList` that it gave last.
     pub(crate) resources: Option<Arc<Value>>,
     /// Where its schema is, where it has one: the `serverRelativeURL` of its index.
     schema_url: Option<String>,
 }
+
+/// Whose certificates a server may show.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Trust {
+    /// PEM in base64; the system's authorities where empty.
+    bundle: String,
+    /// Any certificate will do.
+    is_blind: bool,
+}
+
+/// What connections to a server have in common: where it is, as whom it is known, and why it is believed.
+type Place = (Endpoint, String, Trust);
 
 impl Extension {
     /// The name that its certificate is for.
@@ -86,13 +100,15 @@ pub(crate) struct Extensions {
     table: ArcSwap<Table>,
     /// The certificate by which they know that headers name who asks.
     identity: Option<Arc<dyn ResolvesClientCert>>,
+    /// Connections to them.
+    pool: Pool<Place, Payload>,
     /// Groups of custom resources came or went.
     changed: Notify,
 }
 
 impl Extensions {
     pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>) -> Self {
-        Self { table: ArcSwap::default(), identity, changed: Notify::new() }
+        Self { table: ArcSwap::default(), identity, pool: Pool::default(), changed: Notify::new() }
     }
 
     /// Who answers for a path below `/apis/GROUP/VERSION`, if it is another server.
@@ -148,8 +164,12 @@ async fn follow(core: &Arc<Core>) -> Result<(), ApiStatus> {
         let revision = core.store.refresh().await.map_err(store_error)?;
         let mut watch = core.store.watch(&prefix, revision).map_err(store_error)?;
         // Anything that changes from here on wakes it.
-        own::keep_custom(core).await?;
-        let interval = step(core, &prefix).await?;
+        let request = ListRequest { prefix: prefix.clone(), ..ListRequest::default() };
+        let records = core.store.list(request).await.map_err(store_error)?.records;
+        let decoded = records.into_iter().map(|record| Ok((decode(&record)?, record)));
+        let known = decoded.collect::<Result<Vec<_>, ApiStatus>>()?;
+        own::keep_custom(core, &known).await?;
+        let interval = step(core, known).await?;
         tokio::select! {
             changes = watch.next(BATCH) => {
                 changes.map_err(|error| ApiStatus::internal(format!("the watch of APIServices ended: {error}")))?;
@@ -161,13 +181,10 @@ async fn follow(core: &Arc<Core>) -> Result<(), ApiStatus> {
 }
 
 /// Asks every server again, and shows what came of it; when to ask next, where there is anybody to ask.
-async fn step(core: &Arc<Core>, prefix: &str) -> Result<Option<Duration>, ApiStatus> {
-    let request = ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() };
-    let records = core.store.list(request).await.map_err(store_error)?.records;
+async fn step(core: &Arc<Core>, known: Vec<(Value, Record)>) -> Result<Option<Duration>, ApiStatus> {
     let mut remote = Vec::new();
-    for record in records {
-        let service = decode(&record)?;
-        match read(core, &service) {
+    for (service, record) in known {
+        match read(&service) {
             Some(extension) if !object::is_deleting(&service) => remote.push((record, service, extension)),
             _ => store_condition(core, &record, &service, &check::local()).await?,
         }
@@ -187,12 +204,12 @@ async fn step(core: &Arc<Core>, prefix: &str) -> Result<Option<Duration>, ApiSta
     let mut table = Table::new();
     for (record, service, mut extension, verdict) in looked {
         let key = (extension.group.clone(), extension.version.clone());
+        store_condition(core, &record, &service, &verdict.condition()).await?;
         extension.is_available = verdict.resources.is_some();
         // What it had is shown as stale while it does not answer.
         let before = || known.get(&key).and_then(|before| before.resources.clone());
-        extension.schema_url = verdict.schema_url.clone();
-        extension.resources = verdict.resources.clone().map(Arc::new).or_else(before);
-        store_condition(core, &record, &service, &verdict.condition()).await?;
+        extension.schema_url = verdict.schema_url;
+        extension.resources = verdict.resources.map(Arc::new).or_else(before);
         table.insert(key, Arc::new(extension));
     }
     let all_answer = table.values().all(|extension| extension.is_available);
@@ -202,7 +219,7 @@ async fn step(core: &Arc<Core>, prefix: &str) -> Result<Option<Duration>, ApiSta
 }
 
 /// What an APIService says, where it names a Service.
-fn read(core: &Core, api_service: &Value) -> Option<Extension> {
+fn read(api_service: &Value) -> Option<Extension> {
     let spec = api_service.get("spec")?;
     let reference = spec.get("service").filter(|reference| reference.is_object())?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -215,7 +232,10 @@ fn read(core: &Core, api_service: &Value) -> Option<Extension> {
         namespace: text(&reference["namespace"]),
         service: text(&reference["name"]),
         port: reference["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
-        tls: check::tls(spec, core.extensions.identity.clone()),
+        trust: Trust {
+            bundle: text(&spec["caBundle"]),
+            is_blind: spec["insecureSkipTLSVerify"].as_bool().unwrap_or_default(),
+        },
         is_available: false,
         resources: None,
         schema_url: None,
@@ -244,16 +264,16 @@ async fn store_condition(core: &Core, record: &Record, old: &Value, wanted: &Val
     conditions.push(condition);
     let mut new = old.clone();
     new["status"]["conditions"] = json!(conditions);
-    replace(core, Some(record), &new).await
+    replace(core, record, &new).await
 }
 
 /// Writes an APIService in the place of what was read; somebody else's change is seen by the next step.
-async fn replace(core: &Core, record: Option<&Record>, new: &Value) -> Result<(), ApiStatus> {
+async fn replace(core: &Core, record: &Record, new: &Value) -> Result<(), ApiStatus> {
     let registry = core.registry.load_full();
     let Some(resource) = registry.storage("apiregistration.k8s.io", "apiservices") else { return Ok(()) };
     let key = resource.key("", object::name(new));
     let template = encode::template(new);
-    match write::put(core, resource, key, template, record, Effects::default()).await {
+    match write::put(core, resource, key, template, Some(record), Effects::default()).await {
         Ok(_) | Err(Refusal::Conflict) => Ok(()),
         Err(Refusal::Status(status)) => Err(status),
     }

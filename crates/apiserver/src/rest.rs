@@ -27,7 +27,7 @@ mod streams;
 mod token;
 mod unverified;
 
-pub(crate) use kubelet::{Endpoint, Stream, dial_plain, exchange};
+pub(crate) use kubelet::{Endpoint, Stream, dial_plain};
 pub(crate) use streams::{client_request, spawn};
 pub(crate) use unverified::anybody;
 

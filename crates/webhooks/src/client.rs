@@ -1,8 +1,7 @@
 //! Sends a JSON document to a webhook and reads the one that comes back.
 //!
-//! Connections are kept by place. Invariant: a call ends within its timeout, connecting and reading included.
+//! Invariant: a call ends within its timeout, connecting and reading included.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,27 +9,18 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderValue, Request};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::connect::{Connector, Resolver};
 use crate::failure;
 use crate::metrics::Conversions;
+use crate::pool::{Connections, Pool, innermost};
 use crate::target::{Service, Target};
 use crate::tls;
-
-/// How many places have connections kept, at most.
-const MOST_PLACES: usize = 64;
-
-/// How long a connection stays that nobody uses.
-const IDLE: Duration = Duration::from_secs(90);
 
 /// How much of an answer is read at least; large questions have large answers.
 const ANSWER_LIMIT: usize = 16 << 20;
 
-type Http = HttpClient<Connector, Full<Bytes>>;
 type Place = (Option<Service>, String, Vec<u8>);
 
 /// Why a call has no answer.
@@ -52,14 +42,14 @@ impl CallError {
 /// Calls webhooks.
 pub struct Client {
     resolver: Arc<dyn Resolver>,
-    by_place: Mutex<HashMap<Place, Http>>,
+    pool: Pool<Place, Full<Bytes>>,
     pub(crate) conversions: Conversions,
 }
 
 impl Client {
     /// A client that finds Services by `resolver`.
     pub fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self { resolver, by_place: Mutex::default(), conversions: Conversions::default() }
+        Self { resolver, pool: Pool::default(), conversions: Conversions::default() }
     }
 
     /// What conversions there were, in Prometheus' format.
@@ -83,7 +73,7 @@ impl Client {
             false => target.url.clone(),
         };
         let failed = |why: &str| CallError::new(format!("Post \"{url}\": {why}"));
-        let http = self.http(target).map_err(CallError::new)?;
+        let connections = self.connections(target).map_err(CallError::new)?;
         let body = document.to_string();
         let limit = ANSWER_LIMIT.max(body.len().saturating_mul(4));
         let mut request = Request::post(&url).body(Full::from(body)).map_err(|error| failed(&error.to_string()))?;
@@ -92,7 +82,7 @@ impl Client {
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
         headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
         let exchange = async {
-            let response = http.request(request).await.map_err(|error| failed(&innermost(&error)))?;
+            let response = connections.send(request).await.map_err(|error| failed(&error))?;
             let (head, body) = response.into_parts();
             let read = Limited::new(body, limit).collect().await;
             let bytes = read.map_err(|error| failed(&innermost(&*error)))?.to_bytes();
@@ -106,31 +96,10 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| CallError::new(format!("couldn't decode the answer: {error}")))
     }
 
-    fn http(&self, target: &Target) -> Result<Http, String> {
-        let place = target.place();
-        let mut by_place = self.by_place.lock();
-        if let Some(known) = by_place.get(&place) {
-            return Ok(known.clone());
-        }
-        let tls = tls::client_config(&target.authorities, target.takes_http2())?;
-        let connector = Connector::new(Arc::clone(&self.resolver), target.service.clone(), tls);
-        let http = HttpClient::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE)
-            .pool_timer(TokioTimer::new())
-            .build(connector);
-        if by_place.len() >= MOST_PLACES {
-            by_place.clear();
-        }
-        by_place.insert(place, http.clone());
-        Ok(http)
+    fn connections(&self, target: &Target) -> Result<Connections<Full<Bytes>>, String> {
+        self.pool.connections(target.place(), || {
+            let tls = tls::client_config(&target.authorities, target.takes_http2())?;
+            Ok(Connector::new(Arc::clone(&self.resolver), target.service.clone(), tls))
+        })
     }
-}
-
-/// What lies at the bottom of an error.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

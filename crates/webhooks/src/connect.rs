@@ -1,9 +1,12 @@
-//! Connections to webhooks: found through the Service where there is one, then TLS.
+//! Connections to webhooks and extension servers: found through the Service where there is one, then TLS.
+//!
+//! Invariant: connecting ends within its time, however long the call may take.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Uri;
@@ -45,38 +48,62 @@ pub trait Resolver: Send + Sync {
     async fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<Address, String>;
 }
 
+/// How long connecting may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct ConnectError(String);
+pub struct ConnectError(String);
 
 /// Makes the connections of one place.
 #[derive(Clone)]
-pub(crate) struct Connector {
-    resolver: Arc<dyn Resolver>,
-    service: Option<Service>,
+pub struct Connector {
+    way: Way,
     tls: Arc<ClientConfig>,
+}
+
+/// How a place is found.
+#[derive(Clone)]
+enum Way {
+    /// By its URL.
+    Host,
+    /// Anew for each connection.
+    Service(Arc<dyn Resolver>, Service),
+    Fixed(Address),
 }
 
 impl Connector {
     pub(crate) fn new(resolver: Arc<dyn Resolver>, service: Option<Service>, tls: Arc<ClientConfig>) -> Self {
-        Self { resolver, service, tls }
+        let way = service.map_or(Way::Host, |service| Way::Service(resolver, service));
+        Self { way, tls }
+    }
+
+    /// To an address that is known, whatever host a request names; that host's certificate is expected.
+    pub fn fixed(address: Address, tls: Arc<ClientConfig>) -> Self {
+        Self { way: Way::Fixed(address), tls }
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, ConnectError> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let address = match &self.service {
-            Some(service) => {
-                let found = self.resolver.resolve(&service.namespace, &service.name, service.port).await;
+        let address = match &self.way {
+            Way::Service(resolver, service) => {
+                let found = resolver.resolve(&service.namespace, &service.name, service.port).await;
                 found.map_err(ConnectError)?
             }
-            None => Address { host: host.clone(), port: uri.port_u16().unwrap_or(443) },
+            Way::Fixed(address) => address.clone(),
+            Way::Host => Address { host: host.clone(), port: uri.port_u16().unwrap_or(443) },
         };
+        let connected = tokio::time::timeout(PATIENCE, self.handshake(&address, host)).await;
+        connected.unwrap_or_else(|_| Err(ConnectError(format!("dial tcp {address}: i/o timeout"))))
+    }
+
+    async fn handshake(&self, address: &Address, host: String) -> Result<TokioIo<Stream>, ConnectError> {
         let tcp = TcpStream::connect((address.host.as_str(), address.port)).await;
-        let tcp = tcp.map_err(|error| ConnectError(dial_failure(&address, &error)))?;
+        let tcp = tcp.map_err(|error| ConnectError(dial_failure(address, &error)))?;
         tcp.set_nodelay(true).map_err(|error| ConnectError(error.to_string()))?;
         let name = ServerName::try_from(host).map_err(|error| ConnectError(error.to_string()))?;
-        let stream = TlsConnector::from(self.tls).connect(name, tcp).await;
+        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await;
         let stream = stream.map_err(|error| ConnectError(tls::handshake_failure(&error)))?;
         Ok(TokioIo::new(Stream(stream)))
     }
@@ -108,7 +135,7 @@ impl TowerService<Uri> for Connector {
 }
 
 /// A connection.
-pub(crate) struct Stream(TlsStream<TcpStream>);
+pub struct Stream(TlsStream<TcpStream>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

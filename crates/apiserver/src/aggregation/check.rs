@@ -14,8 +14,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
-use super::Extension;
 use super::relay;
+use super::{Extension, Trust};
 use crate::call::Payload;
 use crate::core::Core;
 use crate::rest::{Endpoint, anybody};
@@ -65,13 +65,13 @@ pub(super) fn local() -> Value {
 }
 
 /// How to speak TLS with a server, by the authorities that its APIService names.
-pub(super) fn tls(spec: &Value, identity: Option<Arc<dyn ResolvesClientCert>>) -> Result<Arc<ClientConfig>, String> {
+pub(super) fn tls(trust: &Trust, identity: Option<Arc<dyn ResolvesClientCert>>) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
-    let builder = match spec["insecureSkipTLSVerify"] == true {
+    let builder = match trust.is_blind {
         true => builder.dangerous().with_custom_certificate_verifier(anybody(provider)),
-        false => builder.with_root_certificates(authorities(spec["caBundle"].as_str().unwrap_or_default())?),
+        false => builder.with_root_certificates(authorities(&trust.bundle)?),
     };
     let mut config = match identity {
         Some(identity) => builder.with_client_cert_resolver(identity),

@@ -5,12 +5,11 @@
 use std::collections::BTreeSet;
 
 use kedge_meta::{ApiStatus, format_time};
-use kedge_store::{ListRequest, Record};
+use kedge_store::Record;
 use serde_json::{Value, json};
 
 use super::check;
-use crate::core::{Core, decode};
-use crate::reply::store_error;
+use crate::core::Core;
 use crate::write::{self, Refusal};
 use crate::{bootstrap, object};
 
@@ -76,25 +75,23 @@ pub(super) async fn ensure_built_in(core: &Core) -> Result<(), ApiStatus> {
 }
 
 /// Makes those of the groups of custom resources that are served, and removes those of groups that are not any more.
-pub(super) async fn keep_custom(core: &Core) -> Result<(), ApiStatus> {
+/// `known` are all APIServices that there are.
+pub(super) async fn keep_custom(core: &Core, known: &[(Value, Record)]) -> Result<(), ApiStatus> {
     let registry = core.registry.load_full();
     let custom = registry.all().filter(|resource| resource.custom.is_some()).map(|resource| &resource.kind);
     let served: BTreeSet<(&str, &str)> = custom.map(|kind| (&*kind.group, &*kind.version)).collect();
     let Some(resource) = registry.storage("apiregistration.k8s.io", "apiservices") else { return Ok(()) };
-    let request = ListRequest { prefix: resource.kind.prefix(""), ..ListRequest::default() };
-    let mut known = BTreeSet::new();
-    for record in core.store.list(request).await.map_err(store_error)?.records {
-        let object = decode(&record)?;
-        let text = |path: &[&str]| object::text(&object, path).to_owned();
-        let (group, version) = (text(&["spec", "group"]), text(&["spec", "version"]));
+    let mut there = BTreeSet::new();
+    for (object, record) in known {
+        let own = (object::text(object, &["spec", "group"]), object::text(object, &["spec", "version"]));
         let is_kept = object["metadata"]["labels"][KEPT] == "true";
-        if is_kept && !served.contains(&(group.as_str(), version.as_str())) {
-            remove(core, resource, &record, &object).await?;
+        if is_kept && !served.contains(&own) {
+            remove(core, resource, record, object).await?;
         }
-        known.insert((group, version));
+        there.insert(own);
     }
     for (group, version) in served {
-        if !known.contains(&(group.to_owned(), version.to_owned())) {
+        if !there.contains(&(group, version)) {
             let mut object = api_service(group, version, CUSTOM, "true");
             object["status"] = json!({"conditions": [condition(core.clock.now())]});
             bootstrap::commit(core, [object].into_iter()).await?;

@@ -4,14 +4,17 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http_body_util::BodyExt;
 use kedge_meta::{ApiStatus, UserInfo};
 use kedge_streaming::Target;
+use kedge_webhooks::{Address, Connector};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::Extension;
+use super::{Extension, check};
 use crate::body::Body;
 use crate::call::{Call, Payload};
 use crate::core::Core;
@@ -40,7 +43,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call, extension: &Extens
     let mut headers = forwarded(&call.headers);
     identify(&mut headers, &call.user);
     if kedge_streaming::is_upgrade_request(&call.headers) {
-        let stream = dial(extension, &endpoint).await.map_err(failed)?;
+        let stream = dial(core, extension, &endpoint).await.map_err(failed)?;
         for name in [CONNECTION, UPGRADE] {
             if let Some(value) = call.headers.get(&name) {
                 headers.insert(name, value.clone());
@@ -72,26 +75,37 @@ pub(super) fn request(
 ) -> Result<Request<Payload>, String> {
     let mut request = Request::new(payload);
     *request.method_mut() = method;
-    *request.uri_mut() = path.parse().map_err(|error| format!("invalid path: {error}"))?;
+    let url = format!("https://{}{path}", extension.host());
+    *request.uri_mut() = url.parse().map_err(|error| format!("invalid path: {error}"))?;
     *request.headers_mut() = headers;
-    let host = HeaderValue::try_from(extension.host()).map_err(|error| error.to_string())?;
-    request.headers_mut().insert(HOST, host);
     Ok(request)
 }
 
-/// Sends a request and hands out the answer as it comes.
+/// Sends a request over a connection that is there already, where there is one, and hands out the answer as it comes, until
+/// this server shuts down.
 pub(super) async fn send(
     core: &Core,
     extension: &Extension,
     endpoint: &Endpoint,
     request: Request<Payload>,
 ) -> Result<Response<Body>, String> {
-    let stream = dial(extension, endpoint).await?;
-    rest::exchange(core, stream, request).await.map_err(|error| error.to_string())
+    let extensions = &core.extensions;
+    let place = (endpoint.clone(), extension.host(), extension.trust.clone());
+    let connections = extensions.pool.connections(place, || {
+        let address = Address { host: endpoint.host.clone(), port: endpoint.port };
+        Ok(Connector::fixed(address, check::tls(&extension.trust, extensions.identity.clone())?))
+    })?;
+    let response = connections.send(request).await?;
+    let shutdown = core.shutdown.clone().cancelled_owned();
+    Ok(response.map(|body| {
+        let pieces = body.into_data_stream().map(|bytes| bytes.map_err(Into::into));
+        Body::stream(pieces.take_until(shutdown))
+    }))
 }
 
-async fn dial(extension: &Extension, endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
-    let tls = extension.tls.clone()?;
+/// A connection that becomes something else than HTTP.
+async fn dial(core: &Core, extension: &Extension, endpoint: &Endpoint) -> Result<Box<dyn Stream>, String> {
+    let tls = check::tls(&extension.trust, core.extensions.identity.clone())?;
     let name = ServerName::try_from(extension.host()).map_err(|error| error.to_string())?;
     let tcp = rest::dial_plain(&endpoint.host, endpoint.port).await;
     let tcp = tcp.map_err(|error| format!("dial tcp {}: {error}", endpoint.authority()))?;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use bytes::Bytes;
@@ -49,6 +50,12 @@ async fn extension(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, 
 
 /// A server, and an extension server on loopback; its port, and the bundle by which it is believed.
 async fn cluster() -> (Harness, u16, String) {
+    let (harness, port, bundle, _) = counted_cluster().await;
+    (harness, port, bundle)
+}
+
+/// The same, with the number of connections that the extension server has taken so far.
+async fn counted_cluster() -> (Harness, u16, String, Arc<AtomicUsize>) {
     let dir = tempfile::tempdir().unwrap();
     let authority = |name: &str| CertificateAuthority::ensure(dir.path(), name, name).unwrap();
     let (servers, proxies) = (authority("servers"), authority("front-proxy-ca"));
@@ -59,9 +66,12 @@ async fn cluster() -> (Harness, u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let connections = Arc::<AtomicUsize>::default();
+    let taken = Arc::clone(&connections);
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
+            taken.fetch_add(1, Ordering::Relaxed);
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             if stream.get_ref().1.peer_certificates().is_none() {
                 continue;
@@ -75,7 +85,7 @@ async fn cluster() -> (Harness, u16, String) {
     let identity = kedge_pki::following_identity(&file("client.crt"), &file("client.key")).unwrap();
     let identities = Identities { proxy_identity: Some(identity), ..Identities::default() };
     let harness = Harness::build(Arc::new(kedge_store::MemoryStore::new()), Default::default(), identities).await;
-    (harness, port, base64::engine::general_purpose::STANDARD.encode(servers.certificate_pem()))
+    (harness, port, base64::engine::general_purpose::STANDARD.encode(servers.certificate_pem()), connections)
 }
 
 /// A Service that leads to loopback; endpoints may not lie there.
@@ -113,6 +123,24 @@ async fn another_server_answers_and_is_told_who_asks() {
     harness.get_as(nobody, &path).await.refused(403, "Forbidden", "cannot get resource \"flunders\"");
     harness.delete(OWN).await.expect(200);
     eventually(&harness, BASE, |answer| answer.code == 404).await;
+}
+
+#[tokio::test]
+async fn requests_share_connections() {
+    let (harness, port, bundle, connections) = counted_cluster().await;
+    service(&harness).await;
+    harness.post(SERVICES, api_service(port, &bundle)).await.expect(201);
+    reason(&harness, "Passed").await;
+    for index in 0..30 {
+        harness.get(&format!("{BASE}/flunders/{index}")).await.expect(200);
+    }
+    // One for these requests, one for looks at the server at the same time, and some that were begun and not needed.
+    let count = connections.load(Ordering::Relaxed);
+    assert!(count <= 4, "{count} connections for 30 requests, one after the other");
+    // Who is believed for another reason is connected to anew.
+    let blind = json!({"spec": {"caBundle": null, "insecureSkipTLSVerify": true}});
+    harness.patch(OWN, blind).await.expect(200);
+    eventually(&harness, &format!("{BASE}/flunders"), |_| connections.load(Ordering::Relaxed) > count).await;
 }
 
 #[tokio::test]
