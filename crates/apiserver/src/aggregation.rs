@@ -7,6 +7,7 @@
 mod check;
 mod own;
 mod relay;
+mod schema;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures::StreamExt;
 use kedge_meta::{ApiStatus, format_time};
+use kedge_schema::ForeignSchema;
 use kedge_store::{ListRequest, Record};
 use kedge_webhooks::Pool;
 use rustls::client::ResolvesClientCert;
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 pub(crate) use relay::answer;
+use schema::Fetched;
 
 use crate::admission::Effects;
 use crate::call::Payload;
@@ -62,6 +65,8 @@ pub(crate) struct Extension {
     pub(crate) resources: Option<Arc<Value>>,
     /// Where its schema is, where it has one: the `serverRelativeURL` of its index.
     schema_url: Option<String>,
+    /// Its old form.
+    schema_v2: Option<Arc<Fetched>>,
 }
 
 /// Whose certificates a server may show.
@@ -77,6 +82,11 @@ struct Trust {
 type Place = (Endpoint, String, Trust);
 
 impl Extension {
+    /// What it is found by.
+    fn key(&self) -> (String, String) {
+        (self.group.clone(), self.version.clone())
+    }
+
     /// The name that its certificate is for.
     fn host(&self) -> String {
         format!("{}.{}.svc", self.service, self.namespace)
@@ -85,6 +95,11 @@ impl Extension {
     /// Its place in the index of schemas, and where its schema is.
     pub(crate) fn schema(&self) -> Option<(String, &str)> {
         Some((format!("apis/{}/{}", self.group, self.version), self.schema_url.as_deref()?))
+    }
+
+    /// What of its schema stands in the document of all APIs.
+    pub(crate) fn schema_v2(&self) -> Option<Arc<ForeignSchema>> {
+        self.schema_v2.as_ref()?.schema.clone()
     }
 
     /// Whether what is known of its resources is of now.
@@ -189,27 +204,29 @@ async fn step(core: &Arc<Core>, known: Vec<(Value, Record)>) -> Result<Option<Du
             _ => store_condition(core, &record, &service, &check::local()).await?,
         }
     }
+    let known = core.extensions.table.load_full();
     let looked = futures::stream::iter(remote)
         .map(|(record, service, extension)| {
             let core = Arc::clone(core);
+            let before = known.get(&extension.key()).and_then(|before| before.schema_v2.clone());
             async move {
-                let verdict = check::check(&core, &extension).await;
+                let verdict = check::check(&core, &extension, before).await;
                 (record, service, extension, verdict)
             }
         })
         .buffered(AT_ONCE)
         .collect::<Vec<_>>()
         .await;
-    let known = core.extensions.table.load_full();
     let mut table = Table::new();
     for (record, service, mut extension, verdict) in looked {
-        let key = (extension.group.clone(), extension.version.clone());
+        let key = extension.key();
         store_condition(core, &record, &service, &verdict.condition()).await?;
         extension.is_available = verdict.resources.is_some();
         // What it had is shown as stale while it does not answer.
-        let before = || known.get(&key).and_then(|before| before.resources.clone());
+        let before = known.get(&key).filter(|_| !extension.is_available);
         extension.schema_url = verdict.schema_url;
-        extension.resources = verdict.resources.map(Arc::new).or_else(before);
+        extension.schema_v2 = verdict.schema_v2.or_else(|| before?.schema_v2.clone());
+        extension.resources = verdict.resources.map(Arc::new).or_else(|| before?.resources.clone());
         table.insert(key, Arc::new(extension));
     }
     let all_answer = table.values().all(|extension| extension.is_available);
@@ -239,6 +256,7 @@ fn read(api_service: &Value) -> Option<Extension> {
         is_available: false,
         resources: None,
         schema_url: None,
+        schema_v2: None,
     })
 }
 

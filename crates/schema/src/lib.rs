@@ -31,7 +31,7 @@ pub use facts::{
     group_versions, type_by_gvk, type_by_name, types,
 };
 pub use openapi::{
-    OPENAPI_V2_PROTOBUF, OPENAPI_V2_PROTOBUF_ASKED, ServedResource, ServedSubresource, openapi_v2_json,
+    ForeignSchema, OPENAPI_V2_PROTOBUF, OPENAPI_V2_PROTOBUF_ASKED, ServedResource, ServedSubresource, openapi_v2_json,
     openapi_v2_protobuf, openapi_v3, openapi_v3_hash, openapi_v3_index,
 };
 pub use owned::OwnedSchema;

@@ -5,6 +5,7 @@
 
 mod custom;
 mod definitions;
+mod foreign;
 mod operations;
 mod paths;
 mod prose;
@@ -14,6 +15,7 @@ mod tests;
 mod v2;
 mod v3;
 
+pub use foreign::ForeignSchema;
 pub use v2::{openapi_v2_json, openapi_v2_protobuf};
 pub use v3::{openapi_v3, openapi_v3_hash, openapi_v3_index};
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::{BodyExt, Limited};
@@ -14,8 +15,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 
-use super::relay;
-use super::{Extension, Trust};
+use super::schema::{self, Fetched};
+use super::{Extension, Trust, relay};
 use crate::call::Payload;
 use crate::core::Core;
 use crate::rest::{Endpoint, anybody};
@@ -40,11 +41,13 @@ pub(super) struct Verdict {
     pub(super) resources: Option<Value>,
     /// Where its schema is, where it has one.
     pub(super) schema_url: Option<String>,
+    /// The old form of its schema.
+    pub(super) schema_v2: Option<Arc<Fetched>>,
 }
 
 impl Verdict {
     fn not(reason: &'static str, message: String) -> Self {
-        Self { reason, message, is_unknown: false, resources: None, schema_url: None }
+        Self { reason, message, is_unknown: false, resources: None, schema_url: None, schema_v2: None }
     }
 
     /// As it stands in a status, without its time.
@@ -97,8 +100,8 @@ fn authorities(bundle: &str) -> Result<RootCertStore, String> {
     }
 }
 
-/// Looks at everything that has to be there, and asks for the resources.
-pub(super) async fn check(core: &Core, extension: &Extension) -> Verdict {
+/// Looks at everything that has to be there, and asks for the resources. `before` is what is known of its schema.
+pub(super) async fn check(core: &Core, extension: &Extension, before: Option<Arc<Fetched>>) -> Verdict {
     let (name, namespace, port) = (&extension.service, &extension.namespace, extension.port);
     let service = format!("service/{name} in \"{namespace}\"");
     let endpoint = match locate(&*core.store, namespace, name, port).await {
@@ -127,6 +130,7 @@ pub(super) async fn check(core: &Core, extension: &Extension) -> Verdict {
             is_unknown: false,
             resources: Some(resources),
             schema_url: schema_url(core, extension, &endpoint).await,
+            schema_v2: schema::fetch(core, extension, &endpoint, before).await,
         },
         Err(why) => {
             let url = format!("https://{}{path}", endpoint.authority());
@@ -142,23 +146,31 @@ async fn schema_url(core: &Core, extension: &Extension, endpoint: &Endpoint) -> 
     own["serverRelativeURL"].as_str().map(str::to_owned)
 }
 
-/// A document of a server, asked for in this server's own name.
+/// A document of a server.
 async fn get(core: &Core, extension: &Extension, endpoint: &Endpoint, path: &str) -> Result<Value, String> {
+    match ask(core, extension, endpoint, path, HeaderMap::new()).await? {
+        (200, _, body) => serde_json::from_slice(&body).map_err(|error| error.to_string()),
+        (status, ..) => Err(format!("bad status: {status}")),
+    }
+}
+
+/// Code, headers and body of an answer, asked for in this server's own name.
+pub(super) async fn ask(
+    core: &Core,
+    extension: &Extension,
+    endpoint: &Endpoint,
+    path: &str,
+    mut headers: HeaderMap,
+) -> Result<(u16, HeaderMap, Bytes), String> {
     let groups = vec!["system:masters".to_owned()];
     let user = UserInfo { username: OWN_NAME.to_owned(), groups, ..UserInfo::default() };
-    let mut headers = HeaderMap::new();
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     relay::identify(&mut headers, &user);
     let asked = async {
         let request = relay::request(extension, Method::GET, path, headers, Payload::default())?;
-        let response = relay::send(core, extension, endpoint, request).await?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(format!("bad status: {status}"));
-        }
-        let body =
-            Limited::new(response.into_body(), DOCUMENT_LIMIT).collect().await.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())
+        let (head, body) = relay::send(core, extension, endpoint, request).await?.into_parts();
+        let body = Limited::new(body, DOCUMENT_LIMIT).collect().await.map_err(|error| error.to_string())?;
+        Ok((head.status.as_u16(), head.headers, body.to_bytes()))
     };
     tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
 }

@@ -1,6 +1,6 @@
 //! `/openapi/v2` and `/openapi/v3`: the schema of what is served, made when first asked for.
 //!
-//! Invariant: a document belongs to one state of the registry; a new registry makes new documents.
+//! Invariant: a document belongs to one state of the registry and of what other servers have; a new one makes new documents.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderValue, IF_NONE_MATCH};
 use http::{Response, StatusCode};
 use kedge_meta::{ApiStatus, StatusReason};
-use kedge_schema::{ServedResource, ServedSubresource};
+use kedge_schema::{ForeignSchema, ServedResource, ServedSubresource};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -22,6 +22,9 @@ use crate::reply::{self, Reply};
 
 const V2_PROTOBUF: &str = kedge_schema::OPENAPI_V2_PROTOBUF;
 
+/// What other servers say of their APIs.
+type Foreign = Vec<Arc<ForeignSchema>>;
+
 /// Documents that were made, for the registry they were made of. Bounded by the number of groups and versions.
 #[derive(Default)]
 pub(crate) struct Documents {
@@ -31,7 +34,7 @@ pub(crate) struct Documents {
 /// Documents by name, each with its etag.
 #[derive(Default)]
 struct Made {
-    of: Option<Arc<Registry>>,
+    of: Option<(Arc<Registry>, Foreign)>,
     by_name: HashMap<String, (Bytes, String)>,
 }
 
@@ -40,12 +43,17 @@ impl Documents {
     fn get(
         &self,
         registry: &Arc<Registry>,
+        foreign: &[Arc<ForeignSchema>],
         name: &str,
         make: impl FnOnce() -> Option<Vec<u8>>,
     ) -> Option<(Bytes, String)> {
         let mut made = self.made.lock();
-        if made.of.as_ref().is_none_or(|known| !Arc::ptr_eq(known, registry)) {
-            *made = Made { of: Some(Arc::clone(registry)), by_name: HashMap::new() };
+        let is_same = made.of.as_ref().is_some_and(|(known, others)| {
+            let same = |(one, other): (&Arc<ForeignSchema>, &Arc<ForeignSchema>)| Arc::ptr_eq(one, other);
+            Arc::ptr_eq(known, registry) && others.len() == foreign.len() && others.iter().zip(foreign).all(same)
+        });
+        if !is_same {
+            *made = Made { of: Some((Arc::clone(registry), foreign.to_vec())), by_name: HashMap::new() };
         }
         if let Some(document) = made.by_name.get(name) {
             return Some(document.clone());
@@ -60,15 +68,16 @@ impl Documents {
 /// Answers `/openapi/...`; `rest` is what follows.
 pub(super) fn answer(core: &Core, call: &Call, rest: &str) -> Reply {
     let registry = core.registry.load_full();
+    let foreign: Foreign = core.extensions.all().iter().filter_map(|extension| extension.schema_v2()).collect();
     match rest.split_once('/').unwrap_or((rest, "")) {
-        ("v2", "") => v2(core, call, &registry),
+        ("v2", "") => v2(core, call, &registry, &foreign),
         ("v3", "") => {
-            let index =
-                core.documents.get(&registry, "v3", || Some(kedge_schema::openapi_v3_index(&served(&registry))));
+            let make = || Some(kedge_schema::openapi_v3_index(&served(&registry)));
+            let index = core.documents.get(&registry, &foreign, "v3", make);
             let index = with_extensions(core, index.ok_or_else(ApiStatus::no_such_path)?);
             Ok(send(call, reply::JSON, index))
         }
-        ("v3", path) => v3(core, call, &registry, path),
+        ("v3", path) => v3(core, call, &registry, &foreign, path),
         _ => Err(ApiStatus::no_such_path()),
     }
 }
@@ -87,7 +96,7 @@ fn with_extensions(core: &Core, (index, etag): (Bytes, String)) -> (Bytes, Strin
     (text, etag)
 }
 
-fn v2(core: &Core, call: &Call, registry: &Arc<Registry>) -> Reply {
+fn v2(core: &Core, call: &Call, registry: &Arc<Registry>, foreign: &[Arc<ForeignSchema>]) -> Reply {
     let ranges = negotiate::accept_ranges(&call.headers);
     let wanted = ranges.iter().find_map(|range| match range.name.as_str() {
         V2_PROTOBUF => Some(true),
@@ -99,14 +108,14 @@ fn v2(core: &Core, call: &Call, registry: &Arc<Registry>) -> Reply {
     });
     match wanted.or(ranges.is_empty().then_some(false)) {
         Some(true) => {
-            let document =
-                core.documents.get(registry, "v2.pb", || Some(kedge_schema::openapi_v2_protobuf(&served(registry))));
+            let make = || Some(kedge_schema::openapi_v2_protobuf(&served(registry), foreign));
+            let document = core.documents.get(registry, foreign, "v2.pb", make);
             let document = document.ok_or_else(ApiStatus::no_such_path)?;
             Ok(send(call, HeaderValue::from_static(V2_PROTOBUF), document))
         }
         Some(false) => {
-            let document =
-                core.documents.get(registry, "v2", || Some(kedge_schema::openapi_v2_json(&served(registry))));
+            let make = || Some(kedge_schema::openapi_v2_json(&served(registry), foreign));
+            let document = core.documents.get(registry, foreign, "v2", make);
             Ok(send(call, reply::JSON, document.ok_or_else(ApiStatus::no_such_path)?))
         }
         None => Err(ApiStatus::new(
@@ -117,7 +126,7 @@ fn v2(core: &Core, call: &Call, registry: &Arc<Registry>) -> Reply {
     }
 }
 
-fn v3(core: &Core, call: &Call, registry: &Arc<Registry>, path: &str) -> Reply {
+fn v3(core: &Core, call: &Call, registry: &Arc<Registry>, foreign: &[Arc<ForeignSchema>], path: &str) -> Reply {
     let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
         ["api", version] => ("", version),
         ["apis", group, version] => (group, version),
@@ -130,7 +139,8 @@ fn v3(core: &Core, call: &Call, registry: &Arc<Registry>, path: &str) -> Reply {
         let text = "only the following media types are accepted: application/json";
         return Err(ApiStatus::new(406, StatusReason::NotAcceptable, text));
     }
-    let document = core.documents.get(registry, path, || kedge_schema::openapi_v3(group, version, &served(registry)));
+    let make = || kedge_schema::openapi_v3(group, version, &served(registry));
+    let document = core.documents.get(registry, foreign, path, make);
     let document = document.ok_or_else(ApiStatus::no_such_path)?;
     let mut response = send(call, reply::JSON, document);
     // With the document's hash in the query the answer can be kept for good.

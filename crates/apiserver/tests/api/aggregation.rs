@@ -40,11 +40,26 @@ async fn extension(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, 
         "/openapi/v3" => {
             json!({"paths": {"apis/wardle.example/v1": {"serverRelativeURL": "/openapi/v3/apis/wardle.example/v1?hash=1"}}})
         }
+        "/openapi/v2" if said("if-none-match") == ["\"1\""] => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = http::StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        "/openapi/v2" => {
+            let flunder = "#/definitions/com.example.wardle.v1.Flunder";
+            let meta = "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+            json!({"swagger": "2.0", "info": {"title": "wardle", "version": "1"},
+                "paths": {"/apis/wardle.example/v1/flunders": {"get": {"operationId": "listFlunders", "responses": {"200":
+                    {"description": "OK", "schema": {"$ref": flunder}}}}}, "/version/": {"get": {"operationId": "version"}}},
+                "definitions": {"com.example.wardle.v1.Flunder": {"type": "object", "description": "A flunder.",
+                    "properties": {"metadata": {"$ref": meta}}}, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": {}}})
+        }
         _ => json!({"asked": format!("{} {}", parts.method, parts.uri), "user": said("x-remote-user"),
             "groups": said("x-remote-group"), "credentials": parts.headers.contains_key("authorization"), "body": body}),
     };
     let mut response = Response::new(Full::from(document.to_string()));
     response.headers_mut().insert("content-type", "application/json".parse().unwrap());
+    response.headers_mut().insert("etag", "\"1\"".parse().unwrap());
     Ok(response)
 }
 
@@ -162,6 +177,21 @@ async fn clients_discover_what_another_server_has() {
     let group = harness.get("/apis/wardle.example").await.expect(200);
     assert_eq!(group["preferredVersion"]["groupVersion"], "wardle.example/v1");
     assert_eq!(harness.get(BASE).await.expect(200)["resources"][0]["name"], "flunders");
+    let old = harness.get("/openapi/v2").await;
+    let (old, etag) = (old.json, old.headers["etag"].clone());
+    let own = &old["paths"]["/apis/wardle.example/v1/flunders"]["get"];
+    assert_eq!(own["operationId"], "listFlunders");
+    let definitions = &old["definitions"];
+    assert_eq!(definitions["com.example.wardle.v1.Flunder"]["description"], "A flunder.");
+    let meta = &definitions["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
+    assert!(meta["properties"]["name"].is_object(), "what is shared stays as it was: {meta}");
+    assert!(old["paths"]["/api/v1/pods"].is_object() && old["paths"]["/version/"]["get"]["operationId"] != "version");
+    let accept = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
+    let protobuf = harness.raw(Method::GET, "/openapi/v2", &accept, "").await.text;
+    assert!(protobuf.contains("com.example.wardle.v1.Flunder") && protobuf.contains("listFlunders"));
+    // It has not changed, and neither has the document.
+    harness.patch(OWN, json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    assert_eq!(harness.get("/openapi/v2").await.headers["etag"], etag);
     let index = harness.get("/openapi/v3").await.expect(200);
     let url = &index["paths"]["apis/wardle.example/v1"]["serverRelativeURL"];
     assert_eq!(harness.get(url.as_str().unwrap()).await.expect(200)["asked"], format!("GET {}", url.as_str().unwrap()));

@@ -80,7 +80,7 @@ fn clients_find_what_they_look_for() {
 fn the_metadata_of_every_object_is_explained() {
     let resources = [deployments()];
     let third: Value = serde_json::from_slice(&openapi_v3("apps", "v1", &resources).unwrap()).unwrap();
-    let second: Value = serde_json::from_slice(&openapi_v2_json(&resources)).unwrap();
+    let second: Value = serde_json::from_slice(&openapi_v2_json(&resources, &[])).unwrap();
     let name = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
     let (third, second) = (&third["components"]["schemas"][name], &second["definitions"][name]);
     for fields in [third, second].map(|schema| schema["properties"].as_object().unwrap()) {
@@ -129,7 +129,7 @@ fn varint(rest: &mut &[u8]) -> u64 {
 
 #[test]
 fn the_protobuf_form_has_gnostics_field_numbers() {
-    let bytes = openapi_v2_protobuf(&[deployments()]);
+    let bytes = openapi_v2_protobuf(&[deployments()], &[]);
     assert_eq!(field(&bytes, 1), Some(b"2.0".as_slice()));
     let path = field(field(&bytes, 8).unwrap(), 2).unwrap();
     assert_eq!(field(path, 1), Some(b"/apis/apps/v1/deployments".as_slice()));
@@ -148,7 +148,7 @@ fn the_protobuf_form_has_gnostics_field_numbers() {
 
 #[test]
 fn the_json_form_has_the_same_content() {
-    let document: Value = serde_json::from_slice(&openapi_v2_json(&[deployments()])).unwrap();
+    let document: Value = serde_json::from_slice(&openapi_v2_json(&[deployments()], &[])).unwrap();
     assert_eq!(document["swagger"], "2.0");
     let spec = &document["definitions"]["io.k8s.api.apps.v1.DeploymentSpec"]["properties"];
     assert_eq!(spec["template"], json!({"$ref": "#/definitions/io.k8s.api.core.v1.PodTemplateSpec"}));

@@ -3,10 +3,12 @@
 //! Old clients read only this one, and kubectl before 1.27 only its protobuf form.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::definitions::{Dialect, META, closure, render};
+use super::foreign::{self, ForeignSchema};
 use super::operations::{Operation, Parameter};
 use super::paths::{self, PathItem};
 use super::protobuf;
@@ -15,20 +17,27 @@ use super::{ServedResource, custom};
 
 const VERSION: &str = "v1.36.0";
 
-/// The document as JSON.
-pub fn openapi_v2_json(resources: &[ServedResource]) -> Vec<u8> {
+/// The document as JSON, with what others serve.
+pub fn openapi_v2_json(resources: &[ServedResource], foreign: &[Arc<ForeignSchema>]) -> Vec<u8> {
     let mut document = Writer::new();
     document.entry("swagger", &json!("2.0"));
     document.entry("info", &info());
     document.open("paths");
     let items = items(resources);
+    let foreign = others(foreign, resources, &items);
     for item in &items {
         document.entry(&item.path, &path(item));
+    }
+    for (path, item) in foreign.paths() {
+        document.entry(path, item);
     }
     document.close().open("definitions");
     for_each_definition(resources, &items, &mut |name, schema| {
         document.entry(name, schema);
     });
+    for (name, schema) in foreign.definitions() {
+        document.entry(name, schema);
+    }
     document.close();
     document.entry("securityDefinitions", &security_definitions());
     document.entry("security", &json!([{"BearerToken": []}]));
@@ -36,12 +45,15 @@ pub fn openapi_v2_json(resources: &[ServedResource]) -> Vec<u8> {
 }
 
 /// The document as `gnostic.openapi.v2.Document`, content type [`super::OPENAPI_V2_PROTOBUF`].
-pub fn openapi_v2_protobuf(resources: &[ServedResource]) -> Vec<u8> {
+pub fn openapi_v2_protobuf(resources: &[ServedResource], foreign: &[Arc<ForeignSchema>]) -> Vec<u8> {
     let mut document = protobuf::Document::new(&info());
     let items = items(resources);
-    document.paths(items.iter().map(|item| (item.path.as_str(), path(item))));
+    let foreign = others(foreign, resources, &items);
+    let own = items.iter().map(|item| (item.path.as_str(), path(item)));
+    document.paths(own.chain(foreign.paths().map(|(path, item)| (path, item.clone()))));
     let mut definitions = protobuf::Definitions::default();
     for_each_definition(resources, &items, &mut |name, schema| definitions.add(name, schema));
+    foreign.definitions().for_each(|(name, schema)| definitions.add(name, schema));
     document.finish(definitions, &security_definitions())
 }
 
@@ -56,6 +68,15 @@ fn security_definitions() -> Value {
 
 fn items(resources: &[ServedResource]) -> Vec<PathItem> {
     paths::of_resources(&resources.iter().collect::<Vec<_>>())
+}
+
+/// What others serve, beside this server's own definitions.
+fn others(foreign: &[Arc<ForeignSchema>], resources: &[ServedResource], items: &[PathItem]) -> ForeignSchema {
+    let mut own = BTreeSet::new();
+    if !foreign.is_empty() {
+        for_each_definition(resources, items, &mut |name, _| own.extend([name.to_owned()]));
+    }
+    foreign::merged(foreign, own)
 }
 
 fn for_each_definition(resources: &[ServedResource], items: &[PathItem], visit: &mut dyn FnMut(&str, &Value)) {
