@@ -4,26 +4,21 @@
 //! that must be unique (addresses, ports, quota) reserve it together with the commit. Invariant: what is reserved is in the
 //! same commit as the object, so that nothing has to be given back when it does not happen.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, GroupVersionKind, UserInfo};
-use kedge_store::{Condition, ListRequest, Record, Store, Write};
+use kedge_store::{Condition, ListRequest, Record, Write};
 use serde_json::Value;
 
 use crate::call::Call;
-use crate::config::Config;
 use crate::core::Core;
 use crate::registry::Resource;
 use crate::reply::store_error;
 use crate::target::ResourceTarget;
-use member::{Member, Times};
-use webhooks::{Rounds, Webhooks};
 
 mod always_pull_images;
 mod authorizers;
 mod certificates;
+mod chain;
 mod default_toleration_seconds;
 mod device_admin_access;
 mod device_taints;
@@ -49,13 +44,11 @@ mod storage;
 mod taint_nodes;
 mod webhooks;
 
+pub(crate) use chain::Chain;
 pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::{missing_records, node_ports};
 pub(crate) use service_ledger::{Ledger, NODE_PORTS, known_ranges};
-
-/// How often plugins and webhooks may change an object: once more after a webhook has.
-const ROUNDS: usize = 2;
 
 /// The group and the resources by which people decide what is let in.
 const DECIDERS: (&str, [&str; 6]) = (
@@ -246,174 +239,4 @@ async fn records(core: &Core, group: &str, resource: &str, namespace: &str) -> R
 /// The objects of a built-in resource in a namespace, as they are stored.
 async fn objects(core: &Core, group: &str, resource: &str, namespace: &str) -> Result<Vec<Value>, ApiStatus> {
     records(core, group, resource, namespace).await?.iter().map(crate::core::decode).collect()
-}
-
-/// The plugins, in order, then policies, then webhooks.
-pub(crate) struct Chain {
-    plugins: Vec<Member>,
-    policies: Vec<Member>,
-    webhooks: Webhooks,
-    /// Of mutating and of validating webhooks.
-    webhook_times: [Times; 2],
-}
-
-impl Chain {
-    /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
-    pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
-        let (plugins, policies) = (plugins::selected(config), plugins::policies(config));
-        let webhook_times = [webhooks::MUTATING, webhooks::VALIDATING].map(Times::new);
-        Self { plugins, policies, webhooks: Webhooks::new(config, store), webhook_times }
-    }
-
-    /// The webhooks.
-    pub(crate) fn webhooks(&self) -> &Webhooks {
-        &self.webhooks
-    }
-
-    /// How long its parts took, and what webhooks did, in Prometheus' format.
-    pub(crate) fn write_metrics(&self, text: &mut String) {
-        let members = self.plugins.iter().chain(&self.policies).map(|member| &member.times);
-        member::write(text, members.chain(&self.webhook_times));
-        text.push_str(&self.webhooks.metrics());
-    }
-
-    async fn admit_by(members: &[Member], attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        for Member { plugin, times, .. } in handling(members, attributes).filter(|member| member.steps.admit) {
-            times.of("admit", attributes, plugin.admit(attributes, object)).await?;
-        }
-        Ok(())
-    }
-
-    async fn validate_by(members: &[Member], attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        for Member { plugin, times, .. } in handling(members, attributes).filter(|member| member.steps.validate) {
-            times.of("validate", attributes, plugin.validate(attributes, object)).await?;
-        }
-        Ok(())
-    }
-
-    /// Whether a webhook changed the object.
-    async fn mutate(
-        &self,
-        attributes: &Attributes<'_>,
-        object: Option<&mut Value>,
-        rounds: &mut Rounds,
-    ) -> Result<bool, ApiStatus> {
-        let began = Instant::now();
-        let mutate = self.webhooks.mutate(attributes, object, rounds);
-        let mutated = self.webhook_times[0].of("admit", attributes, mutate).await;
-        attributes.told.notes.waited(began.elapsed());
-        mutated
-    }
-
-    async fn validate_outside(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiStatus> {
-        let began = Instant::now();
-        let validate = self.webhooks.validate(attributes, object);
-        let validated = self.webhook_times[1].of("validate", attributes, validate).await;
-        attributes.told.notes.waited(began.elapsed());
-        validated
-    }
-
-    /// Lets plugins, policies and webhooks change the object. What a webhook has changed, the others see once more.
-    pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        timed("admit", attributes, self.admit_in_rounds(attributes, object)).await
-    }
-
-    async fn admit_in_rounds(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        let mut rounds = Rounds::default();
-        for _ in 0..ROUNDS {
-            Self::admit_by(&self.plugins, attributes, object).await?;
-            Self::admit_by(&self.policies, attributes, object).await?;
-            if !self.mutate(attributes, Some(object), &mut rounds).await? {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets plugins, after them policies, and after them webhooks refuse the object.
-    pub(crate) async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        let validate = async {
-            self.validate_inside(attributes, object).await?;
-            self.validate_outside(attributes, Some(object)).await
-        };
-        timed("validate", attributes, validate).await
-    }
-
-    async fn validate_inside(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        Self::validate_by(&self.plugins, attributes, object).await?;
-        Self::validate_by(&self.policies, attributes, object).await
-    }
-
-    /// Lets plugins and webhooks refuse a deletion; `attributes.old` is what goes.
-    pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
-        let mutate = async { self.mutate(attributes, None, &mut Rounds::default()).await.map(drop) };
-        timed("admit", attributes, mutate).await?;
-        let validate = async {
-            if let Some(old) = attributes.old {
-                self.validate_inside(attributes, old).await?;
-            }
-            self.validate_outside(attributes, None).await
-        };
-        timed("validate", attributes, validate).await
-    }
-
-    /// Asks policies and webhooks alone, about something that is not stored; they may change it.
-    pub(crate) async fn ask(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        let mut rounds = Rounds::default();
-        for _ in 0..ROUNDS {
-            Self::admit_by(&self.policies, attributes, object).await?;
-            if !self.mutate(attributes, Some(object), &mut rounds).await? {
-                break;
-            }
-        }
-        Self::validate_by(&self.policies, attributes, object).await?;
-        self.validate_outside(attributes, Some(object)).await
-    }
-
-    /// What all of them have to say about an object that they let pass.
-    pub(crate) async fn warnings(&self, attributes: &Attributes<'_>, object: &Value) -> Result<Vec<String>, ApiStatus> {
-        let mut warnings = Vec::new();
-        for Member { plugin, .. } in handling(&self.plugins, attributes) {
-            warnings.extend(plugin.warnings(attributes, object).await?);
-        }
-        Ok(warnings)
-    }
-
-    pub(crate) async fn reserve(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<Effects, ApiStatus> {
-        let mut effects = Effects::default();
-        for Member { plugin, times, .. } in self.reserving().filter(|member| member.plugin.handles(attributes)) {
-            // Upstream's plugins do this where they validate.
-            times.of("validate", attributes, plugin.reserve(attributes, object, &mut effects)).await?;
-        }
-        Ok(effects)
-    }
-
-    pub(crate) async fn release(&self, core: &Core, resource: &Resource, object: &Value) -> Result<Effects, ApiStatus> {
-        let mut effects = Effects::default();
-        for Member { plugin, .. } in self.reserving() {
-            plugin.release(core, resource, object, &mut effects).await?;
-        }
-        Ok(effects)
-    }
-
-    fn reserving(&self) -> impl Iterator<Item = &Member> {
-        self.plugins.iter().filter(|member| member.steps.reserve)
-    }
-}
-
-/// Notes how long a step took.
-async fn timed(
-    step: &'static str,
-    attributes: &Attributes<'_>,
-    work: impl Future<Output = Result<(), ApiStatus>>,
-) -> Result<(), ApiStatus> {
-    let began = Instant::now();
-    let done = work.await;
-    let operation = attributes.operation.as_str();
-    attributes.core.metrics.admitted(step, operation, done.is_err(), began.elapsed());
-    done
-}
-
-fn handling<'a>(members: &'a [Member], attributes: &'a Attributes<'_>) -> impl Iterator<Item = &'a Member> {
-    members.iter().filter(|member| member.plugin.handles(attributes))
 }

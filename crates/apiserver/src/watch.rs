@@ -34,6 +34,10 @@ use crate::reply::{self, Reply, store_error};
 use crate::select::Selection;
 use crate::{convert, flow, protobuf, read, rest};
 
+mod frames;
+
+use frames::{expired, frame, table_bookmark, write_event};
+
 /// How many changes are taken at once.
 const BATCH: usize = 512;
 
@@ -173,28 +177,6 @@ fn expired_at_start(
     let frame = frame("ERROR", &expired(requested, core.store.oldest()).to_json(), protobuf);
     sent.event(frame.len());
     reply::respond(StatusCode::OK, content_type, Body::full(frame))
-}
-
-fn expired(requested: u64, oldest: Revision) -> ApiStatus {
-    ApiStatus::expired(format!("too old resource version: {requested} ({oldest})"))
-}
-
-/// An event of its own making.
-fn frame(kind: &str, object: &Value, protobuf: bool) -> Bytes {
-    let mut bytes = BytesMut::new();
-    match protobuf {
-        true => protobuf::write_event(&mut bytes, kind, object),
-        false => write_event(&mut bytes, kind, object.to_string().as_bytes()),
-    }
-    bytes.freeze()
-}
-
-fn write_event(bytes: &mut BytesMut, kind: &str, object: &[u8]) {
-    bytes.extend_from_slice(b"{\"type\":\"");
-    bytes.extend_from_slice(kind.as_bytes());
-    bytes.extend_from_slice(b"\",\"object\":");
-    bytes.extend_from_slice(object);
-    bytes.extend_from_slice(b"}\n");
 }
 
 struct Watcher {
@@ -394,12 +376,6 @@ impl Watcher {
         };
         self.own_frame("BOOKMARK", &object)
     }
-}
-
-fn table_bookmark(version: &str, metadata: &Value) -> Value {
-    let object = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-    json!({"kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "columnDefinitions": [],
-        "metadata": {"resourceVersion": metadata["resourceVersion"]}, "rows": [{"cells": [], "object": object}]})
 }
 
 /// What a change is to somebody who sees the selected objects only.
