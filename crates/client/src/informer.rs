@@ -2,7 +2,11 @@
 //!
 //! Invariants: an object in the cache is never changed in place; a subscriber sees every change after the snapshot it
 //! started with, in order, and a subscriber that falls behind gets the newest state of each object instead of growing a
-//! queue without bound.
+//! queue without bound. How objects are held is in `informer/held.rs`.
+
+mod groups;
+mod held;
+mod mailbox;
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,19 +16,24 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
 use kedge_meta::ObjectKey;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, Resource};
 use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::failure::{FailureCause, classify, of_status};
 use crate::failure_log::FailureLog;
 use crate::namespaced::{self, Namespaced};
+use groups::Groups;
+use held::{Held, Packing, Warm};
+use mailbox::Mailbox;
 
 /// What an informer selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -98,7 +107,7 @@ impl Informers {
     /// The informer for all objects of a kind. Must be called inside a tokio runtime.
     pub fn all<K>(&self) -> Informer<K>
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Default,
     {
         self.select(InformerOptions::default())
@@ -107,12 +116,12 @@ impl Informers {
     /// The informer for a selection of a kind's objects.
     pub fn select<K>(&self, options: InformerOptions) -> Informer<K>
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Default,
     {
         let mut running = self.running.lock();
         let entry = running.entry((TypeId::of::<K>(), options.clone())).or_insert_with(|| {
-            let informer = Informer::<K>::idle();
+            let informer = Informer::<K>::idle(Warm::new(Some(Packing::of_json())));
             let (client, failures) = (self.client.clone(), self.failures.clone());
             tokio::spawn(follow(client, options, informer.clone(), failures, self.shutdown.clone()));
             Box::new(informer)
@@ -122,56 +131,87 @@ impl Informers {
 }
 
 struct Cache<K> {
-    objects: HashMap<ObjectKey, Arc<K>>,
+    objects: BTreeMap<ObjectKey, Arc<Held<K>>>,
+    groups: Groups<K>,
     subscribers: Vec<Arc<Mailbox<K>>>,
 }
 
 /// A cache of objects that follows the API. Cheap to clone.
 pub struct Informer<K> {
     cache: Arc<RwLock<Cache<K>>>,
+    warm: Arc<Warm<K>>,
     synced: Arc<watch::Sender<bool>>,
 }
 
 impl<K> Clone for Informer<K> {
     fn clone(&self) -> Self {
-        Self { cache: self.cache.clone(), synced: self.synced.clone() }
+        Self { cache: self.cache.clone(), warm: self.warm.clone(), synced: self.synced.clone() }
     }
 }
 
-impl<K: Resource + Clone> Informer<K> {
-    fn idle() -> Self {
-        let cache = Cache { objects: HashMap::new(), subscribers: Vec::new() };
-        Self { cache: Arc::new(RwLock::new(cache)), synced: Arc::new(watch::Sender::new(false)) }
+impl<K: Resource + Clone + 'static> Informer<K> {
+    fn idle(warm: Warm<K>) -> Self {
+        let cache = Cache { objects: BTreeMap::new(), groups: Groups::of_kind(), subscribers: Vec::new() };
+        Self {
+            cache: Arc::new(RwLock::new(cache)),
+            warm: Arc::new(warm),
+            synced: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// An informer that holds just these objects and is synced: for tests of code that reads informers.
     pub fn fixed(objects: impl IntoIterator<Item = K>) -> Self {
-        let informer = Self::idle();
+        let informer = Self::idle(Warm::new(None));
         for object in objects {
             informer.put(object);
         }
         informer.synced.send_replace(true);
         informer
     }
+}
 
+impl<K: Resource + Clone> Informer<K> {
     /// The object of a key, where it exists.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.cache.read().objects.get(key).cloned()
+        let held = self.cache.read().objects.get(key).cloned()?;
+        Some(self.warm.get(&held))
     }
 
-    /// All objects, in no order.
+    /// Whether there is an object of a key.
+    pub fn contains(&self, key: &ObjectKey) -> bool {
+        self.cache.read().objects.contains_key(key)
+    }
+
+    /// All objects, in the order of their keys. Where there are very many, most of them have to be unpacked for it.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.cache.read().objects.values().cloned().collect()
+        let all = self.held();
+        all.iter().map(|held| held.object()).collect()
     }
 
-    /// All objects that `keep` accepts, in no order.
+    /// All objects that `keep` accepts, in the order of their keys; as dear as [`Self::list`].
     pub fn filter(&self, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
-        self.cache.read().objects.values().filter(|object| keep(object)).cloned().collect()
+        let all = self.held();
+        all.iter().filter_map(|held| held.filtered(&keep)).collect()
     }
 
-    /// The objects of a namespace, in no order.
+    /// The objects of a namespace, in the order of their names.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.filter(|object| object.meta().namespace.as_deref().unwrap_or_default() == namespace)
+        self.filter_in(namespace, |_| true)
+    }
+
+    /// The objects of a namespace that `keep` accepts, in the order of their names.
+    pub fn filter_in(&self, namespace: &str, keep: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let first = ObjectKey::new(namespace, "");
+        let held: Vec<Arc<Held<K>>> = {
+            let cache = self.cache.read();
+            let from_there = cache.objects.range(first..);
+            from_there.take_while(|(key, _)| key.namespace == namespace).map(|(_, held)| held.clone()).collect()
+        };
+        held.iter().filter_map(|held| held.filtered(&keep)).collect()
+    }
+
+    fn held(&self) -> Vec<Arc<Held<K>>> {
+        self.cache.read().objects.values().cloned().collect()
     }
 
     /// How many objects there are.
@@ -198,10 +238,10 @@ impl<K: Resource + Clone> Informer<K> {
 
     /// A subscription that starts with an `Added` for each object there is.
     pub fn subscribe(&self) -> Subscription<K> {
-        let mailbox = Arc::new(Mailbox { pending: Mutex::default(), arrived: Notify::new() });
+        let mailbox = Arc::new(Mailbox::new());
         let mut cache = self.cache.write();
-        for (key, object) in &cache.objects {
-            mailbox.deliver(key, None, Some(object.clone()));
+        for (key, held) in &cache.objects {
+            mailbox.deliver(key, None, Some(held.clone()));
         }
         cache.subscribers.push(mailbox.clone());
         Subscription { mailbox }
@@ -212,21 +252,25 @@ impl<K: Resource + Clone> Informer<K> {
         // update without them leaves the live ones as they are.
         object.meta_mut().managed_fields = None;
         let key = object_key(&object);
-        let object = Arc::new(object);
+        let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok());
+        // A copy has just the room that it needs; what was decoded has room for lists to grow.
+        let object = Arc::new(object.clone());
         let mut cache = self.cache.write();
-        let old = cache.objects.insert(key.clone(), object.clone());
-        if old
-            .as_ref()
-            .is_some_and(|old| old.resource_version() == object.resource_version() && old.resource_version().is_some())
-        {
-            return;
+        let group = cache.groups.name_for(&object);
+        let held = Arc::new(Held::new(object, version.unwrap_or_default(), group));
+        let old = cache.objects.insert(key.clone(), held.clone());
+        cache.groups.replace(old.as_ref(), Some(&held));
+        if old.as_ref().is_none_or(|old| old.version != held.version || held.version == 0) {
+            cache.tell(&key, old, Some(held.clone()));
         }
-        cache.tell(&key, old, Some(object));
+        drop(cache);
+        self.warm.admit(&held);
     }
 
     fn remove(&self, key: &ObjectKey) {
         let mut cache = self.cache.write();
         if let Some(old) = cache.objects.remove(key) {
+            cache.groups.replace(Some(&old), None);
             cache.tell(key, Some(old), None);
         }
     }
@@ -240,68 +284,20 @@ impl<K: Resource + Clone> Informer<K> {
     }
 }
 
+impl Informer<Pod> {
+    /// The pods that are bound to a node, in no order.
+    pub fn on_node(&self, node: &str) -> Vec<Arc<Pod>> {
+        let held = self.cache.read().groups.get(node).to_vec();
+        held.iter().map(|held| held.object()).collect()
+    }
+}
+
 impl<K> Cache<K> {
-    fn tell(&mut self, key: &ObjectKey, old: Option<Arc<K>>, new: Option<Arc<K>>) {
+    fn tell(&mut self, key: &ObjectKey, old: Option<Arc<Held<K>>>, new: Option<Arc<Held<K>>>) {
         // A mailbox that only the cache still holds has lost its subscription.
         self.subscribers.retain(|mailbox| Arc::strong_count(mailbox) > 1);
         for mailbox in &self.subscribers {
             mailbox.deliver(key, old.clone(), new.clone());
-        }
-    }
-}
-
-/// Changes that a subscriber has not taken yet: one entry for each object, so that its size is bounded by the cache's.
-struct Mailbox<K> {
-    pending: Mutex<Pending<K>>,
-    arrived: Notify,
-}
-
-struct Pending<K> {
-    order: BTreeMap<u64, ObjectKey>,
-    entries: HashMap<ObjectKey, PendingEntry<K>>,
-    sequence: u64,
-}
-
-impl<K> Default for Pending<K> {
-    fn default() -> Self {
-        Self { order: BTreeMap::new(), entries: HashMap::new(), sequence: 0 }
-    }
-}
-
-struct PendingEntry<K> {
-    sequence: u64,
-    before: Option<Arc<K>>,
-    after: Option<Arc<K>>,
-}
-
-impl<K> Mailbox<K> {
-    fn deliver(&self, key: &ObjectKey, old: Option<Arc<K>>, new: Option<Arc<K>>) {
-        let mut pending = self.pending.lock();
-        if let Some(entry) = pending.entries.get_mut(key) {
-            entry.after = new;
-        } else {
-            pending.sequence += 1;
-            let sequence = pending.sequence;
-            pending.order.insert(sequence, key.clone());
-            pending.entries.insert(key.clone(), PendingEntry { sequence, before: old, after: new });
-        }
-        drop(pending);
-        self.arrived.notify_one();
-    }
-
-    fn take(&self) -> Option<Change<K>> {
-        let mut pending = self.pending.lock();
-        loop {
-            let (sequence, key) = pending.order.pop_first()?;
-            let entry = pending.entries.remove(&key).expect("every ordered key has an entry");
-            debug_assert_eq!(entry.sequence, sequence);
-            match (entry.before, entry.after) {
-                (None, Some(new)) => return Some(Change::Added(new)),
-                (Some(old), Some(new)) => return Some(Change::Updated { old, new }),
-                (Some(old), None) => return Some(Change::Deleted(old)),
-                // Came and went before anybody looked.
-                (None, None) => {}
-            }
         }
     }
 }
@@ -318,7 +314,7 @@ impl<K> Subscription<K> {
             if let Some(change) = self.mailbox.take() {
                 return change;
             }
-            self.mailbox.arrived.notified().await;
+            self.mailbox.arrived().await;
         }
     }
 
@@ -427,6 +423,7 @@ fn cause(error: &watcher::Error) -> FailureCause {
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
 
     fn config_map(name: &str, version: &str) -> ConfigMap {
         let mut object = ConfigMap::default();
@@ -460,6 +457,74 @@ mod tests {
         assert_eq!(next(&mut subscription), "updated a Some(\"1\")->Some(\"4\")");
         assert_eq!(next(&mut subscription), "added b");
         assert_eq!(next(&mut subscription), "nothing");
+    }
+
+    #[test]
+    fn packed_objects_are_told_and_found_as_others() {
+        let informer = Informer::<ConfigMap>::idle(Warm::with_most(Some(Packing::of_json()), 1));
+        let mut subscription = informer.subscribe();
+        for name in ["a", "b", "c"] {
+            informer.put(config_map(name, "1"));
+        }
+        informer.put(config_map("d", "2"));
+        informer.put(config_map("b", "1"));
+        informer.put(config_map("b", "3"));
+        let mut late = informer.subscribe();
+        for subscription in [&mut subscription, &mut late] {
+            let told: Vec<String> = (0..5).map(|_| next(subscription)).collect();
+            assert_eq!(told, ["added a", "added b", "added c", "added d", "nothing"]);
+        }
+        informer.remove(&ObjectKey::new("default", "a"));
+        assert_eq!(next(&mut subscription), "deleted a");
+        let names = |found: Vec<Arc<ConfigMap>>| found.iter().map(|map| map.name_any()).collect::<Vec<_>>();
+        assert_eq!(names(informer.list()), ["b", "c", "d"]);
+        assert_eq!(names(informer.filter(|map| map.name_any() != "c")), ["b", "d"]);
+        assert_eq!(names(informer.filter_in("default", |map| map.name_any() == "c")), ["c"]);
+        assert_eq!(*informer.get(&ObjectKey::new("default", "c")).unwrap(), config_map("c", "1"));
+        assert!(informer.contains(&ObjectKey::new("default", "d")) && !informer.contains(&ObjectKey::cluster("d")));
+    }
+
+    #[test]
+    fn a_namespace_is_found_among_others() {
+        let in_namespace = |namespace: &str, name: &str| {
+            let mut object = config_map(name, "1");
+            object.metadata.namespace = Some(namespace.to_owned());
+            object
+        };
+        let objects = [("a", "z"), ("b", "y"), ("b", "x"), ("b-c", "w"), ("c", "v")];
+        let informer = Informer::fixed(objects.map(|(namespace, name)| in_namespace(namespace, name)));
+        let names = |namespace: &str| -> Vec<String> {
+            informer.in_namespace(namespace).iter().map(|map| map.name_any()).collect()
+        };
+        assert_eq!(names("b"), ["x", "y"]);
+        assert_eq!(names("b-"), Vec::<String>::new());
+        assert_eq!(names("c"), ["v"]);
+    }
+
+    #[test]
+    fn pods_are_found_by_their_node() {
+        let pod = |name: &str, node: Option<&str>, version: &str| {
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(name.to_owned());
+            pod.metadata.resource_version = Some(version.to_owned());
+            pod.spec.get_or_insert_default().node_name = node.map(str::to_owned);
+            pod
+        };
+        let informer = Informer::fixed([pod("a", Some("n1"), "1"), pod("b", None, "1"), pod("c", Some("n1"), "1")]);
+        let names = |node: &str| -> Vec<String> {
+            let mut names: Vec<String> = informer.on_node(node).iter().map(|pod| pod.name_any()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("n1"), ["a", "c"]);
+        informer.put(pod("b", Some("n2"), "2"));
+        informer.put(pod("a", Some("n1"), "3"));
+        assert_eq!((names("n1"), names("n2")), (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]));
+        assert!(informer.on_node("n1").iter().any(|pod| pod.resource_version().as_deref() == Some("3")));
+        informer.remove(&ObjectKey::cluster("a"));
+        informer.remove(&ObjectKey::cluster("c"));
+        assert_eq!(names("n1"), Vec::<String>::new());
+        assert_eq!(informer.cache.read().groups.len(), 1, "an empty node takes no room");
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Controller for AttachDetach {
     /// The key is a node's.
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let node = self.nodes.get(key);
-        let pods = self.pods.filter(|pod| node_name(pod) == Some(&key.name));
+        let pods = self.pods.on_node(&key.name);
         let wanted = wanted_on(&pods, self);
         let attachments = self.attachments.list();
         let since = self.unwanted.lock().clone();
@@ -142,7 +142,7 @@ impl AttachDetach {
             }
         }
         // What is gone is forgotten.
-        unwanted.retain(|name, _| self.attachments.get(&ObjectKey::cluster(name)).is_some());
+        unwanted.retain(|name, _| self.attachments.contains(&ObjectKey::cluster(name)));
         for name in &plan.unwanted {
             unwanted.entry(name.clone()).or_insert_with(|| self.context.now());
         }
@@ -207,7 +207,7 @@ impl AttachDetach {
             volume.pods.iter().for_each(|pod| self.context.warning(pod, "FailedAttachVolume", &text));
         }
         for (volume, elsewhere) in &plan.blocked {
-            let others = self.pods.filter(|pod| node_name(pod) == Some(elsewhere));
+            let others = self.pods.on_node(elsewhere);
             let users = wanted_on(&others, self);
             let users = users.iter().find(|other| other.volume == volume.volume);
             let users = users.map(|other| other.pods.as_slice()).unwrap_or_default();

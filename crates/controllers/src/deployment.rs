@@ -103,7 +103,7 @@ impl Deployments {
         let old: HashSet<&String> = sets.old.iter().filter_map(|set| set.metadata.uid.as_ref()).collect();
         let run =
             |pod: &Pod| controller_of(&pod.metadata).is_some_and(|owner| old.contains(&owner.uid)) && !is_terminal(pod);
-        self.pods.in_namespace(&key.namespace).iter().any(|pod| run(pod))
+        !self.pods.filter_in(&key.namespace, run).is_empty()
     }
 
     async fn execute(&self, key: &ObjectKey, deployment: &Arc<Deployment>, plan: Plan) -> Result<(), ReconcileError> {

@@ -88,9 +88,7 @@ impl Controller for Budgets {
             return Ok(Next::Done);
         }
         let now = self.context.now();
-        let pods = self
-            .pods
-            .filter(|pod| pod.metadata.namespace.as_ref() == Some(&key.namespace) && selects(&selector, &pod.metadata));
+        let pods = self.pods.filter_in(&key.namespace, |pod| selects(&selector, &pod.metadata));
         let about = object_reference(&*budget);
         if pods.is_empty() {
             self.context.normal(&about, "NoPods", "No matching pods found");

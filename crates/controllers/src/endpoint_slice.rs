@@ -113,10 +113,8 @@ impl Controller for Slices {
         }
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).into_iter().flatten();
         let selector = LabelSelector::from_map(selector);
-        let namespace = Some(&key.namespace);
-        let pods =
-            self.pods.filter(|pod| pod.metadata.namespace.as_ref() == namespace && selects(&selector, &pod.metadata));
-        let slices = self.slices.filter(|slice| service_of_slice(slice).as_ref() == Some(key));
+        let pods = self.pods.filter_in(&key.namespace, |pod| selects(&selector, &pod.metadata));
+        let slices = self.slices.filter_in(&key.namespace, |slice| service_of_slice(slice).as_ref() == Some(key));
         let slices: Vec<_> = slices.into_iter().filter(|slice| slice.metadata.deletion_timestamp.is_none()).collect();
         let zones = zones_of(&pods, |node| self.nodes.get(&ObjectKey::cluster(node)).map(|node| zone_of(&node)));
         let plan = plan::plan(&service, &pods, &zones, &slices, now);

@@ -81,9 +81,7 @@ impl Controller for Legacy {
         }
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).into_iter().flatten();
         let selector = LabelSelector::from_map(selector);
-        let pods = self
-            .pods
-            .filter(|pod| pod.metadata.namespace.as_ref() == Some(&key.namespace) && selects(&selector, &pod.metadata));
+        let pods = self.pods.filter_in(&key.namespace, |pod| selects(&selector, &pod.metadata));
         match plan(&service, &pods, current.as_deref(), now) {
             None => Ok(Next::Done),
             Some(action) => self.execute(key, &service, action).await,

@@ -335,8 +335,7 @@ impl<'a> Turn<'a> {
     }
 
     fn pods(&self, selector: &LabelSelector) -> Vec<Arc<Pod>> {
-        let of_namespace = |pod: &Pod| pod.metadata.namespace.as_ref() == Some(&self.key.namespace);
-        self.controller.pods.filter(|pod| of_namespace(pod) && selects(selector, &pod.metadata))
+        self.controller.pods.filter_in(&self.key.namespace, |pod| selects(selector, &pod.metadata))
     }
 
     /// The selector of the target's pods, which must be nobody else's.

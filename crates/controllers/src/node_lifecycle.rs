@@ -22,7 +22,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::error::{ReconcileError, unless_gone};
-use crate::pods::{is_ready, name_of, node_name};
+use crate::pods::{is_ready, name_of};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use health::{Eviction, Readiness, needs_eviction, plan_silence, plan_taints, readiness, time_left};
 use zones::{Buckets, eviction_rate, zone_key, zone_states};
@@ -204,8 +204,8 @@ impl Lifecycle {
     }
 
     async fn mark_pods_not_ready(&self, key: &ObjectKey) -> Result<(), ReconcileError> {
-        let pods = self.pods.filter(|pod| node_name(pod) == Some(&key.name) && is_ready(pod));
-        for pod in pods {
+        let pods = self.pods.on_node(&key.name);
+        for pod in pods.iter().filter(|pod| is_ready(pod)) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let api = Api::<Pod>::namespaced(self.context.client.clone(), namespace);
             let patch = json!({
@@ -218,7 +218,7 @@ impl Lifecycle {
             let name = name_of(&pod.metadata);
             let result = api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await;
             if unless_gone(result)?.is_some() {
-                self.context.warning(&object_reference(&*pod), "NodeNotReady", "Node is not ready");
+                self.context.warning(&object_reference(&**pod), "NodeNotReady", "Node is not ready");
             }
         }
         Ok(())

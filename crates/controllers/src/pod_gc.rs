@@ -34,7 +34,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let queue = Queue::new();
     let (queue_for_pods, known) = (queue.clone(), nodes.clone());
     starter.feed(&pods, move |change| {
-        if let Some(delay) = reason_to_look(change, |node| known.get(&ObjectKey::cluster(node)).is_some()) {
+        if let Some(delay) = reason_to_look(change, |node| known.contains(&ObjectKey::cluster(node))) {
             queue_for_pods.add_after(Sweep, delay);
         }
     });
@@ -128,7 +128,7 @@ impl PodGc {
         pods: &[Arc<Pod>],
         now: Timestamp,
     ) -> Result<(BTreeSet<String>, Option<Duration>), ReconcileError> {
-        let is_missing = |node: &&str| self.nodes.get(&ObjectKey::cluster(*node)).is_none();
+        let is_missing = |node: &&str| !self.nodes.contains(&ObjectKey::cluster(*node));
         let names: BTreeSet<&str> = pods.iter().filter_map(|pod| node_name(pod)).filter(is_missing).collect();
         let (due, look_again) = {
             let mut missing = self.missing.lock();

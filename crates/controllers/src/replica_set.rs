@@ -121,9 +121,8 @@ impl<K: ReplicaKind> Replicas<K> {
                 || owner.is_some() && controller_of(sister.meta()).map(|owner| &owner.uid) == owner
         });
         let uids: HashSet<Option<String>> = sisters.map(|sister| sister.meta().uid.clone()).collect();
-        self.pods.filter(|pod| {
-            pod.metadata.namespace.as_ref() == Some(&key.namespace)
-                && controller_of(&pod.metadata).is_some_and(|owner| uids.contains(&Some(owner.uid.clone())))
+        self.pods.filter_in(&key.namespace, |pod| {
+            controller_of(&pod.metadata).is_some_and(|owner| uids.contains(&Some(owner.uid.clone())))
         })
     }
 

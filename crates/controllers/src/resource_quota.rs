@@ -16,6 +16,8 @@ use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::{ObjectKey, Quantity};
 use kube::Resource;
 use kube::api::{Api, ListParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::discovery::discover;
 use crate::error::ReconcileError;
@@ -41,7 +43,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
 /// Every change of a kind concerns the quotas of its namespace.
 fn feed<K>(starter: &mut Starter<'_>, quotas: &Informer<ResourceQuota>, queue: &Queue<ObjectKey>) -> Informer<K>
 where
-    K: Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let informer = starter.informer::<K>();
     let quotas = quotas.clone();

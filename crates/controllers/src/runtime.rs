@@ -20,6 +20,7 @@ use kedge_client::{Change, Client, EventType, Informer, Informers, Queue, Record
 use kedge_meta::{Clock, ComponentStatus, ObjectKey};
 use kube::Resource;
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -104,7 +105,7 @@ impl Starter<'_> {
     /// The informer for all objects of a kind; workers wait for its first list.
     pub(crate) fn informer<K>(&mut self) -> Informer<K>
     where
-        K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+        K: Resource + Clone + Serialize + DeserializeOwned + Debug + Send + Sync + 'static,
         K::DynamicType: Default,
     {
         let informer = self.context.informers.all::<K>();

@@ -35,7 +35,7 @@ impl Controller for ServiceAccounts {
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(namespace) = self.namespaces.get(key) else { return Ok(Next::Done) };
-        if !is_active(&namespace) || self.accounts.get(&ObjectKey::new(&key.name, NAME)).is_some() {
+        if !is_active(&namespace) || self.accounts.contains(&ObjectKey::new(&key.name, NAME)) {
             return Ok(Next::Done);
         }
         let account = ServiceAccount {

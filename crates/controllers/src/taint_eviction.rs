@@ -67,7 +67,7 @@ fn pods_to_look_at(change: &Change<Node>, pods: &Informer<Pod>) -> Vec<ObjectKey
         return Vec::new();
     }
     let name = name_of(&change.object().metadata);
-    pods.filter(|pod| node_name(pod) == Some(name)).iter().map(|pod| object_key(&**pod)).collect()
+    pods.on_node(name).iter().map(|pod| object_key(&**pod)).collect()
 }
 
 struct Evictions {

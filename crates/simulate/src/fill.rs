@@ -28,7 +28,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 
 /// Makes what is missing; returns when all of it is there.
 pub(crate) async fn fill(client: &Client, config: &Config, nodes: &Informer<Node>, pods: &Informer<Pod>) {
-    let known = |number: &u32| nodes.get(&ObjectKey::cluster(node_name(*number))).is_some();
+    let known = |number: &u32| nodes.contains(&ObjectKey::cluster(node_name(*number)));
     let made = (0..config.nodes).filter(|number| !known(number)).map(|number| {
         let name = node_name(number);
         (Node::url_path(&(), None), own_node(config, number, &name, &pod_range(number)))
@@ -41,7 +41,7 @@ pub(crate) async fn fill(client: &Client, config: &Config, nodes: &Informer<Node
     create_all(client, std::iter::once((Namespace::url_path(&(), None), namespace))).await;
     let key = |number| ObjectKey::new(FILLER_NAMESPACE, pod_name(number));
     let path = Pod::url_path(&(), Some(FILLER_NAMESPACE));
-    let missing = (0..config.pods).filter(|number| pods.get(&key(*number)).is_none());
+    let missing = (0..config.pods).filter(|number| !pods.contains(&key(*number)));
     create_all(client, missing.map(|number| (path.clone(), own_pod(config, number)))).await;
 }
 

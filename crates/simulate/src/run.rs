@@ -113,8 +113,7 @@ impl Simulation {
                 Change::Deleted(_) => false,
             };
             if begins {
-                let name = change.object().metadata.name.as_deref();
-                let pods = self.pods.filter(|pod| node_of(pod) == name);
+                let pods = self.pods.on_node(change.object().metadata.name.as_deref().unwrap_or_default());
                 pods.iter().for_each(|pod| self.queue.add(object_key(&**pod)));
             }
         }

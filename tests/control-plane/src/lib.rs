@@ -128,7 +128,7 @@ impl ControlPlane {
     /// The informer for all objects of a kind.
     pub fn informer<K>(&self) -> Informer<K>
     where
-        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize + Send + Sync + 'static,
     {
         self.informers.all::<K>()
     }
