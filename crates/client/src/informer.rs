@@ -152,11 +152,7 @@ impl<K> Clone for Informer<K> {
 impl<K: Resource + Clone + 'static> Informer<K> {
     fn idle(warm: Warm<K>) -> Self {
         let cache = Cache { objects: BTreeMap::new(), groups: Groups::of_kind(), subscribers: Vec::new() };
-        Self {
-            cache: Arc::new(RwLock::new(cache)),
-            warm: Arc::new(warm),
-            synced: Arc::new(watch::Sender::new(false)),
-        }
+        Self { cache: Arc::new(RwLock::new(cache)), warm: Arc::new(warm), synced: Arc::new(watch::Sender::new(false)) }
     }
 
     /// An informer that holds just these objects and is synced: for tests of code that reads informers.

@@ -15,8 +15,8 @@ use kedge_meta::{Clock, ObjectKey};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::node_info::PodInfo;
 use crate::plugins::{Attached, ClaimPlan, KnownClaim, allocation, attached, is_reserved_for};
+use crate::pod_info::PodInfo;
 
 /// Keeps an allocated claim.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
@@ -130,7 +130,7 @@ impl ClaimBinder {
             return Ok(());
         }
         let text = format!("waiting for binding conditions for device on node {node}");
-        self.recorder.event(&object_reference(&*pod.pod), EventType::Normal, "BindingConditionsPending", text);
+        self.recorder.event(&object_reference(pod.pod()), EventType::Normal, "BindingConditionsPending", text);
         let waited = tokio::time::timeout(PATIENCE, self.wait(&claims)).await;
         waited.unwrap_or_else(|_| Err("device binding timeout".to_owned())).map_err(failed)
     }
@@ -216,7 +216,7 @@ impl ClaimBinder {
             let key = object_key(&**claim);
             let patch = json!({
                 "metadata": {"uid": claim.metadata.uid},
-                "status": {"reservedFor": [{"$patch": "delete", "uid": pod.pod.metadata.uid}]},
+                "status": {"reservedFor": [{"$patch": "delete", "uid": pod.pod().metadata.uid}]},
             });
             let api = Api::<ResourceClaim>::namespaced(self.client.clone(), &key.namespace);
             let patched = api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
@@ -244,7 +244,7 @@ fn consumer(pod: &PodInfo) -> ResourceClaimConsumerReference {
         api_group: None,
         resource: "pods".to_owned(),
         name: pod.key.name.clone(),
-        uid: pod.pod.metadata.uid.clone().unwrap_or_default(),
+        uid: pod.pod().metadata.uid.clone().unwrap_or_default(),
     }
 }
 

@@ -13,8 +13,8 @@ use kedge_client::{Client, Informer, object_key, object_reference};
 use kedge_meta::ObjectKey;
 use kube::api::{Api, PostParams};
 
-use crate::node_info::PodInfo;
 use crate::plugins::{PodVolumes, SELECTED_NODE, is_fully_bound};
+use crate::pod_info::PodInfo;
 
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
@@ -136,7 +136,7 @@ impl VolumeBinder {
         let (mut claims, mut pods) = (self.claims.subscribe(), self.pods.subscribe());
         let mut has_written = false;
         loop {
-            if self.pods.get(&pod.key).is_none_or(|now| now.metadata.uid != pod.pod.metadata.uid) {
+            if self.pods.get(&pod.key).is_none_or(|now| now.metadata.uid != pod.pod().metadata.uid) {
                 return Err(format!("pod does not exist any more: pod \"{}\" not found", pod.key.name));
             }
             if self.are_bound(node, volumes, &mut has_written)? {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Affinity, Node, Pod};
 use kedge_meta::ObjectKey;
 
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::shape::{Shape, Shapes};
 use crate::tallies::{Tallies, Tally, Topology};
 
@@ -176,6 +177,7 @@ impl Cache {
             self.count_affinity(&old.shape, false);
             self.take_off(&before, &pod.key);
         }
+        let pod = pod.placed();
         self.count_affinity(&pod.shape, true);
         if let Some(at) = self.places.get(node) {
             let info = Arc::make_mut(&mut self.nodes[*at]);

@@ -12,8 +12,8 @@ use kedge_meta::ObjectKey;
 use crate::bind_claims::Promised;
 use crate::event::{EventKind, ObjectChange};
 use crate::framework::Surroundings;
-use crate::node_info::PodInfo;
 use crate::plugins::{ClaimName, DeviceFacts, allocation, claim_entries, claim_name};
+use crate::pod_info::PodInfo;
 
 const CLAIM: &str = "ResourceClaim";
 const SLICE: &str = "ResourceSlice";

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Node;
 use kedge_client::{Change, object_key};
 use kedge_meta::ObjectKey;
 
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 /// What sort of thing an object of storage or of devices is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::node_info::PodInfo;
+use crate::pod_info::PodInfo;
 
 /// Does what was decided. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ impl Executor {
     pub(crate) async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
         let body = json!({
             "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.pod.metadata.uid},
+            "metadata": {"name": pod.key.name, "namespace": pod.key.namespace, "uid": pod.pod().metadata.uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         let pods = self.pods(pod);
@@ -35,20 +35,21 @@ impl Executor {
     /// Says that a pod was bound.
     pub(crate) fn report_scheduled(&self, pod: &PodInfo, node: &str) {
         let text = format!("Successfully assigned {}/{} to {node}", pod.key.namespace, pod.key.name);
-        self.recorder.event(&object_reference(&*pod.pod), EventType::Normal, "Scheduled", text);
+        self.recorder.event(&object_reference(pod.pod()), EventType::Normal, "Scheduled", text);
     }
 
     /// Says on the pod why it has no node: the condition, and an event unless it is held back on purpose.
     pub(crate) async fn report_unscheduled(&self, pod: &PodInfo, reason: &str, message: &str) {
         if reason != "SchedulingGated" {
-            self.recorder.event(&object_reference(&*pod.pod), EventType::Warning, "FailedScheduling", message);
+            self.recorder.event(&object_reference(pod.pod()), EventType::Warning, "FailedScheduling", message);
         }
-        let unchanged = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
-            condition.type_ == "PodScheduled"
-                && condition.status == "False"
-                && condition.reason.as_deref() == Some(reason)
-                && condition.message.as_deref() == Some(message)
-        });
+        let unchanged =
+            pod.pod().status.iter().flat_map(|status| status.conditions.iter().flatten()).any(|condition| {
+                condition.type_ == "PodScheduled"
+                    && condition.status == "False"
+                    && condition.reason.as_deref() == Some(reason)
+                    && condition.message.as_deref() == Some(message)
+            });
         if unchanged {
             return;
         }
@@ -84,9 +85,9 @@ impl Executor {
         deleted.inspect_err(|error| {
             tracing::warn!(pod = %victim.key, %error, "a preempted pod could not be deleted");
         })?;
-        let by = pod.pod.metadata.uid.as_deref().unwrap_or_default();
+        let by = pod.pod().metadata.uid.as_deref().unwrap_or_default();
         let text = format!("Preempted by pod {by} on node {node}");
-        self.recorder.event(&object_reference(&*victim.pod), EventType::Normal, "Preempted", text);
+        self.recorder.event(&victim.reference(), EventType::Normal, "Preempted", text);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::configuration::{ExtenderConfiguration, duration};
-use crate::node_info::PodInfo;
+use crate::pod_info::PodInfo;
 use crate::preemption::Candidate;
 
 /// Upstream's `DefaultExtenderTimeout`.
@@ -97,7 +97,7 @@ impl Extender {
 
     /// Whether a pod is its business: it asks for one of its resources, or the extender is there for all.
     pub(crate) fn is_interested(&self, pod: &PodInfo) -> bool {
-        let Some(spec) = &pod.pod.spec else { return false };
+        let Some(spec) = &pod.pod().spec else { return false };
         let managed = &self.said.managed_resources;
         let named = |name: &String| managed.iter().any(|resource| resource.name == *name);
         managed.is_empty()
@@ -141,7 +141,7 @@ impl Extender {
     pub(crate) async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), String> {
         let body = json!({
             "PodName": pod.key.name, "PodNamespace": pod.key.namespace,
-            "PodUID": pod.pod.metadata.uid, "Node": node,
+            "PodUID": pod.pod().metadata.uid, "Node": node,
         });
         wire::error(&self.send(&self.said.bind_verb, &body).await?)
     }

@@ -9,8 +9,9 @@ use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass}
 
 use crate::cache::Cache;
 use crate::event::Event;
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
 use crate::plugins::DeviceFacts;
+use crate::pod_info::PodInfo;
 use crate::tallies::Topology;
 
 /// The best score that a plugin gives a node.

@@ -18,6 +18,7 @@ mod metrics;
 mod node_info;
 mod nominated;
 mod plugins;
+mod pod_info;
 mod preemption;
 mod profile;
 mod queue;

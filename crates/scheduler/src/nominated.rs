@@ -6,27 +6,61 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use kedge_meta::ObjectKey;
+use parking_lot::Mutex;
 
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 #[derive(Default)]
 pub(crate) struct Nominated {
     by_pod: HashMap<ObjectKey, String>,
-    by_node: HashMap<String, Vec<Arc<PodInfo>>>,
+    by_node: HashMap<String, Promised>,
+}
+
+/// What a node was promised to.
+#[derive(Default)]
+struct Promised {
+    pods: Vec<Arc<PodInfo>>,
+    /// The node as it was when it was last asked for, and the same with all of `pods`: asked for again by every pod that
+    /// fits nowhere.
+    seen: Mutex<Option<(Arc<NodeInfo>, Arc<NodeInfo>)>>,
+}
+
+impl Promised {
+    fn with_all(&self, node: &Arc<NodeInfo>) -> Arc<NodeInfo> {
+        let mut seen = self.seen.lock();
+        if let Some((before, with_all)) = &*seen
+            && Arc::ptr_eq(before, node)
+        {
+            return with_all.clone();
+        }
+        let with_all = with(node, self.pods.iter());
+        *seen = Some((node.clone(), with_all.clone()));
+        with_all
+    }
+}
+
+fn with<'a>(node: &Arc<NodeInfo>, pods: impl Iterator<Item = &'a Arc<PodInfo>>) -> Arc<NodeInfo> {
+    let mut changed = NodeInfo::clone(node);
+    pods.for_each(|pod| changed.add_pod(pod.clone()));
+    Arc::new(changed)
 }
 
 impl Nominated {
     pub(crate) fn add(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.remove(&pod.key);
         self.by_pod.insert(pod.key.clone(), node.to_owned());
-        self.by_node.entry(node.to_owned()).or_default().push(pod);
+        let promised = self.by_node.entry(node.to_owned()).or_default();
+        promised.pods.push(pod);
+        *promised.seen.get_mut() = None;
     }
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
         let Some(node) = self.by_pod.remove(key) else { return };
-        if let Some(pods) = self.by_node.get_mut(&node) {
-            pods.retain(|pod| pod.key != *key);
-            if pods.is_empty() {
+        if let Some(promised) = self.by_node.get_mut(&node) {
+            promised.pods.retain(|pod| pod.key != *key);
+            *promised.seen.get_mut() = None;
+            if promised.pods.is_empty() {
                 self.by_node.remove(&node);
             }
         }
@@ -44,13 +78,12 @@ impl Nominated {
     /// A node as `pod` must see it: with those that were promised it and are at least as important.
     pub(crate) fn seen_by(&self, pod: &PodInfo, node: &Arc<NodeInfo>) -> Option<Arc<NodeInfo>> {
         let promised = self.by_node.get(&node.name)?;
-        let mut counts =
-            promised.iter().filter(|other| other.priority >= pod.priority && other.key != pod.key).peekable();
-        counts.peek()?;
-        let mut seen = node.clone();
-        let changed = Arc::make_mut(&mut seen);
-        counts.for_each(|other| changed.add_pod(other.clone()));
-        Some(seen)
+        let counts = |other: &&Arc<PodInfo>| other.priority >= pod.priority && other.key != pod.key;
+        match promised.pods.iter().filter(counts).count() {
+            0 => None,
+            all if all == promised.pods.len() => Some(promised.with_all(node)),
+            _ => Some(with(node, promised.pods.iter().filter(counts))),
+        }
     }
 }
 
@@ -76,6 +109,13 @@ mod tests {
         assert_eq!(used(&nominated, &asking("b", 6)), None, "it goes first");
         assert_eq!(used(&nominated, &asking("a", 5)), None, "its own place");
         assert_eq!(nominated.node_of(&asking("a", 5).key), Some("n"));
+        nominated.add(Arc::new(asking("c", 4)), "n");
+        assert_eq!(used(&nominated, &asking("b", 4)), Some(2000), "what was seen before is not what is promised now");
+        assert_eq!(used(&nominated, &asking("b", 5)), Some(1000));
+        let fuller = Arc::new(node(json!({"metadata": {"name": "n"}}), vec![asking("d", 0)]));
+        let seen = nominated.seen_by(&asking("b", 4), &fuller).expect("it was promised");
+        assert_eq!(seen.requested.milli_cpu, 3000, "the node has changed");
+        nominated.remove(&asking("c", 4).key);
         nominated.remove(&asking("a", 5).key);
         assert!(nominated.is_empty() && used(&nominated, &asking("b", 1)).is_none());
     }

@@ -65,7 +65,8 @@ pub(crate) mod test_world {
     use serde_json::Value;
 
     use crate::framework::{Cycle, Plugin, Surroundings, Verdict};
-    use crate::node_info::{NodeInfo, PodInfo};
+    use crate::node_info::NodeInfo;
+    use crate::pod_info::PodInfo;
 
     pub(crate) fn pod(value: Value) -> PodInfo {
         PodInfo::new(Arc::new(serde_json::from_value(value).expect("the test's pod is one")))

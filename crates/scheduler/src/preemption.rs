@@ -6,12 +6,12 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::cycle::{Failure, Prepared, fits_changed};
 use crate::framework::{Cycle, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::selectors::label_selector_matches;
 
@@ -37,7 +37,7 @@ pub(crate) struct Effort {
 
 /// Whether a pod may make others go at all.
 pub(crate) fn may_preempt(pod: &PodInfo) -> bool {
-    pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
+    pod.pod().spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
 }
 
 /// A node as it must be seen where that is not as it is: with pods that were promised it.
@@ -100,11 +100,11 @@ fn victims_on(
     seen: Seen<'_>,
 ) -> Option<Candidate> {
     let priority = cycle.pod.priority;
-    if !cycle.nodes[at].pods.values().any(|other| other.priority < priority) {
+    if !cycle.nodes[at].pods.iter().any(|other| other.priority < priority) {
         return None;
     }
     let mut node = seen(&cycle.nodes[at]).unwrap_or_else(|| cycle.nodes[at].clone());
-    let mut lower: Vec<Arc<PodInfo>> = node.pods.values().filter(|other| other.priority < priority).cloned().collect();
+    let mut lower: Vec<Arc<PodInfo>> = node.pods.iter().filter(|other| other.priority < priority).cloned().collect();
     let changed = Arc::make_mut(&mut node);
     for other in &lower {
         changed.remove_pod(&other.key);
@@ -112,7 +112,7 @@ fn victims_on(
     if !fits_changed(cycle, prepared, profile, at, &node) {
         return None;
     }
-    lower.sort_by_key(|other| (Reverse(other.priority), start_time(&other.pod)));
+    lower.sort_by_key(|other| (Reverse(other.priority), other.started_at));
     // Bring back as many as possible: those whose budget would be violated first, then the most important.
     let (protected, free) = by_budgets(lower, budgets);
     let mut candidate = Candidate { node: node.name.clone(), victims: Vec::new(), violations: 0 };
@@ -135,12 +135,8 @@ fn cost(candidate: &Candidate) -> Cost {
     let important = victims.iter().filter(|victim| victim.priority == highest);
     // Priorities are made positive, so that many victims are never cheaper than few.
     let sum = victims.iter().map(|victim| i64::from(victim.priority) + i64::from(i32::MAX) + 1).sum();
-    let earliest = important.filter_map(|victim| start_time(&victim.pod)).min();
+    let earliest = important.filter_map(|victim| victim.started_at).min();
     (candidate.violations, highest, sum, victims.len(), Reverse(earliest))
-}
-
-fn start_time(pod: &Pod) -> Option<Timestamp> {
-    pod.status.as_ref()?.start_time.as_ref().map(|time| time.0)
 }
 
 /// Pods, the most important first, as those whose end would violate a disruption budget and those whose would not: each
@@ -236,9 +232,9 @@ mod tests {
         assert_eq!(preempt(&asking("new", "500m", 9), &nodes, &[]), Some(("n1".into(), vec!["a".into()])));
         assert_eq!(preempt(&asking("new", "400m", 1), &nodes, &[]), None, "nobody is less important");
         let mut polite = asking("new", "400m", 9);
-        let mut value = serde_json::to_value(&*polite.pod).unwrap();
+        let mut value = serde_json::to_value(polite.pod()).unwrap();
         value["spec"]["preemptionPolicy"] = json!("Never");
-        polite.pod = Arc::new(serde_json::from_value(value).unwrap());
+        polite = pod(value);
         assert_eq!(preempt(&polite, &nodes, &[]), None);
     }
 

@@ -13,7 +13,7 @@ use kedge_meta::ObjectKey;
 use tokio::time::Instant;
 
 use crate::metrics::Pending;
-use crate::node_info::PodInfo;
+use crate::pod_info::PodInfo;
 
 /// Even where no change was seen that could help, a pod is tried again after this long.
 const UNSCHEDULABLE_FOR: Duration = Duration::from_secs(300);
@@ -265,7 +265,7 @@ fn order(entry: &Entry) -> (i64, u64) {
 
 /// Whether a pod asks not to be scheduled yet.
 pub(crate) fn is_gated(pod: &PodInfo) -> bool {
-    pod.pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty())
+    pod.pod().spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty())
 }
 
 #[cfg(test)]

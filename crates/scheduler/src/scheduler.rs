@@ -30,9 +30,9 @@ use crate::execute::Executor;
 use crate::extender::Extender;
 use crate::framework::Surroundings;
 use crate::metrics::SchedulerMetrics;
-use crate::node_info::PodInfo;
 use crate::nominated::Nominated;
 use crate::plugins::image_names;
+use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::queue::{Patience, Queue};
 use crate::run::{Config, Deps};
@@ -218,7 +218,7 @@ impl Scheduler {
     fn surroundings(&mut self, pod: &PodInfo) -> Surroundings {
         let mut surroundings =
             Surroundings { has_affine_pods: self.cache.has_affine_pods(), ..Surroundings::default() };
-        if pod.pod.spec.is_none() {
+        if pod.pod().spec.is_none() {
             return surroundings;
         }
         self.caches.storage.add_to(&mut surroundings, pod, &self.cache, &self.reserved);
@@ -231,7 +231,7 @@ impl Scheduler {
             }
         }
         let has_own = pod
-            .pod
+            .pod()
             .spec
             .as_ref()
             .is_some_and(|spec| spec.topology_spread_constraints.iter().flatten().next().is_some());
@@ -265,7 +265,7 @@ impl Scheduler {
                 merged.extend(selector.clone());
             }
         }
-        let owners = pod.pod.metadata.owner_references.iter().flatten();
+        let owners = pod.pod().metadata.owner_references.iter().flatten();
         let spread = ["ReplicaSet", "ReplicationController", "StatefulSet"];
         if owners.into_iter().any(|owner| owner.controller == Some(true) && spread.contains(&owner.kind.as_str())) {
             let shared = |(key, _): &(&String, &String)| !key.starts_with("statefulset.") && !key.starts_with("apps.");

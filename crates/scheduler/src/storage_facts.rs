@@ -15,8 +15,8 @@ use crate::bind_volumes::Reserved;
 use crate::cache::Cache;
 use crate::event::{EventKind, ObjectChange};
 use crate::framework::{Surroundings, VolumeLimit};
-use crate::node_info::PodInfo;
 use crate::plugins::claim_names;
+use crate::pod_info::PodInfo;
 
 /// The caches of everything about storage.
 pub(crate) struct StorageCaches {
@@ -70,7 +70,8 @@ impl StorageCaches {
         if names.is_empty() {
             return;
         }
-        let claims = names.iter().filter_map(|(name, _)| self.claims.get(&ObjectKey::new(pod.namespace(), name)));
+        let claims =
+            names.iter().filter_map(|(name, _)| self.claims.get(&ObjectKey::new(pod.namespace(), name.as_str())));
         surroundings.claims = claims.map(|claim| reserved.claim(claim)).collect();
         surroundings.volumes = self.volumes.list().into_iter().map(|volume| reserved.volume(volume)).collect();
         surroundings.storage_classes = self.classes.list();
@@ -99,9 +100,9 @@ impl StorageCaches {
         }
         for node in cache.nodes() {
             let Some(of_node) = limits.get_mut(&node.name) else { continue };
-            for pod in node.pods.values() {
+            for pod in node.pods.iter() {
                 for (claim, _) in claim_names(pod) {
-                    self.count_claim(&ObjectKey::new(pod.namespace(), claim), of_node);
+                    self.count_claim(&ObjectKey::new(pod.namespace(), claim.as_str()), of_node);
                 }
             }
         }

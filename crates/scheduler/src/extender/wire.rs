@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Filtered;
 use crate::configuration::ExtenderConfiguration;
-use crate::node_info::PodInfo;
+use crate::pod_info::PodInfo;
 use crate::preemption::Candidate;
 
 /// An extender's score is out of ten, a plugin's out of a hundred.
@@ -51,11 +51,11 @@ pub(super) fn kubeconfig(said: &ExtenderConfiguration) -> Value {
 pub(super) fn arguments(pod: &PodInfo, nodes: &[Arc<Node>], by_name: bool) -> Value {
     let names: Vec<&str> = nodes.iter().filter_map(|node| node.metadata.name.as_deref()).collect();
     match by_name {
-        true => json!({"Pod": &*pod.pod, "Nodes": null, "NodeNames": names}),
+        true => json!({"Pod": pod.pod(), "Nodes": null, "NodeNames": names}),
         false => {
             let items: Vec<&Node> = nodes.iter().map(|node| &**node).collect();
             let list = json!({"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": items});
-            json!({"Pod": &*pod.pod, "Nodes": list, "NodeNames": null})
+            json!({"Pod": pod.pod(), "Nodes": list, "NodeNames": null})
         }
     }
 }
@@ -110,16 +110,16 @@ pub(super) fn victims(pod: &PodInfo, candidates: &[Candidate], by_name: bool) ->
             .victims
             .iter()
             .map(|victim| match by_name {
-                true => json!({"UID": victim.pod.metadata.uid}),
-                false => json!(&*victim.pod),
+                true => json!({"UID": victim.uid}),
+                false => json!(victim.pod()),
             })
             .collect();
         (candidate.node.clone(), json!({"Pods": pods, "NumPDBViolations": candidate.violations}))
     };
     let all: Map<String, Value> = candidates.iter().map(of).collect();
     match by_name {
-        true => json!({"Pod": &*pod.pod, "NodeNameToVictims": null, "NodeNameToMetaVictims": all}),
-        false => json!({"Pod": &*pod.pod, "NodeNameToVictims": all, "NodeNameToMetaVictims": null}),
+        true => json!({"Pod": pod.pod(), "NodeNameToVictims": null, "NodeNameToMetaVictims": all}),
+        false => json!({"Pod": pod.pod(), "NodeNameToVictims": all, "NodeNameToMetaVictims": null}),
     }
 }
 
@@ -130,7 +130,7 @@ pub(super) fn spared(answer: &Value, candidates: Vec<Candidate>) -> Vec<Candidat
         let said = left.get(&candidate.node)?;
         let pods = field(said, "Pods").and_then(Value::as_array);
         let uids: Vec<&str> = pods.into_iter().flatten().filter_map(|pod| field(pod, "UID")?.as_str()).collect();
-        candidate.victims.retain(|victim| victim.pod.metadata.uid.as_deref().is_some_and(|uid| uids.contains(&uid)));
+        candidate.victims.retain(|victim| uids.contains(&victim.uid.as_str()));
         let violations = field(said, "NumPDBViolations").and_then(Value::as_u64).unwrap_or_default();
         candidate.violations = usize::try_from(violations).unwrap_or(usize::MAX);
         (!candidate.victims.is_empty()).then_some(candidate)

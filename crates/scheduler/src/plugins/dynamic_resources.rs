@@ -12,7 +12,8 @@ use kedge_allocator::{Inventory, Selectors, Site, Taken};
 
 use crate::event::{Event, EventKind, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::node_selector_matches;
 
 pub(crate) struct DynamicResources;
@@ -65,7 +66,7 @@ pub(crate) fn claim_name(pod: &PodInfo, entry: &PodResourceClaim) -> ClaimName {
     if let Some(name) = entry.resource_claim_name.as_ref().filter(|name| !name.is_empty()) {
         return ClaimName::Is(name.clone(), false);
     }
-    let statuses = pod.pod.status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
+    let statuses = pod.pod().status.iter().flat_map(|status| status.resource_claim_statuses.iter().flatten());
     match statuses.into_iter().find(|status| status.name == entry.name) {
         None => ClaimName::NotYet,
         Some(status) => match &status.resource_claim_name {
@@ -77,7 +78,7 @@ pub(crate) fn claim_name(pod: &PodInfo, entry: &PodResourceClaim) -> ClaimName {
 
 /// The entries of a pod.
 pub(crate) fn claim_entries(pod: &PodInfo) -> &[PodResourceClaim] {
-    let spec = pod.pod.spec.as_ref();
+    let spec = pod.pod().spec.as_ref();
     spec.and_then(|spec| spec.resource_claims.as_deref()).unwrap_or_default()
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn to_give_back(pod: &PodInfo, nodes: &[Arc<NodeInfo>], facts: &Devic
     let claims = claims_of(pod, facts).ok()?;
     let is_own = |claim: &ResourceClaim| {
         let mut consumers = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-        consumers.all(|consumer| Some(&consumer.uid) == pod.pod.metadata.uid.as_ref())
+        consumers.all(|consumer| Some(&consumer.uid) == pod.pod().metadata.uid.as_ref())
     };
     let is_useless = |claim: &ResourceClaim| nodes.iter().any(|node| !is_usable_on(claim, node));
     let found = claims.iter().find(|known| {
@@ -119,7 +120,7 @@ pub(crate) fn allocation(claim: &ResourceClaim) -> Option<&AllocationResult> {
 
 pub(crate) fn is_reserved_for(pod: &PodInfo, claim: &ResourceClaim) -> bool {
     let mut consumers = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-    consumers.any(|consumer| Some(&consumer.uid) == pod.pod.metadata.uid.as_ref())
+    consumers.any(|consumer| Some(&consumer.uid) == pod.pod().metadata.uid.as_ref())
 }
 
 /// How far the devices of an allocated claim are that must be attached before use.
@@ -174,7 +175,7 @@ fn claims_of<'a>(pod: &PodInfo, facts: &'a DeviceFacts) -> Result<Vec<&'a KnownC
             return Err(format!("resourceclaim \"{name}\" is being deleted"));
         }
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
-        let is_owned = owners.iter().any(|owner| Some(&owner.uid) == pod.pod.metadata.uid.as_ref());
+        let is_owned = owners.iter().any(|owner| Some(&owner.uid) == pod.pod().metadata.uid.as_ref());
         if is_made && !is_owned {
             let (namespace, pod) = (pod.namespace(), &pod.key);
             return Err(format!("ResourceClaim {namespace}/{name} was not created for Pod {pod} (Pod is not owner)"));

@@ -2,7 +2,8 @@
 
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 const LEAST: i64 = 23 * 1024 * 1024;
 const MOST_EACH: i64 = 1000 * 1024 * 1024;
@@ -41,7 +42,7 @@ impl Plugin for ImageLocality {
 
 /// The pod's images as nodes name them, one for each container.
 pub(crate) fn image_names(pod: &PodInfo) -> Vec<String> {
-    let Some(spec) = &pod.pod.spec else { return Vec::new() };
+    let Some(spec) = &pod.pod().spec else { return Vec::new() };
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     containers.filter_map(|container| container.image.as_deref()).map(with_tag).collect()
 }

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
 use crate::configuration::NodeAffinityArgs;
 use crate::event::{Event, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict, scale_to_max};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::{NodeTerm, NodeTerms};
 
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let wanted = self.wanted(cycle.pod.pod.spec.as_ref()?);
+        let wanted = self.wanted(cycle.pod.pod().spec.as_ref()?);
         let asks = wanted.spec.node_selector.is_some()
             || wanted.required.is_some()
             || wanted.added.is_some()
@@ -76,7 +77,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let Some(spec) = &pod.pod.spec else { return false };
+        let Some(spec) = &pod.pod().spec else { return false };
         event.changed_node(other_labels).is_some_and(|node| self.wanted(spec).filter(node).fits())
     }
 }

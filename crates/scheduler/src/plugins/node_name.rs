@@ -2,7 +2,8 @@
 
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 pub(crate) struct NodeName;
 
@@ -14,12 +15,12 @@ impl Plugin for NodeName {
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let name = cycle.pod.pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())?;
+        let name = cycle.pod.pod().spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())?;
         Some(Box::new(Wanted(name)))
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let wanted = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let wanted = pod.pod().spec.as_ref().and_then(|spec| spec.node_name.as_deref());
         event.changed_node(|_, _| false).is_some_and(|node| wanted == Some(&node.name))
     }
 }

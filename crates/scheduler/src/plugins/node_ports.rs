@@ -2,7 +2,8 @@
 
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{HostPort, NodeInfo, PodInfo, ports_conflict};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{HostPort, PodInfo, ports_conflict};
 
 pub(crate) struct NodePorts;
 

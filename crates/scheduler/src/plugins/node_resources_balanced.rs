@@ -4,7 +4,8 @@
 use crate::configuration::BalancedAllocationArgs;
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::resources::Resources;
 
 #[derive(Default)]

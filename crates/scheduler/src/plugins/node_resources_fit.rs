@@ -6,7 +6,8 @@ mod strategy;
 use crate::configuration::FitArgs;
 use crate::event::Event;
 use crate::framework::{Cycle, Evaluation, Plugin, Reason, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::resources::Resources;
 use strategy::Strategy;
 

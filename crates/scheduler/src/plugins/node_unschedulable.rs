@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::event::{Event, other_cordon, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::tolerated;
 
 pub(crate) struct NodeUnschedulable;
@@ -17,12 +18,12 @@ impl Plugin for NodeUnschedulable {
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let tolerations = cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default();
+        let tolerations = cycle.pod.pod().spec.as_ref()?.tolerations.as_deref().unwrap_or_default();
         Some(Box::new(Tolerance(tolerations)))
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let tolerations = pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let tolerations = pod.pod().spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         let changed = event.changed_node(|old, new| other_cordon(old, new) || other_taints(old, new));
         changed.is_some_and(|node| Tolerance(tolerations).filter(node).fits())
     }

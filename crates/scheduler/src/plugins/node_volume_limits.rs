@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::volume_binding::{claim_names, is_own_claim};
 use crate::event::{Action, Event, EventKind};
 use crate::framework::{Cycle, Evaluation, Plugin, Surroundings, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 pub(crate) struct NodeVolumeLimits;
 
@@ -27,7 +28,7 @@ impl Plugin for NodeVolumeLimits {
         }
         let mut new = BTreeMap::<String, BTreeSet<String>>::new();
         for (name, _) in claim_names(cycle.pod) {
-            if let Some((driver, handle)) = volume_of(cycle.pod.namespace(), &name, surroundings) {
+            if let Some((driver, handle)) = volume_of(cycle.pod.namespace(), name, surroundings) {
                 new.entry(driver).or_default().insert(handle);
             }
         }

@@ -14,7 +14,8 @@ use kedge_meta::LabelSelector;
 use crate::configuration::SpreadArgs;
 use crate::event::{Event, other_taints};
 use crate::framework::{Cycle, Evaluation, MAX_SCORE, Plugin, Surroundings, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::shape::Shape;
 use crate::tallies::{Tally, Topology};
 use participation::{Participation, counts_all_nodes};
@@ -79,7 +80,7 @@ struct Constraints<'a> {
 }
 
 fn own_constraints(pod: &PodInfo) -> &[TopologySpreadConstraint] {
-    let constraints = pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref());
+    let constraints = pod.pod().spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref());
     constraints.unwrap_or_default()
 }
 

@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 
 use crate::event::{Event, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict, scale_to_max};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::tolerated;
 
 pub(crate) struct TaintToleration;
@@ -18,11 +19,11 @@ impl Plugin for TaintToleration {
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        Some(Box::new(Tolerance(cycle.pod.pod.spec.as_ref()?.tolerations.as_deref().unwrap_or_default())))
+        Some(Box::new(Tolerance(cycle.pod.pod().spec.as_ref()?.tolerations.as_deref().unwrap_or_default())))
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
-        let tolerations = pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        let tolerations = pod.pod().spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         event.changed_node(other_taints).is_some_and(|node| Tolerance(tolerations).filter(node).fits())
     }
 }

@@ -8,13 +8,14 @@ mod make;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kedge_meta::ObjectKey;
 
 use crate::event::{Action, Event, EventKind, other_labels, other_taints};
 use crate::framework::{Cycle, Evaluation, Plugin, Surroundings, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::node_selector_matches;
 use find::find_static;
 use make::{Making, can_make};
@@ -72,14 +73,8 @@ fn binds_late(claim: &PersistentVolumeClaim, surroundings: &Surroundings) -> boo
 }
 
 /// The names of a pod's claims, with whether they are of its ephemeral volumes.
-pub(crate) fn claim_names(pod: &PodInfo) -> Vec<(String, bool)> {
-    let volumes = pod.pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
-    let name = |volume: &Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(source), _) => Some((source.claim_name.clone(), false)),
-        (None, Some(_)) => Some((format!("{}-{}", pod.key.name, volume.name), true)),
-        (None, None) => None,
-    };
-    volumes.iter().filter_map(name).collect()
+pub(crate) fn claim_names(pod: &PodInfo) -> &[(String, bool)] {
+    &pod.claims
 }
 
 /// Whether a claim is one of a pod's.
@@ -118,7 +113,7 @@ impl Plugin for VolumeBinding {
 fn look_up<'a>(pod: &PodInfo, surroundings: &'a Surroundings) -> Claims<'a> {
     let mut claims = Claims { surroundings, refusal: None, bound: Vec::new(), waiting: Vec::new() };
     for (name, is_ephemeral) in claim_names(pod) {
-        if let Err(refusal) = claims.sort_in(pod, &name, is_ephemeral) {
+        if let Err(refusal) = claims.sort_in(pod, name, *is_ephemeral) {
             claims.refusal = Some(refusal);
             break;
         }
@@ -150,7 +145,7 @@ impl Claims<'_> {
         if claim.metadata.deletion_timestamp.is_some() {
             return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
         }
-        let is_owner = |uid: &str| pod.pod.metadata.uid.as_deref() == Some(uid);
+        let is_owner = |uid: &str| pod.pod().metadata.uid.as_deref() == Some(uid);
         if is_ephemeral && !claim.metadata.owner_references.iter().flatten().any(|owner| is_owner(&owner.uid)) {
             return Err(format!(
                 "PVC {}/{name} was not created for pod {} (pod is not owner)",

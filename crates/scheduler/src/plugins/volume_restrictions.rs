@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Volume;
 use super::volume_binding::{claim_names, is_own_claim};
 use crate::event::{Event, EventKind};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 pub(crate) struct VolumeRestrictions;
 
@@ -17,17 +18,13 @@ struct Restrictions<'a> {
     disks: Vec<&'a Volume>,
 }
 
-fn volumes(pod: &PodInfo) -> &[Volume] {
-    pod.pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default()
-}
-
 impl Plugin for VolumeRestrictions {
     fn name(&self) -> &'static str {
         "VolumeRestrictions"
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        let disks: Vec<&Volume> = volumes(cycle.pod).iter().filter(|volume| is_disk(volume)).collect();
+        let disks: Vec<&Volume> = cycle.pod.disks.iter().collect();
         let single = single_claims(cycle);
         if disks.is_empty() && single.is_empty() {
             return None;
@@ -37,7 +34,7 @@ impl Plugin for VolumeRestrictions {
                 && pod.key != cycle.pod.key
                 && claim_names(pod).iter().any(|(name, _)| single.contains(name))
         };
-        let is_taken = !single.is_empty() && cycle.nodes.iter().any(|node| node.pods.values().any(|pod| uses(pod)));
+        let is_taken = !single.is_empty() && cycle.nodes.iter().any(|node| node.pods.iter().any(|pod| uses(pod)));
         Some(Box::new(Restrictions { is_taken, disks }))
     }
 
@@ -46,9 +43,9 @@ impl Plugin for VolumeRestrictions {
             Event::NodeAdd(_) => true,
             Event::AssignedPodDelete(other) => {
                 let shared = |(name, _): &(String, bool)| claim_names(other).iter().any(|(held, _)| held == name);
-                let same = |disk: &Volume| volumes(other).iter().any(|held| conflict(disk, held));
+                let same = |disk: &Volume| other.disks.iter().any(|held| conflict(disk, held));
                 (other.namespace() == pod.namespace() && claim_names(pod).iter().any(shared))
-                    || volumes(pod).iter().any(same)
+                    || pod.disks.iter().any(same)
             }
             Event::Object(change) => change.kind == EventKind::Claim && is_own_claim(pod, &change.key),
             _ => false,
@@ -58,22 +55,15 @@ impl Plugin for VolumeRestrictions {
 
 /// The pod's claims that only one pod may use.
 fn single_claims(cycle: &Cycle<'_>) -> HashSet<String> {
-    let is_single = |name: &String| {
+    let is_single = |name: &&String| {
         cycle.surroundings.claims.iter().any(|claim| {
             let modes = claim.spec.as_ref().and_then(|spec| spec.access_modes.as_deref()).unwrap_or_default();
-            claim.metadata.name.as_ref() == Some(name)
+            claim.metadata.name.as_ref() == Some(*name)
                 && claim.metadata.namespace.as_deref() == Some(cycle.pod.namespace())
                 && modes.iter().any(|mode| mode == "ReadWriteOncePod")
         })
     };
-    claim_names(cycle.pod).into_iter().map(|(name, _)| name).filter(is_single).collect()
-}
-
-fn is_disk(volume: &Volume) -> bool {
-    volume.gce_persistent_disk.is_some()
-        || volume.aws_elastic_block_store.is_some()
-        || volume.iscsi.is_some()
-        || volume.rbd.is_some()
+    claim_names(cycle.pod).iter().map(|(name, _)| name).filter(is_single).cloned().collect()
 }
 
 /// Whether two volumes are one disk, which can't be used twice on a node. Readers may share most of them.
@@ -104,7 +94,7 @@ impl Evaluation for Restrictions<'_> {
 
     fn filter(&self, node: &NodeInfo) -> Verdict {
         let has_conflict =
-            |disk: &&Volume| node.pods.values().any(|pod| volumes(pod).iter().any(|other| conflict(disk, other)));
+            |disk: &&Volume| node.pods.iter().any(|pod| pod.disks.iter().any(|other| conflict(disk, other)));
         if self.disks.iter().any(has_conflict) {
             return Verdict::unschedulable("node(s) had no available disk");
         }

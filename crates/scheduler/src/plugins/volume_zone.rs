@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use super::volume_binding::{claim_names, is_fully_bound, is_own_claim};
 use crate::event::{Event, EventKind, other_labels};
 use crate::framework::{Cycle, Evaluation, Plugin, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 
 /// The labels, each with the name that it had before.
 const LABELS: [(&str, &str); 2] = [

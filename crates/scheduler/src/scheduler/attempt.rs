@@ -13,8 +13,9 @@ use crate::cycle::{Failure, Fitting, Prepared, Sample, best, find_fitting, prepa
 use crate::extender::Extender;
 use crate::framework::{Cycle, Surroundings, Verdict};
 use crate::metrics::Ended;
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
 use crate::plugins::not_ready;
+use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::queue::{Refusers, Taken};
 

@@ -108,7 +108,8 @@ impl Scheduler {
             self.happened(Event::AssignedPodDelete(&placed));
         }
         let now = self.caches.pods.get(&pod.key);
-        if now.is_none_or(|now| now.metadata.uid != pod.pod.metadata.uid || now.metadata.deletion_timestamp.is_some()) {
+        if now.is_none_or(|now| now.metadata.uid != pod.pod().metadata.uid || now.metadata.deletion_timestamp.is_some())
+        {
             return;
         }
         tracing::warn!(pod = %pod.key, why, "a pod could not be bound; it is tried again");

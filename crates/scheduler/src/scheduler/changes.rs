@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::{Changes, Scheduler};
 use crate::event::{Event, other_cordon, other_labels, other_taints};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::queue::{Refusers, is_gated};
 
 /// The stand-in among those that refused a pod for extenders: whatever happens may change their minds.
@@ -110,7 +111,7 @@ impl Scheduler {
             }
             return self.has_left(&key);
         }
-        if self.cache.pod(&key).is_some_and(|placed| placed.pod.metadata.uid != pod.metadata.uid) {
+        if self.cache.pod(&key).is_some_and(|placed| Some(&placed.uid) != pod.metadata.uid.as_ref()) {
             // Its namesake went while nobody looked.
             if let Some(placed) = self.cache.remove_pod(&key) {
                 self.happened(Event::AssignedPodDelete(&placed));
@@ -123,7 +124,7 @@ impl Scheduler {
             return self.take_in_placed(pod, &node);
         }
         let info = self.cache.pod_info(pod);
-        if !self.profiles.contains_key(info.scheduler_name()) || info.pod.metadata.deletion_timestamp.is_some() {
+        if !self.profiles.contains_key(info.scheduler_name()) || info.pod().metadata.deletion_timestamp.is_some() {
             return self.stop_waiting(&key);
         }
         if self.cache.is_assumed(&key) {
@@ -163,7 +164,7 @@ impl Scheduler {
                 executor.report_unscheduled(&pod, "SchedulingGated", text).await;
             });
         }
-        let promised = pod.pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
+        let promised = pod.pod().status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
         if let Some(node) = promised.filter(|node| !node.is_empty() && self.nominated.node_of(&pod.key).is_none()) {
             self.nominated.add(pod.clone(), node);
         }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::Scheduler;
 use crate::cycle::{Failure, prepare};
 use crate::framework::{Cycle, Surroundings, Verdict};
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
 use crate::plugins::to_give_back;
+use crate::pod_info::PodInfo;
 use crate::preemption::{Candidate, Effort, candidates, cheapest, may_preempt, unhelpful_text};
 use crate::profile::Profile;
 use crate::queue::Taken;
@@ -84,9 +85,12 @@ impl Scheduler {
             candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort, &seen)
         };
         let asked = self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod));
-        for extender in asked {
+        for (at, extender) in asked.enumerate() {
             if found.is_empty() {
                 break;
+            }
+            if at == 0 {
+                found.iter_mut().for_each(|candidate| self.complete(candidate));
             }
             match extender.preempt(pod, found.clone()).await {
                 Ok(left) => found = left,
@@ -101,6 +105,16 @@ impl Scheduler {
         found.ok_or_else(|| unhelpful_text(failure))
     }
 
+    /// Makes the victims whole again: extenders may look at all of them.
+    fn complete(&self, candidate: &mut Candidate) {
+        for victim in &mut candidate.victims {
+            let whole = self.caches.pods.get(&victim.key);
+            if let Some(whole) = whole.filter(|whole| whole.metadata.uid.as_ref() == Some(&victim.uid)) {
+                *victim = Arc::new(PodInfo::new(whole));
+            }
+        }
+    }
+
     /// Whether pods are already leaving the node that the pod was promised; then it need only wait.
     fn waits_for_victims(&self, pod: &PodInfo, failure: &Failure) -> bool {
         let Some(node) = self.nominated.node_of(&pod.key).and_then(|name| self.cache.node(name)) else { return false };
@@ -109,17 +123,6 @@ impl Scheduler {
             .verdicts
             .iter()
             .any(|(at, verdict)| nodes[*at].name == node.name && matches!(verdict, Verdict::Unresolvable(_)));
-        !hopeless && node.pods.values().any(|other| other.priority < pod.priority && is_leaving(other))
+        !hopeless && node.pods.iter().any(|other| other.priority < pod.priority && other.is_leaving)
     }
-}
-
-/// Whether a pod is on its way out because a scheduler wanted its place.
-fn is_leaving(pod: &Arc<PodInfo>) -> bool {
-    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    pod.pod.metadata.deletion_timestamp.is_some()
-        && conditions.into_iter().any(|condition| {
-            condition.type_ == "DisruptionTarget"
-                && condition.status == "True"
-                && condition.reason.as_deref() == Some("PreemptionByScheduler")
-        })
 }

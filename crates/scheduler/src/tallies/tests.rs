@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cache::Cache;
 use crate::framework::{Cycle, Surroundings, Verdict};
-use crate::node_info::PodInfo;
+use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 
 const NODES: usize = 5;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelector, PodSpec, Toleration, TopologySpreadConstraint};
 
-use crate::node_info::{NodeInfo, PodInfo};
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
 use crate::selectors::{NodeTerms, tolerated};
 
 /// Whether neither what the pod wants of its node nor taints decide which nodes count.
 pub(super) fn counts_all_nodes(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> bool {
-    let spec = pod.pod.spec.as_ref();
+    let spec = pod.pod().spec.as_ref();
     let wants = spec.is_some_and(|spec| spec.node_selector.is_some() || required_affinity(spec).is_some());
     (!wants || constraint.node_affinity_policy.as_deref() == Some("Ignore"))
         && constraint.node_taints_policy.as_deref() != Some("Honor")
@@ -30,7 +31,7 @@ pub(super) struct Participation<'a> {
 
 impl<'a> Participation<'a> {
     pub(super) fn new(constraint: &TopologySpreadConstraint, pod: &'a PodInfo) -> Self {
-        let spec = pod.pod.spec.as_ref();
+        let spec = pod.pod().spec.as_ref();
         let asked = spec.filter(|_| constraint.node_affinity_policy.as_deref() != Some("Ignore"));
         let taints = spec.filter(|_| constraint.node_taints_policy.as_deref() == Some("Honor"));
         Self {
