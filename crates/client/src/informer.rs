@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::failure::{FailureCause, classify, of_status};
 use crate::failure_log::FailureLog;
-use crate::namespaced::{self, Namespaced};
+use crate::watched::{Watched, plain};
 use groups::Groups;
 use held::{Held, Packing, Warm};
 use mailbox::Mailbox;
@@ -243,10 +243,8 @@ impl<K: Resource + Clone> Informer<K> {
         Subscription { mailbox }
     }
 
-    fn put(&self, mut object: K) {
-        // Nobody who reads a cache asks who owns which field, and these records take more memory than all the rest. An
-        // update without them leaves the live ones as they are.
-        object.meta_mut().managed_fields = None;
+    fn put(&self, object: K) {
+        // Nothing says who owns which field; an update without that leaves the live record as it is.
         let key = object_key(&object);
         let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok());
         // A copy has just the room that it needs; what was decoded has room for lists to grow.
@@ -378,13 +376,11 @@ where
     if let Some(labels) = &options.label_selector {
         config = config.labels(labels);
     }
-    match &options.namespace {
-        Some(namespace) => {
-            let api = Api::<Namespaced<K>>::namespaced(client, namespace);
-            watcher::watcher(api, config).map_ok(namespaced::plain).boxed()
-        }
-        None => watcher::watcher(Api::<K>::all(client), config).boxed(),
-    }
+    let api = match &options.namespace {
+        Some(namespace) => Api::<Watched<K>>::namespaced(client, namespace),
+        None => Api::<Watched<K>>::all(client),
+    };
+    watcher::watcher(api, config).map_ok(plain).boxed()
 }
 
 fn absorb<K: Resource + Clone>(informer: &Informer<K>, event: Event<K>, listed: &mut HashSet<ObjectKey>) {
@@ -476,6 +472,8 @@ mod tests {
         assert_eq!(names(informer.list()), ["b", "c", "d"]);
         assert_eq!(names(informer.filter(|map| map.name_any() != "c")), ["b", "d"]);
         assert_eq!(names(informer.filter_in("default", |map| map.name_any() == "c")), ["c"]);
+        let asks = |map: &ConfigMap| informer.get(&object_key(map)).is_some();
+        assert_eq!(informer.filter(asks).len(), 3, "who looks may ask as well");
         assert_eq!(*informer.get(&ObjectKey::new("default", "c")).unwrap(), config_map("c", "1"));
         assert!(informer.contains(&ObjectKey::new("default", "d")) && !informer.contains(&ObjectKey::cluster("d")));
     }
@@ -543,5 +541,45 @@ mod tests {
         drop(informer.subscribe());
         informer.put(config_map("a", "2"));
         assert_eq!(informer.cache.read().subscribers.len(), 0);
+    }
+
+    /// A server with one pod, which changes once.
+    async fn answer(request: http::Request<kube::client::Body>) -> Result<http::Response<String>, std::io::Error> {
+        let pod = |version: &str| {
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+                "name": "a", "namespace": "default", "resourceVersion": version,
+                "labels": {"version": version}, "managedFields": [{"manager": "m", "fieldsV1": {"f:metadata": {}}}],
+            }, "spec": {"nodeName": "n", "containers": []}})
+        };
+        let body = match request.uri().query().is_some_and(|query| query.contains("watch=true")) {
+            true if request.uri().query().is_some_and(|query| query.contains("resourceVersion=5")) => {
+                format!("{}\n", serde_json::json!({"type": "MODIFIED", "object": pod("6")}))
+            }
+            true => return std::future::pending().await,
+            false => serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "5"},
+                "items": [pod("4")]})
+            .to_string(),
+        };
+        Ok(http::Response::new(body))
+    }
+
+    #[tokio::test]
+    async fn what_is_listed_and_watched_comes_without_owners() {
+        let shutdown = CancellationToken::new();
+        let informers = Informers::new(crate::client_from_service(tower::service_fn(answer)), shutdown.clone());
+        let informer = informers.all::<Pod>();
+        let mut changes = informer.subscribe();
+        loop {
+            // Where the change comes before anybody looked, only the newest state is told.
+            let pod = changes.next().await.object().clone();
+            let version = pod.resource_version().unwrap_or_default();
+            assert_eq!(pod.labels().get("version"), Some(&version));
+            assert_eq!(pod.metadata.managed_fields, None);
+            if version == "6" {
+                break;
+            }
+        }
+        assert_eq!(informer.on_node("n").len(), 1);
+        shutdown.cancel();
     }
 }

@@ -11,13 +11,14 @@ mod failure;
 mod failure_log;
 mod informer;
 mod leader;
-mod namespaced;
 mod observe;
 mod queue;
 mod reload;
 mod request_metrics;
 mod selector;
 mod service_account;
+mod unowned;
+mod watched;
 
 pub use backoff::Backoff;
 pub use component_metrics::{ComponentMetrics, LeaseMetrics, QueueMetrics};

@@ -67,14 +67,10 @@ impl<K> Held<K> {
         }
     }
 
-    /// The object as long as `keep` accepts it.
+    /// The object, where `keep` accepts it.
     pub(super) fn filtered(&self, keep: impl Fn(&K) -> bool) -> Option<Arc<K>> {
-        let object = match &*self.state.lock() {
-            State::Loose(object) if !keep(object) => return None,
-            State::Loose(object) => return Some(object.clone()),
-            State::Packed(bytes, unpack) => unpacked(bytes, *unpack),
-        };
-        keep(&object).then_some(object)
+        // Nothing is locked while `keep` looks: it may ask the informer itself.
+        Some(self.object()).filter(|object| keep(object))
     }
 
     /// The object, and whether it had to be unpacked; then it is held as it is from now on.

@@ -1,21 +1,29 @@
-//! A kind as it is watched in one namespace, with that namespace in the URL, so that rights in that namespace are enough.
+//! A kind as it is watched: without who owns which field, and in one namespace with that namespace in the URL, so that
+//! rights in that namespace are enough.
 //!
 //! Whether a kind has namespaces is known at compile time only, and an informer serves every kind. Invariant: asked for
-//! only where the kind has namespaces.
+//! by namespace only where the kind has namespaces.
 
 use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use kube::{Resource, core::NamespaceResourceScope};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-/// The object of a namespace.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Namespaced<K>(K);
+use crate::unowned;
 
-impl<K: Resource> Resource for Namespaced<K> {
+/// An object that is watched.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched<K>(K);
+
+impl<'de, K: Deserialize<'de>> Deserialize<'de> for Watched<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        unowned::deserialize(deserializer).map(Self)
+    }
+}
+
+impl<K: Resource> Resource for Watched<K> {
     type DynamicType = K::DynamicType;
     type Scope = NamespaceResourceScope;
 
@@ -56,8 +64,8 @@ impl<K: Resource> Resource for Namespaced<K> {
     }
 }
 
-/// An event as a watch of all namespaces tells it.
-pub(crate) fn plain<K>(event: Event<Namespaced<K>>) -> Event<K> {
+/// An event with the object as its users know it.
+pub(crate) fn plain<K>(event: Event<Watched<K>>) -> Event<K> {
     match event {
         Event::Apply(object) => Event::Apply(object.0),
         Event::Delete(object) => Event::Delete(object.0),
@@ -75,9 +83,10 @@ mod tests {
 
     #[test]
     fn the_namespace_is_in_the_url() {
-        let path = Namespaced::<ConfigMap>::url_path(&(), Some("kube-system"));
+        let path = Watched::<ConfigMap>::url_path(&(), Some("kube-system"));
         assert_eq!(path, "/api/v1/namespaces/kube-system/configmaps");
-        let object: Namespaced<ConfigMap> = serde_json::from_str(r#"{"metadata": {"name": "a"}}"#).expect("it is one");
-        assert_eq!(object.meta().name.as_deref(), Some("a"));
+        let text = r#"{"metadata": {"name": "a", "managedFields": [{"manager": "m"}]}}"#;
+        let object: Watched<ConfigMap> = serde_json::from_str(text).expect("it is one");
+        assert_eq!((object.meta().name.as_deref(), &object.meta().managed_fields), (Some("a"), &None));
     }
 }
