@@ -4,7 +4,6 @@
 //! `controller.kubernetes.io/pod-deletion-cost` first, doubled up on a node first, ready for a shorter time first, more
 //! restarts first, newer first. Times compare on a logarithmic scale.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -30,9 +29,10 @@ pub(crate) fn sort_for_deletion(pods: &mut [Arc<Pod>], related: &[Arc<Pod>], now
             .then_with(|| is_ready(a).cmp(&is_ready(b)))
             .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
             .then_with(|| company(b).cmp(&company(a)))
-            .then_with(|| by_age(ready_since(a), ready_since(b), a, b, now))
+            .then_with(|| age(ready_since(a), now).cmp(&age(ready_since(b), now)))
             .then_with(|| restarts(b).cmp(&restarts(a)))
-            .then_with(|| by_age(creation(a), creation(b), a, b, now))
+            .then_with(|| age(creation(a), now).cmp(&age(creation(b), now)))
+            .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
     });
 }
 
@@ -65,17 +65,11 @@ fn creation(pod: &Pod) -> Option<Timestamp> {
     pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
 }
 
-/// Unknown times first, then the younger by orders of magnitude, then by uid so that the choice is stable.
-fn by_age(a: Option<Timestamp>, b: Option<Timestamp>, pod_a: &Pod, pod_b: &Pod, now: Timestamp) -> Ordering {
-    match (a, b) {
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Less,
-        (Some(_), None) => Ordering::Greater,
-        (Some(a), Some(b)) if a == b => Ordering::Equal,
-        (Some(a), Some(b)) => {
-            magnitude(now, a).cmp(&magnitude(now, b)).then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid))
-        }
-    }
+/// Unknown times first, then the younger by orders of magnitude.
+// DIVERGES: upstream lets the uid decide between different times of one magnitude before it looks at restarts, but not
+// between equal times. That is no order: a before b, b before c and c before a can all be so.
+fn age(since: Option<Timestamp>, now: Timestamp) -> Option<i32> {
+    since.map(|since| magnitude(now, since))
 }
 
 fn magnitude(now: Timestamp, since: Timestamp) -> i32 {
@@ -120,6 +114,26 @@ mod tests {
         check(created(pod("b"), 99_990), created(pod("a"), 10));
         // The same order of magnitude: by uid.
         check(created(pod("a"), 11), created(pod("b"), 10));
+    }
+
+    #[test]
+    fn regress_many_pods_of_about_one_age_have_an_order() {
+        let now = Timestamp::from_second(100_000).unwrap();
+        // Uids and restarts go against the times, which are equal for some and of one magnitude for all.
+        let made = |number: i64| {
+            let since = 99_000 + number % 3;
+            Arc::new(restarted(
+                created(ready(pod(&format!("p{:02}", number * 7 % 60)), since), since),
+                (number % 2) as i32,
+            ))
+        };
+        let mut pods: Vec<Arc<Pod>> = (0..60).map(made).collect();
+        let related = pods.clone();
+        sort_for_deletion(&mut pods, &related, now);
+        let mut others: Vec<Arc<Pod>> = related.iter().rev().cloned().collect();
+        sort_for_deletion(&mut others, &related, now);
+        assert_eq!(pods, others);
+        assert_eq!((restarts(&pods[0]).0, restarts(&pods[59]).0), (1, 0));
     }
 
     #[test]
