@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// So many objects of an informer are held as they are: those of a small cluster, or those that a large one works on.
-const MOST_LOOSE: usize = 8192;
+const MOST_LOOSE: usize = 32_768;
 
 /// How a kind's objects are packed. A kind without it is never packed.
 pub(super) struct Packing<K> {
