@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kedge_pki::{ClusterNames, ClusterPki};
-use kedge_store::{Key, Store, Template, Transaction, Write};
+use kedge_store::{Key, Template, Transaction, Write};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
