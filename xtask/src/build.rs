@@ -12,9 +12,6 @@ const RELEASE: &str = "release";
 /// The profile of what tests run.
 const QUICK: &str = "quick";
 
-/// What makes a binary static.
-const STATIC: &str = "-C target-feature=+crt-static";
-
 /// Builds kedge as one static binary, as it is released, and returns its path.
 pub fn release() -> Result<PathBuf> {
     binary(RELEASE)
@@ -25,23 +22,13 @@ pub fn quick() -> Result<PathBuf> {
     binary(QUICK)
 }
 
-/// Lets nextest build its tests as [`quick`] builds the binary, and the binary with them; returns its path.
-pub fn quick_with_tests(nextest: &mut Command) -> PathBuf {
-    nextest.args(["--cargo-profile", QUICK, "--target", &target()]).env("RUSTFLAGS", STATIC);
-    path(QUICK)
-}
-
-fn path(profile: &str) -> PathBuf {
-    root().join("target").join(target()).join(profile).join("kedge")
-}
-
 fn binary(profile: &str) -> Result<PathBuf> {
     if !cfg!(target_os = "linux") {
         bail!("kedge runs on Linux; build it there");
     }
     println!("  build kedge ({profile}, static)");
     loud(statically(cargo().args(["build", "--locked", "--package", "kedge"]), profile))?;
-    Ok(path(profile))
+    Ok(root().join("target").join(target()).join(profile).join("kedge"))
 }
 
 /// Makes a cargo command build in release mode and statically.
@@ -51,7 +38,7 @@ pub fn as_released(command: &mut Command) -> &mut Command {
 
 fn statically<'a>(command: &'a mut Command, profile: &str) -> &'a mut Command {
     // With an explicit target the flags leave build scripts and macros alone.
-    command.args(["--profile", profile, "--target", &target()]).env("RUSTFLAGS", STATIC)
+    command.args(["--profile", profile, "--target", &target()]).env("RUSTFLAGS", "-C target-feature=+crt-static")
 }
 
 fn target() -> String {
