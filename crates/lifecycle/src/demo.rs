@@ -65,7 +65,8 @@ pub async fn demo_state(client: &Client) -> Result<DemoState, DemoError> {
 pub async fn demo_answers(address: SocketAddr) -> bool {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await?;
+        // A probe, as the kubelet's: the demo does not note those.
+        stream.write_all(b"GET /healthz HTTP/1.0\r\nUser-Agent: kube-probe/kedge\r\n\r\n").await?;
         let mut answer = Vec::new();
         stream.take(MOST_BYTES).read_to_end(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
