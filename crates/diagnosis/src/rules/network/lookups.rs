@@ -2,11 +2,24 @@
 
 use serde_json::Value;
 
+use crate::evidence::{Evidence, Item};
 use crate::facts::{LogFact, LogSource};
 use crate::object::text;
+use crate::rules::network::policy_cuts_names::cutting_policy;
 
 /// Seconds for which a line speaks of the present.
-pub(super) const RECENT: i64 = 600;
+const RECENT: i64 = 600;
+
+/// Whether a line speaks of the present; one without a time does.
+pub(super) fn is_recent(evidence: &Evidence, item: &Item) -> bool {
+    item.time.is_none_or(|time| evidence.gathered.as_second() - time.as_second() <= RECENT)
+}
+
+/// The lines of lookups in vain that may tell of the network: those of pods that no policy keeps from asking.
+pub(super) fn failed_lookups(evidence: &Evidence) -> impl Iterator<Item = (usize, &Item, &LogFact)> {
+    let lines = evidence.logs().filter(|(_, _, line)| is_lookup_failure(line));
+    lines.filter(|(_, _, line)| cutting_policy(evidence, &line.source).is_none())
+}
 
 /// Whether a pod is one of the cluster's DNS.
 pub(super) fn is_dns(pod: &Value) -> bool {

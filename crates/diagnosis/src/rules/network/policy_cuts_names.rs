@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::evidence::Evidence;
 use crate::facts::LogSource;
-use crate::finding::{Certainty, Finding, Repair, Subject};
+use crate::finding::{Certainty, Finding, Repair};
 use crate::object::{list, text};
-use crate::rules::network::lookups::{RECENT, is_lookup_failure};
+use crate::rules::network::lookups::{is_lookup_failure, is_recent};
 use crate::rules::{Explains, Layer, Rule, Scope, selector};
 
 const PORT: i64 = 53;
@@ -25,48 +25,40 @@ pub(super) const RULE: Rule = Rule {
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     for (index, item, line) in evidence.logs().filter(|(_, _, line)| is_lookup_failure(line)) {
-        let is_past = item.time.is_some_and(|time| evidence.gathered.as_second() - time.as_second() > RECENT);
         let subject = line.source.subject();
-        if is_past || found.iter().any(|known| known.subject == subject) {
+        if !is_recent(evidence, item) || found.iter().any(|known| known.subject == subject) {
             continue;
         }
-        let Some(policy) = cutting_policy(evidence, &line.source) else { continue };
-        let name = text(&evidence_object(evidence, policy)["metadata"]["name"]).to_owned();
+        let Some((policy, object)) = cutting_policy(evidence, &line.source) else { continue };
+        let name = text(&object["metadata"]["name"]);
         let told = format!(
             "{subject} asks for names in vain, and NetworkPolicy {}/{name} lets it ask nobody: {}",
             subject.namespace,
             line.text.trim()
         );
-        let repair = repair(&subject.namespace, &name);
+        let repair = repair(&subject.namespace, name);
         found.push(Finding::failure(subject, item, Certainty::Proven, told, vec![index, policy], repair));
     }
     found
 }
 
-/// The policy that keeps the writer of a log from asking for names: the item of the first one that selects its pod and
+/// The policy that keeps the writer of a log from asking for names, with its item: the first one that selects its pod and
 /// says where it may send to, if none of them lets questions out.
-pub(super) fn cutting_policy(evidence: &Evidence, source: &LogSource) -> Option<usize> {
-    let LogSource::Container { namespace, pod, .. } = source else { return None };
-    let subject = Subject { kind: "Pod".to_owned(), namespace: namespace.clone(), name: pod.clone() };
-    let (_, _, pod) = evidence.object(&subject)?;
-    let selecting = evidence.objects("NetworkPolicy").filter(|(_, _, policy)| {
-        text(&policy["metadata"]["namespace"]) == namespace
-            && limits_egress(&policy["spec"])
-            && selector::selects(&policy["spec"]["podSelector"], &pod["metadata"]["labels"])
-    });
+pub(super) fn cutting_policy<'a>(evidence: &'a Evidence, source: &LogSource) -> Option<(usize, &'a Value)> {
+    let (_, _, pod) = evidence.object(&source.subject())?;
+    let namespace = text(&pod["metadata"]["namespace"]);
+    let selecting =
+        evidence.objects("NetworkPolicy").map(|(index, _, policy)| (index, policy)).filter(|(_, policy)| {
+            text(&policy["metadata"]["namespace"]) == namespace
+                && limits_egress(&policy["spec"])
+                && selector::selects(&policy["spec"]["podSelector"], &pod["metadata"]["labels"])
+        });
     let selecting: Vec<_> = selecting.collect();
     let lets_out = |policy: &Value| list(&policy["spec"]["egress"]).any(|rule| may_reach_dns(rule, namespace));
-    if selecting.iter().any(|(_, _, policy)| lets_out(policy)) {
+    if selecting.iter().any(|(_, policy)| lets_out(policy)) {
         return None;
     }
-    selecting.first().map(|(index, _, _)| *index)
-}
-
-fn evidence_object(evidence: &Evidence, index: usize) -> &Value {
-    match &evidence.items[index].fact {
-        crate::facts::Fact::Object(object) => object,
-        _ => &Value::Null,
-    }
+    selecting.first().copied()
 }
 
 /// Types that are not given are those that there are rules for.

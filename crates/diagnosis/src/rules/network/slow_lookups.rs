@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use crate::evidence::{Evidence, Place};
 use crate::finding::{Certainty, Finding, Repair, Severity, Subject};
 use crate::object::{condition, text};
-use crate::rules::network::lookups::{RECENT, is_dns, is_lookup_failure};
-use crate::rules::network::policy_cuts_names::cutting_policy;
+use crate::rules::network::lookups::{failed_lookups, is_dns, is_recent};
 use crate::rules::{Layer, Rule};
 
 /// Entries that could not be made since the machine started, above which it is no chance.
@@ -18,14 +17,7 @@ pub(super) const RULE: Rule =
 fn find(evidence: &Evidence) -> Vec<Finding> {
     let races: Vec<_> =
         evidence.measures("conntrack_insert_failed").filter(|(_, _, measure)| measure.value >= MANY).collect();
-    let is_recent = |time: Option<jiff::Timestamp>| {
-        time.is_none_or(|time| evidence.gathered.as_second() - time.as_second() <= RECENT)
-    };
-    // Whom a policy keeps from asking, no cache helps.
-    let is_cut = |source| cutting_policy(evidence, source).is_some();
-    let lines = evidence.logs();
-    let lines =
-        lines.filter(|(_, item, line)| is_lookup_failure(line) && is_recent(item.time) && !is_cut(&line.source));
+    let lines = failed_lookups(evidence).filter(|(_, item, _)| is_recent(evidence, item));
     let lines: Vec<usize> = lines.map(|(index, _, _)| index).collect();
     let mut found = Vec::new();
     if let (Some(first), true) = (lines.first(), has_ready_dns(evidence)) {

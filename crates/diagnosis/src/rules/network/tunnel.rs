@@ -7,7 +7,7 @@ use crate::evidence::{Evidence, Place};
 use crate::facts::LogSource;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::text;
-use crate::rules::network::lookups::{is_dns, is_lookup_failure};
+use crate::rules::network::lookups::{failed_lookups, is_dns};
 use crate::rules::network::peers::{Peer, by_machine, closed, others, peers};
 use crate::rules::{Explains, Layer, Rule, Scope};
 
@@ -72,7 +72,7 @@ fn of_lookups(evidence: &Evidence) -> Option<Finding> {
     let of_dns: BTreeSet<&str> =
         pods().filter(|(_, _, pod)| is_dns(pod)).map(|(_, _, pod)| text(&pod["spec"]["nodeName"])).collect();
     let mut proof = Vec::new();
-    for (index, item, line) in evidence.logs().filter(|(_, _, line)| is_lookup_failure(line)) {
+    for (index, item, line) in failed_lookups(evidence) {
         let LogSource::Container { namespace, pod, .. } = &line.source else { continue };
         let subject = Subject { kind: "Pod".to_owned(), namespace: namespace.clone(), name: pod.clone() };
         let of_object = evidence.object(&subject).map_or("", |(_, _, pod)| text(&pod["spec"]["nodeName"]));
@@ -145,6 +145,11 @@ mod tests {
             container_logged("web", "lookup db on 10.96.0.10:53: read udp 10.244.1.5:4000->10.96.0.10:53: i/o timeout")
         };
         assert_eq!(found_among(&RULE, [object(dns.clone()), line()]).len(), 1);
+        // A pod that a policy keeps from asking says nothing of the tunnel.
+        let web = object(pod("kube-system", "web-one", json!({"nodeName": "one"}), json!({})));
+        let policy = object(json!({"kind": "NetworkPolicy", "metadata": {"namespace": "kube-system", "name": "p"},
+            "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": []}}));
+        assert_eq!(found_among(&RULE, [object(dns.clone()), line(), web, policy]), [""; 0]);
         dns["spec"]["nodeName"] = json!("one");
         assert_eq!(found_among(&RULE, [object(dns), line()]), [""; 0]);
     }
