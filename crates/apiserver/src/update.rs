@@ -23,7 +23,7 @@ use crate::write::{self, Expected, Refusal, WriteOptions};
 use crate::{convert, encode, object};
 
 /// How often a change is tried where the client did not say from which version it was made.
-const ATTEMPTS: usize = 50;
+pub(crate) const ATTEMPTS: usize = 50;
 
 /// What an edit makes of an object.
 pub(crate) struct Edited {

@@ -7,7 +7,7 @@
 mod health;
 mod zones;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,7 +25,7 @@ use crate::error::{ReconcileError, unless_gone};
 use crate::pods::{is_ready, name_of};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use health::{Eviction, Readiness, needs_eviction, plan_silence, plan_taints, readiness, time_left};
-use zones::{Buckets, eviction_rate, zone_key, zone_states};
+use zones::{Buckets, Census, eviction_rate, zone_key};
 
 const LEASES: &str = "kube-node-lease";
 
@@ -42,17 +42,8 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let context = starter.context.clone();
     let began = (context.now(), Instant::now());
     let controller = Arc::new(Lifecycle { context, nodes: nodes.clone(), pods, state: Mutex::default(), began });
-    let (of_nodes, queue_for_nodes) = (controller.clone(), queue.clone());
-    starter.feed(&nodes, move |change| {
-        if of_nodes.hear_node(change) {
-            queue_for_nodes.add(object_key(&**change.object()));
-        }
-        if changes_readiness(change) {
-            // How fast others are evicted from depends on how many are well.
-            let unwell = of_nodes.nodes.filter(|node| readiness(node) != Readiness::True);
-            unwell.iter().for_each(|node| queue_for_nodes.add(object_key(&**node)));
-        }
-    });
+    let of_nodes = controller.clone();
+    starter.enqueue(&nodes, &queue, move |change| of_nodes.hear_node(change));
     let of_leases = controller.clone();
     starter.feed(&leases, move |change| of_leases.hear_lease(change));
     // One worker: the zones' tokens are given out in one order.
@@ -72,6 +63,9 @@ struct Heard {
 #[derive(Debug, Default)]
 struct State {
     heard: HashMap<String, Heard>,
+    census: Census,
+    /// How fast pods may be driven off, by zone, when nodes were last queued for it.
+    rates: BTreeMap<String, Option<f64>>,
     buckets: Buckets,
     was_suspended: bool,
 }
@@ -119,8 +113,32 @@ impl Lifecycle {
         self.began.0.saturating_add(passed).unwrap_or(Timestamp::MAX)
     }
 
-    /// Notes what a change of a node says; whether the node has to be looked at.
-    fn hear_node(&self, change: &Change<Node>) -> bool {
+    /// Notes what a change of a node says; the nodes that have to be looked at.
+    fn hear_node(&self, change: &Change<Node>) -> Vec<ObjectKey> {
+        let mut concerned = self.count(change);
+        if self.hear(change) {
+            concerned.push(object_key(&**change.object()));
+        }
+        concerned
+    }
+
+    /// Counts a node in its zone; the nodes that are not well where others may be driven off at another speed now.
+    fn count(&self, change: &Change<Node>) -> Vec<ObjectKey> {
+        let mut state = self.state.lock();
+        match change {
+            Change::Deleted(node) => state.census.remove(name_of(&node.metadata)),
+            change => state.census.set(change.object()),
+        }
+        let rates = state.census.rates(&self.context.config);
+        if rates == state.rates {
+            return Vec::new();
+        }
+        state.rates = rates;
+        state.census.unwell().map(ObjectKey::cluster).collect()
+    }
+
+    /// Notes what a node says of itself; whether it has to be looked at.
+    fn hear(&self, change: &Change<Node>) -> bool {
         let node = change.object();
         let name = name_of(&node.metadata).to_owned();
         let about = node_reference(node);
@@ -245,16 +263,11 @@ impl Lifecycle {
             return (Eviction::Held, None);
         }
         let config = &self.context.config;
-        let nodes = self.nodes.list();
-        let newest = |known: &Arc<Node>| match known.metadata.name == node.metadata.name {
-            true => node.clone(),
-            false => (**known).clone(),
-        };
-        let nodes: Vec<Node> = nodes.iter().map(newest).collect();
-        let states = zone_states(&nodes, config.unhealthy_zone_threshold);
         let zone = zone_key(node);
-        let rate = eviction_rate(&states, &zone, config);
         let mut state = self.state.lock();
+        // It may be newer than what was last heard.
+        state.census.set(node);
+        let rate = eviction_rate(&state.census.states(config.unhealthy_zone_threshold), &zone, config);
         if rate.is_none() != state.was_suspended {
             state.was_suspended = rate.is_none();
             match rate {
@@ -281,13 +294,6 @@ impl Lifecycle {
         });
         unless_gone(nodes.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
         Ok(())
-    }
-}
-
-fn changes_readiness(change: &Change<Node>) -> bool {
-    match change {
-        Change::Added(_) | Change::Deleted(_) => true,
-        Change::Updated { old, new } => readiness(old) != readiness(new),
     }
 }
 

@@ -25,24 +25,34 @@ const STEPS: [(usize, usize, u32); 5] =
 pub(crate) fn start(mut starter: Starter<'_>) {
     let nodes = starter.informer::<Node>();
     let queue = Queue::new();
-    let controller = Ttl { context: starter.context.clone(), nodes: nodes.clone(), step: Mutex::new(0) };
-    let all = nodes.clone();
+    let controller = Arc::new(Ttl { context: starter.context.clone(), nodes: nodes.clone(), step: Mutex::new(0) });
+    let (all, of_nodes) = (nodes.clone(), controller.clone());
     starter.enqueue(&nodes, &queue, move |change| match change {
-        // The size may have changed for everyone.
-        Change::Added(_) | Change::Deleted(_) if STEPS.iter().any(|step| all.len() == step.0 || all.len() > step.1) => {
+        // The size is another for everyone.
+        Change::Added(_) | Change::Deleted(_) if of_nodes.changes_step() => {
             all.list().iter().map(|node| object_key(&**node)).collect()
         }
         Change::Deleted(_) => Vec::new(),
         change => vec![object_key(&**change.object())],
     });
     let workers = starter.context.config.concurrency;
-    starter.work(Arc::new(controller), queue, workers);
+    starter.work(controller, queue, workers);
 }
 
 struct Ttl {
     context: Context,
     nodes: Informer<Node>,
     step: Mutex<usize>,
+}
+
+impl Ttl {
+    /// Whether there are so many nodes now, or so few, that another step holds.
+    fn changes_step(&self) -> bool {
+        let mut current = self.step.lock();
+        let before = *current;
+        *current = step(before, self.nodes.len());
+        *current != before
+    }
 }
 
 /// The step for a number of nodes, from the one before.
@@ -61,11 +71,7 @@ impl Controller for Ttl {
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(node) = self.nodes.get(key) else { return Ok(Next::Done) };
-        let seconds = {
-            let mut current = self.step.lock();
-            *current = step(*current, self.nodes.len());
-            STEPS[*current].2
-        };
+        let seconds = STEPS[*self.step.lock()].2;
         let said = node.metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION));
         if said.and_then(|said| said.parse().ok()) == Some(seconds) {
             return Ok(Next::Done);

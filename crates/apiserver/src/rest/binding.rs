@@ -6,14 +6,14 @@ use http::StatusCode;
 use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, GroupVersionKind, format_time};
 use serde_json::{Value, json};
 
-use crate::admission::{Attributes, Operation, Seen, Told};
+use crate::admission::{Attributes, Effects, Operation, Seen, Told};
 use crate::call::Call;
 use crate::core::Core;
-use crate::object;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
-use crate::update::{Edited, Update};
-use crate::write::{self, Expected, WriteOptions};
+use crate::update::ATTEMPTS;
+use crate::write::{self, Expected, Refusal, WriteOptions};
+use crate::{convert, object};
 
 /// POST of a `Binding`, below a pod or to the collection.
 pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>) -> Reply {
@@ -46,20 +46,8 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
     };
     core.admission.ask(&attributes, &mut binding).await?;
     check(&binding, &name)?;
-    let update = Update {
-        core,
-        user: &call.user,
-        resource: &pods,
-        subresource: "binding",
-        part: "binding",
-        namespace: &target.namespace,
-        name: &name,
-        options: &options,
-        seen: Seen::Nothing,
-        now: call.now,
-    };
-    let time = format_time(call.now);
-    update.run(&|pod| bound(pod, &binding, &name, &time).map(Edited::new)).await?;
+    let assignment = Assignment { binding: &binding, name: &name, time: format_time(call.now) };
+    assignment.write(core, &pods, &target.namespace, options.dry_run).await?;
     let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"});
     Ok(reply::document(StatusCode::CREATED, encoding, &success))
 }
@@ -77,55 +65,102 @@ fn check(binding: &Value, name: &str) -> Result<(), ApiStatus> {
     if errors.is_empty() { Ok(()) } else { Err(ApiStatus::invalid("", "Binding", name, &errors)) }
 }
 
-/// The pod on its node.
-fn bound(pod: &Value, binding: &Value, name: &str, time: &str) -> Result<Value, ApiStatus> {
-    let refuse = |why: &str| {
-        let resource = GroupResource { group: String::new(), resource: "pods/binding".to_owned() };
-        Err(ApiStatus::conflict(&resource, name, why))
-    };
-    let uid = object::meta(binding, "uid");
-    if !uid.is_empty() && uid != object::meta(pod, "uid") {
-        let actual = object::meta(pod, "uid");
-        return refuse(&format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {actual}"));
-    }
-    if object::is_deleting(pod) {
-        return refuse(&format!("pod {name} is being deleted, cannot be assigned to a host"));
-    }
-    let node = object::text(pod, &["spec", "nodeName"]);
-    if !node.is_empty() {
-        return refuse(&format!("pod {name} is already assigned to node \"{node}\""));
-    }
-    if !object::list(pod, &["spec", "schedulingGates"]).is_empty() {
-        return refuse(&format!("pod {name} has non-empty .spec.schedulingGates"));
-    }
-    let mut pod = pod.clone();
-    let host = object::text(binding, &["target", "name"]);
-    object::child_mut(&mut pod, "spec").insert("nodeName".to_owned(), host.into());
-    for part in ["annotations", "labels"] {
-        let Some(added) = object::at(binding, &["metadata", part]).and_then(Value::as_object) else { continue };
-        let own = object::metadata_mut(&mut pod).entry(part).or_insert_with(|| json!({}));
-        if let Some(own) = own.as_object_mut() {
-            own.extend(added.clone());
-        }
-    }
-    set_scheduled(&mut pod, time);
-    Ok(pod)
+/// A pod's way to its node.
+struct Assignment<'a> {
+    binding: &'a Value,
+    name: &'a str,
+    time: String,
 }
 
+impl Assignment<'_> {
+    /// Writes the pod as the store has it, with nothing but its node new: that was admitted as a binding, so nobody is asked
+    /// about the pod again, and nobody comes to own its fields.
+    async fn write(&self, core: &Core, pods: &Arc<Resource>, namespace: &str, dry_run: bool) -> Result<(), ApiStatus> {
+        for _ in 0..ATTEMPTS {
+            let record = core.record(pods, namespace, self.name).await?;
+            let pod = self.bound(convert::live(pods, &record).await?)?;
+            if dry_run {
+                return Ok(());
+            }
+            let template = convert::own_template(pods, &pod);
+            match write::put(core, pods, record.key.clone(), template, Some(&record), Effects::default()).await {
+                Ok(_) => return Ok(()),
+                Err(Refusal::Status(status)) => return Err(status),
+                Err(Refusal::Conflict) => {}
+            }
+        }
+        Err(ApiStatus::stale_update(&pods.group_resource, self.name))
+    }
+
+    /// The pod on its node.
+    fn bound(&self, mut pod: Value) -> Result<Value, ApiStatus> {
+        self.check(&pod)?;
+        let host = object::text(self.binding, &["target", "name"]);
+        object::child_mut(&mut pod, "spec").insert("nodeName".to_owned(), host.into());
+        for part in ["annotations", "labels"] {
+            let Some(added) = object::at(self.binding, &["metadata", part]).and_then(Value::as_object) else {
+                continue;
+            };
+            let own = object::metadata_mut(&mut pod).entry(part).or_insert_with(|| json!({}));
+            if let Some(own) = own.as_object_mut() {
+                own.extend(added.clone());
+            }
+        }
+        object::child_mut(&mut pod, "status").remove("nominatedNodeName");
+        set_scheduled(&mut pod, &self.time);
+        Ok(pod)
+    }
+
+    /// 409 for a pod that can't go to a node, or is another than the one that was meant.
+    fn check(&self, pod: &Value) -> Result<(), ApiStatus> {
+        let name = self.name;
+        let resource = GroupResource { group: String::new(), resource: "pods/binding".to_owned() };
+        let refuse = |why: &str| Err(ApiStatus::conflict(&resource, name, why));
+        for (field, said) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+            let (asked, actual) = (object::meta(self.binding, field), object::meta(pod, field));
+            if !asked.is_empty() && asked != actual {
+                let why = format!("{said} in precondition: {asked}, {said} in object meta: {actual}");
+                return refuse(&format!("Precondition failed: {why}"));
+            }
+        }
+        if object::is_deleting(pod) {
+            return refuse(&format!("pod {name} is being deleted, cannot be assigned to a host"));
+        }
+        let node = object::text(pod, &["spec", "nodeName"]);
+        if !node.is_empty() {
+            return refuse(&format!("pod {name} is already assigned to node \"{node}\""));
+        }
+        if !object::list(pod, &["spec", "schedulingGates"]).is_empty() {
+            return refuse(&format!("pod {name} has non-empty .spec.schedulingGates"));
+        }
+        Ok(())
+    }
+}
+
+/// Notes that the pod has a node, in the place where it was noted that it has none.
 fn set_scheduled(pod: &mut Value, time: &str) {
     let conditions = object::child_mut(pod, "status").entry("conditions").or_insert_with(|| json!([]));
     let Some(conditions) = conditions.as_array_mut() else { return };
-    conditions.retain(|condition| condition["type"] != "PodScheduled");
-    conditions.push(json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": time}));
+    let scheduled = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": time});
+    match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
+        Some(condition) => *condition = scheduled,
+        None => conditions.push(scheduled),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn bound(pod: Value, binding: &Value) -> Result<Value, ApiStatus> {
+        Assignment { binding, name: "a", time: "2026-01-01T00:00:00Z".to_owned() }.bound(pod)
+    }
+
     fn check_bound(pod: Value, expected: Result<&str, &str>) {
-        let binding = json!({"metadata": {"name": "a"}, "target": {"name": "n"}});
-        match (bound(&pod, &binding, "a", "2026-01-01T00:00:00Z"), expected) {
+        let binding = json!({"metadata": {"name": "a", "resourceVersion": "7"}, "target": {"name": "n"}});
+        let mut pod = pod;
+        pod["metadata"]["resourceVersion"] = json!("7");
+        match (bound(pod, &binding), expected) {
             (Ok(pod), Ok(node)) => assert_eq!(
                 (&pod["spec"]["nodeName"], pod["status"]["conditions"][0]["status"].as_str()),
                 (&json!(node), Some("True"))
@@ -147,5 +182,28 @@ mod tests {
             json!({"metadata": {"deletionTimestamp": "x"}}),
             Err("pod a is being deleted, cannot be assigned to a host"),
         );
+    }
+
+    #[test]
+    fn only_the_pod_that_was_meant_is_bound() {
+        let pod = json!({"metadata": {"uid": "u", "resourceVersion": "7"}});
+        for (field, other) in [("uid", "v"), ("resourceVersion", "8")] {
+            let mut binding = json!({"metadata": {"name": "a"}, "target": {"name": "n"}});
+            binding["metadata"][field] = pod["metadata"][field].clone();
+            assert!(bound(pod.clone(), &binding).is_ok());
+            binding["metadata"][field] = json!(other);
+            let refused = bound(pod.clone(), &binding).unwrap_err();
+            assert!(refused.message.contains("in precondition"), "{}", refused.message);
+        }
+    }
+
+    #[test]
+    fn what_was_said_while_it_waited_is_over() {
+        let waited = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+        let other = json!({"type": "Other", "status": "True"});
+        let pod = json!({"status": {"nominatedNodeName": "m", "conditions": [waited, other]}});
+        let status = &bound(pod, &json!({"target": {"name": "n"}})).unwrap()["status"];
+        let scheduled = json!({"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        assert_eq!(*status, json!({"conditions": [scheduled, other]}));
     }
 }

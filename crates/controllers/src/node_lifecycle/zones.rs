@@ -13,6 +13,7 @@ use kedge_metrics::Text;
 use super::health::{Eviction, Readiness, readiness};
 use crate::config::Config;
 use crate::metrics::write_gauges;
+use crate::pods::name_of;
 
 /// The zone of a node: region and zone labels.
 pub(crate) fn zone_key(node: &Node) -> String {
@@ -29,22 +30,58 @@ pub(crate) enum ZoneState {
     FullDisruption,
 }
 
-/// The state of each zone and its number of nodes.
-pub(crate) fn zone_states<'a>(
-    nodes: impl IntoIterator<Item = &'a Node>,
-    threshold: f64,
-) -> BTreeMap<String, (ZoneState, usize)> {
-    let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for node in nodes {
-        let (ready, unready) = counts.entry(zone_key(node)).or_default();
-        if readiness(node) == Readiness::True { *ready += 1 } else { *unready += 1 }
+/// How many nodes of each zone are ready and how many are not, kept change by change: a zone of thousands that falls silent
+/// asks for its state as often.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    /// The zone of each node, and whether it is ready.
+    nodes: HashMap<String, (String, bool)>,
+    /// Ready and other nodes of each zone.
+    zones: BTreeMap<String, (usize, usize)>,
+}
+
+impl Census {
+    /// Counts a node as it is now.
+    pub(crate) fn set(&mut self, node: &Node) {
+        let name = name_of(&node.metadata);
+        self.remove(name);
+        let (zone, is_ready) = (zone_key(node), readiness(node) == Readiness::True);
+        let (ready, unready) = self.zones.entry(zone.clone()).or_default();
+        *(if is_ready { ready } else { unready }) += 1;
+        self.nodes.insert(name.to_owned(), (zone, is_ready));
     }
-    let state = |ready: usize, unready: usize| match (ready, unready) {
-        (0, 1..) => ZoneState::FullDisruption,
-        (_, 3..) if unready as f64 / (ready + unready) as f64 >= threshold => ZoneState::PartialDisruption,
-        _ => ZoneState::Normal,
-    };
-    counts.into_iter().map(|(zone, (ready, unready))| (zone, (state(ready, unready), ready + unready))).collect()
+
+    /// No longer counts a node.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let Some((zone, was_ready)) = self.nodes.remove(name) else { return };
+        let Some(counts) = self.zones.get_mut(&zone) else { return };
+        *(if was_ready { &mut counts.0 } else { &mut counts.1 }) -= 1;
+        if *counts == (0, 0) {
+            self.zones.remove(&zone);
+        }
+    }
+
+    /// The nodes that are not ready.
+    pub(crate) fn unwell(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter(|(_, (_, is_ready))| !is_ready).map(|(name, _)| name.as_str())
+    }
+
+    /// The state of each zone and its number of nodes.
+    pub(crate) fn states(&self, threshold: f64) -> BTreeMap<String, (ZoneState, usize)> {
+        let state = |ready: usize, unready: usize| match (ready, unready) {
+            (0, 1..) => ZoneState::FullDisruption,
+            (_, 3..) if unready as f64 / (ready + unready) as f64 >= threshold => ZoneState::PartialDisruption,
+            _ => ZoneState::Normal,
+        };
+        let zones = self.zones.iter();
+        zones.map(|(zone, &(ready, unready))| (zone.clone(), (state(ready, unready), ready + unready))).collect()
+    }
+
+    /// How fast pods may be driven off the nodes of each zone, as [`eviction_rate`] says.
+    pub(crate) fn rates(&self, config: &Config) -> BTreeMap<String, Option<f64>> {
+        let states = self.states(config.unhealthy_zone_threshold);
+        states.keys().map(|zone| (zone.clone(), eviction_rate(&states, zone, config))).collect()
+    }
 }
 
 /// A figure of a zone: its name, what it means, and its value by how many nodes there are and how many are not ready.
@@ -139,15 +176,15 @@ mod tests {
     fn evictions_slow_down_and_stop() {
         let config = Config::default();
         let check = |ready: usize, unready: usize, other_zone: bool, expected: Option<f64>| {
-            let mut nodes: Vec<Node> = (0..ready).map(|_| node("a", Some("True"))).collect();
-            nodes.extend((0..unready).map(|_| node("b", Some("Unknown"))));
+            let mut census = Census::default();
+            (0..ready).for_each(|at| census.set(&node(&format!("a{at}"), Some("True"))));
+            (0..unready).for_each(|at| census.set(&node(&format!("b{at}"), Some("Unknown"))));
             if other_zone {
                 let mut far = node("c", Some("True"));
                 far.metadata.labels = Some([("topology.kubernetes.io/zone".to_owned(), "far".to_owned())].into());
-                nodes.push(far);
+                census.set(&far);
             }
-            let states = zone_states(&nodes, config.unhealthy_zone_threshold);
-            assert_eq!(eviction_rate(&states, ":", &config), expected, "{ready} ready, {unready} not");
+            assert_eq!(census.rates(&config)[":"], expected, "{ready} ready, {unready} not");
         };
         check(3, 1, false, Some(0.1));
         check(0, 1, false, None);
@@ -155,6 +192,21 @@ mod tests {
         check(1, 2, false, Some(0.1));
         check(2, 3, false, Some(0.0));
         check(20, 40, false, Some(0.01));
+    }
+
+    #[test]
+    fn a_node_counts_once_as_it_is_now() {
+        let mut census = Census::default();
+        census.set(&node("a", Some("True")));
+        census.set(&node("b", Some("Unknown")));
+        census.set(&node("a", Some("False")));
+        assert_eq!(census.states(0.55), [(":".to_owned(), (ZoneState::FullDisruption, 2))].into());
+        let mut moved = node("b", Some("True"));
+        moved.metadata.labels = Some([("topology.kubernetes.io/zone".to_owned(), "far".to_owned())].into());
+        census.set(&moved);
+        assert_eq!(census.unwell().collect::<Vec<_>>(), ["a"]);
+        census.remove("a");
+        assert_eq!(census.states(0.55), [(":far".to_owned(), (ZoneState::Normal, 1))].into());
     }
 
     #[test]
