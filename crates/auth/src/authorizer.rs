@@ -250,8 +250,12 @@ mod tests {
         let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
         let pod = json!({"spec": {"nodeName": "n1", "serviceAccountName": "web",
             "volumes": [{"secret": {"secretName": "tls"}}, {"projected": {"sources": [{"configMap": {"name": "ca"}}]}}]}});
-        let requests =
-            ["get core/secrets d tls", "watch core/configmaps d ca", "create core/serviceaccounts:token d web"];
+        let requests = [
+            "get core/secrets d tls",
+            "watch core/configmaps d ca",
+            "create core/serviceaccounts:token d web",
+            "get core/serviceaccounts d web",
+        ];
         for request in requests {
             assert!(!asks(&authorizer, &node, request), "{request} before");
         }
@@ -260,12 +264,55 @@ mod tests {
             assert!(asks(&authorizer, &node, request), "{request} while the pod is there");
         }
         assert!(!asks(&authorizer, &node, "get core/secrets d other"));
+        assert!(!asks(&authorizer, &node, "get core/serviceaccounts d other"));
+        assert!(!asks(&authorizer, &node, "list core/serviceaccounts d"));
         assert!(!asks(&authorizer, &node, "update core/secrets d tls"));
         assert!(asks(&authorizer, &node, "update coordination.k8s.io/leases kube-node-lease n1"));
         assert!(!asks(&authorizer, &node, "update coordination.k8s.io/leases kube-node-lease n2"));
         assert!(asks(&authorizer, &node, "patch core/pods:status d web"));
         authorizer.observe("pods", "d", "web", None);
         assert!(!asks(&authorizer, &node, "get core/secrets d tls"), "after the pod is gone");
+    }
+
+    #[test]
+    fn upstreams_components_may_what_they_ask_for() {
+        let authorizer = bootstrapped();
+        let account = |name: &str| {
+            UserInfo::authenticated(&format!("system:serviceaccount:kube-system:{name}"), ["system:serviceaccounts"])
+        };
+        let scheduler = UserInfo::authenticated("system:kube-scheduler", []);
+        let monitoring = UserInfo::authenticated("prometheus", ["system:monitoring"]);
+        // A claim is made for a pod that asks for devices by the name of a resource, and the pod owns it.
+        let requests = [
+            (&scheduler, "create resource.k8s.io/resourceclaims d claim"),
+            (&scheduler, "delete resource.k8s.io/resourceclaims d claim"),
+            (&scheduler, "update core/pods:finalizers d web"),
+            (&scheduler, "update resource.k8s.io/resourceclaims:binding d claim"),
+            (&account("resource-claim-controller"), "patch resource.k8s.io/resourceclaims:binding d claim"),
+            (&account("pvc-protection-controller"), "update core/persistentvolumeclaims:status d claim"),
+            (&monitoring, "get core/nodes:metrics n1"),
+        ];
+        for (user, request) in requests {
+            assert!(asks(&authorizer, user, request), "{} {request}", user.username);
+        }
+        assert!(!asks(&authorizer, &scheduler, "delete core/pods:finalizers d web"));
+        assert!(!asks(&authorizer, &monitoring, "get core/nodes:proxy n1"));
+    }
+
+    #[test]
+    fn who_sees_and_edits_a_namespace_does_so_with_events_of_either_group() {
+        let authorizer = bootstrapped();
+        for (name, role) in [("vera", "view"), ("ed", "edit")] {
+            let subjects = json!([{"kind": "User", "name": name}]);
+            let binding = json!({"subjects": subjects, "roleRef": {"kind": "ClusterRole", "name": role}});
+            authorizer.observe("rolebindings", "d", role, Some(&binding));
+        }
+        let [viewer, editor] = ["vera", "ed"].map(|name| UserInfo::authenticated(name, []));
+        for group in ["core", "events.k8s.io"] {
+            assert!(asks(&authorizer, &viewer, &format!("watch {group}/events d")), "{group}");
+            assert!(!asks(&authorizer, &viewer, &format!("delete {group}/events d web.1")), "{group}");
+            assert!(asks(&authorizer, &editor, &format!("delete {group}/events d web.1")), "{group}");
+        }
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl NodeIndex {
             ("", "serviceaccounts") if asked.subresource == "token" => {
                 self.if_referenced(node, attributes, asked, &["create"])
             }
+            // For credential providers that are given a token of the pod's account.
+            ("", "serviceaccounts") => self.if_referenced(node, attributes, asked, &["get"]),
             ("coordination.k8s.io", "leases") => own_object(
                 asked.namespace == "kube-node-lease" && (asked.name == node || attributes.verb == "create"),
                 "can only access node lease with the same name as the requesting node",
