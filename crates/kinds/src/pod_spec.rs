@@ -6,6 +6,7 @@
 mod containers;
 mod defaults;
 mod env;
+mod label_keys;
 mod probes;
 mod qos;
 mod resources;
@@ -16,6 +17,7 @@ mod volumes;
 mod warnings;
 
 pub(crate) use defaults::{default_pod, default_pod_spec, mirror_service_account};
+pub(crate) use label_keys::merge_label_keys;
 pub(crate) use qos::qos_class;
 pub(crate) use resources::quantity_errors;
 pub(crate) use scheduling::{label_selector_errors, node_selector_errors, tolerations as toleration_errors};

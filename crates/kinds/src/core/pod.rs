@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use super::{pod_row, pod_update};
 use crate::path::Path;
-use crate::pod_spec::{Scope, default_pod, mirror_service_account, pod_warnings, qos_class, validate_pod_spec};
+use crate::pod_spec::{
+    Scope, default_pod, merge_label_keys, mirror_service_account, pod_warnings, qos_class, validate_pod_spec,
+};
 use crate::strategy::{Column, Strategy, WriteContext};
 use crate::value::{at, child, fill, int, is_set, items, items_mut, keep, set, text};
 
@@ -47,6 +49,7 @@ impl Strategy for Pod {
             }
         }
         set(object, "status", status);
+        merge_label_keys(object);
     }
 
     fn prepare_update(&self, new: &mut Value, _old: &Value) {

@@ -3,6 +3,7 @@
 use kedge_meta::FieldError;
 use serde_json::Value;
 
+use super::label_keys::label_key_errors;
 use crate::formats;
 use crate::metadata::label_errors;
 use crate::path::Path;
@@ -97,6 +98,7 @@ fn pod_affinity_term(term: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>
     for namespace in texts(term, &["namespaces"]) {
         path.child("namespace").check(errors, namespace, formats::label(namespace));
     }
+    label_key_errors(term, path, errors);
     let key = text(term, &["topologyKey"]);
     if key.is_empty() {
         path.child("topologyKey").required(errors, "can not be empty");
@@ -217,6 +219,7 @@ pub(super) fn spreading(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldErr
                 path.child(policy).one_of(errors, value, &["Honor", "Ignore"]);
             }
         }
+        label_key_errors(constraint, &path, errors);
         if let Some(selector) = at(constraint, &["labelSelector"]) {
             label_selector_errors(selector, &path.child("labelSelector"), errors);
         }
