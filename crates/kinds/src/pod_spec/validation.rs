@@ -41,6 +41,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, scope: Scope, path: &Path<'_>, err
         path.child("activeDeadlineSeconds").check_number(errors, seconds, wrong);
     }
     scheduling::tolerations(spec, path, errors);
+    hostname_override(spec, &path.child("hostnameOverride"), errors);
     host_aliases(spec, &path.child("hostAliases"), errors);
     if let Some(policy) = at(spec, &["preemptionPolicy"]).and_then(Value::as_str) {
         path.child("preemptionPolicy").required_one_of(errors, policy, &["PreemptLowerPriority", "Never"]);
@@ -153,6 +154,20 @@ fn names(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
             path.child(field).check(errors, name, rule(name));
         }
     }
+}
+
+/// The name that a pod has inside, whatever else would name it.
+fn hostname_override(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let Some(name) = at(spec, &["hostnameOverride"]).and_then(Value::as_str) else { return };
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if truth(spec, &[field]) {
+            path.forbidden(errors, &format!("may not be specified when {field} is true"));
+        }
+    }
+    if name.len() > 64 {
+        path.too_long(errors, 64);
+    }
+    path.check(errors, name, formats::subdomain(name));
 }
 
 fn host_aliases(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -334,6 +349,23 @@ mod tests {
                 "spec.HostPID: Forbidden: when `hostUsers` is false",
                 "spec.HostIPC: Forbidden: when `hostUsers` is false",
             ],
+        );
+    }
+
+    #[test]
+    fn names_inside_are_checked() {
+        check(with(json!({"hostnameOverride": "db.example.org"})), &[]);
+        check(
+            with(json!({"hostnameOverride": "db", "setHostnameAsFQDN": true})),
+            &["spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true"],
+        );
+        check(
+            with(json!({"hostnameOverride": "db", "hostNetwork": true})),
+            &["spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true"],
+        );
+        check(
+            with(json!({"hostnameOverride": "x".repeat(65)})),
+            &["spec.hostnameOverride: Too long: may not be more than 64 bytes"],
         );
     }
 
