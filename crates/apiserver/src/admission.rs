@@ -30,6 +30,7 @@ mod node_restriction;
 mod notes;
 mod plugins;
 mod pod_security;
+mod pod_topology_labels;
 mod policies;
 mod priority;
 mod privileged;

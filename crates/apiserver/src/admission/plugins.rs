@@ -6,8 +6,8 @@
 use super::member::{Member, Steps};
 use super::{
     Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, device_taints,
-    limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security, policies, priority,
-    privileged, rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage,
+    limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, policies,
+    priority, privileged, rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage,
     taint_nodes, webhooks,
 };
 use crate::config::Config;
@@ -39,7 +39,7 @@ const fn on(name: &'static str, steps: Steps, make: Make) -> Entry {
 const CERTIFICATES: &str = "CertificateApproval";
 
 /// In upstream's order.
-static PLUGINS: [Entry; 16] = [
+static PLUGINS: [Entry; 17] = [
     on("NamespaceLifecycle", Steps::VALIDATE, || Box::new(namespace_lifecycle::NamespaceLifecycle)),
     on("LimitRanger", Steps::BOTH, || Box::new(limit_ranger::LimitRanger)),
     on("ServiceAccount", Steps::ADMIT, || Box::new(service_account::ServiceAccount)),
@@ -62,11 +62,12 @@ static PLUGINS: [Entry; 16] = [
     // One plugin does the work of CertificateApproval, CertificateSigning and CertificateSubjectRestriction.
     on(CERTIFICATES, Steps::BOTH, || Box::new(certificates::Certificates)),
     on("DefaultIngressClass", Steps::ADMIT, || Box::new(storage::DefaultIngressClass)),
+    on("PodTopologyLabels", Steps::ADMIT, || Box::new(pod_topology_labels::PodTopologyLabels)),
     on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota)),
 ];
 
 /// Upstream's plugins that are not here, or are part of another one.
-const WITHOUT_EFFECT: [&str; 16] = [
+const WITHOUT_EFFECT: [&str; 15] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "CertificateSigning",
@@ -82,7 +83,6 @@ const WITHOUT_EFFECT: [&str; 16] = [
     "OwnerReferencesPermissionEnforcement",
     "PodNodeSelector",
     "PodTolerationRestriction",
-    "PodTopologyLabels",
 ];
 
 /// What is asked after all plugins, in this order.

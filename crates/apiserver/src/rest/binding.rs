@@ -44,7 +44,8 @@ pub(super) async fn bind(core: &Core, call: &mut Call, _resource: &Arc<Resource>
         name: &name,
         ..Attributes::of(core, call, &pods, Operation::Create, told)
     };
-    core.admission.ask(&attributes, &mut binding).await?;
+    core.admission.admit(&attributes, &mut binding).await?;
+    core.admission.validate(&attributes, &binding).await?;
     check(&binding, &name)?;
     let assignment = Assignment { binding: &binding, name: &name, time: format_time(call.now) };
     assignment.write(core, &pods, &target.namespace, options.dry_run).await?;

@@ -94,6 +94,49 @@ async fn a_pod_is_bound_once_and_deleted_with_grace() {
 }
 
 #[tokio::test]
+async fn a_bound_pod_has_the_zone_of_its_node_and_no_promise() {
+    let harness = harness().await;
+    let labels = json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "disk": "fast"});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": labels}});
+    harness.post("/api/v1/nodes", node).await.expect(201);
+    harness.post(PODS, pod("a")).await.expect(201);
+    let status = format!("{PODS}/a/status");
+    harness.patch(&status, json!({"status": {"nominatedNodeName": "m"}})).await.expect(200);
+    bind(&harness, "a").await.expect(201);
+    let bound = harness.get(&format!("{PODS}/a")).await.expect(200);
+    let expected = json!({"app": "web", "topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"});
+    assert_eq!((&bound["metadata"]["labels"], bound["status"].get("nominatedNodeName")), (&expected, None));
+    let again = harness.patch(&status, json!({"status": {"nominatedNodeName": "m"}})).await;
+    again.refused(
+        422,
+        "Invalid",
+        "Pod \"a\" is invalid: status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node",
+    );
+    let mut placed = pod("b");
+    placed["spec"]["nodeName"] = json!("n");
+    assert_eq!(harness.post(PODS, placed).await.expect(201)["metadata"]["labels"], expected);
+}
+
+#[tokio::test]
+async fn a_binding_may_name_the_version_of_its_pod() {
+    let harness = harness().await;
+    let created = harness.post(PODS, pod("a")).await.expect(201);
+    let version = created["metadata"]["resourceVersion"].as_str().unwrap();
+    let bind = async |version: &str| {
+        let metadata = json!({"name": "a", "resourceVersion": version});
+        let target = json!({"kind": "Node", "name": "n"});
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target});
+        harness.post(&format!("{PODS}/a/binding"), binding).await
+    };
+    let text = format!(
+        "Operation cannot be fulfilled on pods/binding \"a\": Precondition failed: ResourceVersion in precondition: 1, \
+         ResourceVersion in object meta: {version}"
+    );
+    bind("1").await.refused(409, "Conflict", &text);
+    bind(version).await.expect(201);
+}
+
+#[tokio::test]
 async fn evictions_respect_budgets() {
     let harness = harness().await;
     harness.post(PODS, pod("a")).await.expect(201);

@@ -141,7 +141,11 @@ pub(super) fn validate_status(new: &Value, old: &Value, errors: &mut Vec<FieldEr
     let path = Path::root("status");
     let nominated = text(new, &["status", "nominatedNodeName"]);
     if nominated != text(old, &["status", "nominatedNodeName"]) && !nominated.is_empty() {
-        path.child("nominatedNodeName").check(errors, nominated, formats::subdomain(nominated));
+        let path = path.child("nominatedNodeName");
+        path.check(errors, nominated, formats::subdomain(nominated));
+        if !text(old, &["spec", "nodeName"]).is_empty() {
+            path.forbidden(errors, "may not be set on pods that are already bound to a node");
+        }
     }
     path.child("qosClass").immutable(errors, at(new, &["status", "qosClass"]), at(old, &["status", "qosClass"]));
     for (index, condition) in items(new, &["status", "conditions"]).iter().enumerate() {
@@ -394,6 +398,24 @@ mod tests {
             &["status.qosClass: Invalid value: \"Guaranteed\": field is immutable"],
         );
         check("status", &|pod| pod["status"] = json!({"phase": "Succeeded"}), &[]);
+        check("status", &|pod| pod["status"]["nominatedNodeName"] = json!("n1"), &[]);
+    }
+
+    #[test]
+    fn a_bound_pod_is_promised_no_other_node() {
+        let check = |before: Value, after: Value, expected: &[&str]| {
+            let [mut old, mut new] = [pod(), pod()];
+            for (pod, nominated) in [(&mut old, before), (&mut new, after)] {
+                pod["spec"]["nodeName"] = json!("n1");
+                pod["status"]["nominatedNodeName"] = nominated;
+            }
+            let errors = builtin("", "v1", "Pod").unwrap().validate_update(&new, &old, "status");
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        let text = "status.nominatedNodeName: Forbidden: may not be set on pods that are already bound to a node";
+        check(Value::Null, json!("n2"), &[text]);
+        check(json!("n2"), json!("n2"), &[]);
+        check(json!("n2"), Value::Null, &[]);
     }
 
     #[test]
