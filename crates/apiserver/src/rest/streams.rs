@@ -7,13 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Request, Response};
-use kedge_meta::{ApiStatus, StatusReason};
+use kedge_meta::{ApiStatus, GroupResource, StatusReason};
 use kedge_streaming::{StreamOptions, Target, Upgrade};
 use serde_json::Value;
 
 use super::connect;
 use super::kubelet::{self, Endpoint};
 use super::logs::encode;
+use crate::access;
 use crate::admission::{Attributes, Operation, Seen, Told};
 use crate::body::Body;
 use crate::call::Call;
@@ -98,8 +99,19 @@ async fn dial(core: &Core, endpoint: &Endpoint) -> Result<Box<dyn kubelet::Strea
     })
 }
 
+/// Refuses those who may only read: a WebSocket begins with a GET, and what it opens is more than that.
+async fn check_may_create(core: &Core, call: &Call) -> Result<(), ApiStatus> {
+    let attributes = kedge_auth::Attributes { verb: "create", ..access::attributes(call) };
+    if call.verb == attributes.verb || core.access.decide(&attributes).await?.is_allowed() {
+        return Ok(());
+    }
+    let resource = GroupResource { group: String::new(), resource: call.resource().resource.clone() };
+    Err(ApiStatus::forbidden(&resource, &call.resource().name, &attributes.denial_text()))
+}
+
 /// The pod, if it is on a node.
 async fn running_pod(core: &Core, call: &Call) -> Result<Value, ApiStatus> {
+    check_may_create(core, call).await?;
     if !kedge_streaming::is_upgrade_request(&call.headers) {
         return Err(ApiStatus::bad_request("Upgrade request required"));
     }

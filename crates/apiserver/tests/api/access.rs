@@ -73,6 +73,33 @@ async fn send(harness: &Harness, user: UserInfo, headers: &[(&str, &str)], path:
 }
 
 #[tokio::test]
+async fn who_may_only_read_gets_into_no_container() {
+    let harness = Harness::new().await;
+    let role = |verbs: &[&str]| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "auditor"},
+            "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": verbs}]})
+    };
+    harness.post(&format!("{RBAC}/clusterroles"), role(&["get", "list", "watch"])).await.expect(201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "auditor"}, "subjects": [{"kind": "User", "name": "jane"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "auditor"}});
+    harness.post(&format!("{RBAC}/clusterrolebindings"), binding).await.expect(201);
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    let subresources = ["exec?command=sh&stdout=1", "attach?stdout=1", "portforward?ports=80"];
+    for subresource in subresources {
+        let path = format!("/api/v1/namespaces/default/pods/p/{subresource}");
+        let word = subresource.split('?').next().unwrap();
+        let denied = format!("pods \"p\" is forbidden: User \"jane\" cannot create resource \"pods/{word}\"");
+        send(&harness, jane(), &upgrade, &path).await.refused(403, "Forbidden", &denied);
+    }
+    harness.put(&format!("{RBAC}/clusterroles/auditor"), role(&["get", "create"])).await.expect(200);
+    for subresource in subresources {
+        let path = format!("/api/v1/namespaces/default/pods/p/{subresource}");
+        send(&harness, jane(), &upgrade, &path).await.refused(404, "NotFound", "pods \"p\" not found");
+    }
+}
+
+#[tokio::test]
 async fn reviews_answer() {
     let harness = Harness::new().await;
     grant(&harness).await;
