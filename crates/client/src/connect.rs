@@ -12,7 +12,8 @@ use tower::{BoxError, Service};
 use crate::reload::{Source, reloading_in_cluster};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A watch brings a bookmark every minute or so; one that is silent for longer than two has lost its server.
+/// A watch brings a bookmark every minute or so; one that is silent for longer than two may have lost its server, and is
+/// begun again (`failure::is_silence`): upstream's sends none of a kind that it has seen no change of.
 const READ_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Why there is no client.

@@ -7,6 +7,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io::ErrorKind;
 
+use kube::runtime::watcher;
+
 /// What kind of failure keeps a client from the API server; each is mended differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureCause {
@@ -83,18 +85,29 @@ pub(crate) fn of_status(code: u16) -> FailureCause {
 }
 
 fn of_chain(error: &(dyn StdError + 'static)) -> FailureCause {
-    let mut link = Some(error);
-    while let Some(current) = link {
-        let io = current.downcast_ref::<std::io::Error>();
-        let kind = io.and_then(|error| of_kind(error.kind()));
-        if let Some(cause) = kind.or_else(|| of_text(&current.to_string())) {
-            return cause;
-        }
-        // An error of I/O that wraps another names that one's source as its own, and so would pass it over.
-        let wrapped = io.and_then(|error| error.get_ref()).map(|inner| inner as &(dyn StdError + 'static));
-        link = wrapped.or_else(|| current.source());
-    }
-    FailureCause::Other
+    let cause = |link: &(dyn StdError + 'static)| {
+        let kind = link.downcast_ref::<std::io::Error>().and_then(|error| of_kind(error.kind()));
+        kind.or_else(|| of_text(&link.to_string()))
+    };
+    links(error).find_map(cause).unwrap_or(FailureCause::Other)
+}
+
+/// Whether a watch ended because nothing came for longer than its client waits: nothing needed to happen, and upstream's
+/// server sends no bookmarks of a kind that it has seen no change of. Whether the server is there shows when the watch is
+/// begun again.
+pub fn is_silence(error: &watcher::Error) -> bool {
+    let watcher::Error::WatchFailed(error) = error else { return false };
+    links(error).filter_map(|link| link.downcast_ref::<std::io::Error>()).any(|link| link.kind() == ErrorKind::TimedOut)
+}
+
+/// An error and what caused it. An error of I/O that wraps another names that one's source as its own, and so would pass
+/// it over.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |current| {
+        let current: &'a (dyn StdError + 'static) = *current;
+        let wrapped = current.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        wrapped.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| current.source())
+    })
 }
 
 fn of_kind(kind: ErrorKind) -> Option<FailureCause> {
@@ -176,6 +189,16 @@ mod tests {
         ] {
             assert_eq!(classify(&error).to_string(), expected, "{error}");
         }
+    }
+
+    #[test]
+    fn silence_of_a_watch_is_no_failure() {
+        // As the HTTP client hands on that it has waited for too long.
+        let waited = || kube::Error::ReadEvents(std::io::Error::other(std::io::Error::from(ErrorKind::TimedOut)));
+        assert!(is_silence(&watcher::Error::WatchFailed(waited())));
+        assert!(!is_silence(&watcher::Error::WatchStartFailed(waited())));
+        let cut = kube::Error::ReadEvents(std::io::Error::from(ErrorKind::ConnectionReset));
+        assert!(!is_silence(&watcher::Error::WatchFailed(cut)));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::failure::{FailureCause, classify, of_status};
+use crate::failure::{FailureCause, classify, is_silence, of_status};
 use crate::failure_log::FailureLog;
 use crate::watched::{Watched, plain};
 use groups::Groups;
@@ -346,6 +346,7 @@ async fn follow<K>(
                 }
                 absorb(&informer, event, &mut listed);
             }
+            Some(Err(error)) if is_silence(&error) => tracing::debug!(what, "a silent watch is begun again"),
             Some(Err(error)) => {
                 match cause(&error) {
                     // The server no longer has the history to go on from: the next list brings everything.
@@ -561,6 +562,52 @@ mod tests {
             .to_string(),
         };
         Ok(http::Response::new(body))
+    }
+
+    /// The body of an answer, or one that has been waited for too long.
+    enum Told {
+        Text(String),
+        Silence,
+    }
+
+    impl http_body::Body for Told {
+        type Data = bytes::Bytes;
+        type Error = std::io::Error;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+            std::task::Poll::Ready(match &mut *self {
+                Told::Silence => Some(Err(std::io::ErrorKind::TimedOut.into())),
+                Told::Text(text) if text.is_empty() => None,
+                Told::Text(text) => Some(Ok(http_body::Frame::data(std::mem::take(text).into()))),
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_watch_is_begun_again_at_once() {
+        let shutdown = CancellationToken::new();
+        let silent = Arc::new(std::sync::atomic::AtomicUsize::new(3));
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let silent = silent.clone();
+            async move {
+                let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+                let decrement = |left: usize| left.checked_sub(1);
+                let order = std::sync::atomic::Ordering::SeqCst;
+                if is_watch && silent.fetch_update(order, order, decrement).is_ok() {
+                    return Ok(http::Response::new(Told::Silence));
+                }
+                answer(request).await.map(|answer| answer.map(Told::Text))
+            }
+        });
+        let begun = tokio::time::Instant::now();
+        let informers = Informers::new(crate::client_from_service(service), shutdown.clone());
+        let mut changes = informers.all::<Pod>().subscribe();
+        while changes.next().await.object().resource_version().as_deref() != Some("6") {}
+        assert_eq!(begun.elapsed(), Duration::ZERO, "no back-off");
+        shutdown.cancel();
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ pub use connect::{
     server_of_kubeconfig,
 };
 pub use events::{EventType, Recorder, object_reference};
-pub use failure::{FailureCause, classify};
+pub use failure::{FailureCause, classify, is_silence};
 pub use failure_log::FailureLog;
 pub use informer::{Change, Informer, InformerOptions, Informers, Subscription, object_key};
 pub use leader::{Fence, LeaderConfig, LeaderElector, LeaderError, WIDEST_LEASE};

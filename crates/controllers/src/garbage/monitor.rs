@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kedge_client::{Backoff, Client};
+use kedge_client::{Backoff, Client, is_silence};
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -157,6 +157,7 @@ async fn follow(kind: Arc<ApiKind>, client: Client, seen: mpsc::Sender<Seen>, te
             Ok(Event::InitDone) => Seen::Only(kind.clone(), std::mem::take(&mut uids)),
             Ok(Event::Apply(object)) => Seen::There(kind.clone(), Box::new(object)),
             Ok(Event::Delete(object)) => Seen::Gone(Box::new(object)),
+            Err(error) if is_silence(&error) => continue,
             Err(error) => {
                 tracing::debug!(resource = kind.resource.plural, %error, "failed to watch metadata; retrying");
                 tokio::time::sleep(backoff.next_delay()).await;
