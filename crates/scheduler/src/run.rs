@@ -12,6 +12,8 @@ use crate::metrics::SchedulerMetrics;
 use crate::profile::profiles;
 use crate::scheduler::Scheduler;
 
+const COMPONENT: &str = "kube-scheduler";
+
 /// What the scheduler is told.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -66,6 +68,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         if !elector.acquire(&shutdown).await {
             break;
         }
+        tracing::info!(component = COMPONENT, "became the leader");
         let term = shutdown.child_token();
         let work = schedule(&config, &deps, term.clone());
         let (ended, lost) = tokio::join!(work, async {
@@ -76,6 +79,7 @@ pub async fn run(config: Config, deps: Deps, shutdown: CancellationToken) -> Res
         ended?;
         if let Some(after) = lost {
             let text = format!("the lease could not be renewed for {:.1} s; competing again", after.as_secs_f64());
+            tracing::warn!(component = COMPONENT, text);
             deps.status.degraded("LeaseLost", text);
         }
     }
