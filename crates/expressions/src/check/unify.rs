@@ -83,15 +83,7 @@ impl Known {
             (Type::Null, other) | (other, Type::Null) => {
                 matches!(other, Type::Null | Type::Opaque(..) | Type::Object(_) | Type::Duration | Type::Timestamp)
             }
-            (Type::Type(_), Type::Type(_)) => true,
-            (Type::Opaque(name, _), Type::Opaque(other_name, _)) if name != other_name => false,
-            (Type::Opaque(..) | Type::List(_) | Type::Map(..), _) => {
-                let (parts, others) = (one.parts(), other.parts());
-                one.is_same_kind(other)
-                    && parts.len() == others.len()
-                    && parts.into_iter().zip(others).all(|(part, other)| self.assignable(part, other))
-            }
-            _ => one.is(other),
+            _ => compare_parts(one, other, &mut |part, other| self.assignable(part, other)),
         }
     }
 
@@ -141,13 +133,20 @@ fn says_no_more(one: &Type, other: &Type) -> bool {
     match (one, other) {
         (one, _) if is_open(one) => true,
         (_, other) if is_open(other) => false,
+        _ => compare_parts(one, other, &mut says_no_more),
+    }
+}
+
+/// Whether two types are of one kind, and all their parts compare; types without parts must be the same.
+fn compare_parts(one: &Type, other: &Type, compare: &mut dyn FnMut(&Type, &Type) -> bool) -> bool {
+    match (one, other) {
         (Type::Type(_), Type::Type(_)) => true,
         (Type::Opaque(name, _), Type::Opaque(other_name, _)) if name != other_name => false,
         (Type::Opaque(..) | Type::List(_) | Type::Map(..), _) => {
             let (parts, others) = (one.parts(), other.parts());
             one.is_same_kind(other)
                 && parts.len() == others.len()
-                && parts.into_iter().zip(others).all(|(part, other)| says_no_more(part, other))
+                && parts.into_iter().zip(others).all(|(part, other)| compare(part, other))
         }
         _ => one.is(other),
     }
