@@ -3,16 +3,18 @@
 //!
 //! Invariant: a status is about one generation of a policy, and is written once for it.
 
+mod published;
 mod types;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::admissionregistration::v1::{ExpressionWarning, ValidatingAdmissionPolicy};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::ObjectKey;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
+use self::published::Published;
 use crate::error::unless_gone;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 
@@ -33,19 +35,22 @@ struct PolicyStatus {
     policies: Informer<ValidatingAdmissionPolicy>,
 }
 
-/// The warnings about a policy, where its status is not about its present generation.
-fn due(policy: &ValidatingAdmissionPolicy) -> Option<Vec<ExpressionWarning>> {
+/// Whether a policy's status is not about its present generation.
+fn is_due(policy: &ValidatingAdmissionPolicy) -> bool {
     let generation = policy.metadata.generation.unwrap_or_default();
     let observed = policy.status.as_ref().and_then(|status| status.observed_generation).unwrap_or_default();
-    (generation > observed).then(|| policy.spec.as_ref().map(types::check).unwrap_or_default())
+    generation > observed
 }
 
 impl Controller for PolicyStatus {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
-        let Some(policy) = self.policies.get(key) else { return Ok(Next::Done) };
-        let Some(warnings) = due(&policy) else { return Ok(Next::Done) };
+        let Some(policy) = self.policies.get(key).filter(|policy| is_due(policy)) else { return Ok(Next::Done) };
+        let warnings = match &policy.spec {
+            Some(spec) => types::check(spec, &Published::find(&self.context.client, spec).await),
+            None => Vec::new(),
+        };
         let checking = match warnings.is_empty() {
             true => json!({"expressionWarnings": null}),
             false => json!({"expressionWarnings": warnings}),

@@ -1,26 +1,30 @@
 //! Expressions against the types that a policy matches: what such objects do not have, and what their types do not go with.
 //!
-//! Only built-in types are known; of parameters and objects of others nothing is.
+//! Built-in types are known by themselves, others as far as they are published.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::admissionregistration::v1::{
-    ExpressionWarning, NamedRuleWithOperations, ValidatingAdmissionPolicySpec,
-};
+use k8s_openapi::api::admissionregistration::v1::{ExpressionWarning, ValidatingAdmissionPolicySpec};
 use kedge_expressions::{Fields, ObjectType, Type, admission_scope, compile_checked};
 use kedge_schema::{Schema, Shape, Struct};
 
-/// Upstream's bound of the types that a policy is checked against.
+use super::published::Published;
+
+/// Upstream's bound of the types that one rule adds; the rules after one that reaches it count no more.
 const MOST_TYPES: usize = 10;
 
 /// What is to be warned of in the expressions of a policy.
-pub(super) fn check(spec: &ValidatingAdmissionPolicySpec) -> Vec<ExpressionWarning> {
-    let rules = spec.match_constraints.iter().flat_map(|constraints| constraints.resource_rules.iter().flatten());
-    let types = types(rules);
+pub(super) fn check(spec: &ValidatingAdmissionPolicySpec, published: &Published) -> Vec<ExpressionWarning> {
+    let types = types(spec, published);
+    let params = params_of(spec).map(|(group, version, kind)| {
+        let own = of_kind(group, version, kind).or_else(|| published.type_of(group, version, kind));
+        own.unwrap_or(Type::Dyn)
+    });
     let mut warnings = Vec::new();
     let mut warn = |source: &str, field_ref: String| {
         let about = types.iter().filter_map(|(name, own)| {
-            let wrong = mistakes(source, spec, own)?;
+            let wrong = mistakes(source, spec, own, params.as_ref())?;
             Some(format!("{name}: {wrong}\n"))
         });
         let warning = about.collect::<Vec<_>>().join("\n");
@@ -37,25 +41,69 @@ pub(super) fn check(spec: &ValidatingAdmissionPolicySpec) -> Vec<ExpressionWarni
     warnings
 }
 
-/// The built-in types that rules name, as texts and types, in the order of their texts.
-fn types<'a>(rules: impl Iterator<Item = &'a NamedRuleWithOperations>) -> Vec<(String, Type)> {
-    let mut found: Vec<(String, Type)> = Vec::new();
-    for rule in rules {
+/// A rule without patterns, with its parts in their order.
+pub(super) struct LiteralRule<'a> {
+    groups: Vec<&'a str>,
+    versions: Vec<&'a str>,
+    resources: Vec<&'a str>,
+}
+
+impl<'a> LiteralRule<'a> {
+    /// Each group with each version.
+    pub(super) fn groups_and_versions(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.groups.iter().flat_map(|group| self.versions.iter().map(move |version| (*group, *version)))
+    }
+}
+
+/// The rules that name types: those with patterns of groups or versions do not, nor do patterns of resources and
+/// subresources.
+pub(super) fn literal_rules(spec: &ValidatingAdmissionPolicySpec) -> Vec<LiteralRule<'_>> {
+    let rules = spec.match_constraints.iter().flat_map(|constraints| constraints.resource_rules.iter().flatten());
+    let literal = rules.filter_map(|rule| {
         let lists = [&rule.api_groups, &rule.api_versions, &rule.resources];
-        let [groups, versions, resources] = lists.map(|list| list.as_deref().unwrap_or_default());
-        for (group, version) in groups.iter().flat_map(|group| versions.iter().map(move |version| (group, version))) {
-            for resource in resources {
-                let Some(kind) = kedge_kinds::builtin_by_resource(group, version, resource) else { continue };
-                let Some(own) = of_kind(group, version, &kind.kind) else { continue };
-                let name = format!("{}, Kind={}", kind.api_version(), kind.kind);
-                if found.len() < MOST_TYPES && !found.iter().any(|(earlier, _)| *earlier == name) {
-                    found.push((name, own));
+        let mut lists = lists.map(|list| list.iter().flatten().map(String::as_str).collect::<Vec<_>>());
+        lists.iter_mut().for_each(|list| list.sort_unstable());
+        let [groups, versions, mut resources] = lists;
+        resources.retain(|resource| !resource.contains(['*', '/']));
+        let is_literal = groups.iter().chain(&versions).all(|text| !text.contains('*')) && !resources.is_empty();
+        is_literal.then_some(LiteralRule { groups, versions, resources })
+    });
+    literal.collect()
+}
+
+/// Group, version and kind of a policy's parameters.
+pub(super) fn params_of(spec: &ValidatingAdmissionPolicySpec) -> Option<(&str, &str, &str)> {
+    let params = spec.param_kind.as_ref()?;
+    let api_version = params.api_version.as_deref().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Some((group, version, params.kind.as_deref().unwrap_or_default()))
+}
+
+/// The types that rules name, as texts and types, in the order of group, version and kind.
+fn types(spec: &ValidatingAdmissionPolicySpec, published: &Published) -> Vec<(String, Type)> {
+    let mut found: BTreeMap<(&str, &str, String), Type> = BTreeMap::new();
+    'rules: for rule in literal_rules(spec) {
+        let mut count = 0;
+        for (group, version) in rule.groups_and_versions() {
+            for resource in &rule.resources {
+                let kind = match kedge_kinds::builtin_by_resource(group, version, resource) {
+                    Some(kind) => Some(kind.kind.to_string()),
+                    None => published.kind(group, version, resource).map(str::to_owned),
+                };
+                let Some(kind) = kind else { continue };
+                count += 1;
+                let own = of_kind(group, version, &kind).or_else(|| published.type_of(group, version, &kind));
+                if let Some(own) = own {
+                    found.insert((group, version, kind), own);
+                }
+                if count == MOST_TYPES {
+                    break 'rules;
                 }
             }
         }
     }
-    found.sort_by(|(one, _), (other, _)| one.cmp(other));
-    found
+    let name = |(group, version, kind): (&str, &str, String)| format!("{group}/{version}, Kind={kind}");
+    found.into_iter().map(|(own, found)| (name(own), found)).collect()
 }
 
 /// The type of a built-in kind, if there is such a kind.
@@ -64,13 +112,8 @@ fn of_kind(group: &str, version: &str, kind: &str) -> Option<Type> {
 }
 
 /// What an expression makes of objects of a type that cannot be.
-fn mistakes(source: &str, spec: &ValidatingAdmissionPolicySpec, own: &Type) -> Option<String> {
-    let params = spec.param_kind.as_ref().map(|params| {
-        let api_version = params.api_version.as_deref().unwrap_or_default();
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        of_kind(group, version, params.kind.as_deref().unwrap_or_default()).unwrap_or(Type::Dyn)
-    });
-    let mut scope = admission_scope(own, params.as_ref(), true);
+fn mistakes(source: &str, spec: &ValidatingAdmissionPolicySpec, own: &Type, params: Option<&Type>) -> Option<String> {
+    let mut scope = admission_scope(own, params, true);
     let mut variables: Vec<(&str, Type)> = Vec::new();
     for variable in spec.variables.iter().flatten() {
         scope.declare("variables", Type::object("kubernetes.variables", variables.clone()));
@@ -121,6 +164,8 @@ fn type_of(schema: Schema<'static>, name: &str) -> Type {
 mod tests {
     use serde_json::json;
 
+    use super::Published;
+
     #[test]
     fn fields_that_a_type_does_not_have_are_found() {
         let check = |expression: &str, resources: &[&str], expected: &[&str]| {
@@ -128,7 +173,7 @@ mod tests {
                 json!({"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": resources});
             let spec = json!({"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": expression}],
                 "variables": [{"name": "pod", "expression": "object.spec.template"}]});
-            let warnings = super::check(&serde_json::from_value(spec).unwrap());
+            let warnings = super::check(&serde_json::from_value(spec).unwrap(), &Published::default());
             assert!(warnings.iter().all(|warning| warning.field_ref == "spec.validations[0].expression"));
             let lines = warnings.iter().flat_map(|warning| warning.warning.lines());
             let lines: Vec<&str> = lines.filter(|line| line.contains("ERROR")).collect();
@@ -179,10 +224,10 @@ mod tests {
         let spec = json!({"matchConstraints": {"resourceRules": [rule]},
             "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
             "validations": [{"expression": "params.data['a'] == 1"}]});
-        let warnings = super::check(&serde_json::from_value(spec).unwrap());
+        let warnings = super::check(&serde_json::from_value(spec).unwrap(), &Published::default());
         assert_eq!(
             warnings[0].warning,
-            "v1, Kind=Pod: ERROR: <input>:1:18: found no matching overload for '_==_' applied to '(string, int)'\
+            "/v1, Kind=Pod: ERROR: <input>:1:18: found no matching overload for '_==_' applied to '(string, int)'\
              \n | params.data['a'] == 1\n | .................^\n"
         );
     }

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kedge_expressions::{ObjectType, Scope, Type};
+use kedge_expressions::{ObjectType, Scope, Type, readable_name};
 
-use super::values::escaped;
 use crate::node::{Additional, Node};
 
 /// The names of a rule about values of `node`.
@@ -48,11 +47,8 @@ fn map(node: &Node, name: &str) -> Option<Type> {
 fn object(node: &Node, name: &str) -> Type {
     let mut fields = BTreeMap::new();
     for (own, property) in &node.properties {
-        let own = escaped(own);
-        let is_name = !own.is_empty()
-            && !own.starts_with(|first: char| first.is_ascii_digit())
-            && own.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        if let Some(of) = type_of(property, &format!("{name}.{own}")).filter(|_| is_name) {
+        let Some(own) = readable_name(own) else { continue };
+        if let Some(of) = type_of(property, &format!("{name}.{own}")) {
             fields.insert(own, of);
         }
     }

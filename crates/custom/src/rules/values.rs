@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cel::common::types::{CelBool, CelBytes, CelDouble, CelInt, CelList, CelMap, CelMapKey, CelNull, CelString};
 use cel::common::value::Val;
-use kedge_expressions::{DurationVal, TimestampVal, UnorderedList};
+use kedge_expressions::{DurationVal, TimestampVal, UnorderedList, escape};
 use serde_json::Value;
 
 use crate::node::{Additional, Node};
@@ -41,7 +41,7 @@ pub(super) fn value(value: &Value, node: &Node) -> Box<dyn Val> {
 
 /// The fields that tell elements of a list apart, as rules write them.
 fn keys(node: &Node) -> Vec<String> {
-    node.list_keys.iter().map(|name| escaped(name)).collect()
+    node.list_keys.iter().map(|name| escape(name)).collect()
 }
 
 /// A text as what its format says; one that does not fit is refused elsewhere and stays a text here.
@@ -63,7 +63,7 @@ fn entries(fields: &serde_json::Map<String, Value>, node: &Node) -> Entries {
     let mut seen = Entries::with_capacity(fields.len());
     for (name, value) in fields {
         let entry = match (node.properties.get(name), &node.additional) {
-            (Some(property), _) => (key(escaped(name)), self::value(value, property)),
+            (Some(property), _) => (key(escape(name)), self::value(value, property)),
             (None, Additional::Schema(values)) => (key(name.clone()), self::value(value, values)),
             (None, Additional::Any(true)) => (key(name.clone()), self::value(value, &free)),
             _ if node.kind.is_empty() => (key(name.clone()), self::value(value, &free)),
@@ -86,41 +86,4 @@ fn metadata(value: &Value) -> Box<dyn Val> {
         Some((CelMapKey::String(CelString::from((*name).to_owned())), value))
     });
     Box::new(CelMap::from(names.collect::<Entries>()))
-}
-
-/// Words that CEL keeps for itself.
-const KEPT: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
-/// The name of a field as rules write it.
-pub(super) fn escaped(name: &str) -> String {
-    if KEPT.contains(&name) {
-        return format!("__{name}__");
-    }
-    if !name.contains(['.', '-', '/']) && !name.contains("__") {
-        return name.to_owned();
-    }
-    let name = name.replace("__", "__underscores__");
-    name.replace('.', "__dot__").replace('-', "__dash__").replace('/', "__slash__")
 }
