@@ -1,7 +1,7 @@
 //! The way of a request through admission: which plugins, policies and webhooks are asked, in which order, and how long that
 //! takes.
 //!
-//! Invariant: what a webhook has changed is seen by everybody else once more.
+//! Invariant: what a policy or webhook has changed is seen by everybody else once more.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,30 +11,44 @@ use kedge_store::Store;
 use serde_json::Value;
 
 use super::member::{Member, Times};
-use super::webhooks::{Rounds, Webhooks};
-use super::{Attributes, Effects, member, plugins, webhooks};
+use super::policies::MutatingPolicies;
+use super::webhooks::Webhooks;
+use super::{Attributes, Effects, member, plugins, policies, webhooks};
 use crate::config::Config;
 use crate::core::Core;
 use crate::registry::Resource;
 
-/// How often plugins and webhooks may change an object: once more after a webhook has.
+/// How often all may change an object: once more after a policy or webhook has.
 const ROUNDS: usize = 2;
 
 /// The plugins, in order, then policies, then webhooks.
 pub(crate) struct Chain {
     plugins: Vec<Member>,
+    mutating_policies: Option<MutatingPolicies>,
+    /// The validating ones.
     policies: Vec<Member>,
     webhooks: Webhooks,
-    /// Of mutating and of validating webhooks.
-    webhook_times: [Times; 2],
+    /// Of mutating policies, of mutating and of validating webhooks.
+    times: [Times; 3],
+}
+
+/// What is remembered from the first round of changes for the second.
+#[derive(Default)]
+struct Rounds {
+    policies: policies::Rounds,
+    webhooks: webhooks::Rounds,
 }
 
 impl Chain {
     /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
     pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
-        let (plugins, policies) = (plugins::selected(config), plugins::policies(config));
-        let webhook_times = [webhooks::MUTATING, webhooks::VALIDATING].map(Times::new);
-        Self { plugins, policies, webhooks: Webhooks::new(config, store), webhook_times }
+        Self {
+            plugins: plugins::selected(config),
+            mutating_policies: MutatingPolicies::new(config),
+            policies: plugins::policies(config),
+            webhooks: Webhooks::new(config, store),
+            times: [policies::MUTATING, webhooks::MUTATING, webhooks::VALIDATING].map(Times::new),
+        }
     }
 
     /// The webhooks.
@@ -45,7 +59,7 @@ impl Chain {
     /// How long its parts took, and what webhooks did, in Prometheus' format.
     pub(crate) fn write_metrics(&self, text: &mut String) {
         let members = self.plugins.iter().chain(&self.policies).map(|member| &member.times);
-        member::write(text, members.chain(&self.webhook_times));
+        member::write(text, members.chain(&self.times));
         text.push_str(&self.webhooks.metrics());
     }
 
@@ -63,16 +77,32 @@ impl Chain {
         Ok(())
     }
 
-    /// Whether a webhook changed the object.
+    /// Lets policies and then webhooks change the object; whether everybody is to see it once more.
     async fn mutate(
         &self,
         attributes: &Attributes<'_>,
-        object: Option<&mut Value>,
+        object: &mut Value,
         rounds: &mut Rounds,
+    ) -> Result<bool, ApiStatus> {
+        let mut by_policies = false;
+        if let Some(policies) = self.mutating_policies.as_ref().filter(|policies| policies.handles(attributes)) {
+            let mutate = policies.mutate(attributes, object, &mut rounds.policies);
+            by_policies = self.times[0].of("admit", attributes, mutate).await?;
+        }
+        let by_webhooks = self.mutate_outside(attributes, Some(object), &mut rounds.webhooks).await?;
+        Ok(by_policies || by_webhooks)
+    }
+
+    /// Whether a webhook changed the object.
+    async fn mutate_outside(
+        &self,
+        attributes: &Attributes<'_>,
+        object: Option<&mut Value>,
+        rounds: &mut webhooks::Rounds,
     ) -> Result<bool, ApiStatus> {
         let began = Instant::now();
         let mutate = self.webhooks.mutate(attributes, object, rounds);
-        let mutated = self.webhook_times[0].of("admit", attributes, mutate).await;
+        let mutated = self.times[1].of("admit", attributes, mutate).await;
         attributes.told.notes.waited(began.elapsed());
         mutated
     }
@@ -80,12 +110,12 @@ impl Chain {
     async fn validate_outside(&self, attributes: &Attributes<'_>, object: Option<&Value>) -> Result<(), ApiStatus> {
         let began = Instant::now();
         let validate = self.webhooks.validate(attributes, object);
-        let validated = self.webhook_times[1].of("validate", attributes, validate).await;
+        let validated = self.times[2].of("validate", attributes, validate).await;
         attributes.told.notes.waited(began.elapsed());
         validated
     }
 
-    /// Lets plugins, policies and webhooks change the object. What a webhook has changed, the others see once more.
+    /// Lets plugins, policies and webhooks change the object. What policies and webhooks have changed all see once more.
     pub(crate) async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         timed("admit", attributes, self.admit_in_rounds(attributes, object)).await
     }
@@ -94,8 +124,7 @@ impl Chain {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
             Self::admit_by(&self.plugins, attributes, object).await?;
-            Self::admit_by(&self.policies, attributes, object).await?;
-            if !self.mutate(attributes, Some(object), &mut rounds).await? {
+            if !self.mutate(attributes, object, &mut rounds).await? {
                 break;
             }
         }
@@ -118,7 +147,7 @@ impl Chain {
 
     /// Lets plugins and webhooks refuse a deletion; `attributes.old` is what goes.
     pub(crate) async fn validate_deletion(&self, attributes: &Attributes<'_>) -> Result<(), ApiStatus> {
-        let mutate = async { self.mutate(attributes, None, &mut Rounds::default()).await.map(drop) };
+        let mutate = async { self.mutate_outside(attributes, None, &mut webhooks::Rounds::default()).await.map(drop) };
         timed("admit", attributes, mutate).await?;
         let validate = async {
             if let Some(old) = attributes.old {
@@ -133,8 +162,7 @@ impl Chain {
     pub(crate) async fn ask(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
         let mut rounds = Rounds::default();
         for _ in 0..ROUNDS {
-            Self::admit_by(&self.policies, attributes, object).await?;
-            if !self.mutate(attributes, Some(object), &mut rounds).await? {
+            if !self.mutate(attributes, object, &mut rounds).await? {
                 break;
             }
         }

@@ -85,14 +85,12 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "PodTolerationRestriction",
 ];
 
-/// What is asked after all plugins, in this order.
-static POLICIES: [Entry; 2] = [
-    on("MutatingAdmissionPolicy", Steps::ADMIT, || Box::new(policies::MutatingPolicies::new())),
-    on("ValidatingAdmissionPolicy", Steps::VALIDATE, || Box::new(policies::ValidatingPolicies::new())),
-];
+/// What is asked after all plugins.
+static POLICIES: [Entry; 1] =
+    [on("ValidatingAdmissionPolicy", Steps::VALIDATE, || Box::new(policies::ValidatingPolicies::new()))];
 
 /// What is no plugin here, and can be turned off like one.
-const WEBHOOKS: [&str; 2] = [webhooks::MUTATING, webhooks::VALIDATING];
+const OTHERS: [&str; 3] = [policies::MUTATING, webhooks::MUTATING, webhooks::VALIDATING];
 
 /// A name that is no plugin's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,8 +101,7 @@ pub struct UnknownPlugin(pub String);
 pub fn check_plugins(names: &[String]) -> Result<Vec<&str>, UnknownPlugin> {
     let mut without_effect = Vec::new();
     for name in names {
-        if PLUGINS.iter().chain(&POLICIES).any(|entry| entry.name == name) || WEBHOOKS.iter().any(|known| known == name)
-        {
+        if PLUGINS.iter().chain(&POLICIES).any(|entry| entry.name == name) || OTHERS.iter().any(|known| known == name) {
             continue;
         }
         if !WITHOUT_EFFECT.iter().any(|known| known == name) {
@@ -133,7 +130,7 @@ pub(super) fn selected(config: &Config) -> Vec<Member> {
     plugins
 }
 
-/// The plugins of policies that are on.
+/// The plugins of policies that are on, but for those that change something.
 pub(super) fn policies(config: &Config) -> Vec<Member> {
     POLICIES.iter().filter(|entry| entry.is_on(config)).map(Entry::member).collect()
 }

@@ -14,6 +14,8 @@ mod request;
 mod scope;
 mod validating;
 
+pub(super) use mutating::Rounds;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,7 @@ use self::scope::{BUDGET, CONDITIONS_BUDGET, Inputs, Scope};
 use self::validating::{Judgement, Objection};
 use super::authorizers::authorizers;
 use super::{Attributes, Plugin, Seen, Told};
+use crate::config::Config;
 use crate::registry::Resource;
 
 /// Reviews, which are answered and not stored, are no concern of policies either.
@@ -39,12 +42,14 @@ const REVIEWS: [&str; 2] = ["authentication.k8s.io", "authorization.k8s.io"];
 /// Where the audit log has what a policy found that only audits.
 const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
 
+pub(super) const MUTATING: &str = "MutatingAdmissionPolicy";
+
 /// The plugin of ValidatingAdmissionPolicies.
 pub(super) struct ValidatingPolicies {
     known: Known,
 }
 
-/// The plugin of MutatingAdmissionPolicies.
+/// What MutatingAdmissionPolicies do.
 pub(super) struct MutatingPolicies {
     known: Known,
 }
@@ -56,8 +61,10 @@ impl ValidatingPolicies {
 }
 
 impl MutatingPolicies {
-    pub(super) fn new() -> Self {
-        Self { known: Known::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings") }
+    /// All that are in the store; none where they are turned off.
+    pub(super) fn new(config: &Config) -> Option<Self> {
+        let is_off = config.disable_admission_plugins.iter().any(|name| name == MUTATING);
+        (!is_off).then(|| Self { known: Known::new("mutatingadmissionpolicies", "mutatingadmissionpolicybindings") })
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::custom::{TOOLS, define, tool, tools};
 use crate::harness::Harness;
+use crate::hook_server::{HookServer, MAPS, configure, map, webhook};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies";
 const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings";
@@ -105,6 +106,64 @@ async fn policies_that_ask_for_it_run_again_after_others() {
     add(&harness, "c", "apps", json!({"mutations": [set], "matchConditions": conditions})).await;
     let created = harness.post(DEPLOYMENTS, deployment("d")).await.expect(201);
     assert_eq!(created["metadata"]["labels"], json!({"seen": "5", "once": "1"}));
+}
+
+/// Adds a letter to the label `ran` of maps.
+fn note(letter: &str) -> Value {
+    apply(&format!(
+        "Object{{metadata: Object.metadata{{labels: {{'ran': object.metadata.?labels['ran'].orValue('') + '{letter}'}}}}}}"
+    ))
+}
+
+async fn ran(harness: &Harness, name: &str) -> Value {
+    harness.post(MAPS, map(name)).await.expect(201)["metadata"]["labels"]["ran"].clone()
+}
+
+#[tokio::test]
+async fn policies_that_ask_for_it_run_in_both_rounds_and_others_in_the_first() {
+    let harness = Harness::new().await;
+    let (again, never) = ("IfNeeded", "Never");
+    for (name, letter, policy) in [("1", "a", again), ("2", "b", never), ("3", "c", again)] {
+        add(&harness, name, "", json!({"mutations": [note(letter)], "reinvocationPolicy": policy})).await;
+    }
+    assert_eq!(ran(&harness, "x").await, "abcac");
+}
+
+#[tokio::test]
+async fn what_a_webhook_changes_policies_see_where_they_ask_for_it() {
+    let harness = Harness::new().await;
+    let server = HookServer::adding("by-webhook", None).await;
+    configure(&harness, "Mutating", "m", json!([webhook("m", server.client_config(), json!({}))])).await;
+    let seen = "Object{metadata: Object.metadata{labels: {'%': string('by-webhook' in object.data)}}}";
+    for (name, policy) in [("once", "Never"), ("twice", "IfNeeded")] {
+        let mutations = json!([apply(&seen.replace('%', name))]);
+        add(&harness, name, "", json!({"mutations": mutations, "reinvocationPolicy": policy})).await;
+    }
+    let created = harness.post(MAPS, map("x")).await.expect(201);
+    assert_eq!(created["metadata"]["labels"], json!({"once": "false", "twice": "true"}));
+    assert_eq!(server.requests().len(), 1, "it does not ask to be asked again");
+}
+
+#[tokio::test]
+async fn what_policies_change_plugins_see() {
+    let harness = Harness::new().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
+    let side = "Object{spec: Object.spec{containers: [Object.spec.containers{name: 'side', image: 's'}]}}";
+    let conditions = json!([{"name": "pods", "expression": "request.resource.resource == 'pods'"}]);
+    add(&harness, "p", "", json!({"mutations": [apply(side)], "matchConditions": conditions})).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let created = harness.post("/api/v1/namespaces/default/pods", pod).await.expect(201);
+    let containers = created["spec"]["containers"].as_array().unwrap();
+    assert_eq!(containers.len(), 2);
+    for container in containers {
+        assert_eq!(
+            container["volumeMounts"].as_array().map(Vec::len),
+            Some(1),
+            "ServiceAccount mounts tokens: {container}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! MutatingAdmissionPolicies: what policies make of an object.
 //!
-//! A policy that asks for it runs again, once, where one after it has changed the object. Invariant: a part of an object
-//! that an expression gives never replaces a list or map that belongs together as a whole.
+//! Where one of them has done something, plugins, policies and webhooks see the object a second time; then only those run
+//! that ask for it (`IfNeeded`). Invariant: a part of an object that an expression gives never replaces a list or map that
+//! belongs together as a whole.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use async_trait::async_trait;
 use cel::Value as Outcome;
 use kedge_expressions::to_json;
 use kedge_meta::{ApiStatus, StatusCause};
@@ -17,60 +18,105 @@ use super::compiled::Compiled;
 use super::policy::{Binding, Mutation, Policy};
 use super::scope::{BUDGET, CONDITIONS_BUDGET, Failure, Inputs, Scope};
 use super::{Asked, Invocation, MutatingPolicies, Shown, Wrong, concerns_policies, request, validating};
-use crate::admission::{Attributes, Operation, Plugin, Seen};
-use crate::object::text;
+use crate::admission::{Attributes, Operation, Seen};
+use crate::object::{self, text};
 use crate::write::Expected;
 
-#[async_trait]
-impl Plugin for MutatingPolicies {
-    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+/// What is remembered between the first and the second time that policies see one object.
+#[derive(Default)]
+pub(in crate::admission) struct Rounds {
+    is_second: bool,
+    /// Those that ran and want to run again where somebody changes the object.
+    ran: BTreeSet<InvocationKey>,
+    /// Those of them after which somebody did.
+    again: BTreeSet<InvocationKey>,
+    last_output: Option<Value>,
+}
+
+/// Policy, binding, and the parameters' namespace and name.
+type InvocationKey = [String; 4];
+
+/// What an invocation has come to.
+struct Ran {
+    /// Whether a mutation worked, whatever came of it.
+    has_mutated: bool,
+    has_changed: bool,
+}
+
+impl MutatingPolicies {
+    pub(in crate::admission) fn handles(&self, attributes: &Attributes<'_>) -> bool {
         matches!(attributes.operation, Operation::Create | Operation::Update) && concerns_policies(attributes)
     }
 
-    async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+    /// Lets policies change the object; whether one of them did something. The second time with the same `rounds` only
+    /// those run that want to run again.
+    pub(in crate::admission) async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        rounds: &mut Rounds,
+    ) -> Result<bool, ApiStatus> {
         let policies = self.known.all(&*attributes.core.store).await?;
         if policies.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let shown = Shown::of(attributes, object);
         let mut view = shown.object(object).clone();
         let before = view.clone();
-        mutate(&policies, &shown.attributes(attributes), &before, &mut view).await?;
-        if view == before {
-            return Ok(());
+        let has_mutated = mutate(&policies, &shown.attributes(attributes), &before, &mut view, rounds).await?;
+        if view != before {
+            match attributes.told.seen {
+                Seen::Through(lens) => *object = lens.with(object, &view)?,
+                _ => *object = view,
+            }
         }
-        match attributes.told.seen {
-            Seen::Through(lens) => *object = lens.with(object, &view)?,
-            _ => *object = view,
-        }
-        Ok(())
+        Ok(has_mutated)
     }
 }
 
-/// Lets all policies change an object as they see it.
+/// Lets all policies change an object as they see it; whether one of them did something.
 async fn mutate(
     policies: &[(Arc<Policy>, Vec<Arc<Binding>>)],
     attributes: &Attributes<'_>,
     before: &Value,
     object: &mut Value,
-) -> Result<(), ApiStatus> {
+    rounds: &mut Rounds,
+) -> Result<bool, ApiStatus> {
+    let is_second = std::mem::replace(&mut rounds.is_second, true);
+    if is_second && !rounds.ran.is_empty() && rounds.last_output.as_ref() != Some(before) {
+        rounds.again.append(&mut rounds.ran);
+    }
     let asked = Asked::new(attributes, before).await?;
     let (mut wrong, mut invocations) = (Vec::new(), Vec::new());
     for (policy, bindings) in policies {
         invocations.extend(asked.invocations(policy, bindings, &mut wrong).await?);
     }
-    let mut last_change = None;
-    for (index, invocation) in invocations.iter().enumerate() {
-        if asked.mutate(invocation, object, &mut wrong).await? {
-            last_change = Some(index);
+    let mut has_mutated = false;
+    for invocation in &invocations {
+        let key = invocation_key(invocation);
+        let may_run = !is_second || rounds.again.contains(&key);
+        let Some(ran) = asked.mutate(invocation, object, may_run, &mut wrong).await? else { continue };
+        has_mutated |= ran.has_mutated;
+        if ran.has_changed {
+            rounds.again.append(&mut rounds.ran);
+        }
+        if invocation.policy.is_reinvoked {
+            rounds.ran.insert(key);
         }
     }
-    if let Some(last) = last_change {
-        for invocation in invocations[..last].iter().filter(|invocation| invocation.policy.is_reinvoked) {
-            asked.mutate(invocation, object, &mut wrong).await?;
-        }
+    // Upstream counts what was written once more as changed, also for the policy that wrote it.
+    if has_mutated {
+        rounds.again.append(&mut rounds.ran);
     }
-    refuse(attributes, object, wrong)
+    rounds.last_output = (!rounds.ran.is_empty()).then(|| object.clone());
+    refuse(attributes, object, wrong)?;
+    Ok(has_mutated)
+}
+
+fn invocation_key(invocation: &Invocation<'_>) -> InvocationKey {
+    let param = |read: fn(&Value) -> &str| invocation.param.as_ref().map_or("", read).to_owned();
+    let (policy, binding) = (invocation.policy.name.clone(), invocation.binding.name.clone());
+    [policy, binding, param(object::namespace), param(object::name)]
 }
 
 /// Refuses a request because of policies that could not do what they should.
@@ -94,13 +140,14 @@ fn message(wrong: &Wrong<'_>) -> String {
 }
 
 impl Asked<'_> {
-    /// Does what a policy says to an object; whether that changed it.
+    /// Does what a policy says to an object, where its conditions are met and it may run.
     async fn mutate<'p>(
         &self,
         invocation: &Invocation<'p>,
         object: &mut Value,
+        may_run: bool,
         wrong: &mut Vec<Wrong<'p>>,
-    ) -> Result<bool, ApiStatus> {
+    ) -> Result<Option<Ran>, ApiStatus> {
         let Invocation { policy, binding, matched, param } = invocation;
         let (own, before) = (self.attributes.resource, object.clone());
         let seen = self.attributes.told.seen;
@@ -118,13 +165,14 @@ impl Asked<'_> {
         };
         let mut failed = |why| wrong.push(Wrong { policy, binding: Some(binding), why });
         match validating::meets_conditions(policy, &mut Scope::new(&inputs.about(&versioned), &[], CONDITIONS_BUDGET)) {
-            Ok(true) => {}
-            Ok(false) => return Ok(false),
+            Ok(true) if may_run => {}
+            Ok(_) => return Ok(None),
             Err(why) => {
                 failed(why);
-                return Ok(false);
+                return Ok(None);
             }
         }
+        let mut has_mutated = false;
         let api_version = text(&versioned, &["apiVersion"]).to_owned();
         for mutation in &policy.mutations {
             let mut scope = Scope::new(&inputs.about(&versioned), &policy.variables, BUDGET);
@@ -143,12 +191,13 @@ impl Asked<'_> {
                         matched.kind.default(&mut mutated);
                     }
                     versioned = mutated;
+                    has_mutated = true;
                 }
                 Err(why) => failed(why),
             }
         }
         *object = request::versioned(&versioned, seen, matched, own).await?;
-        Ok(*object != before)
+        Ok(Some(Ran { has_mutated, has_changed: *object != before }))
     }
 }
 
