@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use kedge_auth::{Attributes, AuthorizationMode, Authorizer, Decision, ResourceAttributes};
-use kedge_meta::{ApiStatus, GroupResource, StatusReason, UserInfo};
+use kedge_meta::{ApiStatus, FieldSelector, GroupResource, LabelSelector, StatusReason, UserInfo};
 use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, StoreError, Watch};
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
@@ -82,14 +82,22 @@ impl Access {
 
     /// Refuses a request that its user may not make.
     pub(crate) async fn check(&self, call: &Call, attempts: &Attempts) -> Result<(), ApiStatus> {
-        let attributes = attributes(call);
+        let (fields, labels) = selectors(call);
+        let mut attributes = attributes(call);
+        if let Some(resource) = &mut attributes.resource {
+            (resource.fields, resource.labels) = (fields.as_ref(), labels.as_ref());
+        }
         let decided = self.decide(&attributes).await;
         attempts.authorized(decided.as_ref().ok());
         note(call, &decided);
-        if decided?.is_allowed() {
+        let decided = decided?;
+        if decided.is_allowed() {
             return Ok(());
         }
-        let why = attributes.denial_text();
+        let why = match decided.reason() {
+            "" => attributes.denial_text(),
+            reason => format!("{}: {reason}", attributes.denial_text()),
+        };
         Err(match &call.target {
             Target::Resource(target) => {
                 let resource = GroupResource { group: target.group.clone(), resource: target.resource.clone() };
@@ -130,10 +138,22 @@ pub(crate) fn attributes(call: &Call) -> Attributes<'_> {
             subresource: &target.subresource,
             namespace: &target.namespace,
             name: &target.name,
+            ..ResourceAttributes::default()
         }),
         Target::Other => None,
     };
     Attributes { user: &call.user, verb: call.verb, resource, path: &call.path }
+}
+
+/// The selectors of a request about many objects. One that cannot be read is refused later, by whoever selects with it.
+fn selectors(call: &Call) -> (Option<FieldSelector>, Option<LabelSelector>) {
+    if !matches!(call.verb, "list" | "watch" | "deletecollection") {
+        return (None, None);
+    }
+    let text = |name: &str| call.query.non_empty(name);
+    let fields = text("fieldSelector").and_then(|text| FieldSelector::parse(text).ok());
+    let labels = text("labelSelector").and_then(|text| LabelSelector::parse(text).ok());
+    (fields, labels)
 }
 
 impl Feed {

@@ -253,6 +253,7 @@ impl Subject {
             subresource: &self.subresource,
             namespace: &self.namespace,
             name: &self.name,
+            ..ResourceAttributes::default()
         };
         let attributes = Attributes { user, verb: "impersonate", resource: Some(resource), path: "" };
         if core.access.decide(&attributes).await?.is_allowed() {

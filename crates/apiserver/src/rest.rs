@@ -23,6 +23,7 @@ mod logs;
 mod proxy;
 mod reviews;
 mod scale;
+mod selectors;
 mod streams;
 mod token;
 mod unverified;

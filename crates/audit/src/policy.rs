@@ -221,6 +221,7 @@ rules:
             subresource,
             namespace,
             name,
+            ..ResourceAttributes::default()
         });
         let decision = policy.decide(&Attributes { user, verb, resource, path });
         assert_eq!(decision.level, expected, "{verb} {path} {resource:?}");
@@ -256,14 +257,8 @@ rules:
     fn stages_add_up_and_managed_fields_are_the_rules_own() {
         let policy = Policy::read(RULES).unwrap();
         let user = UserInfo::authenticated("jane", []);
-        let resource = ResourceAttributes {
-            group: "",
-            version: "v1",
-            resource: "secrets",
-            subresource: "",
-            namespace: "a",
-            name: "b",
-        };
+        let resource =
+            ResourceAttributes { resource: "secrets", namespace: "a", name: "b", ..ResourceAttributes::default() };
         let secret = policy.decide(&Attributes { user: &user, verb: "get", resource: Some(resource), path: "" });
         assert!(!secret.omit_managed_fields);
         let omitted = |decision: Decision| {

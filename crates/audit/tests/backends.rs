@@ -217,8 +217,7 @@ async fn decisions_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let audit = open(dir.path(), |options| options.log.path = Some(dir.path().join("a.log"))).await;
     let user = UserInfo::authenticated("jane", []);
-    let resource =
-        ResourceAttributes { group: "", version: "v1", resource: "pods", subresource: "", namespace: "", name: "" };
+    let resource = ResourceAttributes { version: "v1", resource: "pods", ..ResourceAttributes::default() };
     let attributes = Attributes { user: &user, verb: "list", resource: Some(resource), path: "" };
     assert_eq!(audit.decide(&attributes).level, Level::Metadata);
     assert!(audit.metrics().contains("apiserver_audit_level_total{level=\"Metadata\"} 1\n"));

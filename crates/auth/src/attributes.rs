@@ -1,6 +1,6 @@
 //! What is asked of the authorizer, and what it answers.
 
-use kedge_meta::UserInfo;
+use kedge_meta::{FieldSelector, LabelSelector, UserInfo};
 
 /// A request about a resource.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,6 +17,10 @@ pub struct ResourceAttributes<'a> {
     pub namespace: &'a str,
     /// Object name, or empty.
     pub name: &'a str,
+    /// What is asked about is limited to objects with these fields.
+    pub fields: Option<&'a FieldSelector>,
+    /// What is asked about is limited to objects with these labels. No authorizer that there is looks at it.
+    pub labels: Option<&'a LabelSelector>,
 }
 
 /// A request: who wants to do what.

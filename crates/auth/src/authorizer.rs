@@ -175,7 +175,15 @@ mod tests {
         let (resource, subresource) = rest.split_once(':').unwrap_or((rest, ""));
         let namespace = words.get(2).copied().unwrap_or_default();
         let name = words.get(3).copied().unwrap_or_default();
-        let resource = ResourceAttributes { group, version: "v1", resource, subresource, namespace, name };
+        let resource = ResourceAttributes {
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            ..ResourceAttributes::default()
+        };
         authorizer.authorize(&Attributes { user, verb: words[0], resource: Some(resource), path: "" }).is_allowed()
     }
 
@@ -313,6 +321,45 @@ mod tests {
             assert!(!asks(&authorizer, &viewer, &format!("delete {group}/events d web.1")), "{group}");
             assert!(asks(&authorizer, &editor, &format!("delete {group}/events d web.1")), "{group}");
         }
+    }
+
+    #[test]
+    fn a_node_reads_itself_and_its_pods_alone() {
+        let authorizer = bootstrapped();
+        let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+        for (name, on) in [("own", "n1"), ("other", "n2")] {
+            authorizer.observe("pods", "d", name, Some(&json!({"spec": {"nodeName": on}})));
+        }
+        for (request, allowed) in [
+            ("get core/pods d own", true),
+            ("watch core/pods d own", true),
+            ("get core/pods d other", false),
+            ("get core/pods d unknown", false),
+            ("create core/pods d", true),
+            ("get core/nodes  n1", true),
+            ("watch core/nodes  n1", true),
+            ("get core/nodes  n2", false),
+            ("patch core/nodes:status  n1", true),
+        ] {
+            assert_eq!(asks(&authorizer, &node, request), allowed, "{request}");
+        }
+        let check = |verb: &str, group: &str, resource: &str, fields: &str, why: &str| {
+            let fields = kedge_meta::FieldSelector::parse(fields).unwrap();
+            let resource =
+                ResourceAttributes { group, resource, fields: Some(&fields), ..ResourceAttributes::default() };
+            let said = authorizer.authorize(&Attributes { user: &node, verb, resource: Some(resource), path: "" });
+            assert_eq!((said.is_allowed(), said.reason()), (why.is_empty(), why), "{verb} {fields:?}");
+        };
+        let pods = "can only list/watch pods with spec.nodeName field selector";
+        check("list", "", "pods", "spec.nodeName=n1", "");
+        check("watch", "", "pods", "status.phase!=Failed,spec.nodeName=n1", "");
+        check("list", "", "pods", "spec.nodeName=n2", pods);
+        check("list", "", "pods", "spec.nodeName!=n1", pods);
+        check("list", "", "pods", "", pods);
+        check("list", "", "nodes", "", "node 'n1' cannot read all nodes, only its own Node object");
+        let slices = "can only list/watch/deletecollection resourceslices with nodeName field selector";
+        check("deletecollection", "resource.k8s.io", "resourceslices", "spec.nodeName=n1", "");
+        check("list", "resource.k8s.io", "resourceslices", "", slices);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The node authorizer: a kubelet may read what its own pods refer to, and nothing else of that kind.
+//! The node authorizer: a kubelet may read its own node, its own pods and what these refer to, and nothing else of that
+//! kind.
 //!
 //! Invariant: the references of a node are exactly those of the pods that are bound to it.
 
@@ -87,8 +88,24 @@ impl NodeIndex {
     /// The decision about a node's request; `NoOpinion` about everybody else's.
     pub(crate) fn decide(&self, attributes: &Attributes<'_>) -> Decision {
         let Some(node) = node_of(attributes.user) else { return Decision::NoOpinion(String::new()) };
+        if node.is_empty() {
+            return Decision::NoOpinion(format!("unknown node for user \"{}\"", attributes.user.username));
+        }
         let Some(asked) = &attributes.resource else { return self.by_rules(attributes) };
         match (asked.group, asked.resource) {
+            ("", "nodes") if asked.subresource.is_empty() && is_read(attributes.verb) => own_node(node, asked.name),
+            ("", "pods") if asked.subresource.is_empty() && is_read(attributes.verb) => {
+                self.pods(node, attributes.verb, asked)
+            }
+            ("resource.k8s.io", "resourceslices")
+                if matches!(attributes.verb, "list" | "watch" | "deletecollection") =>
+            {
+                if_selected(
+                    node,
+                    asked,
+                    "can only list/watch/deletecollection resourceslices with nodeName field selector",
+                )
+            }
             ("", "secrets" | "configmaps") => self.if_referenced(node, attributes, asked, &["get", "list", "watch"]),
             ("", "persistentvolumeclaims") if asked.subresource.is_empty() => {
                 self.if_referenced(node, attributes, asked, &["get"])
@@ -122,6 +139,21 @@ impl NodeIndex {
         }
     }
 
+    /// A pod of the node, or all of them.
+    fn pods(&self, node: &str, verb: &str, asked: &ResourceAttributes<'_>) -> Decision {
+        if verb != "get" && is_selected(node, asked) {
+            return Decision::Allow(String::new());
+        }
+        if asked.name.is_empty() {
+            return Decision::NoOpinion("can only list/watch pods with spec.nodeName field selector".to_owned());
+        }
+        let key = (asked.namespace.to_owned(), asked.name.to_owned());
+        match self.pods.get(&key).is_some_and(|(of, _)| of == node) {
+            true => Decision::Allow(String::new()),
+            false => unrelated(node),
+        }
+    }
+
     fn if_referenced(
         &self,
         node: &str,
@@ -137,7 +169,7 @@ impl NodeIndex {
         }
         match self.refers(node, asked) {
             true => Decision::Allow(String::new()),
-            false => Decision::NoOpinion(format!("no relationship found between node '{node}' and this object")),
+            false => unrelated(node),
         }
     }
 
@@ -182,6 +214,35 @@ fn volume_references(volume: &Value) -> Option<VolumeReferences> {
 fn node_of(user: &UserInfo) -> Option<&str> {
     let name = user.username.strip_prefix("system:node:")?;
     user.groups.iter().any(|group| group == "system:nodes").then_some(name)
+}
+
+fn is_read(verb: &str) -> bool {
+    matches!(verb, "get" | "list" | "watch")
+}
+
+/// Whether only objects of the node are asked about.
+fn is_selected(node: &str, asked: &ResourceAttributes<'_>) -> bool {
+    let is_own = |(field, equals, value): &(String, bool, String)| *equals && field == "spec.nodeName" && value == node;
+    asked.fields.is_some_and(|fields| fields.terms().iter().any(is_own))
+}
+
+fn if_selected(node: &str, asked: &ResourceAttributes<'_>, otherwise: &str) -> Decision {
+    match is_selected(node, asked) {
+        true => Decision::Allow(String::new()),
+        false => Decision::NoOpinion(otherwise.to_owned()),
+    }
+}
+
+fn own_node(node: &str, name: &str) -> Decision {
+    match name {
+        "" => Decision::NoOpinion(format!("node '{node}' cannot read all nodes, only its own Node object")),
+        name if name == node => Decision::Allow(String::new()),
+        name => Decision::NoOpinion(format!("node '{node}' cannot read '{name}', only its own Node object")),
+    }
+}
+
+fn unrelated(node: &str) -> Decision {
+    Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
 }
 
 fn own_object(own: bool, otherwise: &str, verbs: &[&str], verb: &str) -> Decision {

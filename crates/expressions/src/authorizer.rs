@@ -1,7 +1,7 @@
 //! The variable `authorizer`: what a user may do, asked step by step.
 //!
-//! Who decides is an [`Authorize`] that whoever evaluates brings along. Field and label selectors are read and passed on
-//! as they are written.
+//! Who decides is an [`Authorize`] that whoever evaluates brings along. Field and label selectors are passed on as they are
+//! written; what cannot be read counts as none, as upstream has it.
 
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct Question {
     pub subresource: String,
     pub namespace: String,
     pub name: String,
+    pub field_selector: String,
+    pub label_selector: String,
 }
 
 /// What is answered.
@@ -146,9 +148,12 @@ fn name<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     narrowed(&args, "name", |question, value| question.name = value)
 }
 
-/// Nothing is authorized by selectors: a check with one is as the same check without.
-fn selector<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
-    narrowed(&args, "selector", |_, _| {})
+fn field_selector<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    narrowed(&args, "fieldSelector", |question, value| question.field_selector = value)
+}
+
+fn label_selector<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
+    narrowed(&args, "labelSelector", |question, value| question.label_selector = value)
 }
 
 fn decided<'b, 'v>(asker: &Asker, question: &Question, verb: &str) -> Outcome<'b, 'v> {
@@ -200,8 +205,8 @@ pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     member("subresource", "resourcecheck_subresource", &RESOURCE_CHECK, 1, subresource)?;
     member("namespace", "resourcecheck_namespace", &RESOURCE_CHECK, 1, namespace)?;
     member("name", "resourcecheck_name", &RESOURCE_CHECK, 1, name)?;
-    member("fieldSelector", "resourcecheck_fieldselector", &RESOURCE_CHECK, 1, selector)?;
-    member("labelSelector", "resourcecheck_labelselector", &RESOURCE_CHECK, 1, selector)?;
+    member("fieldSelector", "resourcecheck_fieldselector", &RESOURCE_CHECK, 1, field_selector)?;
+    member("labelSelector", "resourcecheck_labelselector", &RESOURCE_CHECK, 1, label_selector)?;
     member("check", "pathcheck_check", &PATH_CHECK, 1, check_path)?;
     member("check", "resourcecheck_check", &RESOURCE_CHECK, 1, check)?;
     member("allowed", "decision_allowed", &DECISION, 0, allowed)?;

@@ -1,4 +1,4 @@
-//! Label and field selectors: read from their text forms or from objects, and asked whether they match.
+//! Label selectors: read from their text form or from objects, and asked whether they match.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::names::{is_label_value, is_qualified_name};
 /// A selector's text can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ParseSelectorError(String);
+pub struct ParseSelectorError(pub(crate) String);
 
 /// How a requirement compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,48 +148,6 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// A field selector: `field=value` and `field!=value` terms, all of which must hold.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct FieldSelector(Vec<(String, bool, String)>);
-
-impl FieldSelector {
-    /// Reads the query-parameter form: `metadata.name=a,status.phase!=Running`.
-    pub fn parse(text: &str) -> Result<Self, ParseSelectorError> {
-        let mut terms = Vec::new();
-        for term in text.split(',').filter(|term| !term.is_empty()) {
-            let (field, equals, value) = if let Some((field, value)) = term.split_once("!=") {
-                (field, false, value)
-            } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-                (field, true, value)
-            } else {
-                return Err(ParseSelectorError(format!("invalid selector: '{term}'; can't understand '{term}'")));
-            };
-            terms.push((field.to_owned(), equals, value.to_owned()));
-        }
-        Ok(Self(terms))
-    }
-
-    /// The terms: field, whether it must equal, value.
-    pub fn terms(&self) -> &[(String, bool, String)] {
-        &self.0
-    }
-
-    /// Whether it selects everything.
-    pub fn is_everything(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The value that a field must equal, if a term says so.
-    pub fn exact(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|(name, equals, _)| *equals && name == field).map(|(_, _, value)| value.as_str())
-    }
-
-    /// Whether the fields (looked up by `get`; absent ones are empty) meet all terms.
-    pub fn matches_with(&self, get: impl Fn(&str) -> String) -> bool {
-        self.0.iter().all(|(field, equals, value)| (get(field) == *value) == *equals)
-    }
-}
-
 fn split_outside_parentheses(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut start) = (Vec::new(), 0usize, 0);
     for (index, character) in text.char_indices() {
@@ -283,17 +241,5 @@ mod tests {
         for text in ["a in b", "=x", "a=/", "a within (b)", ","] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn field_selectors_match() {
-        let get = |field: &str| if field == "metadata.name" { "a".to_owned() } else { String::new() };
-        for (text, matches) in
-            [("metadata.name=a", true), ("metadata.name!=a", false), ("spec.nodeName=", true), ("x==y", false)]
-        {
-            assert_eq!(FieldSelector::parse(text).unwrap().matches_with(get), matches, "{text}");
-        }
-        assert!(FieldSelector::parse("nonsense").is_err());
-        assert_eq!(FieldSelector::parse("metadata.name=a").unwrap().exact("metadata.name"), Some("a"));
     }
 }

@@ -81,7 +81,14 @@ async fn may(attributes: &Attributes<'_>, verb: &str, role: &str) -> Result<bool
     for resource in candidates {
         let name = if binds { role } else { attributes.name };
         let namespace = attributes.namespace;
-        let asked = ResourceAttributes { group: GROUP, version: "v1", resource, namespace, name, subresource: "" };
+        let asked = ResourceAttributes {
+            group: GROUP,
+            version: "v1",
+            resource,
+            namespace,
+            name,
+            ..ResourceAttributes::default()
+        };
         let question = Question { user: attributes.user, verb, resource: Some(asked), path: "" };
         if attributes.core.access.decide(&question).await?.is_allowed() {
             return Ok(true);

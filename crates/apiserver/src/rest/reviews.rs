@@ -16,6 +16,7 @@ use crate::core::{Core, new_uid};
 use crate::object;
 use crate::registry::Resource;
 use crate::reply::{self, Reply};
+use crate::rest::selectors::Selectors;
 use crate::write::{self, Expected, WriteOptions};
 
 async fn read(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Result<Value, ApiStatus> {
@@ -127,21 +128,37 @@ async fn decide(core: &Core, user: &UserInfo, review: &Value, resource: &Resourc
         let value = path.cloned().unwrap_or(Value::Null);
         return Err(invalid(resource, &[FieldError::invalid(&field, &value, why)]));
     }
+    let selectors = match about {
+        Some(about) => Selectors::read(about).map_err(|errors| invalid(resource, &errors))?,
+        None => Selectors::default(),
+    };
     let text = |value: Option<&Value>, name: &str| value.map_or("", |value| object::text(value, &[name])).to_owned();
     let names = ["group", "version", "resource", "subresource", "namespace", "name"].map(|name| text(about, name));
     let [group, version, name, subresource, namespace, object_name] = &names;
-    let asked =
-        about.map(|_| ResourceAttributes { group, version, resource: name, subresource, namespace, name: object_name });
+    let asked = about.map(|_| ResourceAttributes {
+        group,
+        version,
+        resource: name,
+        subresource,
+        namespace,
+        name: object_name,
+        fields: selectors.fields.as_ref(),
+        labels: selectors.labels.as_ref(),
+    });
     let verb = text(about.or(path), "verb");
     let asked_path = text(path, "path");
     let attributes = Attributes { user, verb: &verb, resource: asked, path: &asked_path };
-    Ok(match core.access.decide(&attributes).await? {
+    let mut status = match core.access.decide(&attributes).await? {
         Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
         Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
         Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
         Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
         Decision::Deny(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
-    })
+    };
+    if !selectors.ignored.is_empty() {
+        status["evaluationError"] = json!(selectors.ignored.join("; "));
+    }
+    Ok(status)
 }
 
 /// `SelfSubjectRulesReview`: `kubectl auth can-i --list`.

@@ -144,6 +144,84 @@ async fn reviews_answer() {
     );
 }
 
+/// What a review answers about a node's wish to list pods, limited by `selectors`.
+async fn review_of_node(harness: &Harness, selectors: Value) -> Answer {
+    let mut about = json!({"verb": "list", "resource": "pods"});
+    about.as_object_mut().unwrap().extend(selectors.as_object().unwrap().clone());
+    let spec = json!({"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": about});
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+    harness.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review).await
+}
+
+#[tokio::test]
+async fn reviews_look_at_selectors() {
+    let harness = Harness::new().await;
+    let term =
+        |operator: &str, values: &[&str]| json!({"key": "spec.nodeName", "operator": operator, "values": values});
+    let ignored = "spec.resourceAttributes.fieldSelector ignored due to parse error";
+    let partially = "spec.resourceAttributes.fieldSelector partially ignored due to parse error";
+    for (selector, allowed, complaint) in [
+        (json!({"rawSelector": "spec.nodeName=n1"}), true, ""),
+        (json!({"rawSelector": "spec.nodeName=n2"}), false, ""),
+        (json!({"rawSelector": "nonsense"}), false, ignored),
+        (json!({"requirements": [term("In", &["n1"])]}), true, ""),
+        (json!({"requirements": [term("In", &["n2,spec.nodeName=n1"])]}), false, ""),
+        (json!({"requirements": [term("NotIn", &["n1"])]}), false, ""),
+        (json!({"requirements": [term("In", &["n1", "n2"])]}), false, ignored),
+        (json!({"requirements": [term("Exists", &[]), term("In", &["n1"])]}), true, partially),
+        (json!({"requirements": [term("Newer", &["n1"])]}), false, ignored),
+    ] {
+        let answer = review_of_node(&harness, json!({"fieldSelector": selector})).await.expect(201);
+        let status = &answer["status"];
+        assert_eq!(
+            (&status["allowed"], status["evaluationError"].as_str().unwrap_or_default()),
+            (&json!(allowed), complaint),
+            "{answer}"
+        );
+    }
+    let labels = json!({"requirements": [{"key": "a", "operator": "Newer"}, {"key": "b", "operator": "Exists"}]});
+    let answer = review_of_node(&harness, json!({"labelSelector": labels})).await.expect(201);
+    let complaint = "spec.resourceAttributes.labelSelector partially ignored due to parse error";
+    assert_eq!(answer["status"]["evaluationError"], complaint);
+    for (selectors, why) in [
+        (
+            json!({"fieldSelector": {}}),
+            "spec.resourceAttributes.fieldSelector.requirements: Required value: when \
+             spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+        ),
+        (
+            json!({"labelSelector": {"rawSelector": "a", "requirements": [{"key": "a", "operator": "Exists"}]}}),
+            "spec.resourceAttributes.labelSelector.rawSelector: Invalid value: \"a\": may not specified at the same time as \
+             requirements",
+        ),
+        (
+            json!({"fieldSelector": {"requirements": [{"key": "", "operator": "In", "values": ["a"]}]}}),
+            "spec.resourceAttributes.fieldSelector.requirements[0].key: Required value: must be specified",
+        ),
+        (
+            json!({"labelSelector": {"requirements": [{"key": "a/", "operator": "In"}]}}),
+            "spec.resourceAttributes.labelSelector.requirements[0].values: Required value: must be specified when `operator` \
+             is 'In' or 'NotIn'",
+        ),
+    ] {
+        review_of_node(&harness, selectors).await.refused(422, "Invalid", why);
+    }
+}
+
+#[tokio::test]
+async fn a_node_lists_its_own_pods_alone() {
+    let harness = Harness::new().await;
+    let kubelet = || UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+    harness.get_as(kubelet(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.expect(200);
+    let why = "pods is forbidden: User \"system:node:n1\" cannot list resource \"pods\" in API group \"\" at the cluster \
+               scope: can only list/watch pods with spec.nodeName field selector";
+    harness.get_as(kubelet(), "/api/v1/pods").await.refused(403, "Forbidden", why);
+    harness.get_as(kubelet(), "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2").await.refused(403, "Forbidden", why);
+    harness.get_as(kubelet(), "/api/v1/nodes?fieldSelector=metadata.name%3Dn1").await.expect(200);
+    let why = "node 'n1' cannot read all nodes, only its own Node object";
+    harness.get_as(kubelet(), "/api/v1/nodes").await.refused(403, "Forbidden", why);
+}
+
 async fn token_review(harness: &Harness, token: &str) -> Value {
     let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
     harness.post("/apis/authentication.k8s.io/v1/tokenreviews", review).await.expect(201)["status"].clone()

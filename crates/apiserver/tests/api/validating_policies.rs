@@ -236,16 +236,53 @@ async fn custom_resources_are_matched_and_may_be_parameters() {
     harness.post(TOOLS, tool("a", json!({"size": 3}))).await.expect(201);
 }
 
+/// Whether a policy with this expression lets the user create a map.
+async fn is_let_in(harness: &Harness, name: &str, expression: &str, user: UserInfo) -> bool {
+    harness.post(POLICIES, policy("p", validation(expression))).await.expect(201);
+    harness.post(BINDINGS, binding("p", json!({}))).await.expect(201);
+    let answer = harness.call_as(user, Method::POST, MAPS, map(name, json!({}))).await;
+    harness.delete(&format!("{BINDINGS}/p-binding")).await.expect(200);
+    harness.delete(&format!("{POLICIES}/p")).await.expect(200);
+    if answer.code != 201 {
+        answer.refused(422, "Invalid", DENIED);
+        return false;
+    }
+    true
+}
+
+#[tokio::test]
+async fn who_may_do_what_depends_on_selectors() {
+    let harness = Harness::new().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "maps"},
+        "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}]});
+    harness.post(&format!("{rbac}/roles"), role).await.expect(201);
+    let binding = json!({"metadata": {"name": "maps"},
+        "subjects": [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}],
+        "roleRef": {"kind": "Role", "apiGroup": "rbac.authorization.k8s.io", "name": "maps"}});
+    harness.post(&format!("{rbac}/rolebindings"), binding).await.expect(201);
+    for (number, (selectors, allowed)) in [
+        (".fieldSelector('spec.nodeName=n1')", true),
+        (".fieldSelector('spec.nodeName=n1').labelSelector('app=web')", true),
+        (".fieldSelector('spec.nodeName=n2')", false),
+        (".fieldSelector('spec.nodeName')", false),
+        (".labelSelector('app=web')", false),
+        ("", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let expression = format!("authorizer.group('').resource('pods'){selectors}.check('list').allowed()");
+        let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+        assert_eq!(is_let_in(&harness, &format!("m{number}"), &expression, node).await, allowed, "{expression}");
+    }
+}
+
 #[tokio::test]
 async fn expressions_know_the_request_the_namespace_and_who_may_do_what() {
     let harness = Harness::new().await;
     let check = async |name: &str, expression: &str, user: UserInfo| {
-        harness.post(POLICIES, policy("p", validation(expression))).await.expect(201);
-        harness.post(BINDINGS, binding("p", json!({}))).await.expect(201);
-        let answer = harness.call_as(user, Method::POST, MAPS, map(name, json!({}))).await;
-        answer.expect(201);
-        harness.delete(&format!("{BINDINGS}/p-binding")).await.expect(200);
-        harness.delete(&format!("{POLICIES}/p")).await.expect(200);
+        assert!(is_let_in(&harness, name, expression, user).await, "{expression}");
     };
     let admin = || UserInfo::authenticated("root", ["system:masters"]);
     check("a", "request.operation == 'CREATE' && request.name == 'a' && request.namespace == 'default'", admin()).await;

@@ -220,7 +220,7 @@ mod tests {
             let warnings = check(&serde_json::from_value(spec).unwrap(), &published);
             let lines = warnings.iter().flat_map(|warning| warning.warning.lines());
             let lines: Vec<&str> = lines.filter(|line| line.contains("ERROR")).collect();
-            let whole = format!("example.com/v1, Kind=Tool: compilation failed: ERROR: <input>:{wrong}");
+            let whole = format!("example.com/v1, Kind=Tool: ERROR: <input>:{wrong}");
             assert_eq!(lines, if wrong.is_empty() { Vec::new() } else { vec![whole] }, "{expression}");
         };
         check("object.spec.size > 1 && object.metadata.labels['a'] == 'b' && object.kind == 'Tool'", "");

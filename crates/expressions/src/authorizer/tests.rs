@@ -13,11 +13,16 @@ struct Judge(&'static [&'static str]);
 
 impl Authorize for Judge {
     fn authorize(&self, user: &UserInfo, question: &Question) -> Verdict {
-        let Question { verb, path, group, resource, subresource, namespace, name } = question;
-        let what = match path.is_empty() {
+        let Question { verb, path, group, resource, subresource, namespace, name, .. } = question;
+        let mut what = match path.is_empty() {
             true => format!("{} {verb} {group}/{resource}/{subresource}/{namespace}/{name}", user.username),
             false => format!("{} {verb} {path}", user.username),
         };
+        for (word, selector) in [("with", &question.field_selector), ("labelled", &question.label_selector)] {
+            if !selector.is_empty() {
+                what.push_str(&format!(" {word} {selector}"));
+            }
+        }
         Verdict { is_allowed: self.0.contains(&what.as_str()), reason: what }
     }
 }
@@ -53,6 +58,14 @@ fn questions_are_put_together() {
     check("authorizer.requestResource.check('custom').reason()", "jane custom /pods//own/");
     check("authorizer.requestResource.name('x').check('get').reason()", "jane get /pods//own/x");
     check("authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('c=d').check('get').error()", "");
+    check(
+        "authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('c=d').check('list').reason()",
+        "jane list /pods/// with c=d labelled a=b",
+    );
+    check(
+        "authorizer.requestResource.fieldSelector('a=b').fieldSelector('c=d').check('list').reason()",
+        "jane list /pods//own/ with c=d",
+    );
     check("authorizer.path('').check('get').allowed()", "error: path must not be empty");
     check("authorizer.path('  ').check('get').allowed()", "error: path must not be empty");
     check("authorizer.group('').resource(' ').check('get').allowed()", "error: resource must not be empty");
