@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use kedge_auth::{Attributes, ResourceAttributes, TokenClaims, TokenSubject};
-use kedge_meta::{ApiStatus, GroupResource, UserInfo};
+use kedge_meta::{ApiStatus, GroupResource, UserInfo, parse_time};
 use kedge_store::Key;
 use parking_lot::Mutex;
 
@@ -22,6 +22,9 @@ use crate::scan;
 
 mod bootstrap_token;
 mod legacy_token;
+
+/// How long after their deletion things that still are there make tokens good.
+const DELETED_SECONDS: i64 = 60;
 
 /// How many verified tokens are remembered.
 const REMEMBERED: usize = 4096;
@@ -91,11 +94,11 @@ pub(crate) async fn token_user(
         return legacy_token::user(core, token, audiences, notes).await;
     }
     let Some(claims) = verified(core, token, audiences) else { return Ok(None) };
-    note_age(core, &claims, notes);
-    match is_bound_to_what_exists(core, &claims).await? {
-        true => Ok(Some((claims.user(), claims.audiences))),
-        false => Ok(None),
+    if !is_bound_to_what_exists(core, &claims).await? {
+        return Ok(None);
     }
+    note_age(core, &claims, notes);
+    Ok(Some((claims.user(), claims.audiences)))
 }
 
 /// Tokens that live longer than their pods believe are counted, and told to the audit log once they should have been renewed.
@@ -156,8 +159,10 @@ async fn exists(core: &Core, resource: &str, namespace: &str, subject: &TokenSub
     let key = Key::new(format!("/registry/{resource}/{namespace}{slash}{}", subject.name));
     let record = core.store.get(&key).await.map_err(store_error)?;
     Ok(record.is_some_and(|record| {
-        // Upstream lets tokens of a pod or secret live on for a minute of its deletion; the mark alone does not end them.
-        scan::text(&record.value, &["metadata", "uid"]) == subject.uid
+        // The mark of a deletion does not end them at once: what is deleted may have to say goodbye.
+        let deleted = parse_time(&scan::text(&record.value, &["metadata", "deletionTimestamp"]));
+        let is_over = deleted.is_some_and(|at| core.clock.now().as_second() - at.as_second() > DELETED_SECONDS);
+        !is_over && scan::text(&record.value, &["metadata", "uid"]) == subject.uid
     }))
 }
 

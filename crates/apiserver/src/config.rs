@@ -30,6 +30,11 @@ pub struct Config {
     pub service_account_issuer: String,
     /// Audiences that tokens are for; the issuer where there is none.
     pub api_audiences: Vec<String>,
+    /// Whether tokens of pods live a year, so that programs that never read theirs again go on, and are told of.
+    pub service_account_extend_token_expiration: bool,
+    /// Tokens that are asked for live no longer than this; zero for as long as is asked.
+    #[serde(with = "seconds")]
+    pub service_account_max_token_expiration: Duration,
     /// Whether requests without credentials go on as `system:anonymous`.
     pub anonymous_auth: bool,
     /// How is decided who may do what.
@@ -72,6 +77,8 @@ impl Default for Config {
             service_node_port_range: (30000, 32767),
             service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             api_audiences: Vec::new(),
+            service_account_extend_token_expiration: true,
+            service_account_max_token_expiration: Duration::ZERO,
             anonymous_auth: true,
             authorization_modes: AuthorizationMode::USUAL.to_vec(),
             enable_admission_plugins: vec!["NodeRestriction".to_owned()],

@@ -50,6 +50,8 @@ mod patches;
 mod pod_security;
 #[path = "api/pods.rs"]
 mod pods;
+#[path = "api/tokens.rs"]
+mod tokens;
 #[path = "api/validating_policies.rs"]
 mod validating_policies;
 #[path = "api/watches.rs"]

@@ -24,7 +24,7 @@ pub use jws::{detached_signature, is_detached_signature};
 pub use legacy_token::{LegacyTokenClaims, is_legacy_token, legacy_token_claims};
 pub use node::secrets_of_pod;
 pub use rule::PolicyRule;
-pub use token::{TokenClaims, TokenKeys, TokenSubject, service_account_claims};
+pub use token::{TokenClaims, TokenKeys, TokenSubject, extend_claims, service_account_claims};
 
 /// Why credentials are refused.
 #[derive(Debug, thiserror::Error)]

@@ -248,6 +248,13 @@ pub fn service_account_claims(
     })
 }
 
+/// Makes claims of [`service_account_claims`] live for `seconds` from their beginning. When they were to end becomes the
+/// time after which their use is told ([`TokenClaims::warn_after`]): for programs that never read their token again.
+pub fn extend_claims(claims: &mut Value, seconds: i64) {
+    claims["kubernetes.io"]["warnafter"] = claims["exp"].take();
+    claims["exp"] = json!(claims["iat"].as_i64().unwrap_or_default() + seconds);
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use base64::engine::general_purpose::STANDARD;
@@ -307,6 +314,18 @@ pub(crate) mod tests {
             let error = check(issuer, audience, second).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }
+    }
+
+    #[test]
+    fn an_extended_token_knows_when_it_was_to_end() {
+        let (keys, now) = (keys(), Timestamp::from_second(1_000_000).unwrap());
+        let audiences = ["api".to_owned()];
+        let mut claims = service_account_claims("i", &audiences, "d", &subject("web"), None, None, "", now, 3607);
+        extend_claims(&mut claims, 31_536_000);
+        let later = Timestamp::from_second(2_000_000).unwrap();
+        let read = keys.verify(&keys.issue(&claims), "i", &audiences, later).unwrap();
+        assert_eq!(read.warn_after.map(Timestamp::as_second), Some(1_003_607));
+        assert_eq!(read.expires.as_second(), 32_536_000);
     }
 
     #[test]

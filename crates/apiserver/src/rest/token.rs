@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use kedge_auth::{TokenSubject, service_account_claims};
+use kedge_auth::{TokenSubject, extend_claims, service_account_claims};
 use kedge_meta::{ApiStatus, FieldError, FieldPath, GroupResource, GroupVersionKind, format_time};
 use serde_json::{Value, json};
 
@@ -15,9 +15,15 @@ use crate::registry::Resource;
 use crate::reply::{self, Reply};
 use crate::write::{self, Expected, WriteOptions};
 
+const GROUP: &str = "authentication.k8s.io";
+const KIND: &str = "TokenRequest";
 const DEFAULT_SECONDS: i64 = 3600;
 const MIN_SECONDS: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
+/// Who asks for so many seconds did not choose them: admission puts them into every pod.
+const INJECTED_SECONDS: i64 = 3607;
+/// How long such a token really lives: a year.
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 /// POST of a `TokenRequest`.
 pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
@@ -26,38 +32,81 @@ pub(super) async fn issue(core: &Core, call: &mut Call, resource: &Arc<Resource>
     }
     let encoding = call.accepted_object()?;
     let options = WriteOptions::of(call)?;
-    let api_version = "authentication.k8s.io/v1";
-    let expected = Expected::builtin("authentication.k8s.io", "v1", "TokenRequest", api_version);
+    let expected = Expected::builtin(GROUP, "v1", KIND, "authentication.k8s.io/v1");
     let mut request = write::read_object(core, call, expected, options.validation).await?;
     let target = call.resource().clone();
     let record = core.record(resource, &target.namespace, &target.name).await?;
     let account = crate::core::decode(&record)?;
-    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    let kind = GroupVersionKind::new(GROUP, "v1", KIND);
     let described = options.described(true);
     let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
     let attributes = Attributes::of(core, call, resource, Operation::Create, told);
     core.admission.admit(&attributes, &mut request).await?;
-    let seconds = check(&request, &target.name)?;
+    place(&mut request, &account, &target.namespace, &target.name)?;
+    let asked = check(&request)?;
     let mut audiences = texts(&request, &["spec", "audiences"]);
     if audiences.is_empty() {
         audiences = core.config.audiences();
     }
     core.admission.validate(&attributes, &request).await?;
     let bound = bound_object(core, &request, &target.namespace, &target.name).await?;
-    let subject = TokenSubject { name: target.name.clone(), uid: object::meta(&account, "uid").to_owned() };
+    let seconds = cap(core, call, asked);
+    let subject = TokenSubject { name: target.name, uid: object::meta(&account, "uid").to_owned() };
     let id = new_uid();
     let credential = "authentication.kubernetes.io/issued-credential-id";
     call.notes.annotate(credential.to_owned(), format!("JTI={id}"));
-    let claims = claims(core, &id, &audiences, &target.namespace, &subject, bound.as_ref(), call.now, seconds);
+    let mut claims = claims(core, &id, &audiences, &target.namespace, &subject, bound.as_ref(), call.now, seconds);
+    if is_extended(core, seconds, &audiences, bound.as_ref()) {
+        extend_claims(&mut claims, EXTENDED_SECONDS);
+    }
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = json!(seconds);
-    let metadata =
-        json!({"name": target.name, "namespace": target.namespace, "creationTimestamp": format_time(call.now)});
-    request["metadata"] = metadata;
+    object::set_meta(&mut request, "creationTimestamp", &format_time(call.now));
+    // What is told stays what was asked for, so that whoever holds the token renews it in time.
     let expires = format_time(call.now + std::time::Duration::from_secs(seconds.unsigned_abs()));
     let token = if options.dry_run { String::new() } else { core.token_keys.load().issue(&claims) };
     request["status"] = json!({"token": token, "expirationTimestamp": expires});
     Ok(reply::document(StatusCode::CREATED, encoding, &request))
+}
+
+/// Refuses a request that names another account than its path does, and fills in what it leaves out.
+fn place(request: &mut Value, account: &Value, namespace: &str, name: &str) -> Result<(), ApiStatus> {
+    let given = object::name(request);
+    if !given.is_empty() && given != name {
+        let path = FieldPath::new("metadata").child("name");
+        let error = FieldError::invalid(&path, &json!(given), "must match the service account name if specified");
+        return Err(ApiStatus::invalid(GROUP, KIND, name, &[error]));
+    }
+    write::place_namespace(request, namespace)?;
+    let (given, uid) = (object::meta(request, "uid"), object::meta(account, "uid"));
+    if !given.is_empty() && given != uid {
+        let why =
+            format!("the UID in the token request ({given}) does not match the UID of the service account ({uid})");
+        let about = GroupResource { group: GROUP.to_owned(), resource: KIND.to_owned() };
+        return Err(ApiStatus::conflict(&about, name, &why));
+    }
+    object::set_meta(request, "name", name);
+    object::set_meta(request, "uid", uid);
+    Ok(())
+}
+
+/// The seconds that are asked for, or as many as there may be.
+fn cap(core: &Core, call: &Call, seconds: i64) -> i64 {
+    let longest = i64::try_from(core.config.service_account_max_token_expiration.as_secs()).unwrap_or(MAX_SECONDS);
+    if longest == 0 || seconds <= longest {
+        return seconds;
+    }
+    call.notes.warn(&format!("requested expiration of {seconds} seconds shortened to {longest} seconds"));
+    longest
+}
+
+/// Whether a token is of those that admission put into a pod, for this API server alone.
+fn is_extended(core: &Core, seconds: i64, audiences: &[String], bound: Option<&Bound>) -> bool {
+    let own = core.config.audiences();
+    core.config.service_account_extend_token_expiration
+        && seconds == INJECTED_SECONDS
+        && bound.is_some_and(|bound| bound.kind == "pod")
+        && audiences.iter().all(|audience| own.contains(audience))
 }
 
 #[expect(clippy::too_many_arguments, reason = "they are what stands in a token")]
@@ -82,7 +131,7 @@ fn texts(object: &Value, path: &[&str]) -> Vec<String> {
 }
 
 /// The seconds that are asked for, if the request is in order.
-fn check(request: &Value, name: &str) -> Result<i64, ApiStatus> {
+fn check(request: &Value) -> Result<i64, ApiStatus> {
     let seconds =
         object::at(request, &["spec", "expirationSeconds"]).and_then(Value::as_i64).unwrap_or(DEFAULT_SECONDS);
     let path = FieldPath::new("spec").child("expirationSeconds");
@@ -92,7 +141,7 @@ fn check(request: &Value, name: &str) -> Result<i64, ApiStatus> {
         _ => "may not specify a duration larger than 2^32 seconds",
     };
     let error = FieldError::invalid(&path, &json!(seconds), why);
-    Err(ApiStatus::invalid("authentication.k8s.io", "TokenRequest", name, &[error]))
+    Err(ApiStatus::invalid(GROUP, KIND, "", &[error]))
 }
 
 struct Bound {
@@ -109,13 +158,13 @@ async fn bound_object(
 ) -> Result<Option<Bound>, ApiStatus> {
     let Some(reference) = object::at(request, &["spec", "boundObjectRef"]) else { return Ok(None) };
     let text = |name: &str| object::text(reference, &[name]);
-    let (kind, resource, namespace) = match (text("apiVersion"), text("kind")) {
-        ("v1", "Pod") => ("pod", "pods", namespace),
-        ("v1", "Secret") => ("secret", "secrets", namespace),
-        ("v1", "Node") => ("node", "nodes", ""),
-        (api_version, kind) => {
-            let group = api_version.split_once('/').map_or("", |(group, _)| group);
-            let text = format!("cannot bind token to object of type {group}/{api_version}, Kind={kind}");
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let (kind, resource, namespace) = match (group, text("kind")) {
+        ("", "Pod") => ("pod", "pods", namespace),
+        ("", "Secret") => ("secret", "secrets", namespace),
+        ("", "Node") => ("node", "nodes", ""),
+        (group, kind) => {
+            let text = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
             return Err(ApiStatus::bad_request(text));
         }
     };
@@ -129,7 +178,9 @@ async fn bound_object(
              deleted and then recreated",
             text("uid")
         );
-        return Err(ApiStatus::conflict(&group_resource, text("name"), &why));
+        // Upstream names the kind here.
+        let about = GroupResource { group: String::new(), resource: text("kind").to_owned() };
+        return Err(ApiStatus::conflict(&about, text("name"), &why));
     }
     let mut node = None;
     if kind == "pod" {

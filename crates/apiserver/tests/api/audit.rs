@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Events, Harness, Identities, request};
 use crate::hook_server::{HookServer, MAPS, configure, map, webhook};
+use crate::tokens;
 
 const EVERYTHING: &str = "[{level: RequestResponse}]";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -305,4 +306,23 @@ async fn admission_leaves_word() {
     // Deprecated APIs.
     harness.get("/api/v1/namespaces/default/endpoints").await.expect(200);
     assert_eq!(audited.last()["annotations"]["k8s.io/deprecated"], "true");
+}
+
+#[tokio::test]
+async fn whose_token_should_have_been_renewed_is_told() {
+    let audited = Audited::with("[{level: Metadata}]").await;
+    let harness = &audited.harness;
+    tokens::prepare(harness).await;
+    let answer = tokens::ask(harness, json!({}), tokens::bound_to_the_pod(3607)).await.expect(201);
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
+        "spec": {"token": answer["status"]["token"]}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    harness.post(path, review.clone()).await.expect(201);
+    assert_eq!(audited.last()["annotations"]["authentication.k8s.io/stale-token"], Value::Null);
+    harness.clock.advance(std::time::Duration::from_secs(3610));
+    harness.post(path, review).await.expect(201);
+    assert_eq!(
+        audited.last()["annotations"]["authentication.k8s.io/stale-token"],
+        "subject: system:serviceaccount:default:robot, seconds after warning threshold: 3"
+    );
 }

@@ -86,6 +86,13 @@ pub(crate) struct ApiServerFlags {
     /// For whom tokens are [default: the issuer].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     api_audiences: Vec<String>,
+    /// Whether tokens of pods live a year, while their use after the time that was asked for is counted and audited.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = true, action = ArgAction::Set)]
+    service_account_extend_token_expiration: bool,
+    /// The longest life of a token that is asked for: an hour to 2^32 seconds, or 0s for no bound.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    service_account_max_token_expiration: Duration,
     /// Authority of front proxies' certificates.
     #[arg(long, value_name = "FILE")]
     requestheader_client_ca_file: Option<PathBuf>,
@@ -185,6 +192,8 @@ impl ApiServerFlags {
             service_account_signing_key_file: self.service_account_signing_key_file,
             service_account_issuer: self.service_account_issuer,
             api_audiences: self.api_audiences,
+            service_account_extend_token_expiration: self.service_account_extend_token_expiration,
+            service_account_max_token_expiration: self.service_account_max_token_expiration,
             request_header,
             service_cluster_ip_ranges: self.service_cluster_ip_range,
             service_node_port_range: self.service_node_port_range,

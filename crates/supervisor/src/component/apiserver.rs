@@ -71,6 +71,10 @@ pub struct ApiServerOptions {
     pub service_account_issuer: String,
     /// For whom tokens are.
     pub api_audiences: Vec<String>,
+    /// Whether tokens of pods live a year.
+    pub service_account_extend_token_expiration: bool,
+    /// The longest life of a token that is asked for; zero for no bound.
+    pub service_account_max_token_expiration: Duration,
     /// Front proxies.
     pub request_header: Option<RequestHeaderOptions>,
     /// Ranges of ClusterIPs.
@@ -238,6 +242,10 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
             why: error.to_string(),
         })
     };
+    check_token_expiration(
+        options.service_account_max_token_expiration,
+        options.service_account_extend_token_expiration,
+    )?;
     Ok(Config {
         advertise_address,
         secure_port: options.secure_port,
@@ -245,6 +253,8 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
         service_node_port_range: options.service_node_port_range,
         service_account_issuer: options.service_account_issuer.clone(),
         api_audiences: options.api_audiences.clone(),
+        service_account_extend_token_expiration: options.service_account_extend_token_expiration,
+        service_account_max_token_expiration: options.service_account_max_token_expiration,
         anonymous_auth: options.anonymous_auth,
         authorization_modes: options.authorization_modes.clone(),
         enable_admission_plugins: options.enable_admission_plugins.clone(),
@@ -258,6 +268,27 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
         flags: options.flags.clone(),
         ..Config::default()
     })
+}
+
+/// Refuses a bound that upstream refuses, and says in the log where it and the extended tokens of pods are at odds.
+fn check_token_expiration(longest: Duration, extend: bool) -> Result<(), Error> {
+    if longest.is_zero() {
+        return Ok(());
+    }
+    let seconds = longest.as_secs();
+    if !(Duration::from_secs(3600)..=Duration::from_secs(1 << 32)).contains(&longest) {
+        return Err(Error::Flag {
+            flag: "--service-account-max-token-expiration",
+            value: format!("{seconds}s"),
+            why: "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds".to_owned(),
+        });
+    }
+    if extend && seconds < 3607 {
+        tracing::warn!(seconds, "tokens of pods are not extended, as --service-account-max-token-expiration is short");
+    } else if extend && seconds < 365 * 24 * 3600 {
+        tracing::warn!(seconds, "tokens of pods live a year, longer than --service-account-max-token-expiration");
+    }
+    Ok(())
 }
 
 pub(super) fn token_keys(options: &ApiServerOptions) -> Result<TokenKeys, Error> {
@@ -323,4 +354,22 @@ fn own_files(options: &ApiServerOptions) -> Result<(PathBuf, PathBuf), Error> {
     let addresses = options.advertise_address.into_iter().chain([IpAddr::from([127, 0, 0, 1])]).collect();
     authority.ensure_leaf(dir, "apiserver", &LeafRequest::server(NAME, vec!["localhost".to_owned()], addresses))?;
     Ok((dir.join("apiserver.crt"), dir.join("apiserver.key")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_life_of_tokens_has_bounds() {
+        let check =
+            |seconds: u64| check_token_expiration(Duration::from_secs(seconds), true).map_err(|e| e.to_string());
+        for seconds in [0, 3600, 86_400, 1 << 32] {
+            assert_eq!(check(seconds), Ok(()));
+        }
+        for seconds in [1, 3599, (1 << 32) + 1] {
+            let error = check(seconds).unwrap_err();
+            assert!(error.contains("must be between 1 hour and 2^32 seconds"), "{error}");
+        }
+    }
 }
