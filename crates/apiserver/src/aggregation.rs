@@ -18,7 +18,7 @@ use futures::StreamExt;
 use kedge_meta::{ApiStatus, format_time};
 use kedge_schema::ForeignSchema;
 use kedge_store::{ListRequest, Record};
-use kedge_webhooks::Pool;
+use kedge_webhooks::{Handshakes, Pool};
 use rustls::client::ResolvesClientCert;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -117,13 +117,26 @@ pub(crate) struct Extensions {
     identity: Option<Arc<dyn ResolvesClientCert>>,
     /// Connections to them.
     pool: Pool<Place, Payload>,
+    /// Those that failed for old certificates.
+    handshakes: Arc<Handshakes>,
     /// Groups of custom resources came or went.
     changed: Notify,
 }
 
 impl Extensions {
     pub(crate) fn new(identity: Option<Arc<dyn ResolvesClientCert>>) -> Self {
-        Self { table: ArcSwap::default(), identity, pool: Pool::default(), changed: Notify::new() }
+        Self {
+            table: ArcSwap::default(),
+            identity,
+            pool: Pool::default(),
+            handshakes: Arc::new(Handshakes::of_extensions()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// What connections to them came to, in Prometheus' format.
+    pub(crate) fn metrics(&self) -> String {
+        self.handshakes.text()
     }
 
     /// Who answers for a path below `/apis/GROUP/VERSION`, if it is another server.
@@ -197,11 +210,14 @@ async fn follow(core: &Arc<Core>) -> Result<(), ApiStatus> {
 
 /// Asks every server again, and shows what came of it; when to ask next, where there is anybody to ask.
 async fn step(core: &Arc<Core>, known: Vec<(Value, Record)>) -> Result<Option<Duration>, ApiStatus> {
-    let mut remote = Vec::new();
+    let (mut remote, mut unavailable) = (Vec::new(), BTreeMap::new());
     for (service, record) in known {
         match read(&service) {
             Some(extension) if !object::is_deleting(&service) => remote.push((record, service, extension)),
-            _ => store_condition(core, &record, &service, &check::local()).await?,
+            _ => {
+                unavailable.insert(object::name(&service).to_owned(), false);
+                store_condition(core, &record, &service, &check::local()).await?;
+            }
         }
     }
     let known = core.extensions.table.load_full();
@@ -222,6 +238,7 @@ async fn step(core: &Arc<Core>, known: Vec<(Value, Record)>) -> Result<Option<Du
         let key = extension.key();
         store_condition(core, &record, &service, &verdict.condition()).await?;
         extension.is_available = verdict.resources.is_some();
+        unavailable.insert(extension.name.clone(), !extension.is_available);
         // What it had is shown as stale while it does not answer.
         let before = known.get(&key).filter(|_| !extension.is_available);
         extension.schema_url = verdict.schema_url;
@@ -232,6 +249,7 @@ async fn step(core: &Arc<Core>, known: Vec<(Value, Record)>) -> Result<Option<Du
     let all_answer = table.values().all(|extension| extension.is_available);
     let interval = (!table.is_empty()).then_some(if all_answer { INTERVALS.0 } else { INTERVALS.1 });
     core.extensions.table.store(Arc::new(table));
+    core.metrics.alerts.looked_at(unavailable);
     Ok(interval)
 }
 
@@ -273,6 +291,9 @@ async fn store_condition(core: &Core, record: &Record, old: &Value, wanted: &Val
         Some(before) => before["lastTransitionTime"].clone(),
         None => json!(format_time(core.clock.now())),
     };
+    if before.is_some_and(|before| before["status"] == "True") && wanted["status"] != "True" {
+        core.metrics.alerts.became_unavailable(object::name(old), object::text(wanted, &["reason"]));
+    }
     if !same("status") {
         let (name, reason) = (object::name(old), object::text(wanted, &["reason"]));
         tracing::info!(api_service = name, available = %wanted["status"], reason, "an aggregated API changed");

@@ -51,6 +51,9 @@ pub(crate) async fn authenticate(
         (Caller::FrontProxy, Some(proxy)) => proxy.user(headers),
         _ => None,
     };
+    if let (None, Some(end)) = (&by_header, caller.end()) {
+        core.metrics.alerts.came_with_certificate(end - core.clock.now().as_second());
+    }
     let certificate = by_header.as_ref().or(caller.user());
     let user = match (bearer(headers), certificate) {
         (_, Some(user)) => user.clone(),

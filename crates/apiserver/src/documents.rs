@@ -24,8 +24,11 @@ mod version;
 pub(crate) use openapi::Documents;
 
 /// Answers a request for a path that is no resource.
-pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
+pub(crate) async fn answer(core: &Arc<Core>, call: &mut Call) -> Reply {
     let path = call.path.trim_matches('/');
+    if path == "debug/flags/v" {
+        return pages::verbosity(core, call).await;
+    }
     if !matches!(call.method, Method::GET | Method::HEAD) {
         return Err(ApiStatus::no_such_path());
     }
@@ -35,6 +38,7 @@ pub(crate) async fn answer(core: &Arc<Core>, call: &Call) -> Reply {
         ("healthz" | "livez" | "readyz", check) => health::answer(core, call, first, check).await,
         ("version", "") => version::answer(call),
         ("metrics", "") => Ok(metrics(core).await),
+        ("metrics", "slis") => Ok(exposition(core.metrics.healthchecks.text())),
         ("statusz", "") => pages::statusz(core, call),
         ("flagz", "") => pages::flagz(core, call),
         ("debug", rest) => debug(core, call, rest).await,
@@ -65,6 +69,7 @@ fn root(core: &Core) -> Value {
         "/kedge/v1/status",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
@@ -85,6 +90,10 @@ fn root(core: &Core) -> Value {
 
 /// What is not for everyday, and listed nowhere.
 async fn debug(core: &Core, call: &Call, path: &str) -> Reply {
+    if path == "flags" || path.starts_with("flags/") {
+        let content_type = http::HeaderValue::from_static("text/html; charset=utf-8");
+        return Ok(reply::bytes(StatusCode::OK, content_type, kedge_zpages::DEBUG_FLAGS.to_owned()));
+    }
     let Some(name) = path.strip_prefix("api_priority_and_fairness/") else { return Err(ApiStatus::no_such_path()) };
     let with_details = call.query.non_empty("includeRequestDetails").is_some();
     core.flow.dump(core, name, with_details).await.map(reply::plain).ok_or_else(ApiStatus::no_such_path)
@@ -142,6 +151,7 @@ async fn metrics(core: &Core) -> Response<Body> {
     core.flow.write_metrics(&mut text);
     text.push_str(&core.audit.as_ref().map_or_else(Audit::metrics_when_off, |audit| audit.metrics()));
     core.admission.write_metrics(&mut text);
+    text.push_str(&core.extensions.metrics());
     write_objects(core, &mut text).await;
     let stats = core.store.stats();
     single(&mut text, "kedge_store_keys", "gauge", "Live keys in the store.", stats.keys as f64);
@@ -167,6 +177,11 @@ async fn metrics(core: &Core) -> Response<Body> {
         }
     }
     write_process(&mut text, core.started);
+    exposition(text)
+}
+
+/// An answer in Prometheus' format.
+fn exposition(text: String) -> Response<Body> {
     let mut response = reply::plain(text);
     let content_type = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);

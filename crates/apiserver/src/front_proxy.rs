@@ -35,9 +35,17 @@ pub struct FrontProxy {
 #[derive(Debug, Clone)]
 pub(crate) enum Caller {
     /// Nothing, or somebody's name.
-    User(Option<Arc<UserInfo>>),
+    User(Option<Arc<Certified>>),
     /// That headers may be believed.
     FrontProxy,
+}
+
+/// Whom a certificate names.
+#[derive(Debug)]
+pub(crate) struct Certified {
+    user: UserInfo,
+    /// When the certificate ends, in seconds of Unix' time.
+    end: i64,
 }
 
 impl Caller {
@@ -48,14 +56,25 @@ impl Caller {
         match proxy.filter(|proxy| proxy.signed(leaf, rest)) {
             Some(proxy) if user.as_ref().is_some_and(|user| proxy.allows(&user.username)) => Self::FrontProxy,
             Some(_) => Self::User(None),
-            None => Self::User(user.map(Arc::new)),
+            None => {
+                let end = kedge_auth::end_of_certificate(leaf).unwrap_or_default();
+                Self::User(user.map(|user| Arc::new(Certified { user, end })))
+            }
         }
     }
 
     /// Whose certificate it is.
     pub(crate) fn user(&self) -> Option<&UserInfo> {
         match self {
-            Self::User(user) => user.as_deref(),
+            Self::User(certified) => certified.as_ref().map(|certified| &certified.user),
+            Self::FrontProxy => None,
+        }
+    }
+
+    /// When that certificate ends, in seconds of Unix' time.
+    pub(crate) fn end(&self) -> Option<i64> {
+        match self {
+            Self::User(certified) => certified.as_ref().map(|certified| certified.end),
             Self::FrontProxy => None,
         }
     }

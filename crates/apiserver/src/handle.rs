@@ -58,7 +58,7 @@ where
     let started = Instant::now();
     let mut call = read_request(&core, request);
     fill_name(&mut call);
-    let labels = labels(&core, &call);
+    let labels = Labels::of(&core, &call);
     let long_running = is_long_running(&call);
     call.running = long_running.then(|| Arc::new(Running::new(&core, labels.clone())));
     let deprecation = deprecation_of(&core, &call);
@@ -197,7 +197,10 @@ async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bo
     if !long_running || call.verb == "watch" {
         match core.flow.enter(core, call).await {
             Ok(place) => call.place = Some(place),
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => {
+                core.metrics.alerts.terminated(&Labels::of(core, call), refusal.status().as_u16());
+                return Ok(refusal);
+            }
         }
     }
     core.access.check(call, &core.metrics.attempts).await?;
@@ -207,7 +210,10 @@ async fn answer(core: &Arc<Core>, call: &mut Call, peer: &Peer, long_running: bo
     }
     match tokio::time::timeout(core.config.request_timeout, answer).await {
         Ok(reply) => reply,
-        Err(_) => Err(timed_out(core)),
+        Err(_) => {
+            core.metrics.alerts.terminated(&Labels::of(core, call), StatusCode::GATEWAY_TIMEOUT.as_u16());
+            Err(timed_out(core))
+        }
     }
 }
 
@@ -320,32 +326,4 @@ fn deprecation_of(core: &Core, call: &Call) -> Option<Deprecation> {
 
 fn is_turned_away(status: StatusCode) -> bool {
     matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-}
-
-fn labels(core: &Core, call: &Call) -> Labels {
-    let mut labels = Labels {
-        verb: call.verb,
-        group: String::new(),
-        version: String::new(),
-        resource: String::new(),
-        subresource: String::new(),
-        scope: "",
-        dry_run: if call.query.get("dryRun") == Some("All") { "All" } else { "" },
-    };
-    let Target::Resource(target) = &call.target else { return labels };
-    let registry = core.registry.load();
-    // Only what is served is named, so that clients can't make up series.
-    let Some(resource) = registry.find(&target.group, &target.version, &target.resource) else { return labels };
-    labels.group = target.group.clone();
-    labels.version = target.version.clone();
-    labels.resource = target.resource.clone();
-    if resource.kind.subresource(&target.subresource).is_some() {
-        labels.subresource = target.subresource.clone();
-    }
-    labels.scope = match (target.name.is_empty(), target.namespace.is_empty()) {
-        (false, _) => "resource",
-        (true, false) => "namespace",
-        (true, true) => "cluster",
-    };
-    labels
 }

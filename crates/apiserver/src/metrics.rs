@@ -12,19 +12,27 @@ use parking_lot::Mutex;
 
 use crate::core::Core;
 
+mod alerts;
 mod attempts;
+mod health;
 mod histogram;
+mod labels;
 mod policies;
 mod repairs;
 mod tokens;
 mod watch_events;
+mod watch_lists;
 
+pub(crate) use alerts::Alerts;
 pub(crate) use attempts::Attempts;
+pub(crate) use health::Healthchecks;
 pub(crate) use histogram::Histogram;
+pub(crate) use labels::Labels;
 pub(crate) use policies::Policies;
 pub(crate) use repairs::PortRepairs;
 pub(crate) use tokens::{Token, Tokens};
 pub(crate) use watch_events::{Sent, WatchEvents};
+pub(crate) use watch_lists::{WatchList, WatchLists};
 
 /// Upper bounds of the latency histogram, in seconds.
 const SECONDS: &[f64] = &[
@@ -41,19 +49,6 @@ const BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
 /// Upper bounds of the steps of admission, in seconds.
 pub(crate) const STEP_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
-
-/// What a request counts as.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Labels {
-    pub(crate) verb: &'static str,
-    pub(crate) group: String,
-    pub(crate) version: String,
-    pub(crate) resource: String,
-    pub(crate) subresource: String,
-    pub(crate) scope: &'static str,
-    /// `All` where nothing is kept.
-    pub(crate) dry_run: &'static str,
-}
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy)]
@@ -85,10 +80,13 @@ struct Counts {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     counts: Mutex<Counts>,
+    pub(crate) alerts: Alerts,
     pub(crate) attempts: Attempts,
+    pub(crate) healthchecks: Healthchecks,
     pub(crate) port_repairs: PortRepairs,
     pub(crate) tokens: Tokens,
     pub(crate) watch_events: WatchEvents,
+    pub(crate) watch_lists: WatchLists,
     pub(crate) policies: Policies,
 }
 
@@ -126,7 +124,7 @@ impl Metrics {
             }
         }
         // Only what is read may grow large.
-        if let Some(bytes) = bytes.filter(|_| matches!(labels.verb, "get" | "list")) {
+        if let Some(bytes) = bytes.filter(|_| matches!(labels.verb, "GET" | "LIST")) {
             observe(&mut counts.sizes, &labels, BYTES, bytes as f64);
         }
         *counts.requests.entry((labels, code)).or_default() += 1;
@@ -206,10 +204,12 @@ impl Metrics {
             let labels = format!("operation=\"{operation}\",rejected=\"{rejected}\",type=\"{step}\"");
             histogram.write(text, name, &labels);
         }
+        self.alerts.write(text);
         self.attempts.write(text);
         self.port_repairs.write(text);
         self.tokens.write(text);
         self.watch_events.write(text);
+        self.watch_lists.write(text);
         self.policies.write(text);
     }
 }
@@ -231,18 +231,6 @@ pub(crate) fn header(text: &mut String, name: &str, kind: &str, help: &str) {
 pub(crate) fn single(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
     header(text, name, kind, help);
     let _ = writeln!(text, "{name} {value}");
-}
-
-impl Labels {
-    fn text(&self, with_dry_run: bool) -> String {
-        let Self { verb, group, version, resource, subresource, scope, dry_run } = self;
-        let dry_run = if with_dry_run { format!("dry_run=\"{dry_run}\",") } else { String::new() };
-        format!(
-            "component=\"apiserver\",{dry_run}group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",\
-             subresource=\"{subresource}\",verb=\"{}\",version=\"{version}\"",
-            verb.to_ascii_uppercase()
-        )
-    }
 }
 
 /// What the operating system knows of this process: memory, CPU time, open files, threads. Empty where `/proc` is not.
@@ -280,7 +268,7 @@ mod tests {
     fn requests_are_counted_and_timed() {
         let metrics = Metrics::default();
         let labels = Labels {
-            verb: "get",
+            verb: "GET",
             group: String::new(),
             version: "v1".to_owned(),
             resource: "pods".to_owned(),
@@ -298,7 +286,7 @@ mod tests {
         metrics.finished(labels.clone(), finished(200, Some(70_000), Some(2_000)));
         metrics.deprecated(&labels, "1.39");
         metrics.finished(labels.clone(), finished(404, None, None));
-        metrics.finished(Labels { verb: "create", dry_run: "All", ..labels }, finished(201, None, Some(10)));
+        metrics.finished(Labels { verb: "POST", dry_run: "All", ..labels }, finished(201, None, Some(10)));
         metrics.admitted("validate", "CREATE", true, Duration::from_millis(7));
         let mut text = String::new();
         metrics.write(&mut text);
@@ -312,7 +300,7 @@ mod tests {
             "le=\"+Inf\"} 2",
             "verb=\"GET\",version=\"v1\"} 70.03",
             "apiserver_response_sizes_bucket{component=\"apiserver\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\",le=\"1000\"} 1",
-            "dry_run=\"All\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"CREATE\",version=\"v1\"} 1",
+            "dry_run=\"All\",group=\"\",resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1",
             "apiserver_admission_step_admission_duration_seconds_bucket{operation=\"CREATE\",rejected=\"true\",type=\"validate\",le=\"0.025\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -25,7 +25,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
 use crate::flow::Watching;
-use crate::metrics::Sent;
+use crate::metrics::{Labels, Sent, WatchList};
 use crate::negotiate::{Encoding, Form};
 use crate::present::View;
 use crate::query::{AtRevision, ListOptions};
@@ -67,6 +67,7 @@ pub(crate) async fn watch(core: &Core, call: &mut Call, resource: &Arc<Resource>
 
 /// The events as a body, each piece of which holds whole events.
 async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
+    let listing = core.metrics.watch_lists.begin(Labels::of(core, call));
     let view = View::of(call, resource)?;
     let protobuf = view.accepted.encoding == Encoding::Protobuf;
     let mut options = ListOptions::parse(&call.query)?;
@@ -96,7 +97,9 @@ async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply
     if options.send_initial_events == Some(true) && options.allow_bookmarks {
         start.end_of_state = Some(start.after);
     }
+    let is_listing = start.end_of_state.is_some();
     let mut watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options, sent);
+    watcher.listing = is_listing.then_some(listing);
     watcher.watching = core.flow.watchers.watch(call);
     let place = call.place.take().filter(|_| !watcher.started.state.is_empty());
     watcher.place = place.map(|place| flow::hold(place, core.config.request_timeout));
@@ -197,6 +200,8 @@ struct Watcher {
     watching: Option<Watching>,
     /// Counts what is sent.
     sent: Sent,
+    /// Counts until the end of the state has been sent.
+    listing: Option<WatchList>,
 }
 
 impl Watcher {
@@ -229,6 +234,7 @@ impl Watcher {
             place: None,
             watching: None,
             sent,
+            listing: None,
         };
         watcher.set_timer();
         watcher
@@ -299,6 +305,9 @@ impl Watcher {
             && let Some(revision) = self.started.end_of_state.take()
         {
             bytes.extend_from_slice(&self.bookmark(revision, true));
+            if let Some(listing) = self.listing.take() {
+                listing.ended();
+            }
         }
         if bytes.is_empty() { None } else { Some(bytes.freeze()) }
     }

@@ -5,6 +5,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::AuthError;
 
+/// When a certificate (DER) ends, in seconds of Unix' time; absent for what is none.
+pub fn end_of_certificate(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
 /// The user that a verified client certificate (DER) stands for.
 pub fn user_from_certificate(der: &[u8]) -> Result<UserInfo, AuthError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| AuthError::Certificate(error.to_string()))?;

@@ -19,7 +19,7 @@ mod token_key;
 pub use attributes::{Attributes, Decision, ResourceAttributes};
 pub use authorizer::{AuthorizationMode, Authorizer};
 pub use bootstrap::bootstrap_policy;
-pub use certificate::user_from_certificate;
+pub use certificate::{end_of_certificate, user_from_certificate};
 pub use jws::{detached_signature, is_detached_signature};
 pub use legacy_token::{LegacyTokenClaims, is_legacy_token, legacy_token_claims};
 pub use node::secrets_of_pod;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kedge_supervisor::Progress;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
@@ -109,12 +110,37 @@ pub(crate) fn seconds(time: Duration) -> String {
 
 /// Logs go to standard error, around the spinners. `KEDGE_LOG` filters them (`info`, `kedge_kubelet=debug`, ...).
 pub(crate) fn start_logging(json: bool) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(|| AroundBars);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_filter_reloading();
+    let builder = builder.with_writer(|| AroundBars);
     // A second subscriber can only come from a second call, which has nothing to add.
     let _ = match json {
-        true => builder.json().try_init(),
-        false => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
+        true => {
+            let builder = builder.json();
+            follow(builder.reload_handle());
+            builder.try_init()
+        }
+        false => {
+            let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            follow(builder.reload_handle());
+            builder.try_init()
+        }
     };
+}
+
+/// Lets whoever asks for it change how much is logged, also where `KEDGE_LOG` had said it.
+fn follow<S: 'static>(log: Handle<EnvFilter, S>) {
+    kedge_supervisor::on_verbosity(Box::new(move |v| {
+        log.reload(quiet(level(v).to_owned(), "warn")).map_err(|error| error.to_string())
+    }));
+}
+
+/// What the flag `-v` stands for.
+pub(crate) fn level(v: u32) -> &'static str {
+    match v {
+        0 | 1 => "warn",
+        2 | 3 => "info",
+        _ => "debug",
+    }
 }
 
 /// The log of a program in a container: plain lines to standard output, where `kubectl logs` finds them.
@@ -126,17 +152,22 @@ pub(crate) fn start_container_log() {
 
 /// Plain lines for a service, from `level` on where `KEDGE_LOG` says nothing.
 pub(crate) fn start_logging_at(level: &str) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_filter_reloading();
+    let builder = builder.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    follow(builder.reload_handle());
     // As above.
-    let _ = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init();
+    let _ = builder.try_init();
+}
+
+fn filter(level: &str) -> EnvFilter {
+    let asked = std::env::var("KEDGE_LOG").ok().filter(|asked| !asked.trim().is_empty());
+    quiet(asked.unwrap_or_else(|| level.to_owned()), level)
 }
 
 /// The client library's own line for every failed connection is left out, unless somebody asks for it: the cause is
 /// told once by those who use it.
-fn filter(level: &str) -> EnvFilter {
-    let asked = std::env::var("KEDGE_LOG").ok().filter(|asked| !asked.trim().is_empty());
-    let asked = asked.unwrap_or_else(|| level.to_owned());
-    let quiet = if asked.contains("kube_client") { asked.clone() } else { format!("{asked},kube_client=off") };
+fn quiet(asked: String, level: &str) -> EnvFilter {
+    let quiet = if asked.contains("kube_client") { asked } else { format!("{asked},kube_client=off") };
     EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new(format!("{level},kube_client=off")))
 }
 

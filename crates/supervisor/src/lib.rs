@@ -44,7 +44,7 @@ pub use kedge_lifecycle::{
 };
 pub use kedge_meta::{KUBERNETES_VERSION, build_version, full_version};
 pub use kedge_simulate::{Config as SimulateConfig, ParseConfigError as ParseSimulateError};
-pub use kedge_zpages::Flags;
+pub use kedge_zpages::{Flags, on_verbosity};
 pub use kubelet::{KubeletOptions, KubeletOverrides, run_kubelet};
 pub use options::{NetworkOptions, Options};
 pub use progress::Progress;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::connect::{Connector, Resolver};
 use crate::failure;
+use crate::handshakes::Handshakes;
 use crate::metrics::Conversions;
 use crate::pool::{Connections, Pool, innermost};
 use crate::target::{Service, Target};
@@ -43,18 +44,20 @@ impl CallError {
 pub struct Client {
     resolver: Arc<dyn Resolver>,
     pool: Pool<Place, Full<Bytes>>,
+    handshakes: Arc<Handshakes>,
     pub(crate) conversions: Conversions,
 }
 
 impl Client {
     /// A client that finds Services by `resolver`.
     pub fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self { resolver, pool: Pool::default(), conversions: Conversions::default() }
+        let handshakes = Arc::new(Handshakes::of_webhooks());
+        Self { resolver, pool: Pool::default(), handshakes, conversions: Conversions::default() }
     }
 
-    /// What conversions there were, in Prometheus' format.
-    pub fn conversion_metrics(&self) -> String {
-        self.conversions.text()
+    /// What conversions and refused certificates there were, in Prometheus' format.
+    pub fn metrics(&self) -> String {
+        self.conversions.text() + &self.handshakes.text()
     }
 
     /// Posts a document; `timeout` is also told to the other side, in whole seconds, where `tells` is set.
@@ -99,7 +102,8 @@ impl Client {
     fn connections(&self, target: &Target) -> Result<Connections<Full<Bytes>>, String> {
         self.pool.connections(target.place(), || {
             let tls = tls::client_config(&target.authorities, target.takes_http2())?;
-            Ok(Connector::new(Arc::clone(&self.resolver), target.service.clone(), tls))
+            let (resolver, handshakes) = (Arc::clone(&self.resolver), Arc::clone(&self.handshakes));
+            Ok(Connector::new(resolver, target.service.clone(), tls, handshakes))
         })
     }
 }

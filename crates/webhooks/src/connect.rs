@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service as TowerService;
 
+use crate::handshakes::Handshakes;
 use crate::target::Service;
 use crate::tls;
 
@@ -61,6 +62,7 @@ pub struct ConnectError(String);
 pub struct Connector {
     way: Way,
     tls: Arc<ClientConfig>,
+    handshakes: Arc<Handshakes>,
 }
 
 /// How a place is found.
@@ -74,14 +76,19 @@ enum Way {
 }
 
 impl Connector {
-    pub(crate) fn new(resolver: Arc<dyn Resolver>, service: Option<Service>, tls: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(
+        resolver: Arc<dyn Resolver>,
+        service: Option<Service>,
+        tls: Arc<ClientConfig>,
+        handshakes: Arc<Handshakes>,
+    ) -> Self {
         let way = service.map_or(Way::Host, |service| Way::Service(resolver, service));
-        Self { way, tls }
+        Self { way, tls, handshakes }
     }
 
     /// To an address that is known, whatever host a request names; that host's certificate is expected.
-    pub fn fixed(address: Address, tls: Arc<ClientConfig>) -> Self {
-        Self { way: Way::Fixed(address), tls }
+    pub fn fixed(address: Address, tls: Arc<ClientConfig>, handshakes: Arc<Handshakes>) -> Self {
+        Self { way: Way::Fixed(address), tls, handshakes }
     }
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, ConnectError> {
@@ -104,7 +111,12 @@ impl Connector {
         tcp.set_nodelay(true).map_err(|error| ConnectError(error.to_string()))?;
         let name = ServerName::try_from(host).map_err(|error| ConnectError(error.to_string()))?;
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await;
-        let stream = stream.map_err(|error| ConnectError(tls::handshake_failure(&error)))?;
+        let stream = stream.map_err(|error| {
+            if let Some(error) = tls::inner(&error) {
+                self.handshakes.failed(error);
+            }
+            ConnectError(tls::handshake_failure(&error))
+        })?;
         Ok(TokioIo::new(Stream(stream)))
     }
 }

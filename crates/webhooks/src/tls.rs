@@ -6,6 +6,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
+use crate::handshakes::is_sha1;
+
 /// The system's authorities, read once.
 static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     let mut store = RootCertStore::empty();
@@ -38,11 +40,15 @@ pub(crate) fn client_config(authorities: &[u8], takes_http2: bool) -> Result<Arc
     Ok(Arc::new(config))
 }
 
+/// What TLS found wrong, where it was TLS.
+pub(crate) fn inner(error: &std::io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref::<Error>()
+}
+
 /// What went wrong in a handshake, in the words that operators know from upstream.
 pub(crate) fn handshake_failure(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let of_certificate = |why: &str| format!("tls: failed to verify certificate: x509: {why}");
-    match inner {
+    match inner(error) {
         // An authority of the same name with another key is an unknown one, too.
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
             of_certificate("certificate signed by unknown authority")
@@ -53,10 +59,17 @@ pub(crate) fn handshake_failure(error: &std::io::Error) -> String {
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         )) => of_certificate("certificate has expired or is not yet valid"),
+        Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }))
+            if presented.is_empty() =>
+        {
+            let why = "certificate is not valid for any names, but wanted to match";
+            of_certificate(&format!("{why} {}", expected.to_str()))
+        }
         Some(Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented })) => {
             let presented = presented.join(", ");
             of_certificate(&format!("certificate is valid for {presented}, not {}", expected.to_str()))
         }
+        Some(error) if is_sha1(error) => of_certificate("cannot verify signature: insecure algorithm SHA1"),
         Some(error) => format!("tls: {error}"),
         None => error.to_string(),
     }

@@ -1,5 +1,5 @@
 //! Pages that a component shows of itself: `/statusz`, since when it runs and as which version; `/flagz`, with which flags it
-//! was started. For people as text, and for programs as kinds of `config.k8s.io`.
+//! was started. For people as text, and for programs as kinds of `config.k8s.io`. And `/debug/flags/v`, how much it logs.
 //!
 //! Pure: who may read a page, and how it gets to them, is the component's to say. Invariant: programs get the form that they
 //! ask for by group, version and kind, or none.
@@ -7,6 +7,7 @@
 mod flagz;
 mod form;
 mod statusz;
+mod verbosity;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 
 pub use flagz::flagz;
 pub use statusz::statusz;
+pub use verbosity::{DEBUG_FLAGS, SetVerbosity, answer_verbosity, on_verbosity};
 
 /// Flags by their names, without dashes; the values are what they are set to, also where nobody set them.
 pub type Flags = BTreeMap<String, String>;

@@ -69,7 +69,7 @@ impl Webhooks {
 
     /// Their numbers, in Prometheus' format.
     pub(crate) fn metrics(&self) -> String {
-        self.metrics.text() + &self.client.conversion_metrics()
+        self.metrics.text() + &self.client.metrics()
     }
 
     async fn hooks(

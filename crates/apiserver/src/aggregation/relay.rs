@@ -93,7 +93,8 @@ pub(super) async fn send(
     let place = (endpoint.clone(), extension.host(), extension.trust.clone());
     let connections = extensions.pool.connections(place, || {
         let address = Address { host: endpoint.host.clone(), port: endpoint.port };
-        Ok(Connector::fixed(address, check::tls(&extension.trust, extensions.identity.clone())?))
+        let tls = check::tls(&extension.trust, extensions.identity.clone())?;
+        Ok(Connector::fixed(address, tls, Arc::clone(&extensions.handshakes)))
     })?;
     let response = connections.send(request).await?;
     let shutdown = core.shutdown.clone().cancelled_owned();

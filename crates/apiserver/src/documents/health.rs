@@ -14,6 +14,8 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::reply::{self, Reply};
 
+const ENDPOINTS: [&str; 3] = ["healthz", "livez", "readyz"];
+
 /// The checks of each path, in upstream's words.
 const CHECKS: [&str; 2] = ["ping", "log"];
 
@@ -47,6 +49,11 @@ pub(super) async fn answer(core: &Core, call: &Call, endpoint: &str, check: &str
     let stored = !names.iter().any(asks) || store_answers(core).await;
     let results: Vec<(&str, Option<bool>)> =
         names.iter().map(|name| (*name, (!excluded.contains(name)).then(|| passes(core, name, stored)))).collect();
+    if let (true, Some(path)) = (check.is_empty(), ENDPOINTS.into_iter().find(|own| *own == endpoint)) {
+        for (name, passed) in results.iter().filter_map(|(name, passed)| Some((name, (*passed)?))) {
+            core.metrics.healthchecks.checked(name, path, passed);
+        }
+    }
     let unknown: Vec<&&str> = excluded.iter().filter(|name| !names.contains(name)).collect();
     Ok(report(endpoint, &results, &unknown, call.query.get("verbose").is_some()))
 }

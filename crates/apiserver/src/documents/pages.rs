@@ -1,7 +1,7 @@
-//! `/statusz` and `/flagz` of this server.
+//! `/statusz` and `/flagz` of this server, and `/debug/flags/v`.
 
-use http::header::WARNING;
-use http::{HeaderValue, StatusCode};
+use http::header::{WARNING, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, StatusCode};
 use kedge_zpages::{Component, Page};
 use serde_json::Value;
 
@@ -20,6 +20,16 @@ pub(super) fn statusz(core: &Core, call: &Call) -> Reply {
 
 pub(super) fn flagz(core: &Core, call: &Call) -> Reply {
     Ok(answer(kedge_zpages::flagz(&component(core), &accept_ranges(&call.headers))?))
+}
+
+/// Sets how much is logged: PUT with a number.
+pub(super) async fn verbosity(core: &Core, call: &mut Call) -> Reply {
+    let body = call.read_body(core.config.max_request_body_bytes).await?;
+    let (code, text) = kedge_zpages::answer_verbosity(call.method == Method::PUT, &body);
+    let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = reply::bytes(code, HeaderValue::from_static("text/plain"), text);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
 }
 
 fn component(core: &Core) -> Component {

@@ -55,6 +55,25 @@ async fn aggregated_discovery_has_an_etag() {
 }
 
 #[tokio::test]
+async fn the_log_is_set_by_a_number() {
+    kedge_zpages::on_verbosity(Box::new(|level| if level < 10 { Ok(()) } else { Err("too much".to_owned()) }));
+    let harness = Harness::new().await;
+    for (method, body, code, text) in [
+        (Method::PUT, "4", 200, "successfully set klog.logging.verbosity to 4"),
+        (Method::PUT, "10", 400, "failed set klog.logging.verbosity 10: too much"),
+        (Method::PUT, "x", 400, "strconv.ParseUint: parsing \"x\": invalid syntax"),
+        (Method::GET, "", 406, "unsupported http method"),
+    ] {
+        let answer = harness.raw(method, "/debug/flags/v", &[], body).await;
+        assert_eq!((answer.code, answer.text.as_str()), (code, text));
+    }
+    assert!(harness.get("/debug/flags").await.text.contains("<tr>v<br>"));
+    let why = "User \"jane\" cannot put path \"/debug/flags/v\"";
+    let jane = UserInfo::authenticated("jane", []);
+    harness.call_as(jane, Method::PUT, "/debug/flags/v", json!(1)).await.refused(403, "Forbidden", why);
+}
+
+#[tokio::test]
 async fn health_and_metrics() {
     let harness = Harness::new().await;
     for path in ["/healthz", "/livez", "/readyz", "/readyz/etcd"] {
@@ -104,7 +123,7 @@ async fn what_runs_and_what_is_there_is_counted() {
         "apiserver_storage_objects{resource=\"secrets\"} 1",
         "apiserver_storage_objects{resource=\"deployments.apps\"} 0",
         "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"secrets\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1",
-        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"All\",group=\"\",resource=\"secrets\",scope=\"namespace\",subresource=\"\",verb=\"CREATE\",version=\"v1\"} 1",
+        "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"All\",group=\"\",resource=\"secrets\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1",
         "apiserver_response_sizes_count{component=\"apiserver\",group=\"\",resource=\"secrets\",scope=\"resource\",subresource=\"\",verb=\"GET\",version=\"v1\"} 1",
         "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"admit\"} ",
         "authorization_attempts_total{result=\"allowed\"} 6",

@@ -1,5 +1,6 @@
 //! What is counted of admission, policies, watches and tokens, under upstream's names.
 
+use http::Method;
 use kedge_auth::TokenSubject;
 use serde_json::{Value, json};
 
@@ -127,6 +128,8 @@ async fn events_of_watches_are_counted_with_their_sizes() {
     }
     harness.post(MAPS, map("b", 10)).await.expect(201);
     assert_eq!(events.next_name().await, ("ADDED".to_owned(), "b".to_owned()));
+    let listed = "apiserver_watch_list_duration_seconds_count{group=\"\",resource=\"configmaps\",scope=\"namespace\",version=\"v1\"}";
+    assert_eq!(value(&harness, listed).await, Some(1.0));
     let labels = "group=\"\",resource=\"configmaps\",version=\"v1\"";
     let of = async |series: &str| value(&harness, &format!("apiserver_watch_events_{series}")).await.unwrap();
     assert_eq!(of(&format!("total{{{labels}}}")).await, 3.0);
@@ -141,10 +144,62 @@ async fn events_of_watches_are_counted_with_their_sizes() {
 }
 
 #[tokio::test]
+async fn requests_count_under_the_verbs_of_http() {
+    let harness = Harness::new().await;
+    let one = format!("{MAPS}/a");
+    harness.post(MAPS, map("a", 1)).await.expect(201);
+    harness.put(&one, map("a", 2)).await.expect(200);
+    harness.patch(&one, json!({"data": {"y": "z"}})).await.expect(200);
+    let apply = [("content-type", "application/apply-patch+yaml")];
+    let applied = map("a", 3).to_string();
+    harness.raw(Method::PATCH, &format!("{one}?fieldManager=m&force=true"), &apply, applied).await.expect(200);
+    harness.get(&one).await.expect(200);
+    harness.get(MAPS).await.expect(200);
+    harness.delete(&one).await.expect(200);
+    harness.delete(MAPS).await.expect(200);
+    harness.get("/api/v1/namespaces/default/pods/none/log").await.expect(404);
+    harness.get("/livez").await;
+    let requests = |code: u16, resource: &str, scope: &str, subresource: &str, verb: &str, version: &str| {
+        format!(
+            "apiserver_request_total{{code=\"{code}\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"{resource}\",\
+             scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\"}}"
+        )
+    };
+    for (code, scope, verb) in [
+        (201, "resource", "POST"),
+        (200, "resource", "PUT"),
+        (200, "resource", "PATCH"),
+        (200, "resource", "APPLY"),
+        (200, "resource", "GET"),
+        (200, "namespace", "LIST"),
+        (200, "resource", "DELETE"),
+        (200, "namespace", "DELETE"),
+    ] {
+        let series = requests(code, "configmaps", scope, "", verb, "v1");
+        assert_eq!(value(&harness, &series).await, Some(1.0), "{series}");
+    }
+    let log = requests(404, "pods", "resource", "log", "CONNECT", "v1");
+    assert_eq!(value(&harness, &log).await, Some(1.0));
+    assert_eq!(value(&harness, &requests(200, "", "", "/livez", "GET", "")).await, Some(1.0));
+}
+
+#[tokio::test]
+async fn checks_of_health_are_counted_by_path() {
+    let harness = Harness::new().await;
+    harness.get("/readyz?exclude=ping").await;
+    harness.get("/readyz/log").await;
+    let text = harness.get("/metrics/slis").await.text;
+    let has = |line: &str| text.lines().any(|own| own == line);
+    assert!(has("kubernetes_healthcheck{name=\"etcd\",type=\"readyz\"} 1"), "{text}");
+    assert!(has("kubernetes_healthchecks_total{name=\"log\",status=\"success\",type=\"readyz\"} 1"), "{text}");
+    assert!(!text.contains("name=\"ping\""), "{text}");
+}
+
+#[tokio::test]
 async fn the_servers_own_time_is_told_apart() {
     let harness = Harness::new().await;
     harness.post(&format!("{MAPS}?dryRun=All"), map("a", 1)).await.expect(201);
-    let labels = "component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"namespace\",subresource=\"\",verb=\"CREATE\",version=\"v1\"";
+    let labels = "component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"";
     let series = format!("apiserver_request_sli_duration_seconds_count{{{labels}}}");
     assert_eq!(value(&harness, &series).await, None, "dry runs do not count");
     harness.post(MAPS, map("a", 1)).await.expect(201);

@@ -10,7 +10,7 @@ use crate::arguments::{
     ApiServerFlags, ControllerManagerFlags, DnsFlags, NetworkAgentFlags, ProxyFlags, SchedulerFlags, ignored,
 };
 use crate::commands::up::cancel_on_signals;
-use crate::output::start_logging_at;
+use crate::output::{level, start_logging_at};
 
 /// The names under which the binary is a component.
 pub(crate) const NAMES: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"];
@@ -46,11 +46,7 @@ pub(crate) async fn dns(flags: DnsFlags) -> Result<()> {
 }
 
 fn start(component: &str, v: u8) -> Result<CancellationToken> {
-    start_logging_at(match v {
-        0 | 1 => "warn",
-        2 | 3 => "info",
-        _ => "debug",
-    });
+    start_logging_at(level(v.into()));
     for flag in ignored::split(component, std::env::args_os().collect()).1 {
         tracing::warn!(flag, "a flag has no effect here");
     }

@@ -6,14 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{CgroupDriver, KubeletFlags};
 use crate::commands::up::cancel_on_signals;
-use crate::output::start_logging_at;
+use crate::output::{level, start_logging_at};
 
 pub(crate) async fn run(flags: KubeletFlags) -> Result<()> {
-    start_logging_at(match flags.v {
-        0 | 1 => "warn",
-        2 | 3 => "info",
-        _ => "debug",
-    });
+    start_logging_at(level(flags.v.into()));
     let shutdown = CancellationToken::new();
     cancel_on_signals(shutdown.clone())?;
     Ok(run_kubelet(options(flags), shutdown).await?)

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, WARNING, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -42,6 +42,8 @@ const PATHS: [&str; 7] = ["/configz", "/flagz", "/healthz", "/livez", "/metrics"
 
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 const MOST_CONNECTIONS: usize = 64;
+/// How much of a number is read.
+const MOST_DIGITS: usize = 64;
 
 /// Where a component says how it is: upstream's flags.
 #[derive(Debug, Clone)]
@@ -153,7 +155,7 @@ impl Component {
         let user = shown.and_then(|shown| kedge_auth::user_from_certificate(shown.as_ref()).ok());
         let service = service_fn(move |request: Request<Incoming>| {
             let (component, user) = (self.clone(), user.clone());
-            async move { Ok::<_, Infallible>(component.handle(user, &request).await) }
+            async move { Ok::<_, Infallible>(component.handle(user, request).await) }
         });
         let served = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
         if let Err(error) = served {
@@ -161,13 +163,35 @@ impl Component {
         }
     }
 
-    async fn handle<B>(&self, user: Option<UserInfo>, request: &Request<B>) -> Response<Full<Bytes>> {
+    async fn handle<B: Body>(&self, user: Option<UserInfo>, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let path = request.uri().path();
         if let Err(status) = self.delegation.check(user, request.headers(), request.method(), path).await {
             return refusal(&status);
         }
-        self.about.answer(path, request.headers())
+        match path {
+            "/debug/flags/v" => set_verbosity(request).await,
+            _ => self.about.answer(path, request.headers()),
+        }
     }
+}
+
+/// Sets how much is logged: PUT with a number.
+async fn set_verbosity<B: Body>(request: Request<B>) -> Response<Full<Bytes>>
+where
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let is_put = request.method() == Method::PUT;
+    let (code, text) = match Limited::new(request.into_body(), MOST_DIGITS).collect().await {
+        Ok(body) => kedge_zpages::answer_verbosity(is_put, &body.to_bytes()),
+        Err(error) => (400, format!("error reading request body: {error}")),
+    };
+    let mut response = typed("text/plain", text);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 impl About {
@@ -182,6 +206,7 @@ impl About {
                 response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                 return response;
             }
+            "/debug/flags" => return typed("text/html; charset=utf-8", kedge_zpages::DEBUG_FLAGS.to_owned()),
             "/flagz" => kedge_zpages::flagz(&self.component, &ranges),
             "/statusz" => kedge_zpages::statusz(&self.component, PATHS, self.clock.now(), &ranges),
             _ => {
@@ -306,5 +331,17 @@ mod tests {
         check("/statusz", "", 200, "text/plain; charset=utf-8", "Up: 0 hr 00 min 01 sec\n").await;
         check("/statusz", flagz, 406, "application/json", "NotAcceptable").await;
         check("/healthz", "", 200, "", "ok").await;
+        check("/debug/flags", "", 200, "text/html; charset=utf-8", "<tr>v<br>").await;
+    }
+
+    #[tokio::test]
+    async fn the_log_is_set_by_a_number() {
+        kedge_zpages::on_verbosity(Box::new(|_| Ok(())));
+        for (method, body, code) in
+            [("PUT", "4", 200), ("PUT", "x", 400), ("PUT", &"1".repeat(65), 400), ("GET", "", 406)]
+        {
+            let request = Request::builder().method(method).body(Full::from(body.to_owned())).unwrap();
+            assert_eq!(set_verbosity(request).await.status().as_u16(), code, "{method} {body}");
+        }
     }
 }
