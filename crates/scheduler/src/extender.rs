@@ -16,6 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use crate::configuration::{ExtenderConfiguration, duration};
+use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::preemption::Candidate;
 
@@ -41,6 +42,16 @@ pub(crate) struct Filtered {
     pub(crate) fitting: Vec<String>,
     /// Refused nodes with the reasons, and whether it would be of no use that other pods went away.
     pub(crate) failed: HashMap<String, (String, bool)>,
+}
+
+/// A node on which a preemption is all right with an extender.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Spared {
+    pub(crate) node: String,
+    /// Who has to go, be it whom the scheduler chose or others.
+    pub(crate) uids: Vec<String>,
+    /// How many of them go against a disruption budget.
+    pub(crate) violations: usize,
 }
 
 /// An extender.
@@ -130,11 +141,38 @@ impl Extender {
         Ok(wire::scores(&answer, self.said.weight))
     }
 
-    /// Asks which candidates of a preemption are good ones; those that are left, with the victims that are.
-    pub(crate) async fn preempt(&self, pod: &PodInfo, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
-        let body = wire::victims(pod, &candidates, self.said.node_cache_capable);
+    /// Whether it knows nodes and pods itself: it is told their names and uids, the others get them whole.
+    pub(crate) fn knows_nodes(&self) -> bool {
+        self.said.node_cache_capable
+    }
+
+    /// Asks which candidates of a preemption are good ones, and who has to go there.
+    pub(crate) async fn preempt(&self, pod: &PodInfo, candidates: &[Candidate]) -> Result<Vec<Spared>, String> {
+        let body = wire::victims(pod, candidates, self.knows_nodes());
         let answer = self.send(&self.said.preempt_verb, &body).await?;
-        Ok(wire::spared(&answer, candidates))
+        Ok(wire::spared(&answer))
+    }
+
+    /// What it said about a node as a candidate, with upstream's words where it makes no sense. One that may be ignored may
+    /// also name nobody: then the node is none.
+    pub(crate) fn candidate(&self, said: Spared, node: Option<&NodeInfo>) -> Result<Option<Candidate>, String> {
+        let node = node.ok_or_else(|| format!("nodeinfo not found for node name {:?}", said.node))?;
+        let known = |uid: &String| {
+            let found = node.pods.iter().find(|pod| pod.uid == *uid).cloned();
+            found.ok_or_else(|| {
+                let (name, node) = (self.name(), &node.name);
+                format!(
+                    "extender: {name} claims to preempt pod (UID: {uid}) on node: {node}, but the pod is not found on \
+                     that node"
+                )
+            })
+        };
+        let victims = said.uids.iter().map(known).collect::<Result<Vec<_>, _>>()?;
+        match (victims.is_empty(), self.is_ignorable()) {
+            (false, _) => Ok(Some(Candidate { node: said.node, victims, violations: said.violations })),
+            (true, true) => Ok(None),
+            (true, false) => Err(format!("expected at least one victim pod on node {:?}", said.node)),
+        }
     }
 
     /// Lets it bind a pod.
@@ -154,6 +192,10 @@ impl Extender {
             .map_err(|error| failed(error.to_string()))?;
         match tokio::time::timeout(self.patience, self.client.request::<Value>(request)).await {
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
+            Ok(Err(kube::Error::Api(status))) => {
+                let url = format!("{}/{verb}", self.name().trim_end_matches('/'));
+                Err(format!("failed {verb} with extender at URL {url}, code {}", status.code))
+            }
             Ok(Err(error)) => Err(failed(error.to_string())),
             Ok(Ok(answer)) => Ok(answer),
         }
@@ -167,7 +209,7 @@ fn is_named(node: &Node, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::test_world::pod;
+    use crate::plugins::test_world::{node, pod};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -247,5 +289,29 @@ mod tests {
         }
         let nowhere = Extender::new(&said("http://127.0.0.1:1".to_owned(), json!({"filterVerb": "f"}))).await.unwrap();
         assert!(nowhere.filter(&asking(), &nodes()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn whom_an_extender_names_must_be_there() {
+        let victim = |name: &str| pod(json!({"metadata": {"name": name, "uid": name}}));
+        let n1 = node(json!({"metadata": {"name": "n1"}}), vec![victim("a"), victim("b")]);
+        let check = async |is_ignorable: bool, uids: &[&str], node: Option<&NodeInfo>, expected: Result<&str, &str>| {
+            let said = said("http://127.0.0.1:1".to_owned(), json!({"preemptVerb": "p", "ignorable": is_ignorable}));
+            let uids = uids.iter().map(|uid| (*uid).to_owned()).collect();
+            let spared = Spared { node: "n1".to_owned(), uids, violations: 1 };
+            let found = Extender::new(&said).await.unwrap().candidate(spared, node);
+            let names = found.map(|found| {
+                let victims = found.into_iter().flat_map(|candidate| candidate.victims);
+                victims.map(|victim| victim.key.name.clone()).collect::<Vec<_>>().join(" ")
+            });
+            assert_eq!(names, expected.map(str::to_owned).map_err(str::to_owned));
+        };
+        check(false, &["b", "a"], Some(&n1), Ok("b a")).await;
+        check(true, &[], Some(&n1), Ok("")).await;
+        check(false, &[], Some(&n1), Err("expected at least one victim pod on node \"n1\"")).await;
+        check(true, &["a"], None, Err("nodeinfo not found for node name \"n1\"")).await;
+        let gone = "extender: http://127.0.0.1:1 claims to preempt pod (UID: c) on node: n1, but the pod is not found on \
+                    that node";
+        check(true, &["a", "c"], Some(&n1), Err(gone)).await;
     }
 }

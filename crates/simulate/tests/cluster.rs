@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster {
+    mod extenders;
     mod harness;
     mod nodes;
     mod pods;

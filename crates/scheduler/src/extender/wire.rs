@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Map, Value, json};
 
-use super::Filtered;
+use super::{Filtered, Spared};
 use crate::configuration::ExtenderConfiguration;
 use crate::pod_info::PodInfo;
 use crate::preemption::Candidate;
@@ -123,19 +123,20 @@ pub(super) fn victims(pod: &PodInfo, candidates: &[Candidate], by_name: bool) ->
     }
 }
 
-/// The candidates that an answer leaves, with the victims that it leaves.
-pub(super) fn spared(answer: &Value, candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let Some(left) = field(answer, "NodeNameToMetaVictims") else { return Vec::new() };
-    let keep = |mut candidate: Candidate| {
-        let said = left.get(&candidate.node)?;
+/// What an answer leaves: nodes, and who has to go from them.
+pub(super) fn spared(answer: &Value) -> Vec<Spared> {
+    let left = field(answer, "NodeNameToMetaVictims").and_then(Value::as_object);
+    let read = |(node, said): (&String, &Value)| {
         let pods = field(said, "Pods").and_then(Value::as_array);
-        let uids: Vec<&str> = pods.into_iter().flatten().filter_map(|pod| field(pod, "UID")?.as_str()).collect();
-        candidate.victims.retain(|victim| uids.contains(&victim.uid.as_str()));
+        let uid = |pod: &Value| Some(field(pod, "UID")?.as_str()?.to_owned());
         let violations = field(said, "NumPDBViolations").and_then(Value::as_u64).unwrap_or_default();
-        candidate.violations = usize::try_from(violations).unwrap_or(usize::MAX);
-        (!candidate.victims.is_empty()).then_some(candidate)
+        Spared {
+            node: node.clone(),
+            uids: pods.into_iter().flatten().filter_map(uid).collect(),
+            violations: usize::try_from(violations).unwrap_or(usize::MAX),
+        }
     };
-    candidates.into_iter().filter_map(keep).collect()
+    left.into_iter().flatten().map(read).collect()
 }
 
 #[cfg(test)]
@@ -155,21 +156,29 @@ mod tests {
     }
 
     #[test]
-    fn an_extender_spares_victims_and_nodes() {
+    fn victims_are_asked_about_whole_or_by_uid() {
         let victim = |uid: &str| Arc::new(pod(json!({"metadata": {"name": uid, "uid": uid}})));
-        let candidate = |node: &str, uids: &[&str]| Candidate {
+        let victims_of = |uids: &[&str]| uids.iter().map(|uid| victim(uid)).collect();
+        let candidates = [Candidate { node: "n1".to_owned(), victims: victims_of(&["a", "b"]), violations: 1 }];
+        let (asking, metadata) = (pod(json!({})), |uid: &str| json!({"name": uid, "uid": uid}));
+        let asked = victims(&asking, &candidates, true);
+        let uids = json!({"n1": {"Pods": [{"UID": "a"}, {"UID": "b"}], "NumPDBViolations": 1}});
+        assert_eq!((&asked["NodeNameToMetaVictims"], &asked["NodeNameToVictims"]), (&uids, &Value::Null));
+        let asked = victims(&asking, &candidates, false);
+        let whole = &asked["NodeNameToVictims"]["n1"];
+        assert_eq!((&whole["NumPDBViolations"], &asked["NodeNameToMetaVictims"]), (&json!(1), &Value::Null));
+        assert_eq!([&whole["Pods"][0]["metadata"], &whole["Pods"][1]["metadata"]], [&metadata("a"), &metadata("b")]);
+    }
+
+    #[test]
+    fn who_has_to_go_is_read_by_uid() {
+        let answer = json!({"nodeNameToMetaVictims": {"n1": {"pods": [{"uid": "b"}]}, "n2": {"NumPDBViolations": 2}}});
+        let left = |node: &str, uids: &[&str], violations| Spared {
             node: node.to_owned(),
-            victims: uids.iter().map(|uid| victim(uid)).collect(),
-            violations: 1,
+            uids: uids.iter().map(|uid| (*uid).to_owned()).collect(),
+            violations,
         };
-        let candidates = vec![candidate("n1", &["a", "b"]), candidate("n2", &["c"])];
-        let asked = victims(&pod(json!({})), &candidates, true);
-        assert_eq!(
-            asked["NodeNameToMetaVictims"]["n1"],
-            json!({"Pods": [{"UID": "a"}, {"UID": "b"}], "NumPDBViolations": 1})
-        );
-        let left = spared(&json!({"nodeNameToMetaVictims": {"n1": {"pods": [{"uid": "b"}]}}}), candidates);
-        assert_eq!(left.len(), 1);
-        assert_eq!((left[0].victims[0].key.name.as_str(), left[0].violations), ("b", 0));
+        assert_eq!(spared(&answer), [left("n1", &["b"], 0), left("n2", &[], 2)]);
+        assert_eq!(spared(&json!({})), []);
     }
 }

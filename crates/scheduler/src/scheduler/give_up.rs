@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use crate::cycle::{Failure, prepare};
+use crate::extender::Spared;
 use crate::framework::{Cycle, Surroundings, Verdict};
 use crate::node_info::NodeInfo;
 use crate::plugins::to_give_back;
@@ -16,6 +17,7 @@ use crate::profile::Profile;
 use crate::queue::Taken;
 
 const NEVER: &str = "preemption: not eligible due to preemptionPolicy=Never.";
+const NO_CANDIDATE: &str = "preemption: no candidate node for preemption";
 const LEAVING: &str = "preemption: not eligible due to a terminating pod on the nominated node.";
 
 impl Scheduler {
@@ -73,7 +75,7 @@ impl Scheduler {
         if self.waits_for_victims(pod, failure) {
             return Err(LEAVING.to_owned());
         }
-        let mut found = {
+        let found = {
             let nodes = self.cache.nodes();
             let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
             let said = profile.preemption.clone().unwrap_or_default();
@@ -84,15 +86,34 @@ impl Scheduler {
             let seen = |node: &Arc<NodeInfo>| self.nominated.seen_by(pod, node);
             candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort, &seen)
         };
-        let asked = self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod));
-        for (at, extender) in asked.enumerate() {
+        let found = match found.is_empty() {
+            true => Err(unhelpful_text(failure)),
+            false => {
+                let left = self.ask_extenders(pod, found).await;
+                left.and_then(|left| cheapest(left).ok_or_else(|| NO_CANDIDATE.to_owned()))
+            }
+        };
+        self.metrics.preempted(found.as_ref().map_or(0, |found| found.victims.len()));
+        found
+    }
+
+    /// The candidates that all extenders leave, with the victims that they name.
+    async fn ask_extenders(&self, pod: &PodInfo, mut found: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
+        for extender in self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod)) {
             if found.is_empty() {
                 break;
             }
-            if at == 0 {
+            if !extender.knows_nodes() {
                 found.iter_mut().for_each(|candidate| self.complete(candidate));
             }
-            match extender.preempt(pod, found.clone()).await {
+            let left = extender.preempt(pod, &found).await.and_then(|left| {
+                let candidate = |said: Spared| {
+                    let node = self.cache.node(&said.node);
+                    extender.candidate(said, node.map(|node| &**node)).transpose()
+                };
+                left.into_iter().filter_map(candidate).collect::<Result<Vec<_>, _>>()
+            });
+            match left {
                 Ok(left) => found = left,
                 Err(error) if extender.is_ignorable() => {
                     tracing::warn!(pod = %pod.key, error, "an extender is passed over");
@@ -100,9 +121,7 @@ impl Scheduler {
                 Err(error) => return Err(format!("preemption: {error}")),
             }
         }
-        let found = cheapest(found);
-        self.metrics.preempted(found.as_ref().map_or(0, |found| found.victims.len()));
-        found.ok_or_else(|| unhelpful_text(failure))
+        Ok(found)
     }
 
     /// Makes the victims whole again: extenders may look at all of them.

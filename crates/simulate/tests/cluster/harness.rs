@@ -5,7 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ServiceAccount;
 use kedge_control_plane::ControlPlane;
+use kedge_scheduler::KubeSchedulerConfiguration;
 use kedge_simulate::{Config, Deps};
 use kube::api::{Api, Patch, PatchParams};
 use serde::de::DeserializeOwned;
@@ -24,10 +26,23 @@ impl Deref for Cluster {
 impl Cluster {
     /// A control plane with nothing simulated yet.
     pub(crate) async fn start() -> Self {
+        Self::scheduling(KubeSchedulerConfiguration::default()).await
+    }
+
+    /// The same, with a scheduler that is told this.
+    pub(crate) async fn scheduling(configuration: KubeSchedulerConfiguration) -> Self {
         let cluster = Self(ControlPlane::start().await);
         cluster.start_controllers();
-        cluster.start_scheduler();
+        cluster.start_scheduler(configuration);
         cluster
+    }
+
+    /// Waits until pods can be made.
+    pub(crate) async fn until_pods_have_an_account(&self) {
+        self.until::<ServiceAccount>("an account for pods", |all| {
+            all.iter().any(|account| account.metadata.namespace.as_deref() == Some("default"))
+        })
+        .await;
     }
 
     fn start_controllers(&self) {
@@ -49,7 +64,7 @@ impl Cluster {
         tokio::spawn(async move { kedge_controllers::run(config, deps, token).await.unwrap() });
     }
 
-    fn start_scheduler(&self) {
+    fn start_scheduler(&self, configuration: KubeSchedulerConfiguration) {
         let deps = kedge_scheduler::Deps {
             client: self.client.clone(),
             informers: self.informers.clone(),
@@ -57,7 +72,7 @@ impl Cluster {
             clock: self.clock.clone(),
             metrics: Arc::default(),
         };
-        let config = kedge_scheduler::Config { leader_election: None, configuration: Default::default() };
+        let config = kedge_scheduler::Config { leader_election: None, configuration };
         let token = self.shutdown.clone();
         tokio::spawn(async move { kedge_scheduler::run(config, deps, token).await.unwrap() });
     }

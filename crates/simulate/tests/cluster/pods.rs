@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use kedge_simulate::{EXIT_CODE, READY, RESTARTS, RUN_TIME};
 use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
@@ -15,11 +15,7 @@ use super::harness::Cluster;
 async fn cluster() -> (Cluster, tokio_util::sync::DropGuard) {
     let cluster = Cluster::start().await;
     let simulation = cluster.simulate("nodes=3");
-    cluster
-        .until::<ServiceAccount>("an account for pods", |all| {
-            all.iter().any(|account| account.metadata.namespace.as_deref() == Some("default"))
-        })
-        .await;
+    cluster.until_pods_have_an_account().await;
     (cluster, simulation)
 }
 

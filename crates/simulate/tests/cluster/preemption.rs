@@ -1,6 +1,6 @@
 //! Pods that make others go, many at once.
 
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde_json::{Value, json};
 
@@ -26,11 +26,7 @@ fn running(pods: &[std::sync::Arc<Pod>], prefix: &str) -> usize {
 async fn regress_no_more_go_than_must() {
     let cluster = Cluster::start().await;
     let _simulation = cluster.simulate(&format!("nodes={NODES},cpu=4"));
-    cluster
-        .until::<ServiceAccount>("an account for pods", |all| {
-            all.iter().any(|account| account.metadata.namespace.as_deref() == Some("default"))
-        })
-        .await;
+    cluster.until_pods_have_an_account().await;
     let class = json!({"metadata": {"name": "high"}, "value": 10});
     cluster.create_in_cluster::<PriorityClass>(class).await;
     for number in 0..NODES * 4 {
