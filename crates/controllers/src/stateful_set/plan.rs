@@ -11,7 +11,6 @@ use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetStatus
 use k8s_openapi::api::core::v1::Pod;
 
 use super::identity::{ordinal_of, revision_of};
-use crate::int_or_percent::resolve;
 use crate::pods::{is_available, is_ready, is_terminal, name_of, phase, time_to_available};
 
 /// A StatefulSet with everything that decides about its pods.
@@ -62,13 +61,6 @@ impl View<'_> {
         let strategy = self.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
         rolling.and_then(|rolling| rolling.partition).unwrap_or_default()
-    }
-
-    fn max_unavailable(&self) -> i32 {
-        let rolling = self.spec.update_strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
-        let value = rolling.and_then(|rolling| rolling.max_unavailable.as_ref());
-        let number = value.and_then(|value| resolve(value, self.spec.replicas.unwrap_or(1), true));
-        number.unwrap_or(1).max(1)
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -168,34 +160,18 @@ fn plan_steps(
     }
 }
 
-/// From the highest ordinal down to the partition, as far as availability allows.
+/// From the highest ordinal down to the partition, one after the other: the last one updated has to work first. As upstream
+/// without its gate `MaxUnavailableStatefulSet`, which is off by default.
 fn plan_update(view: &View<'_>, wanted: &BTreeMap<i32, Option<Arc<Pod>>>, plan: &mut Plan) {
     let least = view.start() + view.partition();
-    let targets: Vec<&Arc<Pod>> = wanted.range(least..).rev().filter_map(|(_, pod)| pod.as_ref()).collect();
-    let is_outdated = |pod: &Pod| revision_of(pod) != view.update && !is_terminating(pod);
-    let limit = view.max_unavailable();
-    if limit == 1 {
-        for pod in targets {
-            if is_outdated(pod) {
-                plan.delete.push(pod.clone());
-                return;
-            }
-            // One after the other: the last one updated has to work first.
-            if !view.is_healthy(pod) {
-                return;
-            }
-        }
-        return;
-    }
-    let unavailable = targets.iter().filter(|pod| !view.is_healthy(pod)).count() as i32;
-    let mut room = limit - unavailable;
-    for pod in targets.into_iter().filter(|pod| is_outdated(pod)) {
-        let is_broken = !view.is_available(pod);
-        if room <= 0 && !is_broken {
+    for pod in wanted.range(least..).rev().filter_map(|(_, pod)| pod.as_ref()) {
+        if revision_of(pod) != view.update && !is_terminating(pod) {
+            plan.delete.push(pod.clone());
             return;
         }
-        room -= i32::from(!is_broken);
-        plan.delete.push(pod.clone());
+        if !view.is_healthy(pod) {
+            return;
+        }
     }
 }
 
@@ -294,12 +270,11 @@ mod tests {
 
     #[test]
     fn updates_go_from_the_top_down_to_the_partition() {
-        let with = |partition: i32, unavailable: Option<i32>| {
+        let with = |partition: i32| {
             let mut set = set(3);
-            let rolling = RollingUpdateStatefulSetStrategy {
-                partition: Some(partition),
-                max_unavailable: unavailable.map(IntOrString::Int),
-            };
+            // A set of a cluster where the gate was on.
+            let max_unavailable = Some(IntOrString::Int(2));
+            let rolling = RollingUpdateStatefulSetStrategy { partition: Some(partition), max_unavailable };
             set.spec.get_or_insert_default().update_strategy = Some(StatefulSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(rolling),
@@ -307,12 +282,11 @@ mod tests {
             set
         };
         let old = || vec![good(0, "old"), good(1, "old"), good(2, "old")];
-        assert_eq!(show(&run(&with(0, None), old())), "+ -db-2 again ");
-        assert_eq!(show(&run(&with(0, Some(2)), old())), "+ -db-2,db-1 again ");
+        assert_eq!(show(&run(&with(0), old())), "+ -db-2 again ");
         let half = vec![good(0, "old"), good(1, "old"), good(2, "new")];
-        assert_eq!(show(&run(&with(0, None), half.clone())), "+ -db-1 again ");
-        assert_eq!(show(&run(&with(2, None), half)), "+ - again ");
-        let mut on_delete = with(0, None);
+        assert_eq!(show(&run(&with(0), half.clone())), "+ -db-1 again ");
+        assert_eq!(show(&run(&with(2), half)), "+ - again ");
+        let mut on_delete = with(0);
         on_delete.spec.get_or_insert_default().update_strategy.get_or_insert_default().type_ =
             Some("OnDelete".to_owned());
         assert_eq!(show(&run(&on_delete, old())), "+ - again ");

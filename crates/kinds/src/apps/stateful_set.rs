@@ -8,9 +8,9 @@ use super::deployment::replicas;
 use crate::formats;
 use crate::metadata::{annotation_errors, label_errors};
 use crate::path::Path;
-use crate::strategy::{Column, NameRule, ScalePaths, Strategy};
+use crate::strategy::{Column, NameRule, ScalePaths, Strategy, WriteContext};
 use crate::table::{AGE, NAME, age, column, containers, name, wide};
-use crate::value::{at, child, fill, fill_text, int, is_set, items_mut, text};
+use crate::value::{at, at_mut, child, fill, fill_text, int, is_set, items_mut, remove, text};
 use crate::workload::{
     SPEC, STATUS, TEMPLATE_SPEC, amount, at_most_all, default_workload, fill_spec, int_or_percent, not_above,
     not_negative, selector_errors, template_warnings,
@@ -37,6 +37,9 @@ const CHANGEABLE: &[&str] = &[
     "revisionHistoryLimit",
     "persistentVolumeClaimRetentionPolicy",
 ];
+
+/// Of upstream's gate `MaxUnavailableStatefulSet`, which is off by default.
+const MAX_UNAVAILABLE: &[&str] = &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
 
 impl Strategy for StatefulSet {
     /// Pods take the set's name as part of their host name.
@@ -73,6 +76,16 @@ impl Strategy for StatefulSet {
             fill(claim, "apiVersion", "v1");
             fill(claim, "kind", "PersistentVolumeClaim");
             crate::core::persistent_volume_claim::default_claim(claim);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
+        drop_max_unavailable(object);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        if at(old, MAX_UNAVAILABLE).is_none() {
+            drop_max_unavailable(new);
         }
     }
 
@@ -127,6 +140,12 @@ impl Strategy for StatefulSet {
 
     fn pod_spec_path(&self) -> Option<&[&str]> {
         Some(TEMPLATE_SPEC)
+    }
+}
+
+fn drop_max_unavailable(object: &mut Value) {
+    if let Some(rolling) = at_mut(object, &MAX_UNAVAILABLE[..3]) {
+        remove(rolling, MAX_UNAVAILABLE[3]);
     }
 }
 
@@ -206,5 +225,30 @@ mod tests {
         check(&|spec| spec["updateStrategy"]["rollingUpdate"]["partition"] = json!(1), false);
         check(&|spec| spec["serviceName"] = json!("other"), true);
         check(&|spec| spec["podManagementPolicy"] = json!("Parallel"), true);
+    }
+
+    #[test]
+    fn how_many_may_be_unavailable_is_said_by_sets_that_said_it_before() {
+        let set = |unavailable: Option<i32>| {
+            let rolling = match unavailable {
+                Some(unavailable) => json!({"partition": 0, "maxUnavailable": unavailable}),
+                None => json!({"partition": 0}),
+            };
+            json!({"metadata": {"name": "db"}, "spec": {"updateStrategy": {"rollingUpdate": rolling}}})
+        };
+        let check = |new: Option<i32>, old: Option<i32>, expected: Option<i32>| {
+            let mut updated = set(new);
+            StatefulSet.prepare_update(&mut updated, &set(old));
+            assert_eq!(updated, set(expected), "{new:?} {old:?}");
+        };
+        check(Some(2), None, None);
+        check(Some(2), Some(1), Some(2));
+        check(None, Some(1), None);
+        let mut created = set(Some(2));
+        drop_max_unavailable(&mut created);
+        assert_eq!(created, set(None));
+        let mut on_delete = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
+        drop_max_unavailable(&mut on_delete);
+        assert_eq!(on_delete, json!({"spec": {"updateStrategy": {"type": "OnDelete"}}}));
     }
 }
