@@ -170,6 +170,12 @@ pub(crate) struct UpFlags {
     /// Port of the API server.
     #[arg(long, value_name = "PORT", default_value_t = 6443, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) secure_port: u16,
+    /// Port of the controllers' health and metrics, 0 for none [default: 10257, or none where that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) controller_manager_secure_port: Option<u16>,
+    /// Port of the scheduler's health and metrics, 0 for none [default: 10259, or none where that is taken].
+    #[arg(long, value_name = "PORT")]
+    pub(crate) scheduler_secure_port: Option<u16>,
     /// Range of pod addresses, or one of each IP family with a comma between them; the first is the primary family.
     #[arg(long, value_name = "CIDRS", default_value = "10.244.0.0/16")]
     pub(crate) pod_network_cidr: String,

@@ -30,6 +30,8 @@ pub struct Finding {
 pub struct Needs {
     /// The API server's addresses, port included; none where the node joins another's cluster.
     pub api_addresses: Vec<SocketAddr>,
+    /// Other addresses that must be free, with the flag that asked for them.
+    pub component_addresses: Vec<(&'static str, SocketAddr)>,
     /// Whether a node with containers is to run.
     pub node: bool,
     /// Port of the kubelet, where there is a node.
@@ -47,6 +49,9 @@ pub fn preflight(needs: &Needs) -> Vec<Finding> {
     let mut findings = Vec::new();
     for address in &needs.api_addresses {
         check_port(&mut findings, *address, "--secure-port");
+    }
+    for (flag, address) in &needs.component_addresses {
+        check_port(&mut findings, *address, flag);
     }
     check_ranges(&mut findings, needs, &nameservers(&read("/etc/resolv.conf")));
     if needs.node {
@@ -194,6 +199,7 @@ mod tests {
     fn needs(ranges: Vec<(&'static str, IpAddr, u8)>) -> Needs {
         Needs {
             api_addresses: Vec::new(),
+            component_addresses: Vec::new(),
             node: false,
             kubelet_port: 0,
             private_runtime: false,

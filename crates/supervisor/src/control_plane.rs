@@ -8,16 +8,19 @@ use ipnet::IpNet;
 use kedge_apiserver::{ApiServer, Config as ApiConfig, Deps as ApiDeps, FrontProxy};
 use kedge_audit::Audit;
 use kedge_auth::TokenKeys;
-use kedge_client::{Client, Informers, LeaderConfig, client_from_service};
+use kedge_client::{Client, Informers, LeaderConfig, RequestMetrics, client_from_service};
 use kedge_lifecycle::ProcessMark;
 use kedge_meta::{Clock, StatusBoard, SystemClock, UserInfo};
+use kedge_metrics::Text;
 use kedge_pki::{ClusterNames, ClusterPki, ServerFiles};
+use kedge_scheduler::SchedulerMetrics;
 use kedge_store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
+use crate::component::{CONTROLLER_MANAGER, Pages, SCHEDULER};
 use crate::error::Error;
 use crate::options::Plan;
 use crate::signer::AuthoritySigner;
@@ -56,13 +59,7 @@ impl ControlPlane {
         let address = plan.api_address();
         let listen = |source| Error::Listen { address: address.to_string(), source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
-        let dir = plan.layout.pki();
-        let files = ServerFiles {
-            certificate: dir.join("apiserver.crt"),
-            key: dir.join("apiserver.key"),
-            client_authorities: vec![dir.join("ca.crt"), dir.join("front-proxy-ca.crt")],
-        };
-        let tls = Arc::new(files.server_config()?);
+        let tls = Arc::new(server_files(plan).server_config()?);
         let server_shutdown = CancellationToken::new();
         let mut serving = JoinSet::new();
         let (serving_server, token) = (server.clone(), server_shutdown.clone());
@@ -83,62 +80,111 @@ impl ControlPlane {
         client_from_service(self.server.local_service(user))
     }
 
-    /// Starts controllers and scheduler.
-    pub(crate) fn start_controllers(
+    /// Starts controllers and scheduler, and shows how they do.
+    pub(crate) async fn start_controllers(
         &self,
         plan: &Plan,
         components: &mut JoinSet<Ended>,
         shutdown: &CancellationToken,
     ) -> Result<(), Error> {
-        let server = self.server.clone();
+        let pages = self.pages(plan);
+        let metrics = kedge_controllers::ControllerMetrics::default();
+        let client = self.counted(plan, "system:kube-controller-manager", &metrics.component.requests);
+        let (shown, asked) = (metrics.clone(), plan.options.controller_manager_port);
+        let write = move |text: &mut Text| shown.write(text);
+        pages.show(CONTROLLER_MANAGER, asked, client.clone(), write, shutdown.clone()).await?;
+        let (config, deps) = (controllers(plan, &self.pki), self.controller_deps(plan, client, metrics)?);
+        let token = shutdown.clone();
+        components.spawn(async move {
+            let result = kedge_controllers::run(config, deps, token).await;
+            (CONTROLLER_MANAGER.name, result.map_err(|error| error.to_string()))
+        });
+        let metrics = Arc::<SchedulerMetrics>::default();
+        let client = self.counted(plan, "system:kube-scheduler", &metrics.component.requests);
+        let (shown, asked) = (metrics.clone(), plan.options.scheduler_port);
+        let write = move |text: &mut Text| shown.write(text);
+        pages.show(SCHEDULER, asked, client.clone(), write, shutdown.clone()).await?;
+        let deps = kedge_scheduler::Deps {
+            client,
+            informers: self.informers.clone(),
+            status: self.board.component(SCHEDULER.name),
+            clock: self.clock.clone(),
+            metrics,
+        };
+        let token = shutdown.clone();
+        let leader_election = competitor(plan, SCHEDULER.name);
+        let config = kedge_scheduler::Config { leader_election, configuration: plan.scheduler.clone() };
+        components.spawn(async move {
+            let result = kedge_scheduler::run(config, deps, token).await;
+            (SCHEDULER.name, result.map_err(|error| error.to_string()))
+        });
+        Ok(())
+    }
+
+    fn controller_deps(
+        &self,
+        plan: &Plan,
+        client: Client,
+        metrics: kedge_controllers::ControllerMetrics,
+    ) -> Result<kedge_controllers::Deps, Error> {
+        let (server, requests, host) = (self.server.clone(), metrics.component.requests.clone(), plan.host());
         let client_for = Arc::new(move |account: &str| {
             let name = format!("system:serviceaccount:kube-system:{account}");
             let groups = ["system:serviceaccounts", "system:serviceaccounts:kube-system"];
-            client_from_service(server.local_service(UserInfo::authenticated(&name, groups)))
+            let client = client_from_service(server.local_service(UserInfo::authenticated(&name, groups)));
+            requests.counting(client, &host)
         });
-        // What joining needs is off upstream unless asked for, and asked for by kubeadm.
-        let controllers = ["*", "bootstrap-signer-controller", "token-cleaner-controller"].map(str::to_owned);
-        let config = kedge_controllers::Config {
-            controllers: controllers.into(),
-            root_ca_pem: tokio::sync::watch::channel(self.pki.authority.certificate_pem().to_owned()).1,
-            cluster_cidrs: plan.pod_networks.iter().map(ToString::to_string).collect(),
-            node_cidr_mask_ipv4: plan.options.node_cidr_masks.0,
-            node_cidr_mask_ipv6: plan.options.node_cidr_masks.1,
-            leader: competitor(plan, "kube-controller-manager"),
-            load_balancer_pool: plan.load_balancer_pool.clone(),
-            node_monitor_grace_period: plan.options.node_monitor_grace_period,
-            ..kedge_controllers::Config::default()
-        };
-        let deps = kedge_controllers::Deps {
-            client: self.client("system:kube-controller-manager", &[]),
+        Ok(kedge_controllers::Deps {
+            client,
             client_for,
             informers: self.informers.clone(),
             status: self.board.clone(),
             clock: self.clock.clone(),
             signer: Some(signer(plan)?),
             token_keys: Some(tokio::sync::watch::channel(Arc::new(token_keys(&self.pki)?)).1),
-            metrics: kedge_controllers::ControllerMetrics::default(),
-        };
-        let token = shutdown.clone();
-        components.spawn(async move {
-            let result = kedge_controllers::run(config, deps, token).await;
-            ("kube-controller-manager", result.map_err(|error| error.to_string()))
-        });
-        let deps = kedge_scheduler::Deps {
-            client: self.client("system:kube-scheduler", &[]),
-            informers: self.informers.clone(),
-            status: self.board.component("kube-scheduler"),
+            metrics,
+        })
+    }
+
+    /// A client as some user, whose requests are counted.
+    fn counted(&self, plan: &Plan, username: &str, requests: &Arc<RequestMetrics>) -> Client {
+        requests.counting(self.client(username, &[]), &plan.host())
+    }
+
+    fn pages(&self, plan: &Plan) -> Pages {
+        Pages {
+            address: plan.api_address().ip(),
+            files: ServerFiles { client_authorities: vec![plan.layout.pki().join("ca.crt")], ..server_files(plan) },
+            board: self.board.clone(),
             clock: self.clock.clone(),
-            metrics: Arc::default(),
-        };
-        let token = shutdown.clone();
-        let leader_election = competitor(plan, "kube-scheduler");
-        let config = kedge_scheduler::Config { leader_election, configuration: plan.scheduler.clone() };
-        components.spawn(async move {
-            let result = kedge_scheduler::run(config, deps, token).await;
-            ("kube-scheduler", result.map_err(|error| error.to_string()))
-        });
-        Ok(())
+            flags: plan.options.flags.clone(),
+        }
+    }
+}
+
+fn controllers(plan: &Plan, pki: &ClusterPki) -> kedge_controllers::Config {
+    // What joining needs is off upstream unless asked for, and asked for by kubeadm.
+    let controllers = ["*", "bootstrap-signer-controller", "token-cleaner-controller"].map(str::to_owned);
+    kedge_controllers::Config {
+        controllers: controllers.into(),
+        root_ca_pem: tokio::sync::watch::channel(pki.authority.certificate_pem().to_owned()).1,
+        cluster_cidrs: plan.pod_networks.iter().map(ToString::to_string).collect(),
+        node_cidr_mask_ipv4: plan.options.node_cidr_masks.0,
+        node_cidr_mask_ipv6: plan.options.node_cidr_masks.1,
+        leader: competitor(plan, CONTROLLER_MANAGER.name),
+        load_balancer_pool: plan.load_balancer_pool.clone(),
+        node_monitor_grace_period: plan.options.node_monitor_grace_period,
+        ..kedge_controllers::Config::default()
+    }
+}
+
+/// What the API server shows, and whom it takes.
+fn server_files(plan: &Plan) -> ServerFiles {
+    let dir = plan.layout.pki();
+    ServerFiles {
+        certificate: dir.join("apiserver.crt"),
+        key: dir.join("apiserver.key"),
+        client_authorities: vec![dir.join("ca.crt"), dir.join("front-proxy-ca.crt")],
     }
 }
 

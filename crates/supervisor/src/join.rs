@@ -170,6 +170,8 @@ fn full_options(options: &JoinOptions) -> Options {
         node_ips: options.node_ips,
         node_name: options.node_name,
         secure_port: 0,
+        controller_manager_port: Some(0),
+        scheduler_port: Some(0),
         pod_network_cidr: options.pod_network_cidr,
         service_cidr: options.service_cidr,
         node_cidr_masks: options.node_cidr_masks,

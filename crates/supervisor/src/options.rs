@@ -12,7 +12,7 @@ use kedge_lifecycle::{Layout, Needs, find_node_ip, hostname};
 use kedge_scheduler::KubeSchedulerConfiguration;
 
 use crate::backend::EtcdOptions;
-use crate::component::read_scheduler_configuration;
+use crate::component::{CONTROLLER_MANAGER, SCHEDULER, read_scheduler_configuration};
 use crate::error::Error;
 use crate::kubelet::read_configuration;
 pub(crate) use addresses::node_addresses;
@@ -35,6 +35,10 @@ pub struct Options {
     pub node_name: Option<String>,
     /// Port of the API server.
     pub secure_port: u16,
+    /// Port of the controllers' health and metrics, 0 for none; the usual one where absent and free.
+    pub controller_manager_port: Option<u16>,
+    /// The same for the scheduler's.
+    pub scheduler_port: Option<u16>,
     /// Range of pod addresses, or one of each IP family with a comma between them.
     pub pod_network_cidr: String,
     /// Range of Service addresses, or two.
@@ -160,9 +164,25 @@ impl Plan {
         self.node_ips.iter().any(IpAddr::is_ipv6)
     }
 
+    /// Host and port of the API server.
+    pub(crate) fn host(&self) -> String {
+        SocketAddr::new(self.node_ip, self.options.secure_port).to_string()
+    }
+
     /// The URL in kubeconfigs.
     pub(crate) fn server(&self) -> String {
-        format!("https://{}", SocketAddr::new(self.node_ip, self.options.secure_port))
+        format!("https://{}", self.host())
+    }
+
+    /// Where the controllers and the scheduler were asked to show their pages, with the flag that did.
+    fn component_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let asked = [
+            (CONTROLLER_MANAGER.flag, self.options.controller_manager_port),
+            (SCHEDULER.flag, self.options.scheduler_port),
+        ];
+        let address = |port| SocketAddr::new(self.api_address().ip(), port);
+        let ports = asked.into_iter().filter_map(|(flag, port)| Some((flag, address(port.filter(|port| *port != 0)?))));
+        ports.collect()
     }
 
     /// What the machine must have.
@@ -172,6 +192,7 @@ impl Plan {
         };
         Needs {
             api_addresses: vec![self.api_address()],
+            component_addresses: self.component_addresses(),
             node: !self.options.control_plane_only,
             kubelet_port: KUBELET_PORT,
             private_runtime,
@@ -212,6 +233,8 @@ mod tests {
             node_ips: vec!["192.0.2.2".parse().unwrap()],
             node_name: Some("n1".to_owned()),
             secure_port: 6443,
+            controller_manager_port: None,
+            scheduler_port: None,
             pod_network_cidr: "10.244.0.0/16".to_owned(),
             service_cidr: "10.96.0.0/12".to_owned(),
             node_cidr_masks: (24, 64),
@@ -249,6 +272,18 @@ mod tests {
         assert_eq!(plan.api_service_ip.to_string(), "fd00:10:96::1");
         assert_eq!(plan.server(), "https://[2001:db8::2]:6443");
         assert_eq!(plan.api_address().to_string(), "[::]:6443");
+    }
+
+    #[test]
+    fn ports_that_are_asked_for_must_be_free() {
+        let ports = |controllers, scheduler| {
+            let asked = Options { controller_manager_port: controllers, scheduler_port: scheduler, ..options() };
+            let addresses = Plan::new(asked).unwrap().needs(false).component_addresses;
+            addresses.into_iter().map(|(flag, address)| format!("{flag} {address}")).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(None, Some(0)), [] as [String; 0]);
+        let named = ["--controller-manager-secure-port 0.0.0.0:1", "--scheduler-secure-port 0.0.0.0:2"];
+        assert_eq!(ports(Some(1), Some(2)), named);
     }
 
     #[test]

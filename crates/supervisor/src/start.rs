@@ -136,7 +136,7 @@ async fn bring_up(
     let control_plane = step(report, "control plane", async {
         let control_plane = ControlPlane::start(plan, shutdown).await?;
         write_kubeconfigs(plan, &control_plane)?;
-        control_plane.start_controllers(plan, &mut components, shutdown)?;
+        control_plane.start_controllers(plan, &mut components, shutdown).await?;
         control_plane.start_simulation(plan, &mut components, shutdown);
         let admin = control_plane.client("kubernetes-admin", &["system:masters"]);
         let authority = control_plane.pki.authority.certificate_pem().to_owned();

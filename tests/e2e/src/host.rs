@@ -250,7 +250,8 @@ fn make_namespace(name: &str, addresses: &[String]) {
     ip(&["-n", name, "link", "set", "uplink", "up"]);
 }
 
-pub(crate) fn free_port() -> u16 {
+/// A port of loopback that nobody has at the moment.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     listener.local_addr().expect("a bound socket has an address").port()
 }

@@ -24,7 +24,7 @@ pub use binary::{busybox_image, dynamic_kedge_binary, kedge_binary};
 pub use calm::{OF_THE_MACHINE, names_no_failure, names_only};
 pub use cluster::{Cluster, ClusterOptions};
 pub use etcd::Etcd;
-pub use host::{Host, HostOptions};
+pub use host::{Host, HostOptions, free_port};
 pub use kubectl::{Kubectl, Output, output_of};
 pub use machine::Machine;
 pub use node_agent::{Container, NodeAgent, addresses_below};

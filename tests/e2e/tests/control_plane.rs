@@ -2,10 +2,10 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kedge_e2e::{Host, HostOptions, eventually};
+use kedge_e2e::{Host, HostOptions, eventually, free_port};
 
 fn control_plane() -> Option<Host> {
     Host::up(HostOptions { control_plane_only: true, ..HostOptions::default() })
@@ -297,4 +297,44 @@ fn custom_resources_are_as_any_other() {
     let gone = kubectl.try_run(&["get", "tools"]);
     let says = ["doesn't have a resource type", "could not find the requested resource"];
     assert!(says.iter().any(|text| gone.stderr.contains(text)), "{}", gone.all());
+}
+
+#[test]
+fn controllers_and_scheduler_show_how_they_do() {
+    let ports = [free_port(), free_port()];
+    let flags = ["--controller-manager-secure-port", "--scheduler-secure-port"].into_iter().zip(ports);
+    let flags = flags.flat_map(|(flag, port)| [flag.to_owned(), port.to_string()]).collect();
+    let options = HostOptions { control_plane_only: true, flags, ..HostOptions::default() };
+    let Some(host) = Host::up(options) else { return };
+    let kubectl = host.kubectl();
+    kubectl.run(&["create", "serviceaccount", "reads"]);
+    kubectl.run(&["create", "clusterrole", "reads", "--verb=get", "--non-resource-url=/metrics"]);
+    kubectl.run(&["create", "clusterrolebinding", "reads", "--clusterrole=reads", "--serviceaccount=default:reads"]);
+    kubectl.apply(DEPLOYMENT);
+    let token = format!("Authorization: Bearer {}", kubectl.run(&["create", "token", "reads"]).trim());
+    let authority = host.data_dir().join("pki/ca.crt");
+    let ask = |port: u16, path: &str, header: &str| {
+        let url = format!("https://127.0.0.1:{port}{path}");
+        let mut command = Command::new("curl");
+        command.args(["-sS", "-w", "\n%{http_code}", "-H", header, &url, "--cacert"]).arg(&authority);
+        let output = command.output().expect("curl runs");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let own = |host: &Host| format!("rest_client_requests_total{{code=\"201\",host=\"127.0.0.1:{}\"", host.port());
+    let of_controllers = ["workqueue_adds_total{name=\"deployment\"} ".to_owned(), own(&host)];
+    let of_scheduler = ["scheduler_pending_pods{queue=\"unschedulable\"} 2".to_owned()];
+    for (port, name, families) in
+        [(ports[0], "kube-controller-manager", &of_controllers[..]), (ports[1], "kube-scheduler", &of_scheduler)]
+    {
+        assert_eq!(ask(port, "/healthz", "a: b"), "ok\n200", "{name}");
+        assert!(ask(port, "/metrics", "a: b").ends_with("403"), "{name}");
+        assert!(ask(port, "/metrics", "Authorization: Bearer nonsense").ends_with("401"), "{name}");
+        assert!(ask(port, "/statusz", &token).ends_with("403"), "{name}");
+        for family in families {
+            eventually(family, Duration::from_secs(30), || {
+                let shown = ask(port, "/metrics", &token);
+                if shown.contains(family.as_str()) { Ok(()) } else { Err(shown) }
+            });
+        }
+    }
 }

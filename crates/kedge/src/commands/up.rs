@@ -83,6 +83,8 @@ fn options(flags: &UpFlags, shown: Flags) -> Options {
         node_ips: flags.node_ip.clone(),
         node_name: flags.node_name.clone(),
         secure_port: flags.secure_port,
+        controller_manager_port: flags.controller_manager_secure_port,
+        scheduler_port: flags.scheduler_secure_port,
         pod_network_cidr: flags.pod_network_cidr.clone(),
         service_cidr: flags.service_cidr.clone(),
         node_cidr_masks: flags.node_cidr.masks(),

@@ -93,7 +93,7 @@ pub async fn run_controller_manager(
     let config = config(&options, &shutdown)?;
     let about = health::About {
         component: component(NAME, options.flags.clone(), &clock),
-        config: Arc::new(configz::controller_manager(&options, &config)),
+        config: Some(Arc::new(configz::controller_manager(&options, &config))),
         figures: figures(move |text| shown.write(text)),
         board: board.clone(),
         clock: clock.clone(),

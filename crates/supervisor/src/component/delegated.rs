@@ -24,6 +24,10 @@ use crate::error::Error;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// More answers than this are not remembered.
 const BOUND: usize = 1024;
+/// Upstream's default for both answers.
+const ANSWERS_TTL: Duration = Duration::from_secs(10);
+/// Upstream's default of what everybody may read.
+const HEALTH_PATHS: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 const MASTERS: &str = "system:masters";
 
 /// Upstream's `--authentication-*` and `--authorization-*` flags.
@@ -78,6 +82,27 @@ impl Delegation {
             known_tokens: Mutex::default(),
             decisions: Mutex::default(),
         })
+    }
+
+    /// Asks with a client that is there already: a path is always allowed where upstream's components allow it, and answers are
+    /// good for upstream's time.
+    pub(super) fn asking(client: Client) -> Self {
+        Self {
+            tokens: Some(client.clone()),
+            reviews: Some(client),
+            options: DelegationOptions {
+                authentication_kubeconfig: None,
+                authentication_skip_lookup: false,
+                token_ttl: ANSWERS_TTL,
+                client_ca_file: None,
+                authorization_kubeconfig: None,
+                allowed_ttl: ANSWERS_TTL,
+                denied_ttl: ANSWERS_TTL,
+                always_allow_paths: HEALTH_PATHS.map(str::to_owned).into(),
+            },
+            known_tokens: Mutex::default(),
+            decisions: Mutex::default(),
+        }
     }
 
     /// The client for what the API server says of clients' certificates.
@@ -260,30 +285,10 @@ mod tests {
         kedge_client::client_from_service(service)
     }
 
-    fn delegation(client: Option<Client>) -> Delegation {
-        let seconds = Duration::from_secs;
-        Delegation {
-            tokens: client.clone(),
-            reviews: client,
-            options: DelegationOptions {
-                authentication_kubeconfig: None,
-                authentication_skip_lookup: false,
-                token_ttl: seconds(10),
-                client_ca_file: None,
-                authorization_kubeconfig: None,
-                allowed_ttl: seconds(10),
-                denied_ttl: seconds(10),
-                always_allow_paths: vec!["/healthz".to_owned()],
-            },
-            known_tokens: Mutex::default(),
-            decisions: Mutex::default(),
-        }
-    }
-
     #[tokio::test]
     async fn the_api_server_says_who_asks_and_who_may() {
         let asked = Arc::new(AtomicUsize::new(0));
-        let delegation = delegation(Some(api(&asked)));
+        let delegation = Delegation::asking(api(&asked));
         let check = async |user: Option<&str>, token: Option<&str>, path: &str| {
             let certificate = user.map(|user| UserInfo { username: user.to_owned(), ..UserInfo::default() });
             let header = token.map(|token| (AUTHORIZATION, format!("Bearer {token}").parse().expect("a header")));
@@ -308,7 +313,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_api_server_only_administrators_see_more_than_health() {
-        let delegation = delegation(None);
+        let asking = Delegation::asking(api(&Arc::default()));
+        let delegation = Delegation { tokens: None, reviews: None, ..asking };
         let check = async |groups: &[&str], path: &str| {
             let groups = groups.iter().map(|group| (*group).to_owned()).collect();
             let user = UserInfo { username: "a".to_owned(), groups, ..UserInfo::default() };

@@ -21,9 +21,10 @@ use hyper_util::server::conn::auto;
 use kedge_meta::{ApiStatus, Clock, ComponentState, StatusBoard, UserInfo};
 use kedge_pki::{CertificateAuthority, Identity, LeafRequest};
 use kedge_zpages::Page;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -98,8 +99,8 @@ pub(crate) async fn serve_plain(
 pub(crate) struct About {
     /// Its name, and how it was started.
     pub(crate) component: Arc<kedge_zpages::Component>,
-    /// For `/configz`: a name, and the settings in force under it.
-    pub(crate) config: Arc<(&'static str, Value)>,
+    /// For `/configz`: a name, and the settings in force under it; there is no such page where absent.
+    pub(crate) config: Option<Arc<(&'static str, Value)>>,
     pub(crate) figures: Figures,
     pub(crate) board: StatusBoard,
     pub(crate) clock: Arc<dyn Clock>,
@@ -117,14 +118,26 @@ pub(crate) async fn serve(about: About, options: &HealthOptions, shutdown: Cance
     if options.secure_port == 0 {
         return Ok(());
     }
-    let delegation = Arc::new(Delegation::new(&options.delegation).await?);
+    let delegation = Delegation::new(&options.delegation).await?;
     let authority = ClientAuthority::new(identity(about.component.name, options)?, &options.delegation)?;
     let tls = authority.follow(delegation.lookup().cloned(), shutdown.clone());
     let address = SocketAddr::new(options.bind_address, options.secure_port);
     let listen = |source| Error::Listen { address: address.to_string(), source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
+    serve_on(listener, tls, about, delegation, shutdown);
+    Ok(())
+}
+
+/// Serves on a port that is bound until `shutdown`.
+pub(super) fn serve_on(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    about: About,
+    delegation: Delegation,
+    shutdown: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let component = Component { about, delegation };
+    let component = Component { about, delegation: Arc::new(delegation) };
     tokio::spawn(async move {
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
@@ -144,7 +157,6 @@ pub(crate) async fn serve(about: About, options: &HealthOptions, shutdown: Cance
             });
         }
     });
-    Ok(())
 }
 
 impl Component {
@@ -198,17 +210,20 @@ impl About {
     fn answer(&self, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
         let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges = kedge_meta::accept_ranges(accept);
+        if let ("/configz", Some(config)) = (path, &self.config) {
+            let (name, object) = &**config;
+            let mut response = typed("application/json", json!({*name: object}).to_string());
+            response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            return response;
+        }
+        let shown = |path: &&str| *path != "/configz" || self.config.is_some();
         let page = match path {
             "/metrics" => return typed(METRICS_TYPE, (self.figures)()),
-            "/configz" => {
-                let (name, object) = &*self.config;
-                let mut response = typed("application/json", json!({*name: object}).to_string());
-                response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                return response;
-            }
             "/debug/flags" => return typed("text/html; charset=utf-8", kedge_zpages::DEBUG_FLAGS.to_owned()),
             "/flagz" => kedge_zpages::flagz(&self.component, &ranges),
-            "/statusz" => kedge_zpages::statusz(&self.component, PATHS, self.clock.now(), &ranges),
+            "/statusz" => {
+                kedge_zpages::statusz(&self.component, PATHS.into_iter().filter(shown), self.clock.now(), &ranges)
+            }
             _ => {
                 let reports = self.board.reports();
                 let mut own = reports.iter().filter(|report| report.component == self.component.name);
@@ -307,7 +322,7 @@ mod tests {
         let started = "2026-01-02T03:04:05Z".parse().unwrap();
         let about = About {
             component: Arc::new(kedge_zpages::Component { name: "kube-scheduler", started, flags }),
-            config: Arc::new(("componentconfig", json!({"kind": "KubeSchedulerConfiguration"}))),
+            config: Some(Arc::new(("componentconfig", json!({"kind": "KubeSchedulerConfiguration"})))),
             figures: Arc::new(|| "up 1\n".to_owned()),
             board: StatusBoard::new(clock.clone()),
             clock,

@@ -46,7 +46,7 @@ pub async fn run_scheduler(options: SchedulerOptions, shutdown: CancellationToke
     let leader = merged(options.leader, &configuration.leader_election);
     let about = health::About {
         component: component(NAME, options.flags, &clock),
-        config: Arc::new(configz::scheduler(&configuration, &leader, kubeconfig)),
+        config: Some(Arc::new(configz::scheduler(&configuration, &leader, kubeconfig))),
         figures: figures(move |text| shown.write(text)),
         board: board.clone(),
         clock: clock.clone(),
