@@ -122,6 +122,9 @@ impl Controller for AttachDetach {
         for name in &plan.detach {
             let attachments = Api::<VolumeAttachment>::all(self.context.client.clone());
             unless_gone(attachments.delete(name, &DeleteParams::default()).await)?;
+            if let Some(reason) = plan.forced.get(name) {
+                self.context.metrics.resources().force_detached(reason);
+            }
         }
         for volume in &plan.attach {
             self.attach(&key.name, volume).await?;

@@ -3,7 +3,7 @@
 //! Invariant: it writes only slices that it manages, and never from a cache that does not show its last writes.
 
 pub(crate) mod desired;
-mod figures;
+pub(crate) mod figures;
 #[cfg(test)]
 mod level_driven;
 pub(crate) mod plan;

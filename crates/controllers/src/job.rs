@@ -12,6 +12,7 @@ mod tally;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -26,9 +27,11 @@ use tokio::time::Instant;
 use crate::error::{ReconcileError, unless_gone};
 use crate::expectations::Expectations;
 use crate::metrics::JobAction;
-use crate::owners::{controller_of, execute_claims, is_controlled_by, owners_of_change, plan_claims, selector_of};
+use crate::owners::{
+    controller_of, execute_tracked_claims, is_controlled_by, owners_of_change, plan_claims, selector_of, selects,
+};
 use crate::pod_control::{PodControl, slow_start};
-use crate::pods::name_of;
+use crate::pods::{is_terminal, name_of};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 pub(crate) use plan::is_finished;
 use plan::{Failures, Plan};
@@ -46,12 +49,15 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         if let Change::Added(job) = change
             && let Some(manager) = is_of_another(job)
         {
-            metrics.workloads().job_of_another(manager);
+            metrics.jobs().of_another(manager);
         }
         vec![object_key(&**change.object())]
     });
-    let owners = jobs.clone();
-    starter.enqueue(&pods, &queue, move |change| jobs_of_pod(change, &owners));
+    let (owners, metrics) = (jobs.clone(), starter.context.metrics.clone());
+    starter.enqueue(&pods, &queue, move |change| {
+        tracking_of(change).into_iter().for_each(|is_tracked| metrics.jobs().tracked(is_tracked));
+        jobs_of_pod(change, &owners)
+    });
     let workers = starter.context.config.concurrency;
     let controller = Jobs {
         context: starter.context.clone(),
@@ -72,14 +78,33 @@ fn selector(job: &Job) -> Option<LabelSelector> {
     selector_of(job.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
 }
 
-/// A pod that no Job controls but that waits to be counted is released under a key without a name.
+/// Whether a Job takes over pods that it selects.
+fn adopts(job: &Job) -> bool {
+    let is_over = job.status.as_ref().is_some_and(is_finished);
+    is_of_another(job).is_none() && job.metadata.deletion_timestamp.is_none() && !is_over
+}
+
+/// A pod that waits to be counted, though no Job controls it or will, is released under a key without a name.
 fn jobs_of_pod(change: &Change<Pod>, jobs: &Informer<Job>) -> Vec<ObjectKey> {
     let mut keys = owners_of_change(change, jobs, selector);
     let pod = change.object();
-    if !matches!(change, Change::Deleted(_)) && has_finalizer(pod) && controller_of(&pod.metadata).is_none() {
+    let is_orphan = controller_of(&pod.metadata).is_none();
+    let is_taken_over = || keys.iter().any(|key| jobs.get(key).is_some_and(|job| adopts(&job)));
+    if !matches!(change, Change::Deleted(_)) && has_finalizer(pod) && is_orphan && !is_taken_over() {
         keys.push(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), ""));
     }
     keys
+}
+
+/// Whether a change makes a finished pod one that waits to be counted, or ends that.
+fn tracking_of(change: &Change<Pod>) -> Option<bool> {
+    let is_tracked = |pod: &Pod| is_terminal(pod) && has_finalizer(pod);
+    let (before, after) = match change {
+        Change::Added(new) => (false, is_tracked(new)),
+        Change::Updated { old, new } => (is_tracked(old), is_tracked(new)),
+        Change::Deleted(old) => (is_tracked(old), false),
+    };
+    (before != after).then_some(after)
 }
 
 struct Jobs {
@@ -104,7 +129,12 @@ impl Controller for Jobs {
         }
         if is_finished(&job.status.clone().unwrap_or_default()) {
             self.failures.lock().remove(key);
-            let owned = |pod: &Pod| has_finalizer(pod) && is_controlled_by(&pod.metadata, &job.metadata);
+            let selector = selector(&job).filter(|selector| !selector.is_everything());
+            let is_selected = |pod: &Pod| selector.as_ref().is_some_and(|selector| selects(selector, &pod.metadata));
+            let owned = |pod: &Pod| {
+                let is_orphan = controller_of(&pod.metadata).is_none();
+                has_finalizer(pod) && (is_controlled_by(&pod.metadata, &job.metadata) || is_orphan && is_selected(pod))
+            };
             let pods: Vec<Arc<Pod>> =
                 self.pods.in_namespace(&key.namespace).into_iter().filter(|pod| owned(pod)).collect();
             self.release(&pods).await?;
@@ -114,7 +144,7 @@ impl Controller for Jobs {
         let (now, began) = (self.context.now(), Instant::now());
         let lag = self.expectations.lag(key, &self.pods, now);
         let claims = plan_claims(&job.metadata, &selector, self.pods.in_namespace(&key.namespace), |_| true);
-        let pods = execute_claims(&self.context.client, &*job, claims).await?;
+        let pods = execute_tracked_claims(&self.context.client, &*job, claims, &[FINALIZER]).await?;
         let failures = self.failures.lock().get(key).copied().unwrap_or_default();
         let mut plan = plan::plan(&job, &pods, failures, lag.is_none(), now);
         let updated = count_failures(failures, &plan.fresh, now);
@@ -129,7 +159,7 @@ impl Controller for Jobs {
             _ => JobAction::Tracking,
         };
         let result = self.execute(key, &job, plan).await;
-        self.context.metrics.workloads().job_synced(&job, action, result.is_ok(), began.elapsed());
+        self.context.metrics.jobs().synced(&job, action, result.is_ok(), began.elapsed());
         if result.is_ok() {
             self.failures.lock().insert(key.clone(), updated);
         }
@@ -165,7 +195,8 @@ impl Jobs {
         self.release(&plan.discard).await?;
         control.delete_many(&plan.discard).await?;
         control.delete_many(&plan.terminate).await?;
-        let created = control.create_many(&plan.create).await;
+        let created = self.create_pods(&control, &plan).await;
+        self.context.metrics.jobs().by_policy(&plan.by_policy);
         if !starts && changes {
             self.write_status(key, job, &plan).await?;
         }
@@ -173,11 +204,26 @@ impl Jobs {
         created
     }
 
+    async fn create_pods(&self, control: &PodControl<'_>, plan: &Plan) -> Result<(), ReconcileError> {
+        let counts = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [succeeded, failed] = &counts;
+        let created = slow_start(&plan.create, |pod| async move {
+            let created = control.create(pod).await;
+            let count = if created.is_ok() { succeeded } else { failed };
+            count.fetch_add(1, Ordering::Relaxed);
+            created.map(|_| ())
+        });
+        let created = created.await;
+        let [succeeded, failed] = counts.map(AtomicU64::into_inner);
+        self.context.metrics.jobs().pods_created(plan.reason, succeeded, failed);
+        created
+    }
+
     async fn write_status(&self, key: &ObjectKey, job: &Job, plan: &Plan) -> Result<(), ReconcileError> {
         let jobs = Api::<Job>::namespaced(self.context.client.clone(), &key.namespace);
         let changed = Job { status: Some(plan.status.clone()), ..job.clone() };
         jobs.replace_status(&key.name, &PostParams::default(), &changed).await?;
-        self.context.metrics.workloads().job_noted(job, &plan.status);
+        self.context.metrics.jobs().noted(job, &plan.status);
         let about = object_reference(job);
         for said in &plan.announce {
             match said.is_warning {
@@ -231,6 +277,24 @@ impl Jobs {
 mod tests {
     use super::*;
     use crate::pods::fixtures::{pod, terminating, with_phase};
+
+    #[test]
+    fn pods_wait_to_be_counted_from_their_end_until_their_finalizer_goes() {
+        let tracked = |phase: &str, is_tracked: bool| {
+            let mut pod = with_phase(pod("a"), phase);
+            pod.metadata.finalizers = is_tracked.then(|| vec![FINALIZER.to_owned()]);
+            Arc::new(pod)
+        };
+        let (running, ended, counted) = (tracked("Running", true), tracked("Failed", true), tracked("Failed", false));
+        let check = |change: Change<Pod>, expected: Option<bool>| assert_eq!(tracking_of(&change), expected);
+        check(Change::Added(running.clone()), None);
+        check(Change::Added(ended.clone()), Some(true));
+        check(Change::Updated { old: running, new: ended.clone() }, Some(true));
+        check(Change::Updated { old: ended.clone(), new: ended.clone() }, None);
+        check(Change::Updated { old: ended.clone(), new: counted.clone() }, Some(false));
+        check(Change::Deleted(ended), Some(false));
+        check(Change::Deleted(counted), None);
+    }
 
     #[test]
     fn a_success_ends_the_row_of_failures() {

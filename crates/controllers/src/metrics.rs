@@ -7,6 +7,9 @@ mod autoscaler;
 mod cluster;
 mod endpoints;
 mod evictions;
+mod jobs;
+mod mirroring;
+mod resources;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -21,7 +24,10 @@ pub(crate) use autoscaler::{AutoscalerMetrics, Fault};
 pub(crate) use cluster::ClusterMetrics;
 pub(crate) use endpoints::{EndpointMetrics, Synced};
 pub(crate) use evictions::EvictionMetrics;
-pub(crate) use workloads::{JobAction, WorkloadMetrics};
+pub(crate) use jobs::{JobAction, JobMetrics, PodReason};
+pub(crate) use mirroring::MirroringMetrics;
+pub(crate) use resources::ResourceMetrics;
+pub(crate) use workloads::WorkloadMetrics;
 
 /// Writes figures of how things are now.
 type Figures = Arc<dyn Fn(&mut Text) + Send + Sync>;
@@ -40,6 +46,9 @@ struct Own {
     cluster: ClusterMetrics,
     endpoints: EndpointMetrics,
     evictions: EvictionMetrics,
+    jobs: JobMetrics,
+    mirroring: MirroringMetrics,
+    resources: ResourceMetrics,
     workloads: WorkloadMetrics,
     figures: Mutex<BTreeMap<&'static str, Figures>>,
 }
@@ -58,6 +67,9 @@ impl ControllerMetrics {
         self.own.cluster.write(text);
         self.own.endpoints.write(text);
         self.own.evictions.write(text);
+        self.own.jobs.write(text);
+        self.own.mirroring.write(text);
+        self.own.resources.write(text);
         self.own.workloads.write(text);
         let figures: Vec<Figures> = self.own.figures.lock().values().cloned().collect();
         figures.iter().for_each(|write| write(text));
@@ -77,6 +89,18 @@ impl ControllerMetrics {
 
     pub(crate) fn evictions(&self) -> &EvictionMetrics {
         &self.own.evictions
+    }
+
+    pub(crate) fn jobs(&self) -> &JobMetrics {
+        &self.own.jobs
+    }
+
+    pub(crate) fn mirroring(&self) -> &MirroringMetrics {
+        &self.own.mirroring
+    }
+
+    pub(crate) fn resources(&self) -> &ResourceMetrics {
+        &self.own.resources
     }
 
     pub(crate) fn workloads(&self) -> &WorkloadMetrics {

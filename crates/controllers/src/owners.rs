@@ -100,27 +100,49 @@ where
     K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
     K::DynamicType: Default,
 {
+    execute_tracked_claims(client, owner, claims, &[]).await
+}
+
+/// The same; what is taken over gets finalizers, and what is let go loses them.
+pub(crate) async fn execute_tracked_claims<O, K>(
+    client: &Client,
+    owner: &O,
+    claims: Claims<K>,
+    finalizers: &[&str],
+) -> Result<Vec<Arc<K>>, ReconcileError>
+where
+    O: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    O::DynamicType: Default,
+    K: Resource<Scope = k8s_openapi::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug,
+    K::DynamicType: Default,
+{
     let Claims { mut owned, adopt, release } = claims;
     let namespace = owner.meta().namespace.clone().unwrap_or_default();
     let objects = Api::<K>::namespaced(client.clone(), &namespace);
     if !adopt.is_empty() && still_lives(client, owner, &namespace).await? {
         let reference = controller_reference(owner);
         for object in adopt {
-            let patch = serde_json::json!({
+            let mut patch = serde_json::json!({
                 "metadata": { "ownerReferences": [reference], "uid": object.meta().uid },
             });
+            if !finalizers.is_empty() {
+                patch["metadata"]["finalizers"] = finalizers.into();
+            }
             if let Some(object) = patch_owner(&objects, &object, patch).await? {
                 owned.push(Arc::new(object));
             }
         }
     }
     for object in release {
-        let patch = serde_json::json!({
+        let mut patch = serde_json::json!({
             "metadata": {
                 "ownerReferences": [{ "$patch": "delete", "uid": owner.meta().uid }],
                 "uid": object.meta().uid,
             },
         });
+        if !finalizers.is_empty() {
+            patch["metadata"]["$deleteFromPrimitiveList/finalizers"] = finalizers.into();
+        }
         patch_owner(&objects, &object, patch).await?;
     }
     Ok(owned)

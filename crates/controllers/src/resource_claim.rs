@@ -3,6 +3,7 @@
 //!
 //! Allocates nothing. Invariants: a pod's entry gets one claim; a claim that still serves somebody keeps its allocation.
 
+mod figures;
 mod plan;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::error::{ReconcileError, is_namespace_terminating, is_not_found, messa
 use crate::expectations::Expectations;
 use crate::owners::controller_key;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
+use figures::is_admins;
 use plan::{ClaimStep, claim_of_entry, is_given_back, new_claim, plan_claim, template_of, unprotected};
 
 /// What is reconciled: a pod or a claim.
@@ -42,6 +44,8 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let pods = starter.informer::<Pod>();
     let claims = starter.informer::<ResourceClaim>();
     let templates = starter.informer::<ResourceClaimTemplate>();
+    let known = claims.clone();
+    starter.context.metrics.show("resourceclaim-controller", move |text| figures::write(text, &known.list()));
     let queue = Queue::<Key>::new();
     let (of_pods, known) = (queue.clone(), claims.clone());
     starter.feed(&pods, move |change| {
@@ -136,7 +140,10 @@ impl ResourceClaims {
             return Err(ReconcileError::Object(why));
         };
         let claims = Api::<ResourceClaim>::namespaced(self.context.client.clone(), &key.namespace);
-        match claims.create(&PostParams::default(), &new_claim(pod, entry, &template)).await {
+        let wanted = new_claim(pod, entry, &template);
+        let made = claims.create(&PostParams::default(), &wanted).await;
+        self.context.metrics.resources().claim_asked_for(made.is_ok(), is_admins(&wanted));
+        match made {
             Ok(claim) => {
                 self.expectations.created(key, &claim.metadata, self.context.now());
                 Ok(claim.metadata.name.unwrap_or_default())

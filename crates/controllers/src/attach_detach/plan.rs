@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) attach: Vec<Wanted>,
     /// Names of VolumeAttachments to delete.
     pub(super) detach: Vec<String>,
+    /// Why, in upstream's words, for those of them that a node may still use.
+    pub(super) forced: HashMap<String, &'static str>,
     /// Names of VolumeAttachments that are too many, whether or not they can go already.
     pub(super) unwanted: Vec<String>,
     /// What the node is told, in order.
@@ -130,9 +132,14 @@ fn plan_unwanted(situation: &Situation<'_>, attachment: &VolumeAttachment, plan:
     let since = situation.unwanted_since.get(&name).copied().unwrap_or(situation.now);
     let left = FORCE_AFTER - situation.now.duration_since(since);
     let is_silent = situation.node.is_none_or(|node| !is_ready(node));
-    let is_forced = is_silent && left <= SignedDuration::ZERO || is_out_of_service(situation.node);
+    let forced = match (is_silent && left <= SignedDuration::ZERO, is_out_of_service(situation.node)) {
+        (true, _) => Some("timeout"),
+        (false, true) => Some("out-of-service"),
+        (false, false) => None,
+    };
     plan.unwanted.push(name.clone());
-    if !is_used || is_forced {
+    plan.forced.extend(forced.map(|reason| (name.clone(), reason)));
+    if !is_used || forced.is_some() {
         plan.detach.push(name);
         return;
     }
@@ -249,6 +256,7 @@ mod tests {
     #[test]
     fn a_volume_leaves_when_the_node_has_let_go_of_it() {
         let here = [attachment("n", json!({"attached": true}))];
+        let forced = |node: Option<&Node>, minutes: i64| plan(node, &[], &here, minutes).forced.into_values().next();
         let check = |node: Option<&Node>, minutes: i64, detached: bool, reported: bool| {
             let plan = plan(node, &[], &here, minutes);
             assert_eq!(!plan.detach.is_empty(), detached, "{plan:?}");
@@ -263,5 +271,9 @@ mod tests {
         check(Some(&node("Unknown", &[NAME], &[NAME], Some(OUT_OF_SERVICE))), 0, true, false);
         check(None, 0, false, false);
         check(None, 6, true, false);
+        assert_eq!(forced(Some(&node("True", &[], &[NAME], None)), 60), None);
+        assert_eq!(forced(Some(&node("Unknown", &[NAME], &[NAME], None)), 5), None);
+        assert_eq!(forced(Some(&node("Unknown", &[NAME], &[NAME], Some(OUT_OF_SERVICE))), 6), Some("timeout"));
+        assert_eq!(forced(Some(&node("Unknown", &[NAME], &[NAME], Some(OUT_OF_SERVICE))), 0), Some("out-of-service"));
     }
 }

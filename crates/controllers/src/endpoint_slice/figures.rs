@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kedge_meta::ObjectKey;
 use kedge_metrics::Text;
 
 use super::plan::{Plan, SLICE_SIZE};
@@ -43,20 +44,37 @@ fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
     slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.addresses.first()).map(String::as_str)
 }
 
-/// How many slices and endpoints there are, how many slices would do, and how Services want their traffic distributed.
+/// What there is of slices, and how Services want their traffic distributed.
 pub(super) fn write(text: &mut Text, slices: &[Arc<EndpointSlice>], services: &[Arc<Service>]) {
+    write_counts(text, "endpoint_slice_controller", slices, service_of_slice, SLICE_SIZE);
+    let mut distributions: BTreeMap<[String; 1], f64> = BTreeMap::new();
+    let wanted = services.iter().filter_map(|service| service.spec.as_ref()?.traffic_distribution.clone());
+    wanted.for_each(|wanted| *distributions.entry([wanted]).or_default() += 1.0);
+    let name = "endpoint_slice_controller_services_count_by_traffic_distribution";
+    let help = "Number of Services using some specific trafficDistribution";
+    write_gauges(text, name, help, ["traffic_distribution"], &distributions);
+}
+
+/// How many slices and endpoints there are, and how many slices of a size would do.
+pub(crate) fn write_counts(
+    text: &mut Text,
+    subsystem: &str,
+    slices: &[Arc<EndpointSlice>],
+    service_of: impl Fn(&EndpointSlice) -> Option<ObjectKey>,
+    size: usize,
+) {
     let mut groups: BTreeMap<_, usize> = BTreeMap::new();
     let mut endpoints = 0;
     for slice in slices {
         let count = slice.endpoints.as_ref().map_or(0, Vec::len);
         let ports = serde_json::to_string(&slice.ports).unwrap_or_default();
-        *groups.entry((service_of_slice(slice), slice.address_type.clone(), ports)).or_default() += count;
+        *groups.entry((service_of(slice), slice.address_type.clone(), ports)).or_default() += count;
         endpoints += count;
     }
     // An empty one stays where there is nothing to tell of a Service.
     let mut by_service: BTreeMap<_, usize> = BTreeMap::new();
     for ((service, ..), count) in &groups {
-        *by_service.entry(service).or_default() += count.div_ceil(SLICE_SIZE);
+        *by_service.entry(service).or_default() += count.div_ceil(size);
     }
     let desired: usize = by_service.values().map(|count| (*count).max(1)).sum();
     let figures = [
@@ -70,14 +88,8 @@ pub(super) fn write(text: &mut Text, slices: &[Arc<EndpointSlice>], services: &[
     ];
     for (name, help, value) in figures {
         let value = f64::from(u32::try_from(value).unwrap_or(u32::MAX));
-        text.single(&format!("endpoint_slice_controller_{name}"), "gauge", help, value);
+        text.single(&format!("{subsystem}_{name}"), "gauge", help, value);
     }
-    let mut distributions: BTreeMap<[String; 1], f64> = BTreeMap::new();
-    let wanted = services.iter().filter_map(|service| service.spec.as_ref()?.traffic_distribution.clone());
-    wanted.for_each(|wanted| *distributions.entry([wanted]).or_default() += 1.0);
-    let name = "endpoint_slice_controller_services_count_by_traffic_distribution";
-    let help = "Number of Services using some specific trafficDistribution";
-    write_gauges(text, name, help, ["traffic_distribution"], &distributions);
 }
 
 #[cfg(test)]

@@ -12,9 +12,12 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::indexes::Indexes;
-use super::pods::{failures_after, index_failures, index_of, is_indexed, is_succeeded, new_pod, replaces_only_failed};
+use super::pods::{
+    all_index_failures, failures_after, index_of, is_indexed, is_succeeded, new_pod, replaces_only_failed,
+};
 use super::policy::{Meaning, meaning, met_success_rule};
 use super::tally::{Tally, tally};
+use crate::metrics::PodReason;
 use crate::pods::{is_active, is_ready, is_terminating, phase};
 use crate::replica_set::sort_for_deletion;
 
@@ -60,6 +63,10 @@ pub(crate) struct Plan {
     /// Pods that ended since the last pass.
     pub(crate) fresh: Vec<Arc<Pod>>,
     pub(crate) announce: Vec<Announcement>,
+    /// Why pods are created.
+    pub(crate) reason: PodReason,
+    /// How many of the pods that ended rules of the failure policy are about, by their action.
+    pub(crate) by_policy: BTreeMap<String, u64>,
     pub(crate) look_again: Option<Duration>,
 }
 
@@ -73,11 +80,16 @@ pub(crate) fn is_finished(status: &JobStatus) -> bool {
     has_condition(status, "Complete") || has_condition(status, "Failed")
 }
 
+fn is_decided(status: &JobStatus) -> bool {
+    ["FailureTarget", "SuccessCriteriaMet"].iter().any(|type_| has_condition(status, type_))
+}
+
 /// Plans a pass. `may_change_pods` is false while the cache lags.
 pub(crate) fn plan(job: &Job, pods: &[Arc<Pod>], failures: Failures, may_change_pods: bool, now: Timestamp) -> Plan {
     let Some(spec) = &job.spec else { return Plan::default() };
     let mut status = job.status.clone().unwrap_or_default();
-    let counts = tally(spec, &mut status, pods);
+    let is_ending = job.metadata.deletion_timestamp.is_some() || is_decided(&status);
+    let counts = tally(spec, &mut status, pods, is_ending);
     let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
     let terminating = pods.iter().filter(|pod| is_terminating(pod)).count() as i32;
     let mut pass = Pass { job, spec, pods, active, terminating, counts, now, plan: Plan { status, ..Plan::default() } };
@@ -125,7 +137,7 @@ impl Pass<'_> {
 
     /// Whether it is settled how the Job ends.
     fn is_decided(&self) -> bool {
-        ["FailureTarget", "SuccessCriteriaMet"].iter().any(|type_| has_condition(&self.plan.status, type_))
+        is_decided(&self.plan.status)
     }
 
     /// Decides whether the Job has failed or succeeded.
@@ -172,7 +184,6 @@ impl Pass<'_> {
             None => self.counts.succeeded > 0 && self.active.is_empty(),
             Some(completions) => self.counts.succeeded >= completions && self.active.is_empty(),
         };
-        let is_reached = is_reached && (!self.is_suspended() || self.counts.succeeded > 0);
         is_reached.then(|| ("CompletionsReached", "Reached expected number of succeeded pods".to_owned()))
     }
 
@@ -183,7 +194,7 @@ impl Pass<'_> {
             return false;
         }
         let mut restarts = 0;
-        for pod in self.active.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending")) {
+        for pod in self.pods.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending")) {
             let Some(status) = &pod.status else { continue };
             let containers = status.container_statuses.iter().flatten();
             let all = containers.chain(status.init_container_statuses.iter().flatten());
@@ -234,7 +245,7 @@ impl Pass<'_> {
     fn wanted_active(&self) -> i32 {
         let parallelism = self.spec.parallelism.unwrap_or(1);
         match self.spec.completions {
-            None if self.counts.succeeded > 0 => (self.active.len() as i32).min(parallelism),
+            None if self.counts.succeeded > 0 => self.active.len() as i32,
             None => parallelism,
             Some(completions) => {
                 let done = self.counts.succeeded + self.counts.failed_indexes.len() as i32;
@@ -295,7 +306,7 @@ impl Pass<'_> {
     /// The last pod of each index that did not succeed.
     fn last_pods(&self) -> BTreeMap<i32, Arc<Pod>> {
         let mut last: BTreeMap<i32, Arc<Pod>> = BTreeMap::new();
-        let order = |pod: &Pod| (index_failures(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        let order = |pod: &Pod| (all_index_failures(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         for pod in self.pods.iter().filter(|pod| !is_succeeded(pod)) {
             let Some(index) = index_of(pod) else { continue };
             let is_later = last.get(&index).is_none_or(|known| order(known) < order(pod));
@@ -307,12 +318,14 @@ impl Pass<'_> {
     }
 
     fn index_wait(&self, pod: &Pod) -> Option<Duration> {
-        let in_a_row = u32::try_from(index_failures(pod)).unwrap_or_default() + 1;
+        let in_a_row = u32::try_from(all_index_failures(pod)).unwrap_or_default() + 1;
         Failures { in_a_row, last: Some(super::pods::finished_at(pod, self.now)) }.wait(self.now)
     }
 
     fn finish(mut self) -> Plan {
-        let all_ended = self.active.is_empty() && self.terminating == 0 && !self.counts.is_open;
+        // What was kept for successors counts in the next pass.
+        let is_open = self.counts.is_open || self.counts.holds_some;
+        let all_ended = self.active.is_empty() && self.terminating == 0 && !is_open;
         if self.is_decided() && all_ended {
             self.conclude();
         }
@@ -326,6 +339,12 @@ impl Pass<'_> {
         status.active = Some(self.active.len() as i32).filter(|active| *active > 0);
         status.ready = Some(ready);
         status.terminating = Some(self.terminating);
+        self.plan.reason = match self.spec.pod_replacement_policy.as_deref() {
+            Some("Failed") if self.counts.failed > 0 => PodReason::Failed,
+            _ if self.counts.failed > 0 || self.terminating > 0 => PodReason::TerminatingOrFailed,
+            _ => PodReason::New,
+        };
+        self.plan.by_policy = self.counts.by_policy;
         self.plan.release = self.counts.release;
         self.plan.fresh = self.counts.fresh;
         self.plan
@@ -341,6 +360,10 @@ impl Pass<'_> {
         if let Some((reason, message)) = find("SuccessCriteriaMet") {
             self.plan.status.completion_time = Some(Time(self.now));
             self.set_condition("Complete", "True", &reason, &message);
+            if self.spec.completions.is_some_and(|wanted| self.plan.status.succeeded.unwrap_or_default() > wanted) {
+                let text = "Too many succeeded pods running after completion count reached";
+                self.announce(true, "TooManySucceededPods", text);
+            }
             self.announce(false, "Completed", "Job completed");
         } else if let Some((reason, message)) = find("FailureTarget") {
             self.set_condition("Failed", "True", &reason, &message);
@@ -374,149 +397,4 @@ impl Pass<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::pods::FINALIZER;
-    use crate::pods::fixtures::{pod, terminating, with_phase};
-
-    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-
-    fn job(completions: Option<i32>, parallelism: i32) -> Job {
-        let mut job = Job {
-            spec: Some(JobSpec {
-                completions,
-                parallelism: Some(parallelism),
-                backoff_limit: Some(2),
-                ..JobSpec::default()
-            }),
-            ..Job::default()
-        };
-        job.metadata.name = Some("count".to_owned());
-        job
-    }
-
-    fn tracked(name: &str, phase: &str) -> Arc<Pod> {
-        let mut pod = with_phase(pod(name), phase);
-        pod.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
-        Arc::new(pod)
-    }
-
-    fn counted(succeeded: i32, failed: i32) -> JobStatus {
-        JobStatus { succeeded: Some(succeeded), failed: Some(failed), ..JobStatus::default() }
-    }
-
-    fn run(job: &Job, pods: &[Arc<Pod>]) -> Plan {
-        plan(job, pods, Failures::default(), true, NOW)
-    }
-
-    fn show(plan: &Plan) -> String {
-        let conditions: Vec<String> = plan
-            .status
-            .conditions
-            .iter()
-            .flatten()
-            .map(|condition| format!("{}={}", condition.type_, condition.reason.as_deref().unwrap()))
-            .collect();
-        format!("+{} -{} x{} {}", plan.create.len(), plan.discard.len(), plan.terminate.len(), conditions.join(" "))
-    }
-
-    #[test]
-    fn pods_run_until_enough_succeeded() {
-        let check = |completions: Option<i32>, parallelism, counts: (i32, i32), pods: &[Arc<Pod>], expected: &str| {
-            let job = Job { status: Some(counted(counts.0, counts.1)), ..job(completions, parallelism) };
-            assert_eq!(show(&run(&job, pods)).trim_end(), expected);
-        };
-        let running = |name: &str| tracked(name, "Running");
-        check(Some(3), 2, (0, 0), &[], "+2 -0 x0");
-        check(Some(3), 2, (0, 0), &[running("a")], "+1 -0 x0");
-        check(Some(3), 2, (2, 0), &[], "+1 -0 x0");
-        check(Some(3), 2, (2, 0), &[running("a"), running("b")], "+0 -1 x0");
-        check(Some(3), 1, (3, 0), &[], "+0 -0 x0 SuccessCriteriaMet=CompletionsReached Complete=CompletionsReached");
-        check(None, 3, (0, 0), &[], "+3 -0 x0");
-        check(None, 3, (1, 0), &[running("a")], "+0 -0 x0");
-        check(None, 3, (1, 0), &[], "+0 -0 x0 SuccessCriteriaMet=CompletionsReached Complete=CompletionsReached");
-    }
-
-    #[test]
-    fn a_job_is_complete_only_when_its_last_pod_is_counted() {
-        let job = job(Some(1), 1);
-        let done = tracked("a", "Succeeded");
-        let first = run(&job, std::slice::from_ref(&done));
-        assert_eq!(show(&first), "+0 -0 x0 SuccessCriteriaMet=CompletionsReached");
-        assert_eq!(first.release.len(), 1);
-        let job = Job { status: Some(first.status), ..job };
-        let mut released = (*done).clone();
-        released.metadata.finalizers = None;
-        let second = run(&job, &[Arc::new(released)]);
-        assert_eq!(show(&second), "+0 -0 x0 SuccessCriteriaMet=CompletionsReached Complete=CompletionsReached");
-        assert_eq!(second.status.succeeded, Some(1));
-        assert!(second.status.completion_time.is_some());
-        assert_eq!(second.announce[0].message, "Job completed");
-    }
-
-    #[test]
-    fn too_many_failures_end_the_job_and_its_pods() {
-        let job = Job { status: Some(counted(0, 3)), ..job(Some(5), 2) };
-        let first = run(&job, &[tracked("a", "Running")]);
-        assert_eq!(show(&first), "+0 -0 x1 FailureTarget=BackoffLimitExceeded");
-        assert!(first.announce.is_empty());
-        let job = Job { status: Some(first.status), ..job };
-        let ending = Arc::new(terminating((*tracked("a", "Running")).clone()));
-        assert_eq!(show(&run(&job, &[ending])), "+0 -0 x0 FailureTarget=BackoffLimitExceeded");
-        let last = run(&job, &[]);
-        assert_eq!(show(&last), "+0 -0 x0 FailureTarget=BackoffLimitExceeded Failed=BackoffLimitExceeded");
-        assert_eq!(last.announce[0].reason, "BackoffLimitExceeded");
-        assert!(is_finished(&last.status));
-    }
-
-    #[test]
-    fn deadlines_and_suspension() {
-        let mut job = job(Some(1), 1);
-        let spec = job.spec.get_or_insert_default();
-        spec.active_deadline_seconds = Some(30);
-        job.status = Some(JobStatus { start_time: Some(Time(NOW)), ..JobStatus::default() });
-        let pods = [tracked("a", "Running")];
-        let at =
-            |job: &Job, second| plan(job, &pods, Failures::default(), true, Timestamp::from_second(second).unwrap());
-        assert_eq!(at(&job, 10).look_again, Some(Duration::from_secs(20)));
-        assert_eq!(show(&at(&job, 30)), "+0 -0 x1 FailureTarget=DeadlineExceeded");
-        job.spec.get_or_insert_default().suspend = Some(true);
-        let suspended = at(&job, 30);
-        assert_eq!(show(&suspended), "+0 -1 x0 Suspended=JobSuspended");
-        assert_eq!(suspended.status.start_time, None);
-        job.status = Some(suspended.status);
-        job.spec.get_or_insert_default().suspend = Some(false);
-        let resumed = at(&job, 40);
-        assert_eq!(show(&resumed), "+0 -0 x0 Suspended=JobResumed");
-        assert_eq!(resumed.status.start_time, Some(Time(Timestamp::from_second(40).unwrap())));
-    }
-
-    #[test]
-    fn failures_hold_up_new_pods() {
-        let job = Job { status: Some(counted(0, 1)), ..job(Some(1), 1) };
-        let failures = Failures { in_a_row: 2, last: Some(NOW) };
-        let at = |second| plan(&job, &[], failures, true, Timestamp::from_second(second).unwrap());
-        assert_eq!((at(5).create.len(), at(5).look_again), (0, Some(Duration::from_secs(15))));
-        assert_eq!((at(20).create.len(), at(20).look_again), (1, None));
-        assert_eq!(Failures { in_a_row: 30, last: Some(NOW) }.wait(NOW), Some(Duration::from_secs(600)));
-    }
-
-    #[test]
-    fn indexes_are_filled_from_below_and_doubles_go() {
-        let mut job = job(Some(4), 3);
-        job.spec.get_or_insert_default().completion_mode = Some("Indexed".to_owned());
-        job.status = Some(JobStatus { completed_indexes: Some("1".to_owned()), ..JobStatus::default() });
-        let of_index = |name: &str, index: i32| {
-            let mut pod = (*tracked(name, "Running")).clone();
-            let annotations = pod.metadata.annotations.get_or_insert_default();
-            annotations.insert("batch.kubernetes.io/job-completion-index".to_owned(), index.to_string());
-            Arc::new(pod)
-        };
-        let created = run(&job, &[of_index("a", 0)]).create;
-        assert_eq!(created.iter().filter_map(index_of).collect::<Vec<_>>(), [2, 3]);
-        let doubled = run(&job, &[of_index("a", 0), of_index("b", 0), of_index("c", 9)]);
-        let mut gone: Vec<_> = doubled.discard.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
-        gone.sort();
-        assert_eq!((gone.len(), gone.contains(&"c".to_owned()), doubled.create.len()), (2, true, 0));
-    }
-}
+mod tests;

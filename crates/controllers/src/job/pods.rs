@@ -47,6 +47,11 @@ pub(crate) fn index_failures(pod: &Pod) -> i32 {
     counted(pod, INDEX_FAILURES)
 }
 
+/// The same with failures that a rule said not to count.
+pub(crate) fn all_index_failures(pod: &Pod) -> i32 {
+    index_failures(pod) + counted(pod, INDEX_IGNORED_FAILURES)
+}
+
 pub(crate) fn is_succeeded(pod: &Pod) -> bool {
     phase(pod) == "Succeeded"
 }

@@ -3,7 +3,8 @@
 //! Pure.
 
 use k8s_openapi::api::batch::v1::{
-    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, SuccessPolicyRule,
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+    SuccessPolicyRule,
 };
 use k8s_openapi::api::core::v1::Pod;
 
@@ -25,29 +26,35 @@ pub(crate) enum Meaning {
 
 /// The first rule that matches decides.
 pub(crate) fn meaning(spec: &JobSpec, pod: &Pod) -> Meaning {
-    let rules = spec.pod_failure_policy.as_ref().map(|policy| policy.rules.as_slice()).unwrap_or_default();
-    if phase(pod) != "Failed" {
-        return Meaning::Count;
+    let Some((index, rule, (before, after))) = first_match(spec, pod) else { return Meaning::Count };
+    match rule.action.as_str() {
+        "Ignore" => Meaning::Ignore,
+        "FailJob" => {
+            let (namespace, name) = (pod.metadata.namespace.as_deref().unwrap_or_default(), name_of(&pod.metadata));
+            let text = format!("{before} pod {namespace}/{name}{after} matching FailJob rule at index {index}");
+            Meaning::FailJob(capitalize(&text))
+        }
+        "FailIndex" if spec.backoff_limit_per_index.is_some() => Meaning::FailIndex,
+        _ => Meaning::Count,
     }
-    for (index, rule) in rules.iter().enumerate() {
+}
+
+/// The rule of the failure policy that is about a failed pod.
+pub(crate) fn matching_rule<'a>(spec: &'a JobSpec, pod: &Pod) -> Option<&'a PodFailurePolicyRule> {
+    first_match(spec, pod).map(|(_, rule, _)| rule)
+}
+
+/// The first rule that matches, its index, and what about the pod it matches.
+fn first_match<'a>(spec: &'a JobSpec, pod: &Pod) -> Option<(usize, &'a PodFailurePolicyRule, Around)> {
+    if phase(pod) != "Failed" {
+        return None;
+    }
+    let mut rules = spec.pod_failure_policy.iter().flat_map(|policy| &policy.rules).enumerate();
+    rules.find_map(|(index, rule)| {
         let by_code = rule.on_exit_codes.as_ref().and_then(|codes| matching_exit_code(pod, codes));
         let by_condition = || rule.on_pod_conditions.as_ref().and_then(|patterns| matching_condition(pod, patterns));
-        let Some(what) = by_code.or_else(by_condition) else { continue };
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let (before, after) = what;
-        let text = format!(
-            "{before} pod {namespace}/{}{after} matching {} rule at index {index}",
-            name_of(&pod.metadata),
-            rule.action
-        );
-        return match rule.action.as_str() {
-            "Ignore" => Meaning::Ignore,
-            "FailJob" => Meaning::FailJob(capitalize(&text)),
-            "FailIndex" if spec.backoff_limit_per_index.is_some() => Meaning::FailIndex,
-            _ => Meaning::Count,
-        };
-    }
-    Meaning::Count
+        Some((index, rule, by_code.or_else(by_condition)?))
+    })
 }
 
 fn capitalize(text: &str) -> String {
@@ -107,7 +114,7 @@ pub(crate) fn met_success_rule(spec: &JobSpec, succeeded: &Indexes) -> Option<St
 mod tests {
     use super::*;
     use crate::pods::fixtures::{pod, with_phase};
-    use k8s_openapi::api::batch::v1::{PodFailurePolicy, PodFailurePolicyRule, SuccessPolicy};
+    use k8s_openapi::api::batch::v1::{PodFailurePolicy, SuccessPolicy};
     use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition};
 
     fn exited(code: i32) -> Pod {

@@ -4,15 +4,15 @@
 //! Pure. Invariant: at any moment each finished pod is on exactly one side: still with finalizer and not noted, noted, or
 //! counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::{JobSpec, JobStatus, UncountedTerminatedPods};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::indexes::{Indexes, format, parse};
-use super::pods::{has_finalizer, index_failures, index_of, is_failed, is_indexed, is_succeeded};
-use super::policy::{Meaning, meaning};
+use super::pods::{all_index_failures, has_finalizer, index_failures, index_of, is_failed, is_indexed, is_succeeded};
+use super::policy::{Meaning, matching_rule, meaning};
 
 /// At most so many pods are noted at a time, so that the status stays small.
 const NOTED_LIMIT: usize = 500;
@@ -30,12 +30,16 @@ pub(crate) struct Tally {
     pub(crate) fresh: Vec<Arc<Pod>>,
     /// Whether pods are noted or to be noted, so that the counts are not final.
     pub(crate) is_open: bool,
+    /// Whether pods that ended are kept for their successors and not counted yet.
+    pub(crate) holds_some: bool,
+    /// How many of the pods that were noted now rules of the failure policy are about, by their action.
+    pub(crate) by_policy: BTreeMap<String, u64>,
     /// Why the Job fails, if a pod's end says so.
     pub(crate) fail_job: Option<String>,
 }
 
-/// Counts, and updates the counting fields of the status.
-pub(crate) fn tally(spec: &JobSpec, status: &mut JobStatus, pods: &[Arc<Pod>]) -> Tally {
+/// Counts, and updates the counting fields of the status. `is_ending`: pods get no successors any more.
+pub(crate) fn tally(spec: &JobSpec, status: &mut JobStatus, pods: &[Arc<Pod>], is_ending: bool) -> Tally {
     let by_uid: HashMap<&str, &Arc<Pod>> =
         pods.iter().filter_map(|pod| Some((pod.metadata.uid.as_deref()?, pod))).collect();
     let completions = spec.completions.unwrap_or_default();
@@ -59,7 +63,8 @@ pub(crate) fn tally(spec: &JobSpec, status: &mut JobStatus, pods: &[Arc<Pod>]) -
         if !ended || !has_finalizer(pod) || is_noted(pod, [&succeeded, &failed]) {
             continue;
         }
-        if is_held_for_successor(spec, pod, pods, &result) {
+        if !is_ending && is_held_for_successor(spec, pod, pods, &result) {
+            result.holds_some = true;
             continue;
         }
         waiting += 1;
@@ -123,6 +128,9 @@ fn note(
         }
         return;
     }
+    if let Some(rule) = matching_rule(spec, pod) {
+        *result.by_policy.entry(rule.action.clone()).or_default() += 1;
+    }
     match meaning(spec, pod) {
         Meaning::Ignore => return,
         Meaning::FailJob(text) => result.fail_job = result.fail_job.take().or(Some(text)),
@@ -143,16 +151,20 @@ fn is_held_for_successor(spec: &JobSpec, pod: &Pod, pods: &[Arc<Pod>], result: &
     let is_final = result.succeeded_indexes.contains(&index)
         || result.failed_indexes.contains(&index)
         || index >= spec.completions.unwrap_or_default()
-        || index_failures(pod) >= limit
-        || is_succeeded(pod);
-    if is_final || matches!(meaning(spec, pod), Meaning::FailIndex | Meaning::FailJob(_)) {
+        || is_succeeded(pod)
+        || match meaning(spec, pod) {
+            Meaning::FailIndex | Meaning::FailJob(_) => true,
+            Meaning::Count => index_failures(pod) >= limit,
+            Meaning::Ignore => false,
+        };
+    if is_final {
         return false;
     }
     let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     let succeeds = |other: &Pod| {
         other.metadata.uid != pod.metadata.uid
             && index_of(other) == Some(index)
-            && (index_failures(other) > index_failures(pod) || created(other) > created(pod))
+            && (all_index_failures(other) > all_index_failures(pod) || created(other) > created(pod))
     };
     !pods.iter().any(|other| succeeds(other))
 }
@@ -162,6 +174,8 @@ fn write(spec: &JobSpec, status: &mut JobStatus, result: &Tally, succeeded: Vec<
     let noted = UncountedTerminatedPods { succeeded: nonempty(succeeded), failed: nonempty(failed) };
     status.uncounted_terminated_pods = Some(noted);
     if is_indexed(spec) {
+        // Of the indexes that there are now: some may have been done away with.
+        status.succeeded = Some(result.succeeded).filter(|succeeded| *succeeded > 0);
         let text = format(&result.succeeded_indexes);
         status.completed_indexes = Some(text).filter(|text| !text.is_empty());
         if spec.backoff_limit_per_index.is_some() {
@@ -206,16 +220,16 @@ mod tests {
         let spec = JobSpec::default();
         let mut status = JobStatus::default();
         let done = tracked("a", "Succeeded");
-        let first = tally(&spec, &mut status, &[done.clone(), tracked("b", "Running")]);
+        let first = tally(&spec, &mut status, &[done.clone(), tracked("b", "Running")], false);
         assert_eq!((first.succeeded, first.failed, first.release.len(), first.is_open), (1, 0, 1, true));
         assert_eq!((noted(&status), status.succeeded), ((1, 0), None));
         // The write is there, the finalizer still as well: released again, counted once.
-        let second = tally(&spec, &mut status, std::slice::from_ref(&done));
+        let second = tally(&spec, &mut status, std::slice::from_ref(&done), false);
         assert_eq!((second.succeeded, second.release.len(), second.fresh.len()), (1, 1, 0));
-        let third = tally(&spec, &mut status, &[untracked(&done)]);
+        let third = tally(&spec, &mut status, &[untracked(&done)], false);
         assert_eq!((third.succeeded, third.release.len(), third.is_open), (1, 0, false));
         assert_eq!((noted(&status), status.succeeded), ((0, 0), Some(1)));
-        let fourth = tally(&spec, &mut status, &[]);
+        let fourth = tally(&spec, &mut status, &[], false);
         assert_eq!(fourth.succeeded, 1);
     }
 
@@ -224,9 +238,9 @@ mod tests {
         let ending = Arc::new(terminating((*tracked("a", "Running")).clone()));
         let mut spec = JobSpec::default();
         let mut status = JobStatus::default();
-        assert_eq!(tally(&spec, &mut status, std::slice::from_ref(&ending)).failed, 1);
+        assert_eq!(tally(&spec, &mut status, std::slice::from_ref(&ending), false).failed, 1);
         spec.pod_replacement_policy = Some("Failed".to_owned());
-        assert_eq!(tally(&spec, &mut JobStatus::default(), &[ending]).failed, 0);
+        assert_eq!(tally(&spec, &mut JobStatus::default(), &[ending], false).failed, 0);
     }
 
     #[test]
@@ -244,7 +258,10 @@ mod tests {
             indexed(&tracked("c", "Failed"), 1, 1),
             indexed(&tracked("d", "Failed"), 2, 0),
         ];
-        let result = tally(&spec, &mut status, &pods);
+        let result = tally(&spec, &mut status.clone(), &pods, true);
+        assert_eq!((result.failed, result.holds_some), (2, false), "nobody waits where nobody comes");
+        let result = tally(&spec, &mut status, &pods, false);
+        assert!(result.holds_some);
         assert_eq!((result.succeeded, result.failed), (1, 1));
         assert_eq!(status.completed_indexes.as_deref(), Some("0"));
         assert_eq!(status.failed_indexes.as_deref(), Some("1"));
@@ -252,6 +269,10 @@ mod tests {
         assert_eq!(result.release.len(), 3);
         let mut pods = pods.to_vec();
         pods.push(indexed(&tracked("e", "Running"), 2, 1));
-        assert_eq!(tally(&spec, &mut status, &pods).failed, 2);
+        assert_eq!(tally(&spec, &mut status, &pods, false).failed, 2);
+        // Index 0 is done away with.
+        let fewer = JobSpec { completions: Some(0), ..spec };
+        tally(&fewer, &mut status, &[], false);
+        assert_eq!((status.succeeded, status.completed_indexes), (None, None));
     }
 }

@@ -12,7 +12,7 @@ use crate::owners::{controller_reference, is_controlled_by};
 use crate::pods::{is_terminal, name_of};
 
 /// Says for which entry of its pod a claim was made.
-const POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
+pub(super) const POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
 /// Keeps an allocated claim.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// Room for the random end of a generated name in a label.

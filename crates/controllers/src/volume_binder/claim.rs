@@ -57,7 +57,9 @@ impl Binder {
     async fn assign(&self, key: &ObjectKey, claim: &PersistentVolumeClaim, class: String) -> Outcome {
         let mut changed = claim.clone();
         changed.spec.get_or_insert_default().storage_class_name = Some(class);
-        self.claims_in(key).replace(&key.name, &PostParams::default(), &changed).await?;
+        let written = self.claims_in(key).replace(&key.name, &PostParams::default(), &changed).await;
+        self.context.metrics.resources().class_assigned(written.is_ok());
+        written?;
         Ok(Next::Done)
     }
 

@@ -2,9 +2,10 @@
 
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::harness::{Cluster, OUTCOME};
+use super::harness::{Cluster, LEFT_ALONE, OUTCOME};
 
 fn job(name: &str, outcome: &str, more: Value) -> Value {
     let mut spec = json!({
@@ -63,5 +64,38 @@ async fn a_finished_job_with_a_ttl_goes_with_its_pods() {
     cluster.create::<Job>(job("brief", "Succeeded", json!({ "ttlSecondsAfterFinished": 0 }))).await;
     cluster.until_event("Job completed").await;
     cluster.until::<Job>("no job", |jobs| jobs.is_empty()).await;
+    cluster.until::<Pod>("no pods", |pods| pods.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_is_taken_over_counts_and_one_that_is_let_go_does_not() {
+    let cluster = Cluster::start().await;
+    let mut value = job("keeps", "", json!({}));
+    value["spec"]["template"]["metadata"]["annotations"] = json!({ LEFT_ALONE: "" });
+    cluster.create::<Job>(value).await;
+    let is_tracked = |pod: &Pod| pod.metadata.finalizers.iter().flatten().any(|one| one.ends_with("job-tracking"));
+    let is_owned = |pod: &Pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.name == "keeps");
+    let pods = cluster.until::<Pod>("a pod", |pods| pods.len() == 1).await;
+    let name = pods[0].metadata.name.clone().unwrap();
+    let orphan = json!({ "metadata": { "ownerReferences": null, "finalizers": null } });
+    cluster.merge::<Pod>(&name, orphan).await;
+    cluster.until_one::<Pod>(&name, "taken over and tracked", |pod| is_owned(pod) && is_tracked(pod)).await;
+    let labels = json!({ "metadata": { "labels": null } });
+    cluster.merge::<Pod>(&name, labels).await;
+    cluster.until_one::<Pod>(&name, "let go", |pod| !is_owned(pod) && !is_tracked(pod)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regress_a_job_whose_pods_wait_for_successors_can_be_deleted() {
+    let cluster = Cluster::start().await;
+    let more = json!({ "completions": 1, "completionMode": "Indexed", "backoffLimitPerIndex": 5 });
+    cluster.create::<Job>(job("stuck", "Failed", more)).await;
+    cluster
+        .until::<Pod>("a failed pod", |pods| {
+            pods.iter().any(|pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed")))
+        })
+        .await;
+    cluster.delete::<Job>("stuck", DeleteParams::foreground()).await;
+    cluster.until::<Job>("no Job", |jobs| jobs.is_empty()).await;
     cluster.until::<Pod>("no pods", |pods| pods.is_empty()).await;
 }

@@ -38,6 +38,10 @@ async fn controllers_count_under_upstreams_names() {
     for line in [
         "job_controller_jobs_finished_total{completion_mode=\"NonIndexed\",result=\"succeeded\",reason=\"CompletionsReached\"} 1",
         "job_controller_job_pods_finished_total{completion_mode=\"NonIndexed\",result=\"succeeded\"} 3",
+        "job_controller_job_pods_creation_total{reason=\"new\",status=\"succeeded\"} 3",
+        "job_controller_terminated_pods_tracking_finalizer_total{event=\"add\"} 3",
+        "job_controller_terminated_pods_tracking_finalizer_total{event=\"delete\"} 3",
+        "endpoint_slice_mirroring_controller_num_endpoint_slices 0",
         "ttl_after_finished_controller_job_deletion_duration_seconds_count 1",
         "horizontal_pod_autoscaler_controller_num_horizontal_pod_autoscalers 0",
         "endpoint_slice_controller_services_count_by_traffic_distribution{traffic_distribution=\"PreferClose\"} 1",
