@@ -88,7 +88,11 @@ impl Crons {
                 ..DeleteParams::background()
             };
             let name = name_of(&job.metadata);
-            unless_gone(jobs.delete(name, &parameters).await)?;
+            if let Err(error) = unless_gone(jobs.delete(name, &parameters).await) {
+                // The past tense is upstream's.
+                self.context.warning(&about, "FailedDelete", format!("Deleted job: {}", message_of(&error)));
+                return Err(error.into());
+            }
             self.expectations.deleted(key, &job.metadata, self.context.now());
             self.context.normal(&about, "SuccessfulDelete", format!("Deleted job {name}"));
         }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{ContainerImage, Node, Pod};
 use kedge_client::{Change, Informer, Queue, object_key, object_reference};
 use kedge_meta::{LabelSelector, ObjectKey};
@@ -137,7 +137,7 @@ impl Controller for Daemons {
                 Err(error) => result = Err(error),
             }
         }
-        self.write_status(key, &set, &view).await?;
+        self.write_status(key, &set, plan_status(&view, &set, lag.is_none())).await?;
         result?;
         self.truncate(&history, key, spec.revision_history_limit, &revisions, &pods).await?;
         let min_ready = spec.min_ready_seconds.unwrap_or_default();
@@ -202,8 +202,12 @@ impl Daemons {
         look_again
     }
 
-    async fn write_status(&self, key: &ObjectKey, set: &DaemonSet, view: &View<'_>) -> Result<(), ReconcileError> {
-        let status = plan_status(view, set);
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        set: &DaemonSet,
+        status: DaemonSetStatus,
+    ) -> Result<(), ReconcileError> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }

@@ -62,6 +62,12 @@ impl<K: Resource + Clone> Cached<K> {
         self.deleted.retain(|other, then| other != name || seen.get(name).is_some_and(|object| is_there(then, object)));
     }
 
+    /// The cache shows the newest state of one of the objects that there are, or of one of those that it knows.
+    pub(crate) fn hear_one(&mut self, is_there: bool, number: u16) {
+        let name = if is_there { self.nth(number) } else { self.nth_seen(number) };
+        name.iter().for_each(|name| self.hear(name));
+    }
+
     pub(crate) fn hear_everything(&mut self) {
         self.seen = self.real.clone();
         self.created.clear();

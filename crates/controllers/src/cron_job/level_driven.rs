@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, Job, JobCondition, JobStatus};
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition, JobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
+use super::plan::fixtures::{at, cron};
 use super::plan::{note_start, plan};
 use crate::histories::{Cached, history};
 use crate::pods::name_of;
@@ -30,17 +30,7 @@ struct World {
 
 impl World {
     fn new(policy: &str) -> Self {
-        let mut cron = CronJob {
-            spec: CronJobSpec {
-                schedule: "*/10 * * * *".to_owned(),
-                concurrency_policy: Some(policy.to_owned()),
-                ..CronJobSpec::default()
-            },
-            ..CronJob::default()
-        };
-        cron.metadata.name = Some("tick".to_owned());
-        cron.metadata.uid = Some("tick".to_owned());
-        cron.metadata.creation_timestamp = Some(at(30));
+        let cron = cron(policy);
         let seen_cron = cron.clone();
         let (jobs, noted) = (Cached::new(), BTreeSet::new());
         Self { cron, seen_cron, status_unseen: false, jobs, now: 30, version: 0, made: 0, noted }
@@ -55,8 +45,7 @@ impl World {
     fn happen(&mut self, (what, number): (u8, u16)) {
         let one = self.jobs.nth(number);
         match what {
-            0 => one.iter().for_each(|name| self.jobs.hear(name)),
-            1 => self.jobs.nth_seen(number).iter().for_each(|name| self.jobs.hear(name)),
+            0 | 1 => self.jobs.hear_one(what == 0, number),
             2 => self.hear_cron(),
             3 => self.end(one, "Complete"),
             4 => self.end(one, "Failed"),
@@ -74,7 +63,7 @@ impl World {
     }
 
     fn end(&mut self, name: Option<String>, how: &str) {
-        let now = at(self.now);
+        let now = Time(at(self.now));
         self.jobs.change(name.as_ref(), |mut job| {
             let status = job.status.get_or_insert_default();
             if status.conditions.is_none() {
@@ -93,7 +82,7 @@ impl World {
         }
         let cron = self.seen_cron.clone();
         let jobs: Vec<Arc<Job>> = self.jobs.seen.values().cloned().map(Arc::new).collect();
-        let mut plan = plan(&cron, &jobs, at(self.now).0);
+        let mut plan = plan(&cron, &jobs, at(self.now));
         let mut may = || {
             let may = effects > 0;
             effects = effects.saturating_sub(1);
@@ -137,7 +126,7 @@ impl World {
         prop_assert!(may_run, "{name} starts beside {running} others");
         self.made += 1;
         job.metadata.uid = Some(self.made.to_string());
-        job.status = Some(JobStatus { start_time: Some(at(self.now)), ..JobStatus::default() });
+        job.status = Some(JobStatus { start_time: Some(Time(at(self.now))), ..JobStatus::default() });
         self.jobs.create(job.clone());
         Ok(Some(job))
     }
@@ -164,10 +153,6 @@ impl World {
     }
 }
 
-fn at(second: i64) -> Time {
-    Time(Timestamp::from_second(second).unwrap())
-}
-
 fn has_ended(job: &Job) -> bool {
     job.status.as_ref().is_some_and(|status| status.conditions.is_some())
 }
@@ -191,7 +176,7 @@ fn check(policy: &str, happened: &[(u8, u16)], looks: &[usize]) -> Result<(), Te
     }
     let status = world.cron.status.clone().unwrap_or_default();
     let due = world.now / STEP * STEP;
-    prop_assert_eq!(status.last_schedule_time, Some(at(due)));
+    prop_assert_eq!(status.last_schedule_time, Some(Time(at(due))));
     let running = world.jobs.real.values().filter(|job| !has_ended(job));
     let running: BTreeSet<String> = running.filter_map(|job| job.metadata.uid.clone()).collect();
     let active: Vec<String> = status.active.into_iter().flatten().filter_map(|active| active.uid).collect();

@@ -75,7 +75,7 @@ fn plan_history(cron: &CronJob, jobs: &[Arc<Job>], plan: &mut Plan) {
         let mut finished: Vec<&Arc<Job>> = jobs.iter().filter(|job| ending(job) == Some(kind)).collect();
         finished.sort_by_key(|job| {
             let started = job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
-            (started, job.metadata.name.clone())
+            (started.is_none(), started, job.metadata.name.clone())
         });
         let surplus = finished.len().saturating_sub(usize::try_from(limit).unwrap_or_default());
         plan.delete.extend(finished.into_iter().take(surplus).cloned());
@@ -131,9 +131,10 @@ fn plan_start(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan
     let zone = match cron.spec.time_zone.as_deref().map(TimeZone::get) {
         None => TimeZone::UTC,
         Some(Ok(zone)) => zone,
-        Some(Err(error)) => {
+        Some(Err(_)) => {
             let name = cron.spec.time_zone.as_deref().unwrap_or_default();
-            plan.announce.push(say(true, "UnknownTimeZone", format!("invalid timeZone: \"{name}\": {error}")));
+            let text = format!("invalid timeZone: \"{name}\": unknown time zone {name}");
+            plan.announce.push(say(true, "UnknownTimeZone", text));
             return;
         }
     };
@@ -145,10 +146,14 @@ fn plan_start(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp, plan: &mut Plan
             return;
         }
     };
-    plan.look_again = schedule
-        .next(now, &zone)
-        .and_then(|next| Duration::try_from(next.duration_since(now)).ok())
-        .map(|left| left + SLACK);
+    let Some(next) = schedule.next(now, &zone) else {
+        // The 31st of February.
+        let why = "time difference between two schedules is less than 1 second";
+        let text = format!("invalid schedule: {} : {why}", cron.spec.schedule);
+        plan.announce.push(say(true, "InvalidSchedule", text));
+        return;
+    };
+    plan.look_again = Duration::try_from(next.duration_since(now)).ok().map(|left| left + SLACK);
     let (due, missed) = due(cron, &schedule, &zone, now);
     if missed > MANY_MISSED {
         let text = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
@@ -240,11 +245,20 @@ pub(crate) fn note_start(status: &mut CronJobStatus, job: &Job) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use k8s_openapi::api::batch::v1::{CronJobSpec, JobCondition, JobStatus};
+pub(super) mod fixtures {
+    //! CronJobs as tests need them.
 
-    fn cron(policy: &str) -> CronJob {
+    use k8s_openapi::api::batch::v1::CronJobSpec;
+
+    use super::*;
+
+    /// So many seconds after the epoch.
+    pub(crate) fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// `tick`, for every ten minutes, of second 30.
+    pub(crate) fn cron(policy: &str) -> CronJob {
         let mut cron = CronJob {
             spec: CronJobSpec {
                 schedule: "*/10 * * * *".to_owned(),
@@ -254,13 +268,17 @@ mod tests {
             ..CronJob::default()
         };
         cron.metadata.name = Some("tick".to_owned());
+        cron.metadata.uid = Some("tick".to_owned());
         cron.metadata.creation_timestamp = Some(Time(at(30)));
         cron
     }
+}
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
+#[cfg(test)]
+mod tests {
+    use super::fixtures::{at, cron};
+    use super::*;
+    use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
 
     fn job(name: &str, ending: Option<&str>, started: i64) -> Arc<Job> {
         let mut job = Job::default();
@@ -304,6 +322,9 @@ mod tests {
         broken = cron("Allow");
         broken.spec.time_zone = Some("Nowhere/Land".to_owned());
         check(&broken, 600, "UnknownTimeZone", None);
+        broken = cron("Allow");
+        broken.spec.schedule = "59 23 31 2 *".to_owned();
+        check(&broken, 600, "InvalidSchedule", None);
         check(&cron("Allow"), 600 * 200, "TooManyMissedTimes, create tick-2000", Some(600));
     }
 

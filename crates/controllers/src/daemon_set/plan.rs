@@ -19,6 +19,9 @@ use crate::pods::{from_template, is_available, is_ready, name_of, node_name, pha
 use crate::taints::{node_affinity_allows, taints_of, untolerated};
 
 const NAME_FIELD: &str = "metadata.name";
+/// How often the template changed, which the API counts, and where pods say it: older than revisions, and still there.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const GENERATION_LABEL: &str = "pod-template-generation";
 /// Taints that daemons live with, and their effects.
 const TOLERATED: [(&str, &str); 6] = [
     ("node.kubernetes.io/not-ready", "NoExecute"),
@@ -108,7 +111,11 @@ pub(crate) fn target_node(pod: &Pod) -> Option<&str> {
 pub(crate) fn pod_for(set: &DaemonSet, template: &PodTemplateSpec, hash: &str, node: &str) -> Pod {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let mut pod = from_template(template, controller_reference(set), namespace);
-    pod.metadata.labels.get_or_insert_default().insert(REVISION_HASH.to_owned(), hash.to_owned());
+    let labels = pod.metadata.labels.get_or_insert_default();
+    let annotations = set.metadata.annotations.as_ref();
+    let generation = annotations.and_then(|annotations| annotations.get(TEMPLATE_GENERATION));
+    labels.extend(generation.map(|generation| (GENERATION_LABEL.to_owned(), generation.clone())));
+    labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
     let field = NodeSelectorRequirement {
         key: NAME_FIELD.to_owned(),
         operator: "In".to_owned(),
@@ -189,7 +196,8 @@ impl<'a> View<'a> {
         is_available(pod, self.spec.min_ready_seconds.unwrap_or_default(), self.now)
     }
 
-    fn desired(&self) -> i32 {
+    /// How many nodes take its pods.
+    pub(crate) fn desired(&self) -> i32 {
         self.nodes.iter().filter(|node| fit(self.template, node).should_run).count() as i32
     }
 
@@ -226,13 +234,13 @@ pub(crate) fn plan_nodes(view: &View<'_>) -> Plan {
         } else if pods.is_empty() {
             plan.create.extend(fit.should_run.then(|| name.to_owned()));
         } else {
-            plan_surplus(view, name, pods, &mut plan);
+            plan_surplus(view, (name, fit.should_run), pods, &mut plan);
         }
     }
     plan
 }
 
-fn plan_surplus(view: &View<'_>, node: &str, pods: &[Arc<Pod>], plan: &mut Plan) {
+fn plan_surplus(view: &View<'_>, (node, should_run): (&str, bool), pods: &[Arc<Pod>], plan: &mut Plan) {
     let mut running = Vec::new();
     for pod in pods.iter().filter(|pod| !is_deleted(pod)) {
         match phase(pod) {
@@ -244,13 +252,18 @@ fn plan_surplus(view: &View<'_>, node: &str, pods: &[Arc<Pod>], plan: &mut Plan)
         plan.delete.extend(running.into_iter().skip(1).cloned());
         return;
     }
-    // One of the old and one of the new revision may stand side by side until the new one is available.
+    // A pod that is on its way out takes nobody's place.
+    if should_run && pods.iter().all(|pod| is_deleted(pod)) {
+        plan.create.push(node.to_owned());
+    }
+    // One of the old and one of the new revision may stand side by side while the old one is ready and the new one is not
+    // available.
     let (new, old): (Vec<_>, Vec<_>) = running.into_iter().partition(|pod| view.is_updated(pod));
     plan.delete.extend(
         new.iter().chain(&old).filter(|pod| !is_first(pod, &new) && !is_first(pod, &old)).map(|pod| (**pod).clone()),
     );
     if let (Some(new), Some(old)) = (new.first(), old.first())
-        && view.is_available(new)
+        && (view.is_available(new) || !is_ready(old))
     {
         plan.delete.push((*old).clone());
     }
@@ -310,13 +323,20 @@ fn plan_replacing(view: &View<'_>, limit: i32) -> Plan {
 }
 
 fn plan_surging(view: &View<'_>, limit: i32) -> Plan {
-    let mut surging = 0;
-    let (mut at_once, mut candidates, mut delete) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut surging, mut available) = (0, 0);
+    let (mut at_once, mut candidates, mut delete, mut unwanted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for node in view.nodes {
         let name = name_of(&node.metadata).to_owned();
-        match pair(view, view.on(node)) {
+        let pair = pair(view, view.on(node));
+        let counts = pair.and_then(|(new, old)| old.or(new)).is_some_and(|pod| view.is_available(pod));
+        available += i32::from(counts);
+        match pair {
             None => surging += 1,
             Some((_, None)) => {}
+            Some((None, Some(old))) if !fit(view.template, node).should_run => match view.is_available(old) {
+                true => unwanted.push(old.clone()),
+                false => delete.push(old.clone()),
+            },
             Some((None, Some(_))) if awaits_image(view.template, node) => {}
             Some((None, Some(old))) if view.is_available(old) => candidates.push(name),
             Some((None, Some(_))) => at_once.push(name),
@@ -324,13 +344,16 @@ fn plan_surging(view: &View<'_>, limit: i32) -> Plan {
             Some((Some(_), Some(_))) => surging += 1,
         }
     }
+    // Where nodes no longer take pods, old ones go once there are enough elsewhere.
+    let spare = usize::try_from(available - view.desired()).unwrap_or_default();
+    delete.extend(unwanted.into_iter().take(spare));
     let room = usize::try_from(limit - surging).unwrap_or_default();
     at_once.extend(candidates.into_iter().take(room));
     Plan { create: at_once, delete, ended: Vec::new() }
 }
 
-/// The counts of a DaemonSet.
-pub(crate) fn plan_status(view: &View<'_>, set: &DaemonSet) -> DaemonSetStatus {
+/// The counts of a DaemonSet. `is_observed`: its pods were looked after as it says now.
+pub(crate) fn plan_status(view: &View<'_>, set: &DaemonSet, is_observed: bool) -> DaemonSetStatus {
     let before = set.status.clone().unwrap_or_default();
     let (mut desired, mut current, mut misscheduled) = (0, 0, 0);
     let (mut ready, mut available, mut updated) = (0, 0, 0);
@@ -356,158 +379,10 @@ pub(crate) fn plan_status(view: &View<'_>, set: &DaemonSet) -> DaemonSetStatus {
         updated_number_scheduled: nonzero(updated),
         number_available: nonzero(available),
         number_unavailable: nonzero(desired - available),
-        observed_generation: set.metadata.generation,
+        observed_generation: if is_observed { set.metadata.generation } else { before.observed_generation },
         ..before
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pods::fixtures::{on_node, pod, ready, terminating, with_phase};
-    use crate::taints::fixtures::taint;
-    use k8s_openapi::api::apps::v1::{DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
-    use k8s_openapi::api::core::v1::{Container, ContainerImage};
-    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-    const HASH: &str = "new";
-
-    fn node(name: &str) -> Arc<Node> {
-        let mut node = Node::default();
-        node.metadata.name = Some(name.to_owned());
-        Arc::new(node)
-    }
-
-    fn tainted(name: &str, key: &str, effect: &str) -> Arc<Node> {
-        let mut node = node(name);
-        Arc::make_mut(&mut node).spec.get_or_insert_default().taints = Some(vec![taint(key, effect)]);
-        node
-    }
-
-    fn daemon(name: &str, node: &str, hash: &str) -> Pod {
-        let mut pod = on_node(pod(name), Some(node));
-        pod.metadata.labels = Some([(REVISION_HASH.to_owned(), hash.to_owned())].into());
-        pod
-    }
-
-    fn spec(surge: i32, unavailable: i32) -> DaemonSetSpec {
-        let rolling = RollingUpdateDaemonSet {
-            max_surge: Some(IntOrString::Int(surge)),
-            max_unavailable: Some(IntOrString::Int(unavailable)),
-        };
-        let strategy =
-            DaemonSetUpdateStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) };
-        DaemonSetSpec { update_strategy: Some(strategy), ..DaemonSetSpec::default() }
-    }
-
-    fn run(spec: &DaemonSetSpec, nodes: &[Arc<Node>], pods: Vec<Pod>, plan: fn(&View<'_>) -> Plan) -> String {
-        let template = daemon_template(&spec.template);
-        let pods: Vec<Arc<Pod>> = pods.into_iter().map(Arc::new).collect();
-        let view = View::new(spec, &template, nodes, &pods, HASH, Timestamp::UNIX_EPOCH);
-        let Plan { create, delete, ended } = plan(&view);
-        let names = |pods: &[Arc<Pod>]| pods.iter().map(|pod| name_of(&pod.metadata).to_owned()).collect::<Vec<_>>();
-        let ended: Vec<Arc<Pod>> = ended.into_iter().map(|(_, pod)| pod).collect();
-        format!("+{} -{} ended {}", create.join(","), names(&delete).join(","), names(&ended).join(","))
-    }
-
-    #[test]
-    fn nodes_get_one_pod_each() {
-        let nodes = [node("a"), node("b")];
-        let check = |pods: Vec<Pod>, expected: &str| {
-            assert_eq!(run(&spec(0, 1), &nodes, pods, plan_nodes), expected);
-        };
-        check(vec![], "+a,b - ended ");
-        check(vec![daemon("1", "a", HASH), daemon("2", "b", HASH)], "+ - ended ");
-        check(vec![daemon("1", "a", HASH), daemon("2", "a", HASH)], "+b -2 ended ");
-        check(vec![terminating(daemon("1", "a", HASH)), daemon("2", "b", HASH)], "+ - ended ");
-        check(vec![with_phase(daemon("1", "a", HASH), "Failed"), daemon("2", "b", HASH)], "+ - ended 1");
-        let mut stray = daemon("3", "gone", HASH);
-        stray.spec = pod_for(&DaemonSet::default(), &PodTemplateSpec::default(), HASH, "gone").spec;
-        check(vec![daemon("1", "a", HASH), daemon("2", "b", HASH), stray], "+ -3 ended ");
-    }
-
-    #[test]
-    fn taints_keep_daemons_away_or_let_them_stay() {
-        let check = |node: Arc<Node>, pods: Vec<Pod>, expected: &str| {
-            assert_eq!(run(&spec(0, 1), &[node], pods, plan_nodes), expected);
-        };
-        check(tainted("a", "mine", "NoSchedule"), vec![], "+ - ended ");
-        check(tainted("a", "mine", "NoSchedule"), vec![daemon("1", "a", HASH)], "+ - ended ");
-        check(tainted("a", "mine", "NoExecute"), vec![daemon("1", "a", HASH)], "+ -1 ended ");
-        check(tainted("a", "node.kubernetes.io/unreachable", "NoExecute"), vec![], "+a - ended ");
-        check(tainted("a", "node.kubernetes.io/unschedulable", "NoSchedule"), vec![], "+a - ended ");
-    }
-
-    #[test]
-    fn updates_keep_within_their_limits() {
-        let nodes = [node("a"), node("b"), node("c")];
-        let old = |name: &str, node: &str| ready(daemon(name, node, "old"), 0);
-        let new = |name: &str, node: &str| ready(daemon(name, node, HASH), 0);
-        let check = |limits: (i32, i32), pods: Vec<Pod>, expected: &str| {
-            assert_eq!(run(&spec(limits.0, limits.1), &nodes, pods, plan_update), expected);
-        };
-        check((0, 1), vec![old("1", "a"), old("2", "b"), old("3", "c")], "+ -1 ended ");
-        check((0, 2), vec![old("1", "a"), old("2", "b"), old("3", "c")], "+ -1,2 ended ");
-        check((0, 1), vec![daemon("1", "a", HASH), old("2", "b"), old("3", "c")], "+ - ended ");
-        check((0, 1), vec![new("1", "a"), old("2", "b"), old("3", "c")], "+ -2 ended ");
-        check((0, 1), vec![new("1", "a"), new("2", "b"), new("3", "c")], "+ - ended ");
-        // A broken old pod goes even where the limit is used up.
-        check((0, 1), vec![daemon("1", "a", HASH), daemon("2", "b", "old"), old("3", "c")], "+ -2 ended ");
-        check((1, 0), vec![old("1", "a"), old("2", "b"), old("3", "c")], "+a - ended ");
-        check((1, 0), vec![old("1", "a"), daemon("4", "a", HASH), old("2", "b"), old("3", "c")], "+ - ended ");
-        check((1, 0), vec![old("1", "a"), new("4", "a"), old("2", "b"), old("3", "c")], "+b -1 ended ");
-    }
-
-    #[test]
-    fn an_update_waits_for_images_that_come_by_hand() {
-        let listing = |name: &str, images: &[&str]| {
-            let mut node = node(name);
-            let images = images
-                .iter()
-                .map(|image| ContainerImage { names: Some(vec![(*image).to_owned()]), ..ContainerImage::default() });
-            Arc::make_mut(&mut node).status.get_or_insert_default().images = Some(images.collect());
-            node
-        };
-        let with_image = |image: &str| {
-            let mut spec = spec(0, 1);
-            let container = Container { image: Some(image.to_owned()), ..Container::default() };
-            spec.template.spec.get_or_insert_default().containers = vec![container];
-            spec
-        };
-        let old = |name: &str, node: &str| ready(daemon(name, node, "old"), 0);
-        let nodes = [listing("a", &["localhost/x:1"]), listing("b", &["localhost/x:1", "localhost/x:2"])];
-        let check = |image: &str, pods: Vec<Pod>, expected: &str| {
-            assert_eq!(run(&with_image(image), &nodes, pods, plan_update), expected, "{image}");
-        };
-        check("localhost/x:2", vec![old("1", "a"), old("2", "b")], "+ -2 ended ");
-        check("localhost/x:2", vec![daemon("1", "a", "old"), old("2", "b")], "+ - ended ");
-        check("registry.example/x:2", vec![old("1", "a"), old("2", "b")], "+ -1 ended ");
-        check("localhost/x:3", vec![old("1", "a"), old("2", "b")], "+ - ended ");
-        assert!(!awaits_image(&with_image("localhost/x:2").template, &node("c")), "a node that lists nothing");
-        let full: Vec<String> = (0..LISTED_IMAGES).map(|n| format!("i{n}")).collect();
-        let full = listing("d", &full.iter().map(String::as_str).collect::<Vec<_>>());
-        assert!(!awaits_image(&with_image("localhost/x:2").template, &full), "a full list");
-    }
-
-    #[test]
-    fn a_pod_is_meant_for_its_node_before_it_is_bound() {
-        let pod = pod_for(&DaemonSet::default(), &PodTemplateSpec::default(), HASH, "a");
-        assert_eq!(target_node(&pod), Some("a"));
-        assert_eq!(pod.metadata.labels.unwrap()[REVISION_HASH], HASH);
-    }
-
-    #[test]
-    fn status_counts_nodes() {
-        let spec = spec(0, 1);
-        let template = daemon_template(&spec.template);
-        let nodes = [node("a"), node("b"), node("c"), tainted("d", "mine", "NoSchedule")];
-        let pods = [ready(daemon("1", "a", HASH), 0), daemon("2", "b", "old"), daemon("3", "d", HASH)].map(Arc::new);
-        let view = View::new(&spec, &template, &nodes, &pods, HASH, Timestamp::UNIX_EPOCH);
-        let status = plan_status(&view, &DaemonSet::default());
-        let counts = (status.desired_number_scheduled, status.current_number_scheduled, status.number_misscheduled);
-        assert_eq!(counts, (3, 2, 1));
-        let counts =
-            (status.number_ready, status.updated_number_scheduled, status.number_available, status.number_unavailable);
-        assert_eq!(counts, (1, Some(1), Some(1), Some(2)));
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use super::scale::{Target, is_scaling_event, plan_new_size, plan_old_to_zero, pl
 use super::status::{
     Conditions, is_complete, plan_counts, plan_deadline_look, plan_progress, progress, progressing, set_condition,
 };
-use super::view::{REVISION, Sets, View, replicas_of, set_name};
+use super::view::{REVISION, Sets, View, replicas_of, set_name, sum};
 
 /// An update of a ReplicaSet.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,8 @@ impl Pass<'_> {
     fn plan_recreate(&mut self, old_pods_run: impl FnOnce(&Sets) -> bool) -> Vec<Target> {
         self.sync_new_set(false);
         let targets = plan_old_to_zero(&self.sets);
-        if !targets.is_empty() || old_pods_run(&self.sets) {
+        let old = sum(&self.sets.old, |set| set.status.as_ref().map_or(0, |status| status.replicas));
+        if !targets.is_empty() || old > 0 || old_pods_run(&self.sets) {
             return targets;
         }
         self.sync_new_set(true);
@@ -258,6 +259,9 @@ mod tests {
         deployment.spec.get_or_insert_default().strategy.get_or_insert_default().type_ = Some("Recreate".to_owned());
         check(&deployment, vec![set("v0", 1, 2, 2)], 2, true, "v0 2->0");
         check(&deployment, vec![set("v0", 1, 0, 0)], 2, true, "");
+        let mut leaving = set("v0", 1, 0, 0);
+        Arc::make_mut(&mut leaving).status.get_or_insert_default().replicas = 1;
+        check(&deployment, vec![leaving], 2, false, "");
         check(&deployment, vec![set("v0", 1, 0, 0)], 2, false, "create 2");
         check(&deployment, vec![set("v0", 1, 0, 0), set("v1", 2, 0, 0)], 2, false, "v1 0->2");
     }

@@ -25,6 +25,7 @@ const NOT_COPIED: [&str; 6] = [
     MAX_REPLICAS,
 ];
 const HISTORY_LIMIT: usize = 2000;
+const LONGEST_NAME: usize = 253;
 
 /// The revision that the newest template has or will have.
 pub(crate) fn plan_revision(sets: &Sets) -> i64 {
@@ -44,7 +45,7 @@ pub(crate) fn plan_set(view: &View<'_>, replicas: i32, revision: i64) -> Replica
     selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
     let mut set = ReplicaSet {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", view.name())),
+            name: Some(name_of_set(view.name(), &hash)),
             namespace: metadata.namespace.clone(),
             labels: Some(labels),
             owner_references: Some(vec![controller_reference(view.deployment)]),
@@ -61,6 +62,13 @@ pub(crate) fn plan_set(view: &View<'_>, replicas: i32, revision: i64) -> Replica
     annotate_new(view, &mut set, revision);
     annotate_replicas(view, &mut set);
     set
+}
+
+/// A Deployment's name is cut where it leaves no room for the hash.
+fn name_of_set(deployment: &str, hash: &str) -> String {
+    let room = LONGEST_NAME.saturating_sub(hash.len() + 1);
+    // Names are ASCII.
+    format!("{}-{hash}", deployment.get(..room).unwrap_or(deployment))
 }
 
 /// Brings the new set's annotations and `minReadySeconds` up to date.
@@ -162,6 +170,13 @@ mod tests {
         let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(set.metadata.annotations, Some(BTreeMap::from(expected)));
         assert!(crate::owners::is_controlled_by(&set.metadata, &deployment.metadata));
+    }
+
+    #[test]
+    fn a_long_name_is_cut() {
+        assert_eq!(name_of_set("web", "12345"), "web-12345");
+        let name = name_of_set(&"a".repeat(250), "12345");
+        assert_eq!((name.len(), name.ends_with("a-12345")), (253, true));
     }
 
     #[test]

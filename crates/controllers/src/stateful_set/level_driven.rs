@@ -58,8 +58,7 @@ impl World {
     fn happen(&mut self, (what, number): (u8, u16)) {
         let one = self.pods.nth(number);
         match what {
-            0 => one.iter().for_each(|name| self.pods.hear(name)),
-            1 => self.pods.nth_seen(number).iter().for_each(|name| self.pods.hear(name)),
+            0 | 1 => self.pods.hear_one(what == 0, number),
             2 => (self.seen_set, self.seen_template) = (self.set.clone(), self.template),
             3 => self.pods.change(one.as_ref(), run),
             4 => self.pods.change(one.as_ref(), |pod| with_phase(unready(pod), "Failed")),
