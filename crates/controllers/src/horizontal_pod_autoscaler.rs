@@ -6,14 +6,16 @@
 mod amounts;
 mod compute;
 mod conditions;
+mod config;
+mod figures;
 mod measure;
 mod pace;
 mod replicas;
 mod target;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::{
@@ -24,52 +26,21 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kedge_client::{Change, Informer, Queue, object_key, object_reference};
 use kedge_meta::{LabelSelector, ObjectKey};
-use kedge_metrics::Text;
 use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{ReconcileError, message_of, unless_gone};
-use crate::metrics::{Fault, write_gauges};
+use crate::metrics::Fault;
 use crate::owners::selects;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use compute::{Computation, decide, tolerances};
 use conditions::Said;
+pub use config::AutoscalerConfig;
 use measure::Metrics;
 use pace::{Memory, Wish};
 use replicas::Situation;
 use target::{Kinds, Scale};
-
-/// How autoscaling works: upstream's `--horizontal-pod-autoscaler-*`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AutoscalerConfig {
-    /// How often metrics are looked at.
-    pub sync_period: Duration,
-    /// How far back scaling down looks for higher recommendations.
-    pub downscale_stabilization: Duration,
-    /// How far the ratio of usage to target may lie from 1.
-    pub tolerance: f64,
-    /// For so long after its start, a pod's CPU counts only while it is ready.
-    pub cpu_initialization_period: Duration,
-    /// Readiness that changes so soon after the start is the first one.
-    pub initial_readiness_delay: Duration,
-    /// How many are worked on at a time.
-    pub concurrency: usize,
-}
-
-impl Default for AutoscalerConfig {
-    /// Upstream's.
-    fn default() -> Self {
-        Self {
-            sync_period: Duration::from_secs(15),
-            downscale_stabilization: Duration::from_secs(300),
-            tolerance: 0.1,
-            cpu_initialization_period: Duration::from_secs(300),
-            initial_readiness_delay: Duration::from_secs(30),
-            concurrency: 5,
-        }
-    }
-}
 
 /// Starts the controller.
 pub(crate) fn start(mut starter: Starter<'_>) {
@@ -85,7 +56,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     starter
         .context
         .metrics
-        .show("horizontal-pod-autoscaler-controller", move |text| write_figures(text, &known.list()));
+        .show("horizontal-pod-autoscaler-controller", move |text| figures::write(text, &known.list()));
     let queue = Queue::new();
     // Status alone is no reason to look again before the period is over.
     starter.enqueue(&controller.autoscalers, &queue, |change| match change {
@@ -94,20 +65,6 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     });
     let workers = starter.context.config.autoscaler.concurrency;
     starter.work(Arc::new(controller), queue, workers);
-}
-
-/// How many autoscalers there are, and what each wants.
-fn write_figures(text: &mut Text, autoscalers: &[Arc<HorizontalPodAutoscaler>]) {
-    let count = u32::try_from(autoscalers.len()).unwrap_or(u32::MAX);
-    let name = "horizontal_pod_autoscaler_controller_num_horizontal_pod_autoscalers";
-    text.single(name, "gauge", "Current number of controlled HPA objects.", f64::from(count));
-    let wanted = autoscalers.iter().filter_map(|autoscaler| {
-        let key = object_key(&**autoscaler);
-        Some(([key.namespace, key.name], f64::from(autoscaler.status.as_ref()?.desired_replicas)))
-    });
-    let name = "horizontal_pod_autoscaler_controller_desired_replicas";
-    let help = "Current desired replica count for HPA objects.";
-    write_gauges(text, name, help, ["namespace", "hpa_name"], &wanted.collect());
 }
 
 struct Autoscalers {
@@ -259,7 +216,7 @@ impl<'a> Turn<'a> {
         let selector = match self.selector(scale.selector()) {
             Ok(selector) => selector,
             Err(error) => {
-                self.fault = Fault::Spec;
+                self.fault = Fault::Internal;
                 self.warn("FailedComputeMetricsReplicas", &error);
                 return None;
             }
@@ -283,9 +240,11 @@ impl<'a> Turn<'a> {
         };
         let text = format!("the HPA was able to successfully calculate a replica count from {metric}");
         self.say("ScalingActive", Said::new(true, "ValidMetricFound", text));
-        let reason = match desired > wish.current {
-            true => format!("{metric} above target"),
-            false => "All metrics below target".to_owned(),
+        // Where the metrics ask for no change, upstream names no reason either.
+        let reason = match desired.cmp(&wish.current) {
+            Ordering::Greater => format!("{metric} above target"),
+            Ordering::Less => "All metrics below target".to_owned(),
+            Ordering::Equal => String::new(),
         };
         self.status = Some((wish.current, desired, outcome.statuses));
         let window = self.controller.context.config.autoscaler.downscale_stabilization;
@@ -325,6 +284,7 @@ impl<'a> Turn<'a> {
             let proposed = computation.propose(spec).await;
             let (to, fault) = match &proposed {
                 Ok(proposed) => (proposed.replicas, Fault::None),
+                Err(failure) if failure.is_of_spec() => (scale.replicas(), Fault::Spec),
                 Err(_) => (scale.replicas(), Fault::Internal),
             };
             let metrics = controller.context.metrics.autoscaler();

@@ -15,6 +15,8 @@ use super::measure::Metrics;
 use super::replicas::{Proposal, Situation, Tolerances, by_average, by_usage, by_utilization, by_value, millis};
 use super::target::Kinds;
 
+const INVALID_SOURCE: &str = "InvalidMetricSourceType";
+
 /// What a metric proposes.
 #[derive(Debug)]
 pub(super) struct Proposed {
@@ -33,6 +35,13 @@ pub(super) struct Failure {
     pub(super) message: String,
     /// What the outcome says of it.
     pub(super) summary: String,
+}
+
+impl Failure {
+    /// Whether the autoscaler says something that cannot be followed.
+    pub(super) fn is_of_spec(&self) -> bool {
+        self.reason == INVALID_SOURCE
+    }
 }
 
 /// What all metrics of an autoscaler come to.
@@ -113,7 +122,7 @@ impl Computation<'_> {
             "External" => ("FailedGetExternalMetric", self.external(spec).await),
             other => {
                 let text = format!("unknown metric source type {other:?}");
-                ("InvalidMetricSourceType", Err((text.clone(), text)))
+                (INVALID_SOURCE, Err((text.clone(), text)))
             }
         };
         match part {
