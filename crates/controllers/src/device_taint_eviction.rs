@@ -6,18 +6,14 @@
 
 mod plan;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceSlice};
-use kedge_client::{Change, Informer, Queue, object_key, object_reference};
+use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::ObjectKey;
-use parking_lot::Mutex;
 
-use crate::eviction::{Words, evict};
-use crate::pods::is_terminal;
+use crate::eviction::{Fate, Waiting, Words, is_there};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use plan::{eviction_time, is_of_pool, results};
 
@@ -25,6 +21,8 @@ const WORDS: Words = Words {
     event_reason: "DeviceTaintManagerEviction",
     reason: "DeletionByDeviceTaintManager",
     message: "Device Taint manager: deleting due to NoExecute taint",
+    goes: |_| "Marking for deletion".to_owned(),
+    stays: |_| "Cancelling deletion".to_owned(),
 };
 
 /// Starts the controller.
@@ -41,7 +39,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let known = claims.clone();
     starter.enqueue(&slices, &queue, move |change| pods_to_look_at(change, &known));
     let workers = starter.context.config.concurrency;
-    let controller = Evictions { context: starter.context.clone(), pods, claims, slices, waiting: Mutex::default() };
+    let controller = Evictions { context: starter.context.clone(), pods, claims, slices, waiting: Waiting::default() };
     starter.work(Arc::new(controller), queue, workers);
 }
 
@@ -70,34 +68,21 @@ struct Evictions {
     pods: Informer<Pod>,
     claims: Informer<ResourceClaim>,
     slices: Informer<ResourceSlice>,
-    /// Pods that wait for the end of a toleration.
-    waiting: Mutex<HashSet<ObjectKey>>,
+    waiting: Waiting,
 }
 
 impl Controller for Evictions {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
-        let pod = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_terminal(pod));
-        let Some(pod) = pod else {
-            self.waiting.lock().remove(key);
+        let Some(pod) = self.pods.get(key).filter(|pod| is_there(pod)) else {
+            self.waiting.forget(key);
             return Ok(Next::Done);
         };
         let claims = self.claims.in_namespace(&key.namespace);
-        let Some(time) = eviction_time(&pod, &claims, &self.slices.list()) else {
-            if self.waiting.lock().remove(key) {
-                self.context.normal(&object_reference(&*pod), WORDS.event_reason, "Cancelling deletion");
-            }
-            return Ok(Next::Done);
-        };
-        let left = Duration::try_from(time.duration_since(self.context.now())).unwrap_or_default();
-        if !left.is_zero() {
-            self.waiting.lock().insert(key.clone());
-            return Ok(Next::After(left));
-        }
-        evict(&self.context, &pod, &WORDS, "Marking for deletion".to_owned()).await?;
-        self.context.metrics.evictions().pod_of_device(self.context.now().duration_since(time));
-        self.waiting.lock().remove(key);
-        Ok(Next::Done)
+        let time = eviction_time(&pod, &claims, &self.slices.list());
+        let fate = time.map_or(Fate::Stay, |time| Fate::after(time.duration_since(self.context.now())));
+        let count = |late| self.context.metrics.evictions().pod_of_device(late);
+        self.waiting.execute(&self.context, (key, &pod), fate, &WORDS, count).await
     }
 }

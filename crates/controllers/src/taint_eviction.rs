@@ -4,18 +4,15 @@
 //! Invariant: the time a pod tolerates counts from when its node got the taint, and only from anew where the taints
 //! changed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
-use kedge_client::{Change, Informer, Queue, object_key, object_reference};
+use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::ObjectKey;
-use parking_lot::Mutex;
 
-use crate::eviction::{Words, evict};
-use crate::pods::{is_terminal, name_of, node_name};
+use crate::eviction::{Fate, Waiting, Words, is_there};
+use crate::pods::{name_of, node_name};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use crate::taints::{Stay, plan_stay, taints_of, tolerations_of};
 
@@ -23,6 +20,8 @@ const WORDS: Words = Words {
     event_reason: "TaintManagerEviction",
     reason: "DeletionByTaintManager",
     message: "Taint manager: deleting due to NoExecute taint",
+    goes: |key| format!("Marking for deletion Pod {key}"),
+    stays: |key| format!("Cancelling deletion of Pod {key}"),
 };
 
 /// Starts the controller.
@@ -35,7 +34,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let known = pods.clone();
     starter.enqueue(&nodes, &queue, move |change| pods_to_look_at(change, &known));
     let workers = starter.context.config.concurrency;
-    let controller = Evictions { context: starter.context.clone(), nodes, pods, scheduled: Mutex::default() };
+    let controller = Evictions { context: starter.context.clone(), nodes, pods, waiting: Waiting::default() };
     starter.work(Arc::new(controller), queue, workers);
 }
 
@@ -74,95 +73,60 @@ struct Evictions {
     context: Context,
     nodes: Informer<Node>,
     pods: Informer<Pod>,
-    /// Pods that wait for the end of their toleration: uid, and since when.
-    scheduled: Mutex<HashMap<ObjectKey, (Option<String>, Timestamp)>>,
-}
-
-/// What becomes of a pod.
-#[derive(Debug, PartialEq)]
-enum Plan {
-    Stay,
-    Wait(Duration),
-    /// It is to go since so long.
-    Evict(SignedDuration),
+    waiting: Waiting,
 }
 
 impl Controller for Evictions {
     type Key = ObjectKey;
 
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
-        let pod = self.pods.get(key).filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_terminal(pod));
-        let Some(pod) = pod else {
-            self.scheduled.lock().remove(key);
+        let Some(pod) = self.pods.get(key).filter(|pod| is_there(pod)) else {
+            self.waiting.forget(key);
             return Ok(Next::Done);
         };
         let node = node_name(&pod).and_then(|node| self.nodes.get(&ObjectKey::cluster(node)));
         let taints = node.as_deref().map(taints_of).unwrap_or_default();
-        let now = self.context.now();
-        let since = {
-            let mut scheduled = self.scheduled.lock();
-            scheduled.retain(|other, (uid, _)| other != key || *uid == pod.metadata.uid);
-            scheduled.get(key).map(|(_, since)| *since)
-        };
-        match plan(&pod, taints, since, now) {
-            Plan::Stay => {
-                if self.scheduled.lock().remove(key).is_some() {
-                    let text = format!("Cancelling deletion of Pod {key}");
-                    self.context.normal(&object_reference(&*pod), WORDS.event_reason, text);
-                }
-                Ok(Next::Done)
-            }
-            Plan::Wait(left) => {
-                self.scheduled.lock().entry(key.clone()).or_insert((pod.metadata.uid.clone(), now));
-                Ok(Next::After(left))
-            }
-            Plan::Evict(late) => {
-                evict(&self.context, &pod, &WORDS, format!("Marking for deletion Pod {key}")).await?;
-                self.context.metrics.evictions().pod(late);
-                self.scheduled.lock().remove(key);
-                Ok(Next::Done)
-            }
-        }
+        let fate = plan(&pod, taints, self.waiting.since(key, &pod), self.context.now());
+        let count = |late| self.context.metrics.evictions().pod(late);
+        self.waiting.execute(&self.context, (key, &pod), fate, &WORDS, count).await
     }
 }
 
-fn plan(pod: &Pod, taints: &[Taint], since: Option<Timestamp>, now: Timestamp) -> Plan {
+fn plan(pod: &Pod, taints: &[Taint], since: Option<Timestamp>, now: Timestamp) -> Fate {
     match plan_stay(taints, tolerations_of(pod)) {
-        Stay::Forever => Plan::Stay,
-        Stay::No => Plan::Evict(SignedDuration::ZERO),
+        Stay::Forever => Fate::Stay,
+        Stay::No => Fate::Evict(SignedDuration::ZERO),
         Stay::For(time) => {
             let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
-            let left = time - now.duration_since(since.unwrap_or(now));
-            match Duration::try_from(left) {
-                Ok(left) if !left.is_zero() => Plan::Wait(left),
-                _ => Plan::Evict(-left),
-            }
+            Fate::after(time - now.duration_since(since.unwrap_or(now)))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::pods::fixtures::pod;
     use crate::taints::fixtures::{exists, taint};
 
     #[test]
     fn tolerations_end_after_their_time() {
-        let check = |seconds: Option<i64>, since: Option<i64>, expected: Plan| {
+        let check = |seconds: Option<i64>, since: Option<i64>, expected: Fate| {
             let mut pod = pod("a");
             pod.spec.get_or_insert_default().tolerations = Some(vec![exists("k", seconds)]);
             let now = Timestamp::from_second(1_000).unwrap();
             let since = since.map(|since| Timestamp::from_second(since).unwrap());
             assert_eq!(plan(&pod, &[taint("k", "NoExecute")], since, now), expected);
         };
-        check(None, None, Plan::Stay);
-        check(Some(300), None, Plan::Wait(Duration::from_secs(300)));
-        check(Some(300), Some(900), Plan::Wait(Duration::from_secs(200)));
-        check(Some(300), Some(690), Plan::Evict(SignedDuration::from_secs(10)));
-        check(Some(0), None, Plan::Evict(SignedDuration::ZERO));
+        check(None, None, Fate::Stay);
+        check(Some(300), None, Fate::Wait(Duration::from_secs(300)));
+        check(Some(300), Some(900), Fate::Wait(Duration::from_secs(200)));
+        check(Some(300), Some(690), Fate::Evict(SignedDuration::from_secs(10)));
+        check(Some(0), None, Fate::Evict(SignedDuration::ZERO));
         let at_once = plan(&pod("a"), &[taint("k", "NoExecute")], None, Timestamp::UNIX_EPOCH);
-        assert_eq!(at_once, Plan::Evict(SignedDuration::ZERO));
-        assert_eq!(plan(&pod("a"), &[taint("k", "NoSchedule")], None, Timestamp::UNIX_EPOCH), Plan::Stay);
+        assert_eq!(at_once, Fate::Evict(SignedDuration::ZERO));
+        assert_eq!(plan(&pod("a"), &[taint("k", "NoSchedule")], None, Timestamp::UNIX_EPOCH), Fate::Stay);
     }
 }
