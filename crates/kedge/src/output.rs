@@ -110,17 +110,17 @@ pub(crate) fn seconds(time: Duration) -> String {
 
 /// Logs go to standard error, around the spinners. `KEDGE_LOG` filters them (`info`, `kedge_kubelet=debug`, ...).
 pub(crate) fn start_logging(json: bool) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_filter_reloading();
-    let builder = builder.with_writer(|| AroundBars);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(|| AroundBars);
     // A second subscriber can only come from a second call, which has nothing to add.
     let _ = match json {
         true => {
-            let builder = builder.json();
+            let builder = builder.json().with_filter_reloading();
             follow(builder.reload_handle());
             builder.try_init()
         }
         false => {
             let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+            let builder = builder.with_filter_reloading();
             follow(builder.reload_handle());
             builder.try_init()
         }
@@ -152,8 +152,8 @@ pub(crate) fn start_container_log() {
 
 /// Plain lines for a service, from `level` on where `KEDGE_LOG` says nothing.
 pub(crate) fn start_logging_at(level: &str) {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_filter_reloading();
-    let builder = builder.with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(level)).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).with_filter_reloading();
     follow(builder.reload_handle());
     // As above.
     let _ = builder.try_init();

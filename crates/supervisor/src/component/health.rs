@@ -353,7 +353,7 @@ mod tests {
     async fn the_log_is_set_by_a_number() {
         kedge_zpages::on_verbosity(Box::new(|_| Ok(())));
         for (method, body, code) in
-            [("PUT", "4", 200), ("PUT", "x", 400), ("PUT", &"1".repeat(65), 400), ("GET", "", 406)]
+            [("PUT", "4", 200), ("PUT", "x", 400), ("PUT", "1".repeat(65).as_str(), 400), ("GET", "", 406)]
         {
             let request = Request::builder().method(method).body(Full::from(body.to_owned())).unwrap();
             assert_eq!(set_verbosity(request).await.status().as_u16(), code, "{method} {body}");
