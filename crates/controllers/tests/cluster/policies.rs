@@ -26,7 +26,7 @@ async fn policies_are_checked_against_the_types_that_they_match() {
     assert_eq!(warnings[0].field_ref, "spec.validations[1].expression");
     assert_eq!(
         warnings[0].warning,
-        "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:12: undefined field 'replica'\n \
+        "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'replica'\n \
          | object.spec.replica > 1\n | ...........^\n"
     );
 }
@@ -60,7 +60,7 @@ async fn policies_are_checked_against_custom_types() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(
         warnings[0].warning,
-        "example.com/v1, Kind=Tool: compilation failed: ERROR: <input>:1:12: undefined field 'sise'\n \
+        "example.com/v1, Kind=Tool: ERROR: <input>:1:12: undefined field 'sise'\n \
          | object.spec.sise > 1\n | ...........^\n"
     );
 }

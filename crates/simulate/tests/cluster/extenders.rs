@@ -119,7 +119,7 @@ async fn an_extender_sees_whole_victims() {
     assert_eq!(asked["NodeNameToMetaVictims"], Value::Null);
     assert_eq!(asked["Pod"]["metadata"]["name"], "high");
     let (node, victim) = only_victim(&asked, "NodeNameToVictims");
-    assert_eq!(victim["metadata"]["labels"], json!({"app": "small"}));
+    assert_eq!(victim["metadata"]["labels"]["app"], "small");
     assert_eq!((&victim["spec"]["nodeName"], &victim["status"]["phase"]), (&json!(node), &json!("Running")));
     assert_eq!(victim["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "900m"}));
 }

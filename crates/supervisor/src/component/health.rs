@@ -355,7 +355,7 @@ mod tests {
         for (method, body, code) in
             [("PUT", "4", 200), ("PUT", "x", 400), ("PUT", "1".repeat(65).as_str(), 400), ("GET", "", 406)]
         {
-            let request = Request::builder().method(method).body(Full::from(body.to_owned())).unwrap();
+            let request = Request::builder().method(method).body(Full::<Bytes>::from(body.to_owned())).unwrap();
             assert_eq!(set_verbosity(request).await.status().as_u16(), code, "{method} {body}");
         }
     }
