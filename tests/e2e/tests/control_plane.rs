@@ -322,7 +322,8 @@ fn controllers_and_scheduler_show_how_they_do() {
     };
     let own = |host: &Host| format!("rest_client_requests_total{{code=\"201\",host=\"127.0.0.1:{}\"", host.port());
     let of_controllers = ["workqueue_adds_total{name=\"deployment\"} ".to_owned(), own(&host)];
-    let of_scheduler = ["scheduler_pending_pods{queue=\"unschedulable\"} 2".to_owned()];
+    let attempts = "scheduler_schedule_attempts_total{result=\"unschedulable\",profile=\"default-scheduler\"} ";
+    let of_scheduler = [attempts.to_owned()];
     for (port, name, families) in
         [(ports[0], "kube-controller-manager", &of_controllers[..]), (ports[1], "kube-scheduler", &of_scheduler)]
     {

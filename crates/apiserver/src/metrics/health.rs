@@ -7,9 +7,14 @@ use parking_lot::Mutex;
 
 use super::header;
 
-/// By check and path, without its slash: the last result, and how often it failed and passed.
+/// A check and its path, without the slash.
+type Check = (String, &'static str);
+/// The last result, and how often it failed and passed.
+type Results = (bool, [u64; 2]);
+
+/// What each check came to.
 #[derive(Debug, Default)]
-pub(crate) struct Healthchecks(Mutex<BTreeMap<(String, &'static str), (bool, [u64; 2])>>);
+pub(crate) struct Healthchecks(Mutex<BTreeMap<Check, Results>>);
 
 impl Healthchecks {
     /// Notes what a check came to.
