@@ -3,7 +3,8 @@
 //!
 //! Invariant: recording never waits and never fails; what does not fit the bounded queue is dropped and counted.
 
-use std::collections::HashMap;
+mod recent;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,11 +18,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use recent::Recent;
+
 const QUEUE_BOUND: usize = 1000;
-const REMEMBERED_EVENTS: usize = 4096;
+/// So many events, and objects that they are about, are remembered at least; twice as many at most.
+const REMEMBERED: usize = 4096;
 const BURST: f64 = 25.0;
 const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
-const REMEMBER_FOR: Duration = Duration::from_secs(600);
 
 /// `Normal` or `Warning`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,8 +77,8 @@ impl Recorder {
                 component: Some(component.to_owned()),
                 host: Some(host.to_owned()).filter(|host| !host.is_empty()),
             },
-            known: HashMap::new(),
-            budgets: HashMap::new(),
+            known: Recent::new(REMEMBERED),
+            budgets: Recent::new(REMEMBERED),
         };
         tokio::spawn(writer.run(pending, shutdown));
         Self { queue, dropped: Arc::default() }
@@ -110,7 +113,6 @@ struct Known {
     namespace: String,
     name: String,
     count: i32,
-    seen: Instant,
 }
 
 struct Budget {
@@ -121,8 +123,8 @@ struct Budget {
 struct Writer {
     client: Client,
     source: EventSource,
-    known: HashMap<Identity, Known>,
-    budgets: HashMap<String, Budget>,
+    known: Recent<Identity, Known>,
+    budgets: Recent<String, Budget>,
 }
 
 impl Writer {
@@ -149,11 +151,8 @@ impl Writer {
     /// Upstream's spam filter: a burst of 25 events about one object, then one every five minutes.
     fn spend(&mut self, about: &ObjectReference) -> bool {
         let now = Instant::now();
-        if self.budgets.len() > REMEMBERED_EVENTS {
-            self.budgets.retain(|_, budget| now - budget.refilled < REMEMBER_FOR);
-        }
         let key = format!("{}/{}", about.uid.as_deref().unwrap_or_default(), about.name.as_deref().unwrap_or_default());
-        let budget = self.budgets.entry(key).or_insert(Budget { tokens: BURST, refilled: now });
+        let budget = self.budgets.get_or_insert(key, Budget { tokens: BURST, refilled: now });
         let earned = (now - budget.refilled).as_secs_f64() * REFILL_PER_SECOND;
         budget.tokens = (budget.tokens + earned).min(BURST);
         budget.refilled = now;
@@ -185,13 +184,7 @@ impl Writer {
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let name = event.metadata.name.clone().unwrap_or_default();
         Api::<Event>::namespaced(self.client.clone(), &namespace).create(&PostParams::default(), &event).await?;
-        if self.known.len() >= REMEMBERED_EVENTS {
-            let now = Instant::now();
-            self.known.retain(|_, known| now - known.seen < REMEMBER_FOR);
-        }
-        if self.known.len() < REMEMBERED_EVENTS {
-            self.known.insert(identity, Known { namespace, name, count: 1, seen: Instant::now() });
-        }
+        self.known.get_or_insert(identity, Known { namespace, name, count: 1 });
         Ok(())
     }
 
@@ -203,7 +196,6 @@ impl Writer {
         match api.patch(&known.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => {
                 known.count += 1;
-                known.seen = Instant::now();
                 Ok(true)
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
