@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::FutureExt;
 use kedge_auth::{Attributes, AuthorizationMode, Authorizer, Decision, ResourceAttributes};
-use kedge_meta::{ApiStatus, FieldSelector, GroupResource, LabelSelector, StatusReason, UserInfo};
+use kedge_meta::{ApiStatus, FieldSelector, GroupResource, StatusReason, UserInfo};
 use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, StoreError, Watch};
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
@@ -82,10 +82,10 @@ impl Access {
 
     /// Refuses a request that its user may not make.
     pub(crate) async fn check(&self, call: &Call, attempts: &Attempts) -> Result<(), ApiStatus> {
-        let (fields, labels) = selectors(call);
+        let fields = field_selector(call);
         let mut attributes = attributes(call);
         if let Some(resource) = &mut attributes.resource {
-            (resource.fields, resource.labels) = (fields.as_ref(), labels.as_ref());
+            resource.fields = fields.as_ref();
         }
         let decided = self.decide(&attributes).await;
         attempts.authorized(decided.as_ref().ok());
@@ -145,15 +145,13 @@ pub(crate) fn attributes(call: &Call) -> Attributes<'_> {
     Attributes { user: &call.user, verb: call.verb, resource, path: &call.path }
 }
 
-/// The selectors of a request about many objects. One that cannot be read is refused later, by whoever selects with it.
-fn selectors(call: &Call) -> (Option<FieldSelector>, Option<LabelSelector>) {
+/// The field selector of a request about many objects. One that cannot be read is refused later, by whoever selects with
+/// it. No authorizer looks at labels, so that these are not read here.
+fn field_selector(call: &Call) -> Option<FieldSelector> {
     if !matches!(call.verb, "list" | "watch" | "deletecollection") {
-        return (None, None);
+        return None;
     }
-    let text = |name: &str| call.query.non_empty(name);
-    let fields = text("fieldSelector").and_then(|text| FieldSelector::parse(text).ok());
-    let labels = text("labelSelector").and_then(|text| LabelSelector::parse(text).ok());
-    (fields, labels)
+    FieldSelector::parse(call.query.non_empty("fieldSelector")?).ok()
 }
 
 impl Feed {

@@ -36,12 +36,13 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let options = InformerOptions { namespace: Some(LEASES.to_owned()), ..InformerOptions::default() };
     let leases = starter.context.informers.select::<Lease>(options);
     starter.wait_for(&leases);
-    let known = nodes.clone();
-    starter.context.metrics.show("node-lifecycle-controller", move |text| zones::write(text, &known.list()));
     let queue = Queue::new();
     let context = starter.context.clone();
     let began = (context.now(), Instant::now());
     let controller = Arc::new(Lifecycle { context, nodes: nodes.clone(), pods, state: Mutex::default(), began });
+    let shown = controller.clone();
+    let write = move |text: &mut _| zones::write(text, &shown.state.lock().census);
+    starter.context.metrics.show("node-lifecycle-controller", write);
     let of_nodes = controller.clone();
     starter.enqueue(&nodes, &queue, move |change| of_nodes.hear_node(change));
     let of_leases = controller.clone();

@@ -107,14 +107,19 @@ fn reuse(plan: &mut Plan) {
         && let Some(old) = plan.delete.pop()
     {
         let fresh = plan.create.remove(0);
-        let metadata = ObjectMeta {
-            labels: fresh.metadata.labels,
-            annotations: fresh.metadata.annotations,
-            owner_references: fresh.metadata.owner_references,
-            ..old.metadata.clone()
-        };
-        plan.update.push(EndpointSlice { metadata, ..fresh });
+        plan.update.push(in_place_of(&old, fresh));
     }
+}
+
+/// A slice with the content of `fresh` under the name of one that is there.
+pub(crate) fn in_place_of(old: &EndpointSlice, fresh: EndpointSlice) -> EndpointSlice {
+    let metadata = ObjectMeta {
+        labels: fresh.metadata.labels,
+        annotations: fresh.metadata.annotations,
+        owner_references: fresh.metadata.owner_references,
+        ..old.metadata.clone()
+    };
+    EndpointSlice { metadata, ..fresh }
 }
 
 /// The slices of one family and one set of ports.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use kube::api::ObjectMeta;
 
-use crate::endpoint_slice::plan::{MANAGED_BY, SERVICE_NAME};
+use crate::endpoint_slice::plan::{MANAGED_BY, SERVICE_NAME, in_place_of};
 use crate::owners::controller_reference;
 use crate::pods::name_of;
 
@@ -160,13 +160,7 @@ pub(super) fn plan(endpoints: &Endpoints, existing: &[Arc<EndpointSlice>]) -> Pl
             && known.metadata.labels == wanted.metadata.labels
             && known.metadata.annotations.clone().unwrap_or_default() == annotations_of(endpoints);
         if !is_same {
-            let metadata = ObjectMeta {
-                labels: wanted.metadata.labels,
-                annotations: wanted.metadata.annotations,
-                owner_references: wanted.metadata.owner_references,
-                ..known.metadata.clone()
-            };
-            plan.update.push(EndpointSlice { metadata, ..wanted });
+            plan.update.push(in_place_of(&known, wanted));
         }
     }
     plan.delete = left;

@@ -3,7 +3,6 @@
 //! Pure but for the buckets' state, which takes the time as an argument.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -88,13 +87,10 @@ impl Census {
 type Figure = (&'static str, &'static str, fn(f64, f64) -> f64);
 
 /// How zones fare, as figures.
-pub(crate) fn write(text: &mut Text, nodes: &[Arc<Node>]) {
-    let mut counts: BTreeMap<[String; 1], (f64, f64)> = BTreeMap::new();
-    for node in nodes {
-        let (all, unready) = counts.entry([zone_key(node)]).or_default();
-        *all += 1.0;
-        *unready += f64::from(u8::from(readiness(node) != Readiness::True));
-    }
+pub(crate) fn write(text: &mut Text, census: &Census) {
+    let zones = census.zones.iter();
+    let counts: Vec<([String; 1], (f64, f64))> =
+        zones.map(|(zone, &(ready, unready))| ([zone.clone()], ((ready + unready) as f64, unready as f64))).collect();
     let figure = |of: fn(f64, f64) -> f64| -> BTreeMap<[String; 1], f64> {
         counts.iter().map(|(zone, (all, unready))| (zone.clone(), of(*all, *unready))).collect()
     };
@@ -162,7 +158,9 @@ mod tests {
         well.metadata.labels = Some([("topology.kubernetes.io/zone".to_owned(), "a".to_owned())].into());
         let mut unwell = node("b", Some("Unknown"));
         unwell.metadata.labels = well.metadata.labels.clone();
-        let text = crate::metrics::shown(|text| write(text, &[Arc::new(well.clone()), Arc::new(unwell.clone())]));
+        let mut census = Census::default();
+        [&well, &unwell].into_iter().for_each(|node| census.set(node));
+        let text = crate::metrics::shown(|text| write(text, &census));
         for line in [
             "node_collector_zone_size{zone=\":a\"} 2",
             "node_collector_zone_health{zone=\":a\"} 50",
