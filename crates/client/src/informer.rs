@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kedge_meta::ObjectKey;
 use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
@@ -278,11 +278,41 @@ impl<K: Resource + Clone> Informer<K> {
     }
 }
 
+impl<K> Informer<K> {
+    fn group(&self, name: &str) -> Vec<Arc<K>> {
+        let held = self.cache.read().groups.get(name).to_vec();
+        held.iter().map(|held| held.object()).collect()
+    }
+}
+
 impl Informer<Pod> {
     /// The pods that are bound to a node, in no order.
     pub fn on_node(&self, node: &str) -> Vec<Arc<Pod>> {
-        let held = self.cache.read().groups.get(node).to_vec();
-        held.iter().map(|held| held.object()).collect()
+        self.group(node)
+    }
+}
+
+impl Informer<PersistentVolume> {
+    /// The volumes that are reserved for a claim of this name, in no order.
+    pub fn for_claim(&self, claim: &ObjectKey) -> Vec<Arc<PersistentVolume>> {
+        self.group(&groups::of_claim(&claim.namespace, &claim.name))
+    }
+
+    /// The volumes of a class (empty for those without one) that are reserved for nobody, in no order.
+    pub fn open_of_class(&self, class: &str) -> Vec<Arc<PersistentVolume>> {
+        self.group(&groups::of_class(class))
+    }
+}
+
+impl Informer<PersistentVolumeClaim> {
+    /// The claims that name a volume, in no order.
+    pub fn for_volume(&self, volume: &str) -> Vec<Arc<PersistentVolumeClaim>> {
+        self.group(&groups::of_volume(volume))
+    }
+
+    /// The claims of a class (empty for those without one) that name no volume yet, in no order.
+    pub fn open_of_class(&self, class: &str) -> Vec<Arc<PersistentVolumeClaim>> {
+        self.group(&groups::of_class(class))
     }
 }
 

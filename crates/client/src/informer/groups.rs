@@ -1,17 +1,21 @@
-//! What an informer's objects are found by besides their keys: pods by their node.
+//! What an informer's objects are found by besides their keys: pods by their node, volumes and claims by each other and by
+//! their class.
 //!
 //! Invariant: an object of the cache is in the group that it names, and in no other.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 
 use super::held::Held;
 
 /// The group that an object names.
-type GroupOf<K> = for<'a> fn(&'a K) -> Option<&'a str>;
+type GroupOf<K> = for<'a> fn(&'a K) -> Option<Cow<'a, str>>;
+
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) struct Groups<K> {
     group_of: Option<GroupOf<K>>,
@@ -21,9 +25,11 @@ pub(super) struct Groups<K> {
 impl<K: 'static> Groups<K> {
     /// The groups that objects of this kind have, none yet.
     pub(super) fn of_kind() -> Self {
-        let by_node: GroupOf<Pod> = node_of;
-        let by_node: &dyn Any = &by_node;
-        Self { group_of: by_node.downcast_ref().copied(), members: HashMap::new() }
+        let (pods, volumes, claims): (GroupOf<Pod>, GroupOf<PersistentVolume>, GroupOf<PersistentVolumeClaim>) =
+            (node_of, claim_or_class, volume_or_class);
+        let all: [&dyn Any; 3] = [&pods, &volumes, &claims];
+        let group_of = all.into_iter().find_map(|one| one.downcast_ref().copied());
+        Self { group_of, members: HashMap::new() }
     }
 }
 
@@ -31,7 +37,7 @@ impl<K> Groups<K> {
     /// The name of an object's group, one copy for all members.
     pub(super) fn name_for(&self, object: &K) -> Option<Arc<str>> {
         let name = self.group_of?(object)?;
-        let known = self.members.get_key_value(name).map(|(known, _)| known.clone());
+        let known = self.members.get_key_value(&*name).map(|(known, _)| known.clone());
         Some(known.unwrap_or_else(|| name.into()))
     }
 
@@ -67,6 +73,46 @@ impl<K> Groups<K> {
     }
 }
 
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
+fn node_of(pod: &Pod) -> Option<Cow<'_, str>> {
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty()).map(Cow::Borrowed)
+}
+
+/// The group of volumes that are reserved for a claim.
+pub(super) fn of_claim(namespace: &str, name: &str) -> String {
+    format!("claim {namespace}/{name}")
+}
+
+/// The group of what is of a class and still open.
+pub(super) fn of_class(class: &str) -> String {
+    format!("class {class}")
+}
+
+/// The group of claims that name a volume.
+pub(super) fn of_volume(name: &str) -> String {
+    format!("volume {name}")
+}
+
+fn claim_or_class(volume: &PersistentVolume) -> Option<Cow<'_, str>> {
+    let spec = volume.spec.as_ref();
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let group = match spec.and_then(|spec| spec.claim_ref.as_ref()) {
+        Some(claim) => of_claim(&text(&claim.namespace), &text(&claim.name)),
+        None => of_class(class_of(volume.metadata.annotations.as_ref(), spec.map(|spec| &spec.storage_class_name))),
+    };
+    Some(group.into())
+}
+
+fn volume_or_class(claim: &PersistentVolumeClaim) -> Option<Cow<'_, str>> {
+    let spec = claim.spec.as_ref();
+    let volume = spec.and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
+    let group = match volume {
+        Some(volume) => of_volume(volume),
+        None => of_class(class_of(claim.metadata.annotations.as_ref(), spec.map(|spec| &spec.storage_class_name))),
+    };
+    Some(group.into())
+}
+
+fn class_of<'a>(annotations: Option<&'a BTreeMap<String, String>>, named: Option<&'a Option<String>>) -> &'a str {
+    let annotated = annotations.and_then(|annotations| annotations.get(CLASS_ANNOTATION));
+    annotated.or(named.and_then(Option::as_ref)).map_or("", String::as_str)
 }

@@ -107,6 +107,49 @@ fn pods_are_found_by_their_node() {
 }
 
 #[test]
+fn volumes_and_claims_are_found_by_each_other_and_by_class() {
+    let volume = |name: &str, class: Option<&str>, claim: Option<&str>| {
+        let mut volume = PersistentVolume::default();
+        volume.metadata.name = Some(name.to_owned());
+        let spec = volume.spec.get_or_insert_default();
+        spec.storage_class_name = class.map(str::to_owned);
+        if let Some(claim) = claim {
+            let reference = spec.claim_ref.get_or_insert_default();
+            (reference.namespace, reference.name) = (Some("d".to_owned()), Some(claim.to_owned()));
+        }
+        volume
+    };
+    let names = |volumes: Vec<Arc<PersistentVolume>>| -> Vec<String> {
+        let mut names: Vec<String> = volumes.iter().map(|volume| volume.name_any()).collect();
+        names.sort();
+        names
+    };
+    let volumes =
+        Informer::fixed([volume("a", Some("fast"), None), volume("b", None, None), volume("c", None, Some("x"))]);
+    assert_eq!(
+        (names(volumes.open_of_class("fast")), names(volumes.open_of_class(""))),
+        (vec!["a".into()], vec!["b".into()])
+    );
+    volumes.put(volume("a", Some("fast"), Some("x")));
+    assert_eq!(names(volumes.for_claim(&ObjectKey::new("d", "x"))), ["a", "c"]);
+    assert!(volumes.open_of_class("fast").is_empty() && volumes.for_claim(&ObjectKey::new("e", "x")).is_empty());
+
+    let claim = |volume: Option<&str>| {
+        let mut claim = PersistentVolumeClaim::default();
+        (claim.metadata.name, claim.metadata.namespace) = (Some("x".to_owned()), Some("d".to_owned()));
+        let annotations = claim.metadata.annotations.get_or_insert_default();
+        annotations.insert("volume.beta.kubernetes.io/storage-class".to_owned(), "slow".to_owned());
+        let spec = claim.spec.get_or_insert_default();
+        (spec.storage_class_name, spec.volume_name) = (Some("fast".to_owned()), volume.map(str::to_owned));
+        claim
+    };
+    let claims = Informer::fixed([claim(None)]);
+    assert_eq!((claims.open_of_class("slow").len(), claims.open_of_class("fast").len()), (1, 0), "the annotation wins");
+    claims.put(claim(Some("a")));
+    assert_eq!((claims.open_of_class("slow").len(), claims.for_volume("a").len()), (0, 1));
+}
+
+#[test]
 fn a_relist_removes_what_is_gone() {
     let informer = Informer::fixed([config_map("a", "1"), config_map("b", "2")]);
     let mut subscription = informer.subscribe();
