@@ -6,7 +6,7 @@ use kedge_meta::ObjectKey;
 use kube::api::{Api, PostParams};
 
 use super::plan_claim::{ClaimPlan, Known, Notice, plan_claim};
-use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Binder, is_bound};
+use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER, Binder, in_question, is_bound};
 use crate::error::ReconcileError;
 use crate::pods::name_of;
 use crate::runtime::{Next, Outcome};
@@ -28,7 +28,7 @@ impl Binder {
             return Ok(Next::Done);
         }
         let (volumes, classes, pods) =
-            (self.volumes.list(), self.classes.list(), self.pods.in_namespace(&key.namespace));
+            (in_question(&claim, &self.volumes), self.classes.list(), self.pods.in_namespace(&key.namespace));
         match plan_claim(&claim, &Known { volumes: &volumes, classes: &classes, pods: &pods }) {
             ClaimPlan::Bind(volume) => self.bind(key, &claim, &volume).await,
             ClaimPlan::Assign(class) => self.assign(key, &claim, class).await,

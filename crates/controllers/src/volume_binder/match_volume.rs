@@ -28,7 +28,8 @@ pub(super) fn class_of_claim(claim: &PersistentVolumeClaim) -> String {
     annotated.or(named).cloned().unwrap_or_default()
 }
 
-fn class_of_volume(volume: &PersistentVolume) -> String {
+/// The storage class of a volume; empty for none.
+pub(super) fn class_of_volume(volume: &PersistentVolume) -> String {
     let annotated = volume.metadata.annotations.as_ref().and_then(|annotations| annotations.get(CLASS_ANNOTATION));
     let named = volume.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
     annotated.or(named).cloned().unwrap_or_default()
