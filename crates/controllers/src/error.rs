@@ -40,6 +40,14 @@ impl ReconcileError {
         matches!(self, ReconcileError::Api(error) if is_conflict(error) || is_not_found(error) || is_already_exists(error))
     }
 
+    /// Why, in one line: what the API said, without the rest of its answer.
+    pub(crate) fn brief(&self) -> String {
+        match self {
+            ReconcileError::Api(error) => message_of(error),
+            ReconcileError::Object(why) => why.clone(),
+        }
+    }
+
     /// Whether the API server is the reason, and not the object.
     pub(crate) fn is_outage(&self) -> bool {
         match self {

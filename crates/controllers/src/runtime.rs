@@ -220,13 +220,18 @@ async fn work<C: Controller>(
     }
 }
 
-/// Races are everyday and silent; a key that keeps failing is logged at powers of two, not at every attempt.
+/// Races are everyday: one that is lost again and again is told, but is no warning. A key that keeps failing is logged at
+/// powers of two, not at every attempt.
 fn report(name: &str, key: &impl Display, error: &ReconcileError, failures: u32) {
-    let error = error as &dyn std::error::Error;
-    if (failures + 1).is_power_of_two() && failures > 2 {
-        tracing::warn!(controller = name, %key, error, failures, "cannot reconcile; trying again with back-off");
-    } else {
-        tracing::debug!(controller = name, %key, error, failures, "cannot reconcile; trying again");
+    let (is_told, why) = ((failures + 1).is_power_of_two() && failures > 2, error.brief());
+    match (is_told, error.is_race()) {
+        (true, false) => {
+            tracing::warn!(controller = name, %key, why, failures, "cannot reconcile; trying again with back-off");
+        }
+        (true, true) => {
+            tracing::info!(controller = name, %key, failures, "others write at the same time; trying again")
+        }
+        (false, _) => tracing::debug!(controller = name, %key, why, failures, "cannot reconcile; trying again"),
     }
 }
 
