@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::error::ReconcileError;
 use crate::expectations::Expectations;
 use crate::history::{self, History, REVISION_HASH, Revisions, hash_of};
+use crate::metrics::Waiting;
 use crate::owners::{controller_key, execute_claims, owners_of_change, plan_claims, selector_of};
 use crate::pod_control::PodControl;
 use crate::pods::{is_terminal, name_of, phase, time_to_available};
@@ -131,7 +132,9 @@ impl Controller for Daemons {
         let lag = self.expectations.lag(key, &self.pods, now);
         let mut next = Next::Done.sooner(lag);
         let mut result = Ok(());
-        if lag.is_none() {
+        if lag.is_some() {
+            self.context.metrics.workloads().waits_for_pods(Waiting::DaemonSets);
+        } else {
             match self.manage(key, &set, &view).await {
                 Ok(look_again) => next = next.sooner(look_again),
                 Err(error) => result = Err(error),

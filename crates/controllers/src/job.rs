@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::error::{ReconcileError, unless_gone};
 use crate::expectations::Expectations;
-use crate::metrics::JobAction;
+use crate::metrics::{JobAction, Waiting};
 use crate::owners::{
     controller_of, execute_tracked_claims, is_controlled_by, owners_of_change, plan_claims, selector_of, selects,
 };
@@ -143,6 +143,9 @@ impl Controller for Jobs {
         let Some(selector) = selector(&job).filter(|selector| !selector.is_everything()) else { return Ok(Next::Done) };
         let (now, began) = (self.context.now(), Instant::now());
         let lag = self.expectations.lag(key, &self.pods, now);
+        if lag.is_some() {
+            self.context.metrics.workloads().waits_for_pods(Waiting::Jobs);
+        }
         let claims = plan_claims(&job.metadata, &selector, self.pods.in_namespace(&key.namespace), |_| true);
         let pods = execute_tracked_claims(&self.context.client, &*job, claims, &[FINALIZER]).await?;
         let failures = self.failures.lock().get(key).copied().unwrap_or_default();

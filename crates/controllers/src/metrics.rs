@@ -27,7 +27,7 @@ pub(crate) use evictions::EvictionMetrics;
 pub(crate) use jobs::{JobAction, JobMetrics, PodReason};
 pub(crate) use mirroring::MirroringMetrics;
 pub(crate) use resources::ResourceMetrics;
-pub(crate) use workloads::WorkloadMetrics;
+pub(crate) use workloads::{Waiting, WorkloadMetrics};
 
 /// Writes figures of how things are now.
 type Figures = Arc<dyn Fn(&mut Text) + Send + Sync>;

@@ -20,6 +20,7 @@ use kube::api::{Api, PostParams};
 
 use crate::error::{ReconcileError, message_of};
 use crate::expectations::Expectations;
+use crate::metrics::Waiting;
 use crate::owners::{controller_of, controller_reference, execute_claims, owners_of_change, plan_claims};
 use crate::pod_control::PodControl;
 use crate::pods::{from_template, is_active};
@@ -68,6 +69,9 @@ impl<K: ReplicaKind> Controller for Replicas<K> {
         let Some(selector) = set.selector() else { return Ok(Next::Done) };
         let now = self.context.now();
         let lag = self.expectations.lag(key, &self.pods, now);
+        if lag.is_some() {
+            self.context.metrics.workloads().waits_for_pods(Waiting::ReplicaSets);
+        }
         let claims = plan_claims(set.meta(), &selector, self.pods.in_namespace(&key.namespace), is_active);
         let pods = execute_claims(&self.context.client, &*set, claims).await?;
         let (attempt, error) = match lag.is_none() && set.meta().deletion_timestamp.is_none() {

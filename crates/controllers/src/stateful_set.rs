@@ -21,6 +21,7 @@ use crate::error::{
 };
 use crate::expectations::Expectations;
 use crate::history::{self, History, Revisions, template_of};
+use crate::metrics::Waiting;
 use crate::owners::{controller_key, execute_claims, owners_of_change, plan_claims, selector_of};
 use crate::pods::{name_of, phase};
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
@@ -79,6 +80,7 @@ impl Controller for StatefulSets {
         let (Some(spec), Some(selector)) = (&set.spec, selector(&set)) else { return Ok(Next::Done) };
         let now = self.context.now();
         if let Some(lag) = self.expectations.lag(key, &self.pods, now) {
+            self.context.metrics.workloads().waits_for_pods(Waiting::StatefulSets);
             return Ok(Next::After(lag));
         }
         let candidates = self.pods.in_namespace(&key.namespace);
