@@ -21,7 +21,8 @@ use crate::checkpoint::Checkpoint;
 use crate::v1::{Claim, DynamicResource, NodePrepareResourcesResponse, NodeUnprepareResourcesResponse};
 pub(crate) use drivers::Drivers;
 pub(crate) use slices::wipe;
-use state::{ClaimState, Device, claim_name, is_reserved_for, is_same_request};
+pub(crate) use state::is_claimed;
+use state::{ClaimState, Device, claim_name, extended, is_reserved_for, is_same_request, mapped};
 
 /// The claims that are prepared on this node.
 pub(crate) struct Claims {
@@ -75,6 +76,9 @@ impl Claims {
         for entry in entries {
             let Some((name, is_made)) = claim_name(pod, entry)? else { continue };
             wanted.push(self.look_up(pod, &name, is_made).await?);
+        }
+        if let Some(made) = extended(pod) {
+            wanted.push(self.look_up(pod, &made.resource_claim_name, true).await?);
         }
         if wanted.is_empty() {
             return Ok(());
@@ -158,7 +162,9 @@ impl Claims {
             let state = known.get(&key(namespace(pod), &name))?;
             Some(state.resource(request.request.as_deref().filter(|wanted| !wanted.is_empty())))
         };
-        asked.filter_map(of_request).collect()
+        let of_mapping =
+            |(claim, request): (&str, &str)| Some(known.get(&key(namespace(pod), claim))?.resource(Some(request)));
+        asked.filter_map(of_request).chain(mapped(pod, container).filter_map(of_mapping)).collect()
     }
 
     /// The CDI names of what a container asks for.
@@ -170,17 +176,31 @@ impl Claims {
         for request in asked {
             let Some(entry) = entries.get(request.name.as_str()) else { continue };
             let Some((name, _)) = claim_name(pod, entry)? else { continue };
-            let known = self.known.lock();
-            let state = known.get(&key(namespace(pod), &name)).ok_or_else(|| {
-                let namespace = namespace(pod);
-                format!("internal error: unable to get claim info for ResourceClaim {name} in namespace {namespace}")
-            })?;
             let wanted = request.request.as_deref().filter(|wanted| !wanted.is_empty());
-            for device in state.drivers.values().flatten().filter(|device| is_same_request(device, wanted)) {
-                names.extend(device.cdi_ids.iter().filter(|id| !names.contains(id)).cloned().collect::<Vec<_>>());
-            }
+            self.add_cdi_names(&mut names, namespace(pod), &name, wanted)?;
+        }
+        for (claim, request) in mapped(pod, container) {
+            self.add_cdi_names(&mut names, namespace(pod), claim, Some(request))?;
         }
         Ok(names)
+    }
+
+    /// Adds the CDI names of a claim's devices, of one request or all.
+    fn add_cdi_names(
+        &self,
+        names: &mut Vec<String>,
+        namespace: &str,
+        claim: &str,
+        wanted: Option<&str>,
+    ) -> Result<(), String> {
+        let known = self.known.lock();
+        let state = known.get(&key(namespace, claim)).ok_or_else(|| {
+            format!("internal error: unable to get claim info for ResourceClaim {claim} in namespace {namespace}")
+        })?;
+        for device in state.drivers.values().flatten().filter(|device| is_same_request(device, wanted)) {
+            names.extend(device.cdi_ids.iter().filter(|id| !names.contains(id)).cloned().collect::<Vec<_>>());
+        }
+        Ok(())
     }
 
     /// Has the claims given back that only this pod uses. Safe to repeat.

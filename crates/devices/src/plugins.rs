@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::checkpoint::Checkpoint;
+use crate::claims::is_claimed;
 use crate::edits::Edits;
 use crate::v1::{ContainerAllocateResponse, DevicePluginOptions, PluginDevice};
 use choose::{asked, choose};
@@ -187,7 +188,8 @@ impl DevicePlugins {
         let ends = |container: &Container| container.restart_policy.as_deref() != Some("Always");
         let all = inits.map(|init| (init, ends(init))).chain(spec.containers.iter().map(|one| (one, false)));
         for (container, ends_first) in all {
-            for (resource, count) in asked(container) {
+            let asked = asked(container).into_iter().filter(|(resource, _)| !is_claimed(pod, container, resource));
+            for (resource, count) in asked {
                 let of_pod = reusable.entry(resource.clone()).or_default();
                 match self.give(&uid, container, &resource, count, of_pod).await {
                     Err(why) => {

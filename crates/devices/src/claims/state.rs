@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Pod, PodResourceClaim};
+use k8s_openapi::api::core::v1::{Container, Pod, PodExtendedResourceClaimStatus, PodResourceClaim};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,26 @@ impl ClaimState {
     }
 }
 
+/// The claim that the scheduler made for a pod's extended resources.
+pub(crate) fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref()?.extended_resource_claim_status.as_ref()
+}
+
+/// What of that claim is a container's: the claim's name, with each request.
+pub(crate) fn mapped<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let own = |claim: &'a PodExtendedResourceClaimStatus| {
+        let mappings = claim.request_mappings.iter().filter(|mapping| mapping.container_name == container.name);
+        mappings.map(|mapping| (claim.resource_claim_name.as_str(), mapping.request_name.as_str()))
+    };
+    extended(pod).into_iter().flat_map(own)
+}
+
+/// Whether a container has devices of that claim for a resource: then no plug-in gives it any.
+pub(crate) fn is_claimed(pod: &Pod, container: &Container, resource: &str) -> bool {
+    let mut mappings = extended(pod).into_iter().flat_map(|claim| &claim.request_mappings);
+    mappings.any(|mapping| mapping.container_name == container.name && mapping.resource_name == resource)
+}
+
 /// The name of the claim of a pod's entry, and whether it was made for the pod; `None` where none is needed.
 pub(crate) fn claim_name(pod: &Pod, entry: &PodResourceClaim) -> Result<Option<(String, bool)>, String> {
     if let Some(name) = entry.resource_claim_name.as_ref().filter(|name| !name.is_empty()) {
@@ -139,6 +159,22 @@ mod tests {
         check(json!({"name": "none", "resourceClaimTemplateName": "t"}), Ok(None));
         let text = "pod \"d/p\": ResourceClaim not created yet";
         check(json!({"name": "late", "resourceClaimTemplateName": "t"}), Err(text));
+    }
+
+    #[test]
+    fn extended_resources_are_mapped_to_containers() {
+        let mapping = |container: &str, resource: &str, request: &str| json!({"containerName": container, "resourceName": resource, "requestName": request});
+        let mappings = [mapping("a", "x.io/gpu", "r0"), mapping("b", "x.io/gpu", "r1"), mapping("a", "x.io/nic", "r2")];
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "a"}, {"name": "c"}]},
+            "status": {"extendedResourceClaimStatus": {"resourceClaimName": "made", "requestMappings": mappings}}}))
+        .unwrap();
+        let [a, c] = &pod.spec.as_ref().unwrap().containers[..] else { panic!("there are two") };
+        assert_eq!(mapped(&pod, a).collect::<Vec<_>>(), [("made", "r0"), ("made", "r2")]);
+        assert_eq!(mapped(&pod, c).count(), 0);
+        assert!(
+            is_claimed(&pod, a, "x.io/gpu") && !is_claimed(&pod, a, "x.io/other") && !is_claimed(&pod, c, "x.io/gpu")
+        );
+        assert!(extended(&Pod::default()).is_none());
     }
 
     #[test]
