@@ -50,10 +50,11 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let (of_pods, known) = (queue.clone(), claims.clone());
     starter.feed(&pods, move |change| {
         let pod = change.object();
-        if plan::entries(pod).next().is_none() {
+        let has_entries = plan::entries(pod).next().is_some();
+        if !has_entries && !plan::has_extended_resources(pod) {
             return;
         }
-        if !matches!(change, Change::Deleted(_)) {
+        if has_entries && !matches!(change, Change::Deleted(_)) {
             of_pods.add(Key::Pod(object_key(&**pod)));
         }
         // What is reserved for the pod may have to be taken back.

@@ -23,6 +23,11 @@ pub(super) fn entries(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
     pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten())
 }
 
+/// Whether a claim was made for extended resources of a pod.
+pub(super) fn has_extended_resources(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.extended_resource_claim_status.is_some())
+}
+
 /// The template that an entry names.
 pub(super) fn template_of(entry: &PodResourceClaim) -> Option<&str> {
     entry.resource_claim_template_name.as_deref().filter(|name| !name.is_empty())

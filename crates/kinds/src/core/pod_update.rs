@@ -163,6 +163,52 @@ pub(super) fn validate_status(new: &Value, old: &Value, errors: &mut Vec<FieldEr
     for list in ["podIPs", "hostIPs"] {
         ips(new, list, &path, errors);
     }
+    if let Some(status) = at(new, &["status", "extendedResourceClaimStatus"]) {
+        extended_resources(status, new, &path.child("extendedResourceClaimStatus"), errors);
+    }
+}
+
+/// Which claim has devices for extended resources, and which of its requests is for which container.
+fn extended_resources(status: &Value, pod: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let containers = || ["initContainers", "containers"].iter().flat_map(|list| items(pod, &["spec", list]));
+    let mappings = items(status, &["requestMappings"]);
+    let list = path.child("requestMappings");
+    if mappings.is_empty() {
+        list.required(errors, "at least one request mapping is required");
+    }
+    for (index, mapping) in mappings.iter().enumerate() {
+        let part = |name: &str| text(mapping, &[name]);
+        let (container, resource, request) = (part("containerName"), part("resourceName"), part("requestName"));
+        let path_of = list.index(index);
+        match containers().find(|known| text(known, &["name"]) == container) {
+            None => path_of.child("containerName").invalid(
+                errors,
+                container,
+                "must match the name of an entry in spec.initContainers.name or spec.containers.name",
+            ),
+            Some(known) if at(known, &["resources", "requests", resource]).is_none() => {
+                path_of.child("resourceName").invalid(
+                    errors,
+                    resource,
+                    "must match the extended resource name of an entry in spec.initContainers.resources.requests or \
+                     spec.containers.resources.requests",
+                );
+            }
+            Some(_) => {}
+        }
+        path.child("requestName").check(errors, request, formats::label(request));
+        let names = ["containerName", "resourceName", "requestName"];
+        let is_same = |other: &&Value| names.iter().all(|name| text(other, &[name]) == text(mapping, &[name]));
+        if mappings[..index].iter().any(|other| is_same(&other)) {
+            names.iter().for_each(|name| path_of.child(name).duplicate(errors, part(name)));
+        }
+    }
+    let claim = text(status, &["resourceClaimName"]);
+    if claim.is_empty() {
+        path.child("resourceClaimName").required(errors, "");
+    } else {
+        path.child("resourceClaimName").check(errors, claim, formats::subdomain(claim));
+    }
 }
 
 /// A container that has ended stays so, unless its restart policy lets it run again.
