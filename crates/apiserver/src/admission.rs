@@ -19,6 +19,7 @@ mod always_pull_images;
 mod authorizers;
 mod certificates;
 mod chain;
+mod declared_features;
 mod default_toleration_seconds;
 mod device_admin_access;
 mod device_taints;

@@ -5,10 +5,10 @@
 
 use super::member::{Member, Steps};
 use super::{
-    Plugin, always_pull_images, certificates, default_toleration_seconds, device_admin_access, device_taints,
-    limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security, pod_topology_labels, policies,
-    priority, privileged, rbac_escalation, resource_quota, runtime_class, service_account, service_allocation, storage,
-    taint_nodes, webhooks,
+    Plugin, always_pull_images, certificates, declared_features, default_toleration_seconds, device_admin_access,
+    device_taints, limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security,
+    pod_topology_labels, policies, priority, privileged, rbac_escalation, resource_quota, runtime_class,
+    service_account, service_allocation, storage, taint_nodes, webhooks,
 };
 use crate::config::Config;
 
@@ -39,7 +39,7 @@ const fn on(name: &'static str, steps: Steps, make: Make) -> Entry {
 const CERTIFICATES: &str = "CertificateApproval";
 
 /// In upstream's order.
-static PLUGINS: [Entry; 17] = [
+static PLUGINS: [Entry; 18] = [
     on("NamespaceLifecycle", Steps::VALIDATE, || Box::new(namespace_lifecycle::NamespaceLifecycle)),
     on("LimitRanger", Steps::BOTH, || Box::new(limit_ranger::LimitRanger)),
     on("ServiceAccount", Steps::ADMIT, || Box::new(service_account::ServiceAccount)),
@@ -63,6 +63,7 @@ static PLUGINS: [Entry; 17] = [
     on(CERTIFICATES, Steps::BOTH, || Box::new(certificates::Certificates)),
     on("DefaultIngressClass", Steps::ADMIT, || Box::new(storage::DefaultIngressClass)),
     on("PodTopologyLabels", Steps::ADMIT, || Box::new(pod_topology_labels::PodTopologyLabels)),
+    on("NodeDeclaredFeatureValidator", Steps::VALIDATE, || Box::new(declared_features::NodeDeclaredFeatureValidator)),
     on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota)),
 ];
 
