@@ -3,12 +3,13 @@
 //! Decides nothing. Invariant: what is given away to other pods already counts as taken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSINodeDriver, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
-use kedge_client::{Change, Informer, Informers, Subscription};
+use kedge_client::{Change, Informer, Informers, Subscription, object_key};
 use kedge_meta::ObjectKey;
 
 use crate::bind_volumes::Reserved;
@@ -73,11 +74,34 @@ impl StorageCaches {
         let claims =
             names.iter().filter_map(|(name, _)| self.claims.get(&ObjectKey::new(pod.namespace(), name.as_str())));
         surroundings.claims = claims.map(|claim| reserved.claim(claim)).collect();
-        surroundings.volumes = self.volumes.list().into_iter().map(|volume| reserved.volume(volume)).collect();
+        surroundings.volumes = self.volumes_for(&surroundings.claims, reserved);
         surroundings.storage_classes = self.classes.list();
         surroundings.drivers = self.drivers.list();
         surroundings.capacities = self.capacities.list();
         surroundings.volume_limits = self.limits(cache);
+    }
+
+    /// The volumes that claims may be about: those that they name, those that are reserved for them, and for claims that
+    /// name none the open ones of their class; each once.
+    fn volumes_for(&self, claims: &[Arc<PersistentVolumeClaim>], reserved: &Reserved) -> Vec<Arc<PersistentVolume>> {
+        let mut found: BTreeMap<String, Arc<PersistentVolume>> = BTreeMap::new();
+        for claim in claims {
+            let spec = claim.spec.as_ref();
+            let named = spec.and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty());
+            let class = spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+            let volumes = match named {
+                Some(name) => self.volumes.get(&ObjectKey::cluster(name)).into_iter().collect(),
+                None => {
+                    let mut volumes = self.volumes.for_claim(&object_key(&**claim));
+                    volumes.extend(self.volumes.open_of_class(class));
+                    volumes
+                }
+            };
+            for volume in volumes {
+                found.insert(volume.metadata.name.clone().unwrap_or_default(), volume);
+            }
+        }
+        found.into_values().map(|volume| reserved.volume(volume)).collect()
     }
 
     /// What nodes with limits hold: the volumes of their pods, and what is attached to them.
