@@ -8,18 +8,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim, ResourceClaimConsumerReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kedge_client::{Client, EventType, Informer, Recorder, object_key, object_reference};
 use kedge_meta::{Clock, ObjectKey};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
+use tokio::time::Instant;
 
-use crate::plugins::{Attached, ClaimPlan, KnownClaim, allocation, attached, is_reserved_for};
+use crate::metrics::SchedulerMetrics;
+use crate::plugins::{Attached, ClaimPlan, KnownClaim, allocation, attached, is_made_for, is_reserved_for};
 use crate::pod_info::PodInfo;
 
 /// Keeps an allocated claim.
 const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+/// So long after a claim was made it may be missing in the cache.
+const PATIENCE_WITH_CACHE: Duration = Duration::from_secs(120);
 /// Upstream's default of `bindingTimeout`.
 const PATIENCE: Duration = Duration::from_secs(600);
 const ATTEMPTS: usize = 5;
@@ -31,6 +36,8 @@ struct Promise {
     allocation: AllocationResult,
     /// The claim as it was written, until the cache has it.
     written: Option<Arc<ResourceClaim>>,
+    /// Until when a claim that was made just now may be missing in the cache.
+    may_miss_until: Option<Instant>,
 }
 
 /// Allocations that are decided but that the caches don't show yet, by the claims' uids.
@@ -50,7 +57,8 @@ impl Promised {
     pub(crate) fn add(&mut self, plans: &[ClaimPlan]) {
         for plan in plans {
             if let Some(allocation) = &plan.allocation {
-                let promise = Promise { key: object_key(&*plan.claim), allocation: allocation.clone(), written: None };
+                let (key, allocation) = (object_key(&*plan.claim), allocation.clone());
+                let promise = Promise { key, allocation, written: None, may_miss_until: None };
                 self.0.insert(uid(&plan.claim).to_owned(), promise);
             }
         }
@@ -58,7 +66,20 @@ impl Promised {
 
     /// A binding has ended: what was written stays until the cache shows it.
     pub(crate) fn settle(&mut self, plans: &[ClaimPlan], written: &[Arc<ResourceClaim>]) {
-        for plan in plans.iter().filter(|plan| plan.allocation.is_some()) {
+        for plan in plans.iter().filter(|plan| plan.is_unmade()) {
+            let promise = self.0.remove(uid(&plan.claim));
+            let made = written.iter().find(|claim| {
+                let owners = |claim: &ResourceClaim| claim.metadata.owner_references.clone();
+                claim.metadata.annotations == plan.claim.metadata.annotations && owners(claim) == owners(&plan.claim)
+            });
+            if let Some((made, promise)) = made.zip(promise) {
+                let may_miss_until = Some(Instant::now() + PATIENCE_WITH_CACHE);
+                let promise =
+                    Promise { key: object_key(&**made), written: Some(made.clone()), may_miss_until, ..promise };
+                self.0.insert(uid(made).to_owned(), promise);
+            }
+        }
+        for plan in plans.iter().filter(|plan| plan.allocation.is_some() && !plan.is_unmade()) {
             match written.iter().find(|claim| claim.metadata.uid == plan.claim.metadata.uid) {
                 None => {
                     self.0.remove(uid(&plan.claim));
@@ -76,8 +97,10 @@ impl Promised {
     pub(crate) fn forget_shown(&mut self, claims: &Informer<ResourceClaim>) {
         self.0.retain(|uid, promise| {
             let Some(written) = &promise.written else { return true };
-            let shown = claims.get(&promise.key).filter(|shown| shown.metadata.uid.as_deref() == Some(uid));
-            shown.is_some_and(|shown| version(&shown) < version(written))
+            match claims.get(&promise.key).filter(|shown| shown.metadata.uid.as_deref() == Some(uid)) {
+                Some(shown) => version(&shown) < version(written),
+                None => promise.may_miss_until.is_some_and(|until| Instant::now() < until),
+            }
         });
     }
 
@@ -106,6 +129,7 @@ pub(crate) struct ClaimBinder {
     pub(crate) claims: Informer<ResourceClaim>,
     pub(crate) recorder: Recorder,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<SchedulerMetrics>,
 }
 
 impl ClaimBinder {
@@ -119,11 +143,18 @@ impl ClaimBinder {
     ) -> Result<(), String> {
         let failed = |why: String| format!("running PreBind plugin \"DynamicResources\": {why}");
         for plan in plans.iter().filter(|plan| !is_reserved_for(pod, &plan.claim)) {
-            written.push(Arc::new(self.reserve(pod, plan).await.map_err(failed)?));
+            if plan.is_unmade() {
+                self.make(pod, plan, written).await.map_err(failed)?;
+            } else {
+                written.push(Arc::new(self.reserve(pod, plan).await.map_err(failed)?));
+            }
         }
         let latest = |plan: &ClaimPlan| {
-            let own = written.iter().find(|claim| claim.metadata.uid == plan.claim.metadata.uid);
-            own.unwrap_or(&plan.claim).clone()
+            let is_it = |claim: &&Arc<ResourceClaim>| match plan.is_unmade() {
+                true => is_made_for(claim, pod),
+                false => claim.metadata.uid == plan.claim.metadata.uid,
+            };
+            written.iter().find(is_it).unwrap_or(&plan.claim).clone()
         };
         let claims: Vec<Arc<ResourceClaim>> = plans.iter().map(latest).collect();
         if claims.iter().all(|claim| attached(claim) == Attached::Yes) {
@@ -133,6 +164,31 @@ impl ClaimBinder {
         self.recorder.event(&object_reference(pod.pod()), EventType::Normal, "BindingConditionsPending", text);
         let waited = tokio::time::timeout(PATIENCE, self.wait(&claims)).await;
         waited.unwrap_or_else(|_| Err("device binding timeout".to_owned())).map_err(failed)
+    }
+
+    /// Makes the claim for the pod's extended resources, with its devices, and says on the pod which container has what of it.
+    async fn make(&self, pod: &PodInfo, plan: &ClaimPlan, written: &mut Vec<Arc<ResourceClaim>>) -> Result<(), String> {
+        let key = object_key(&*plan.claim);
+        let api = Api::<ResourceClaim>::namespaced(self.client.clone(), &key.namespace);
+        let mut claim = ResourceClaim::clone(&plan.claim);
+        (claim.metadata.name, claim.metadata.uid) = (None, None);
+        let made = api.create(&PostParams::default(), &claim).await;
+        self.metrics.made_claim(made.is_ok());
+        let made = made.map_err(|error| format!("create claim for extended resources {key}: {}", text(&error)))?;
+        // Whatever fails from here on, it is known what has to go.
+        let at = written.len();
+        written.push(Arc::new(made.clone()));
+        let name = made.metadata.name.clone().unwrap_or_default();
+        let reserved = ClaimPlan { claim: Arc::new(made), ..plan.clone() };
+        written[at] = Arc::new(self.reserve(pod, &reserved).await?);
+        let status =
+            json!({"extendedResourceClaimStatus": {"resourceClaimName": name, "requestMappings": plan.mappings}});
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &pod.key.namespace);
+        let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid}, "status": status}));
+        let patched = pods.patch_status(&pod.key.name, &PatchParams::default(), &patch).await;
+        let failed =
+            |error: kube::Error| format!("update pod {} ExtendedResourceClaimStatus: {}", pod.key, text(&error));
+        patched.map(drop).map_err(failed)
     }
 
     /// Adds the allocation, the protection and the pod's reservation, over changes that others make meanwhile.
@@ -213,6 +269,10 @@ impl ClaimBinder {
     /// The pod could not be bound: it needs its claims no more. They stay allocated, for its next attempt.
     pub(crate) async fn unreserve(&self, pod: &PodInfo, written: &[Arc<ResourceClaim>]) {
         for claim in written {
+            if is_made_for(claim, pod) {
+                self.remove(claim).await;
+                continue;
+            }
             let key = object_key(&**claim);
             let patch = json!({
                 "metadata": {"uid": claim.metadata.uid},
@@ -223,6 +283,26 @@ impl ClaimBinder {
             if let Err(error) = patched {
                 tracing::warn!(claim = %key, %error, "a claim could not be given back");
             }
+        }
+    }
+
+    /// Deletes a claim that was made for a pod's extended resources and is of no use to it.
+    pub(crate) async fn remove(&self, claim: &ResourceClaim) {
+        let key = object_key(claim);
+        let api = Api::<ResourceClaim>::namespaced(self.client.clone(), &key.namespace);
+        let patch = Patch::Strategic(json!({
+            "metadata": {"uid": claim.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER]},
+        }));
+        let unprotected = api.patch(&key.name, &PatchParams::default(), &patch).await;
+        let uid = claim.metadata.uid.clone();
+        let precondition = Some(Preconditions { uid, ..Preconditions::default() });
+        let parameters = DeleteParams { preconditions: precondition, ..DeleteParams::default() };
+        let deleted = match unprotected {
+            Ok(_) => api.delete(&key.name, &parameters).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = deleted {
+            tracing::warn!(claim = %key, %error, "a claim for extended resources could not be deleted");
         }
     }
 
@@ -284,7 +364,8 @@ mod tests {
     #[test]
     fn what_is_promised_counts_until_it_is_settled() {
         let open = claim("1", false);
-        let plans = [ClaimPlan { claim: open.clone(), allocation: Some(AllocationResult::default()) }];
+        let allocation_of = Some(AllocationResult::default());
+        let plans = [ClaimPlan { claim: open.clone(), allocation: allocation_of, mappings: Vec::new() }];
         let mut promised = Promised::default();
         promised.add(&plans);
         assert!(promised.show(open.clone()).is_promised && promised.allocations().count() == 1);
@@ -296,7 +377,7 @@ mod tests {
         );
         promised.settle(&plans, &[]);
         assert_eq!(promised.allocations().count(), 0, "what was not written is free again");
-        let reserved = [ClaimPlan { claim: open.clone(), allocation: None }];
+        let reserved = [ClaimPlan { claim: open.clone(), allocation: None, mappings: Vec::new() }];
         promised.add(&reserved);
         assert!(!promised.show(open).is_promised);
     }

@@ -57,7 +57,7 @@ impl Cache {
         let mut info = NodeInfo::new(node);
         for (on, pod) in self.placed.values() {
             if *on == name {
-                info.add_pod(pod.clone());
+                info.add_new(pod.clone());
             }
         }
         count_images(&mut self.images, &info, true);
@@ -99,8 +99,20 @@ impl Cache {
         self.assumed.remove(key);
         let (node, pod) = self.placed.remove(key)?;
         self.count_affinity(&pod.shape, false);
-        self.take_off(&node, key);
+        self.take_off(&node, &pod);
         Some(pod)
+    }
+
+    /// Something that is not in the cache makes a node another one for those who look at it.
+    pub(crate) fn touch(&mut self, node: &str) {
+        if let Some(at) = self.places.get(node) {
+            Arc::make_mut(&mut self.nodes[*at]).touch();
+        }
+    }
+
+    /// On which node a pod counts.
+    pub(crate) fn place_of_pod(&self, key: &ObjectKey) -> Option<&str> {
+        self.placed.get(key).map(|(node, _)| node.as_str())
     }
 
     pub(crate) fn is_assumed(&self, key: &ObjectKey) -> bool {
@@ -175,22 +187,22 @@ impl Cache {
     fn place(&mut self, node: &str, pod: Arc<PodInfo>) {
         if let Some((before, old)) = self.placed.remove(&pod.key) {
             self.count_affinity(&old.shape, false);
-            self.take_off(&before, &pod.key);
+            self.take_off(&before, &old);
         }
         let pod = pod.placed();
         self.count_affinity(&pod.shape, true);
         if let Some(at) = self.places.get(node) {
             let info = Arc::make_mut(&mut self.nodes[*at]);
-            info.add_pod(pod.clone());
+            info.add_new(pod.clone());
             self.tallies.add(info.labels(), &pod.shape);
         }
         self.placed.insert(pod.key.clone(), (node.to_owned(), pod));
     }
 
-    fn take_off(&mut self, node: &str, key: &ObjectKey) {
+    fn take_off(&mut self, node: &str, pod: &Arc<PodInfo>) {
         let Some(at) = self.places.get(node) else { return };
         let info = Arc::make_mut(&mut self.nodes[*at]);
-        if let Some(pod) = info.remove_pod(key) {
+        if info.remove_same(pod).is_some() {
             self.tallies.remove(info.labels(), &pod.shape);
         }
     }

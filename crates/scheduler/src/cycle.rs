@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::framework::{Cycle, Evaluation, Verdict};
+use crate::memory::Refusal;
 use crate::node_info::NodeInfo;
 use crate::profile::Profile;
 use crate::queue::Refusers;
@@ -109,6 +110,16 @@ pub(crate) fn find_fitting(
     sample: Sample,
     seen: &dyn Fn(&Arc<NodeInfo>) -> Option<Arc<NodeInfo>>,
 ) -> Fitting {
+    find_judged(cycle, prepared, sample, &mut |_, node| refusal(prepared, seen(node).as_ref().unwrap_or(node)))
+}
+
+/// The same, with the judgement about a node at a place from outside: who refuses it, and why.
+pub(crate) fn find_judged(
+    cycle: &Cycle<'_>,
+    prepared: &[Prepared<'_>],
+    sample: Sample,
+    judge: &mut dyn FnMut(usize, &Arc<NodeInfo>) -> Option<Refusal>,
+) -> Fitting {
     let total = cycle.nodes.len();
     let mut found = Fitting { nodes: Vec::new(), looked_at: 0, failure: Failure { total, ..Failure::default() } };
     let mut refusals = prepared.iter().filter(|plugin| plugin.filters);
@@ -128,8 +139,7 @@ pub(crate) fn find_fitting(
         if only.as_ref().is_some_and(|only| !only.contains(&node.name)) {
             continue;
         }
-        let seen = seen(node);
-        match refusal(prepared, seen.as_ref().unwrap_or(node)) {
+        match judge(at, node) {
             None => found.nodes.push(at),
             Some((plugin, verdict)) => {
                 found.failure.verdicts.push((at, verdict));
@@ -173,6 +183,20 @@ fn only_nodes(prepared: &[Prepared<'_>], failure: &mut Failure) -> Option<BTreeS
     only
 }
 
+/// Whether the words of all plugins that filter depend on one node alone.
+pub(crate) fn is_local(prepared: &[Prepared<'_>]) -> bool {
+    prepared.iter().filter(|plugin| plugin.filters).all(|plugin| plugin.evaluation.is_local())
+}
+
+/// Whether the pod fits this very node.
+pub(crate) fn fits(prepared: &[Prepared<'_>], node: &NodeInfo) -> bool {
+    let comes_into_question = |plugin: &Prepared<'_>| {
+        plugin.evaluation.refusal().is_none()
+            && plugin.evaluation.only_nodes().is_none_or(|only| only.contains(&node.name))
+    };
+    prepared.iter().filter(|plugin| plugin.filters).all(comes_into_question) && refusal(prepared, node).is_none()
+}
+
 /// Whether the pod fits a node of the cycle that is as it is in `node` now: other pods are on it than in the cycle.
 pub(crate) fn fits_changed(
     cycle: &Cycle<'_>,
@@ -186,7 +210,7 @@ pub(crate) fn fits_changed(
     if local.into_iter().any(|plugin| plugin.evaluation.refusal().is_some() || !plugin.evaluation.filter(node).fits()) {
         return false;
     }
-    if filters().all(|plugin| plugin.evaluation.is_local()) {
+    if is_local(prepared) {
         return true;
     }
     let mut nodes = cycle.nodes.to_vec();
@@ -201,7 +225,7 @@ pub(crate) fn fits_changed(
 }
 
 /// The first plugin that refuses a node, with its verdict.
-fn refusal(prepared: &[Prepared<'_>], node: &NodeInfo) -> Option<(&'static str, Verdict)> {
+pub(crate) fn refusal(prepared: &[Prepared<'_>], node: &NodeInfo) -> Option<Refusal> {
     let filters = prepared.iter().filter(|plugin| plugin.filters);
     let mut verdicts = filters.map(|plugin| (plugin.name, plugin.evaluation.filter(node)));
     verdicts.find(|(_, verdict)| !verdict.fits())

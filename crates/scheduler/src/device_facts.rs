@@ -12,7 +12,7 @@ use kedge_meta::ObjectKey;
 use crate::bind_claims::Promised;
 use crate::event::{EventKind, ObjectChange};
 use crate::framework::Surroundings;
-use crate::plugins::{ClaimName, DeviceFacts, allocation, claim_entries, claim_name};
+use crate::plugins::{ClaimName, DeviceFacts, Extended, allocation, claim_entries, claim_name, extended_names};
 use crate::pod_info::PodInfo;
 
 const CLAIM: &str = "ResourceClaim";
@@ -50,7 +50,11 @@ impl DeviceCaches {
     /// Tells the plugin about devices, where the pod has claims.
     pub(crate) fn add_to(&self, surroundings: &mut Surroundings, pod: &PodInfo, promised: &mut Promised) {
         let entries = claim_entries(pod);
-        if entries.is_empty() {
+        let extended = extended_names(pod).next().and_then(|_| {
+            let claims = self.claims.in_namespace(pod.namespace());
+            Extended::of(pod, &self.classes.list(), &claims)
+        });
+        if entries.is_empty() && extended.is_none() {
             return;
         }
         promised.forget_shown(&self.claims);
@@ -58,6 +62,7 @@ impl DeviceCaches {
             slices: self.slices.list(),
             classes: self.classes.list(),
             selectors: self.selectors.clone(),
+            extended,
             ..DeviceFacts::default()
         };
         for entry in entries {

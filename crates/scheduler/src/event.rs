@@ -8,6 +8,7 @@ use kedge_client::{Change, object_key};
 use kedge_meta::ObjectKey;
 
 use crate::node_info::NodeInfo;
+use crate::nominated::Nominated;
 use crate::pod_info::PodInfo;
 
 /// What sort of thing an object of storage or of devices is.
@@ -51,6 +52,21 @@ impl ObjectChange {
     }
 }
 
+/// A node that a pod has left, with those to whom it was promised.
+#[derive(Clone, Copy)]
+pub(crate) struct Freed<'a> {
+    pub(crate) node: &'a NodeInfo,
+    pub(crate) nominated: &'a Nominated,
+}
+
+impl<'a> Freed<'a> {
+    /// Who stays there, or is promised to, whoever of lower priority has to go.
+    pub(crate) fn keeps(&self, priority: i32) -> impl Iterator<Item = &'a PodInfo> {
+        let staying = self.node.pods.iter().filter(move |pod| pod.priority >= priority);
+        staying.chain(self.nominated.as_important(&self.node.name, priority)).map(|pod| &**pod)
+    }
+}
+
 /// Something that happened.
 #[derive(Clone, Copy)]
 pub(crate) enum Event<'a> {
@@ -64,8 +80,8 @@ pub(crate) enum Event<'a> {
     AssignedPodAdd(&'a PodInfo),
     /// A placed pod has other labels or requests now.
     AssignedPodUpdate { old: &'a PodInfo, new: &'a PodInfo },
-    /// A placed pod is over or gone.
-    AssignedPodDelete(&'a PodInfo),
+    /// A placed pod is over or gone; with where it was, while that is there.
+    AssignedPodDelete(&'a PodInfo, Option<Freed<'a>>),
     /// An object of storage or of devices changed.
     Object(&'a ObjectChange),
 }
@@ -79,7 +95,7 @@ impl Event<'_> {
             Self::NodeDelete(_) => ("Node", Action::Delete),
             Self::AssignedPodAdd(_) => ("AssignedPod", Action::Add),
             Self::AssignedPodUpdate { .. } => ("AssignedPod", Action::Update),
-            Self::AssignedPodDelete(_) => ("AssignedPod", Action::Delete),
+            Self::AssignedPodDelete(..) => ("AssignedPod", Action::Delete),
             Self::Object(change) => (change.resource, change.action),
         };
         format!("{resource}{action:?}")
@@ -104,6 +120,12 @@ pub(crate) fn other_labels(old: &Node, new: &Node) -> bool {
 pub(crate) fn other_taints(old: &Node, new: &Node) -> bool {
     let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     taints(old) != taints(new)
+}
+
+/// Whether the nodes declare different features.
+pub(crate) fn other_features(old: &Node, new: &Node) -> bool {
+    let features = |node: &Node| node.status.as_ref().and_then(|status| status.declared_features.clone());
+    features(old).unwrap_or_default() != features(new).unwrap_or_default()
 }
 
 /// Whether one of the nodes is cordoned and the other not.

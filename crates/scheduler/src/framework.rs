@@ -26,18 +26,18 @@ pub(crate) enum Verdict {
     /// The pod may run there.
     Fits,
     /// It may not, but could if other pods went away.
-    Unschedulable(Vec<Reason>),
+    Unschedulable(Arc<[Reason]>),
     /// It may not, whatever pods go away.
-    Unresolvable(Vec<Reason>),
+    Unresolvable(Arc<[Reason]>),
 }
 
 impl Verdict {
     pub(crate) fn unschedulable(reason: impl Into<Reason>) -> Self {
-        Verdict::Unschedulable(vec![reason.into()])
+        Verdict::Unschedulable(Arc::new([reason.into()]))
     }
 
     pub(crate) fn unresolvable(reason: impl Into<Reason>) -> Self {
-        Verdict::Unresolvable(vec![reason.into()])
+        Verdict::Unresolvable(Arc::new([reason.into()]))
     }
 
     pub(crate) fn fits(&self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use kedge_client::ComponentMetrics;
 use kedge_metrics::{Counters, Gauges, Histograms, Text};
 
+use crate::pod_figures::PodFigures;
 use crate::queue::Refusers;
 
 /// 1 ms, and each twice the one before.
@@ -19,6 +20,9 @@ const POD_BOUNDS: &[f64] = &[
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68, 655.36,
     1310.72, 2621.44, 5242.88,
 ];
+/// 0.1 ms, and each twice the one before.
+const POINT_BOUNDS: &[f64] =
+    &[0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048];
 const ATTEMPTS_BOUNDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
 const VICTIMS_BOUNDS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 /// From here on, attempts are one class.
@@ -70,6 +74,12 @@ pub struct SchedulerMetrics {
     victims: Histograms,
     queued: Counters,
     refused: Gauges,
+    claims: Counters,
+    extension_points: Histograms,
+    evaluations: Counters,
+    working: Gauges,
+    /// The pods, for what they ask for.
+    pub(crate) pods: PodFigures,
     /// Plugins that ever refused a pod: their gauges go back to zero.
     known_refusers: Mutex<BTreeSet<String>>,
 }
@@ -123,6 +133,28 @@ impl Default for SchedulerMetrics {
                 &["plugin"],
                 "Pods that wait because a plugin refused them.",
             ),
+            claims: Counters::new(
+                "scheduler_resourceclaim_creates_total",
+                &["status"],
+                "Claims that were made for extended resources, by how that ended.",
+            ),
+            extension_points: timed(
+                "scheduler_framework_extension_point_duration_seconds",
+                &["extension_point", "status", "profile"],
+                POINT_BOUNDS,
+                "Latency for running all plugins of a specific extension point.",
+            ),
+            evaluations: Counters::new(
+                "scheduler_plugin_evaluation_total",
+                &["plugin", "extension_point", "profile"],
+                "Number of attempts to schedule pods by each plugin and the extension point.",
+            ),
+            working: Gauges::new(
+                "scheduler_goroutines",
+                &["operation"],
+                "Number of running tasks split by the work they do such as binding.",
+            ),
+            pods: PodFigures::default(),
             known_refusers: Mutex::default(),
         }
     }
@@ -135,6 +167,32 @@ impl SchedulerMetrics {
         self.attempt_durations.observe(&[ended.name(), profile], took);
     }
 
+    /// The plugins of an extension point have had their say.
+    pub(crate) fn ran(&self, point: &str, is_good: bool, profile: &str, took: Duration) {
+        let status = if is_good { "Success" } else { "Unschedulable" };
+        self.extension_points.observe(&[point, status, profile], took);
+    }
+
+    /// A pod was bound, or could not be, after the API server was asked for so long.
+    pub(crate) fn asked_to_bind(&self, is_good: bool, profile: &str, took: Duration) {
+        self.extension_points.observe(&["Bind", if is_good { "Success" } else { "Error" }, profile], took);
+    }
+
+    /// Plugins take part in an attempt, at an extension point.
+    pub(crate) fn evaluated<'a>(&self, plugins: impl Iterator<Item = &'a str>, point: &str, profile: &str) {
+        plugins.for_each(|plugin| self.evaluations.count(&[plugin, point, profile]));
+    }
+
+    /// So many bindings are on their way.
+    pub(crate) fn binding(&self, bindings: usize) {
+        self.working.set(&["binding"], number(bindings));
+    }
+
+    /// What each pod of the cluster asks for and may use, as `/metrics/resources` shows it.
+    pub fn write_pods(&self, text: &mut Text) {
+        self.pods.write(text);
+    }
+
     /// A node was looked for.
     pub(crate) fn decided(&self, took: Duration) {
         self.algorithm_durations.observe(&[], took);
@@ -145,6 +203,11 @@ impl SchedulerMetrics {
         let class = if attempts >= MANY_ATTEMPTS { format!("{MANY_ATTEMPTS}+") } else { attempts.to_string() };
         self.pod_durations.observe(&[&class], took);
         self.pod_attempts.observe_value(&[], f64::from(attempts));
+    }
+
+    /// A claim for extended resources was asked for.
+    pub(crate) fn made_claim(&self, is_made: bool) {
+        self.claims.count(&[if is_made { "success" } else { "failure" }]);
     }
 
     /// A preemption was tried; with how many victims.
@@ -208,6 +271,10 @@ impl SchedulerMetrics {
         self.victims.write(text);
         self.queued.write(text);
         self.refused.write(text);
+        self.claims.write(text);
+        self.extension_points.write(text);
+        self.evaluations.write(text);
+        self.working.write(text);
         self.component.write(text);
     }
 }
@@ -230,6 +297,11 @@ mod tests {
         metrics.bound(40, Duration::from_secs(3));
         metrics.preempted(0);
         metrics.queued("PodAdd", 2, 0);
+        metrics.made_claim(false);
+        metrics.ran("Filter", true, "p", Duration::from_micros(150));
+        metrics.asked_to_bind(false, "p", Duration::from_millis(1));
+        metrics.evaluated(["NodePorts"].into_iter(), "Filter", "p");
+        metrics.binding(7);
         metrics.queued("ScheduleAttemptFailure", 0, 0);
         metrics.refused(
             [(&Refusers::from(["NodeName", "NodePorts"]), 2), (&Refusers::from(["NodePorts"]), 1)].into_iter(),
@@ -251,6 +323,11 @@ mod tests {
             "scheduler_preemption_attempts_total 1",
             "scheduler_queue_incoming_pods_total{queue=\"active\",event=\"PodAdd\"} 2",
             "scheduler_queue_incoming_pods_total{queue=\"unschedulable\",event=\"ScheduleAttemptFailure\"} 1",
+            "scheduler_framework_extension_point_duration_seconds_bucket{extension_point=\"Filter\",status=\"Success\",profile=\"p\",le=\"0.0002\"} 1",
+            "scheduler_framework_extension_point_duration_seconds_count{extension_point=\"Bind\",status=\"Error\",profile=\"p\"} 1",
+            "scheduler_plugin_evaluation_total{plugin=\"NodePorts\",extension_point=\"Filter\",profile=\"p\"} 1",
+            "scheduler_goroutines{operation=\"binding\"} 7",
+            "scheduler_resourceclaim_creates_total{status=\"failure\"} 1",
             "scheduler_unschedulable_pods{plugin=\"NodePorts\"} 3",
         ] {
             assert!(text.lines().any(|known| known == line), "{line:?} is not in\n{text}");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::Node;
 use kedge_meta::ObjectKey;
@@ -15,6 +16,8 @@ use crate::shape::Shape;
 pub(crate) struct NodeInfo {
     pub(crate) node: Arc<Node>,
     pub(crate) name: String,
+    /// Which state of which node this is: no other state in this process has the same.
+    version: u64,
     /// Each once, in no order: there are few enough to be looked through.
     pub(crate) pods: Vec<Arc<PodInfo>>,
     pub(crate) allocatable: Resources,
@@ -32,6 +35,7 @@ impl NodeInfo {
     pub(crate) fn new(node: Arc<Node>) -> Self {
         let mut info = Self {
             name: node.metadata.name.clone().unwrap_or_default(),
+            version: 0,
             node: node.clone(),
             pods: Vec::new(),
             allocatable: Resources::default(),
@@ -63,10 +67,28 @@ impl NodeInfo {
             .collect();
         self.image_sizes = Arc::new(sizes);
         self.node = node;
+        self.touch();
+    }
+
+    /// What was known of the node is not what is known now.
+    pub(crate) fn touch(&mut self) {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        self.version = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    }
+
+    /// The number of this state: where two are the same, so is everything else.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(crate) fn add_pod(&mut self, pod: Arc<PodInfo>) {
         self.remove_pod(&pod.key);
+        self.add_new(pod);
+    }
+
+    /// The same for a pod of which none with its key is there.
+    pub(crate) fn add_new(&mut self, pod: Arc<PodInfo>) {
+        self.touch();
         self.requested.add(&pod.requests);
         self.score_requested.add(&pod.score_requests);
         match self.shapes.iter_mut().find(|(shape, _)| Shape::is_same(shape, &pod.shape)) {
@@ -78,7 +100,18 @@ impl NodeInfo {
 
     /// Takes a pod off; the pod, where it was there.
     pub(crate) fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodInfo>> {
-        let at = self.pods.iter().position(|pod| pod.key == *key)?;
+        let at = self.pods.iter().rposition(|pod| pod.key == *key)?;
+        Some(self.take(at))
+    }
+
+    /// The same for the very pod that is there. Who has a great many pods is changed in what came last most often.
+    pub(crate) fn remove_same(&mut self, pod: &Arc<PodInfo>) -> Option<Arc<PodInfo>> {
+        let at = self.pods.iter().rposition(|other| Arc::ptr_eq(other, pod))?;
+        Some(self.take(at))
+    }
+
+    fn take(&mut self, at: usize) -> Arc<PodInfo> {
+        self.touch();
         let pod = self.pods.swap_remove(at);
         self.requested.subtract(&pod.requests);
         self.score_requested.subtract(&pod.score_requests);
@@ -86,7 +119,7 @@ impl NodeInfo {
             *count -= 1;
         }
         self.shapes.retain(|(_, count)| *count > 0);
-        Some(pod)
+        pod
     }
 
     pub(crate) fn labels(&self) -> &BTreeMap<String, String> {

@@ -21,21 +21,21 @@ pub(crate) struct Nominated {
 #[derive(Default)]
 struct Promised {
     pods: Vec<Arc<PodInfo>>,
-    /// The node as it was when it was last asked for, and the same with all of `pods`: asked for again by every pod that
-    /// fits nowhere.
-    seen: Mutex<Option<(Arc<NodeInfo>, Arc<NodeInfo>)>>,
+    /// The number of the node's state when it was last asked for, and that state with all of `pods`: asked for again by
+    /// every pod that fits nowhere.
+    seen: Mutex<Option<(u64, Arc<NodeInfo>)>>,
 }
 
 impl Promised {
     fn with_all(&self, node: &Arc<NodeInfo>) -> Arc<NodeInfo> {
         let mut seen = self.seen.lock();
         if let Some((before, with_all)) = &*seen
-            && Arc::ptr_eq(before, node)
+            && *before == node.version()
         {
             return with_all.clone();
         }
         let with_all = with(node, self.pods.iter());
-        *seen = Some((node.clone(), with_all.clone()));
+        *seen = Some((node.version(), with_all.clone()));
         with_all
     }
 }
@@ -47,16 +47,19 @@ fn with<'a>(node: &Arc<NodeInfo>, pods: impl Iterator<Item = &'a Arc<PodInfo>>) 
 }
 
 impl Nominated {
-    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.remove(&pod.key);
+    /// Promises a pod a node, and no other any more; the node that it was promised before.
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<String> {
+        let before = self.remove(&pod.key);
         self.by_pod.insert(pod.key.clone(), node.to_owned());
         let promised = self.by_node.entry(node.to_owned()).or_default();
         promised.pods.push(pod);
         *promised.seen.get_mut() = None;
+        before
     }
 
-    pub(crate) fn remove(&mut self, key: &ObjectKey) {
-        let Some(node) = self.by_pod.remove(key) else { return };
+    /// Takes back what a pod was promised: the node, where there was one.
+    pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<String> {
+        let node = self.by_pod.remove(key)?;
         if let Some(promised) = self.by_node.get_mut(&node) {
             promised.pods.retain(|pod| pod.key != *key);
             *promised.seen.get_mut() = None;
@@ -64,6 +67,19 @@ impl Nominated {
                 self.by_node.remove(&node);
             }
         }
+        Some(node)
+    }
+
+    /// Those who were promised a node and matter less than others.
+    pub(crate) fn less_important(&self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
+        let promised = self.by_node.get(node).into_iter().flat_map(|promised| &promised.pods);
+        promised.filter(|pod| pod.priority < priority).cloned().collect()
+    }
+
+    /// Those who were promised a node and matter at least as much as others.
+    pub(crate) fn as_important(&self, node: &str, priority: i32) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let promised = self.by_node.get(node).into_iter().flat_map(|promised| &promised.pods);
+        promised.filter(move |pod| pod.priority >= priority)
     }
 
     /// The node that a pod was promised.
@@ -71,6 +87,7 @@ impl Nominated {
         self.by_pod.get(key).map(String::as_str)
     }
 
+    /// Whether nobody was promised anything.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_pod.is_empty()
     }

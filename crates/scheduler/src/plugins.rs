@@ -4,6 +4,7 @@ mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
+mod node_declared_features;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced;
@@ -17,10 +18,11 @@ mod volume_restrictions;
 mod volume_zone;
 
 pub(crate) use dynamic_resources::{
-    Attached, ClaimName, ClaimPlan, DeviceFacts, KnownClaim, allocation, attached, claim_entries, claim_name,
-    claim_plans, is_reserved_for, not_ready, to_give_back,
+    Attached, ClaimName, ClaimPlan, DeviceFacts, Extended, KnownClaim, allocation, attached, claim_entries, claim_name,
+    claim_plans, extended_names, is_made_for, is_reserved_for, left_behind, not_ready, to_give_back,
 };
 pub(crate) use image_locality::image_names;
+pub(crate) use node_declared_features::needed_features;
 pub(crate) use volume_binding::{PodVolumes, SELECTED_NODE, claim_names, is_fully_bound, volumes_for};
 
 use crate::configuration::ProfileConfiguration;
@@ -34,6 +36,7 @@ pub(crate) fn new_plugin(
 ) -> Result<Option<Box<dyn Plugin>>, serde_json::Error> {
     let plugin: Box<dyn Plugin> = match name {
         "NodeUnschedulable" => Box::new(node_unschedulable::NodeUnschedulable),
+        "NodeDeclaredFeatures" => Box::new(node_declared_features::NodeDeclaredFeatures),
         "NodeName" => Box::new(node_name::NodeName),
         "TaintToleration" => Box::new(taint_toleration::TaintToleration),
         "NodeAffinity" => Box::new(node_affinity::NodeAffinity::new(profile.arguments(name)?)),

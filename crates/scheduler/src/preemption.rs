@@ -43,16 +43,23 @@ pub(crate) fn may_preempt(pod: &PodInfo) -> bool {
 /// A node as it must be seen where that is not as it is: with pods that were promised it.
 pub(crate) type Seen<'a> = &'a dyn Fn(&Arc<NodeInfo>) -> Option<Arc<NodeInfo>>;
 
-/// Nodes on which evicting pods of lower priority makes room, besides what others were promised there.
+/// For whom room is looked for, and by what others are judged that would have to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) cycle: &'a Cycle<'a>,
+    pub(crate) prepared: &'a [Prepared<'a>],
+    pub(crate) profile: &'a Profile,
+    pub(crate) budgets: &'a [Arc<PodDisruptionBudget>],
+    pub(crate) seen: Seen<'a>,
+}
+
+/// Nodes on which evicting pods of lower priority makes room, besides what others were promised there: as many as are
+/// enough. `victims` says who would have to go from the node at a place.
 pub(crate) fn candidates(
-    cycle: &Cycle<'_>,
-    prepared: &[Prepared<'_>],
-    profile: &Profile,
     failure: &Failure,
-    budgets: &[Arc<PodDisruptionBudget>],
     effort: Effort,
-    seen: Seen<'_>,
-) -> Vec<Candidate> {
+    victims: &mut dyn FnMut(usize) -> Option<Arc<Candidate>>,
+) -> Vec<Arc<Candidate>> {
     let mut helpful: Vec<usize> = failure
         .verdicts
         .iter()
@@ -62,19 +69,21 @@ pub(crate) fn candidates(
     helpful.sort_unstable();
     let begin = effort.start % helpful.len().max(1);
     helpful.rotate_left(begin);
-    let mut found: Vec<Candidate> = Vec::new();
+    let mut found: Vec<Arc<Candidate>> = Vec::new();
     for at in helpful {
         if found.len() >= effort.enough && found.iter().any(|candidate| candidate.violations == 0) {
             break;
         }
-        found.extend(victims_on(cycle, prepared, profile, at, budgets, seen));
+        found.extend(victims(at));
     }
     found
 }
 
 /// The candidate that does the least harm.
-pub(crate) fn cheapest(candidates: Vec<Candidate>) -> Option<Candidate> {
-    candidates.into_iter().min_by(|one, other| (cost(one), &one.node).cmp(&(cost(other), &other.node)))
+pub(crate) fn cheapest(candidates: Vec<Arc<Candidate>>) -> Option<Arc<Candidate>> {
+    let costs = candidates.into_iter().map(|candidate| (cost(&candidate), candidate));
+    let cheapest = costs.min_by(|(one, left), (other, right)| (one, &left.node).cmp(&(other, &right.node)));
+    cheapest.map(|(_, candidate)| candidate)
 }
 
 /// The tail of the message about a pod that fits nowhere.
@@ -91,14 +100,9 @@ pub(crate) fn unhelpful_text(failure: &Failure) -> String {
     format!("preemption: 0/{total} nodes are available: {}.", parts.join(", "))
 }
 
-fn victims_on(
-    cycle: &Cycle<'_>,
-    prepared: &[Prepared<'_>],
-    profile: &Profile,
-    at: usize,
-    budgets: &[Arc<PodDisruptionBudget>],
-    seen: Seen<'_>,
-) -> Option<Candidate> {
+/// Who has to leave the node at a place of the cycle, as few and as unimportant as possible.
+pub(crate) fn victims_on(terms: Terms<'_>, at: usize) -> Option<Candidate> {
+    let Terms { cycle, prepared, profile, budgets, seen } = terms;
     let priority = cycle.pod.priority;
     if !cycle.nodes[at].pods.iter().any(|other| other.priority < priority) {
         return None;
@@ -107,7 +111,7 @@ fn victims_on(
     let mut lower: Vec<Arc<PodInfo>> = node.pods.iter().filter(|other| other.priority < priority).cloned().collect();
     let changed = Arc::make_mut(&mut node);
     for other in &lower {
-        changed.remove_pod(&other.key);
+        changed.remove_same(other);
     }
     if !fits_changed(cycle, prepared, profile, at, &node) {
         return None;
@@ -119,9 +123,9 @@ fn victims_on(
     for (other, is_protected) in
         protected.into_iter().map(|pod| (pod, true)).chain(free.into_iter().map(|pod| (pod, false)))
     {
-        Arc::make_mut(&mut node).add_pod(other.clone());
+        Arc::make_mut(&mut node).add_new(other.clone());
         if !fits_changed(cycle, prepared, profile, at, &node) {
-            Arc::make_mut(&mut node).remove_pod(&other.key);
+            Arc::make_mut(&mut node).remove_same(&other);
             candidate.victims.push(other);
             candidate.violations += usize::from(is_protected);
         }
@@ -214,12 +218,13 @@ mod tests {
         let found = find_fitting(&cycle, &prepared, Sample::of(nodes.len(), 0, 0), &|_| None);
         assert!(found.nodes.is_empty(), "it fits");
         let effort = Effort { start: 1, enough: 100 };
-        let found = cheapest(candidates(&cycle, &prepared, &profile, &found.failure, budgets, effort, &|node| {
-            nominated.seen_by(pod, node)
-        }))?;
+        let seen = |node: &Arc<NodeInfo>| nominated.seen_by(pod, node);
+        let terms = Terms { cycle: &cycle, prepared: &prepared, profile: &profile, budgets, seen: &seen };
+        let victims = &mut |at: usize| victims_on(terms, at).map(Arc::new);
+        let found = cheapest(candidates(&found.failure, effort, victims))?;
         let mut names: Vec<String> = found.victims.iter().map(|victim| victim.key.name.clone()).collect();
         names.sort();
-        Some((found.node, names))
+        Some((found.node.clone(), names))
     }
 
     #[test]

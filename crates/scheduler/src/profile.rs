@@ -12,7 +12,7 @@ use crate::framework::Plugin;
 use crate::plugins::new_plugin;
 
 /// The plugins that a profile has unless it says otherwise, with the weights of their scores.
-const DEFAULT: [(&str, i32); 19] = [
+const DEFAULT: [(&str, i32); 20] = [
     ("SchedulingGates", 0),
     ("PrioritySort", 0),
     ("NodeUnschedulable", 0),
@@ -32,6 +32,7 @@ const DEFAULT: [(&str, i32); 19] = [
     ("NodeResourcesBalancedAllocation", 1),
     ("ImageLocality", 1),
     ("DefaultBinder", 0),
+    ("NodeDeclaredFeatures", 0),
 ];
 
 /// A point at which plugins take part.
@@ -279,6 +280,7 @@ mod tests {
                 "VolumeBinding",
                 "PodTopologySpread",
                 "DynamicResources",
+                "NodeDeclaredFeatures",
             ],
             &[
                 ("InterPodAffinity", 2),

@@ -1,7 +1,8 @@
 //! The pods that wait for a node: active by priority and age, backing off after a failure, recovering after an error,
 //! unschedulable until something happens that may help them, or gated.
 //!
-//! Invariant: a waiting pod is in exactly one of the five places. Time comes from outside, and so does the judgement
+//! Invariant: a waiting pod is in exactly one of the six places; pods that are alike and were refused by the same are asked
+//! about together. Time comes from outside, and so does the judgement
 //! whether an event may help; a pod that was refused by nobody in particular only backs off. The scheduler takes events
 //! in between two attempts and never within one, so an event that comes during an attempt finds its pod back in here.
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use kedge_meta::ObjectKey;
 use tokio::time::Instant;
 
+use crate::likeness::Likeness;
 use crate::metrics::Pending;
 use crate::pod_info::PodInfo;
 
@@ -48,8 +50,20 @@ enum Place {
     BackingOff(Instant),
     /// After an error: whoever failed is given the time.
     Recovering(Instant),
-    Unschedulable(Instant, Arc<Refusers>),
+    /// With what it is like.
+    Unschedulable(Instant, Arc<Refusers>, Likeness),
+    /// Others go for it, of which nothing but their going is to be told: nobody is asked about it.
+    Held(Instant, Arc<Refusers>),
     Gated,
+}
+
+/// Pods that the same plugins refused.
+#[derive(Default)]
+struct Refused {
+    /// Those that events may help.
+    alike: HashMap<Likeness, HashSet<ObjectKey>>,
+    /// How many, with those that are held.
+    count: usize,
 }
 
 struct Entry {
@@ -79,7 +93,7 @@ pub(crate) struct Queue {
     backing_off: BTreeMap<(Instant, u64), ObjectKey>,
     recovering: BTreeMap<(Instant, u64), ObjectKey>,
     unschedulable: BTreeMap<(Instant, u64), ObjectKey>,
-    refused: HashMap<Arc<Refusers>, HashSet<ObjectKey>>,
+    refused: HashMap<Arc<Refusers>, Refused>,
     sequence: u64,
 }
 
@@ -140,7 +154,7 @@ impl Queue {
         }
         let place = match refusers.is_empty() {
             true => Place::Recovering(now + self.patience.after(attempts)),
-            false => Place::Unschedulable(now, self.shared(refusers)),
+            false => Place::Unschedulable(now, self.shared(refusers), Likeness::of(&pod)),
         };
         self.put(Entry { pod, place, attempts, first_attempt: Some(first_attempt), sequence });
     }
@@ -154,9 +168,13 @@ impl Queue {
     /// once they have backed off. Says how many became active, and how many back off.
     pub(crate) fn wake(&mut self, now: Instant, helps: impl Fn(&PodInfo, &Refusers) -> bool) -> (usize, usize) {
         let mut woken = Vec::new();
-        for (refusers, keys) in &self.refused {
-            let helped = |key: &&ObjectKey| self.entries.get(*key).is_some_and(|entry| helps(&entry.pod, refusers));
-            woken.extend(keys.iter().filter(helped).cloned());
+        for (refusers, refused) in &self.refused {
+            for keys in refused.alike.values() {
+                let one = keys.iter().next().and_then(|key| self.entries.get(key));
+                if one.is_some_and(|one| helps(&one.pod, refusers)) {
+                    woken.extend(keys.iter().cloned());
+                }
+            }
         }
         let (mut active, mut backing_off) = (0, 0);
         for key in woken {
@@ -171,13 +189,40 @@ impl Queue {
 
     /// The same for one pod, if it waits for an event: whether it has backed off already.
     pub(crate) fn wake_one(&mut self, key: &ObjectKey, now: Instant) -> Option<bool> {
-        let Place::Unschedulable(since, _) = self.entries.get(key)?.place else { return None };
+        let (Place::Unschedulable(since, ..) | Place::Held(since, _)) = self.entries.get(key)?.place else {
+            return None;
+        };
         let mut entry = self.take_out(key)?;
         let until = since + self.patience.after(entry.attempts);
         let is_due = until <= now;
         entry.place = if is_due { Place::Active } else { Place::BackingOff(until) };
         self.put(entry);
         Some(is_due)
+    }
+
+    /// A pod that was refused waits for others to go: nobody is asked about it until [`Self::let_be_helped`].
+    pub(crate) fn hold(&mut self, key: &ObjectKey) {
+        self.replace(key, |entry| match &entry.place {
+            Place::Unschedulable(since, refusers, _) => Some(Place::Held(*since, refusers.clone())),
+            _ => None,
+        });
+    }
+
+    /// Events may help a pod again that was held.
+    pub(crate) fn let_be_helped(&mut self, key: &ObjectKey) {
+        self.replace(key, |entry| match &entry.place {
+            Place::Held(since, refusers) => {
+                Some(Place::Unschedulable(*since, refusers.clone(), Likeness::of(&entry.pod)))
+            }
+            _ => None,
+        });
+    }
+
+    fn replace(&mut self, key: &ObjectKey, place: impl Fn(&Entry) -> Option<Place>) {
+        let Some(place) = self.entries.get(key).and_then(place) else { return };
+        if let Some(entry) = self.take_out(key) {
+            self.put(Entry { place, ..entry });
+        }
     }
 
     /// When a pod that waits for a time is due.
@@ -200,7 +245,7 @@ impl Queue {
 
     /// How many pods wait that a plugin refused, by their refusers.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (&Refusers, usize)> {
-        self.refused.iter().map(|(refusers, keys)| (&**refusers, keys.len()))
+        self.refused.iter().map(|(refusers, refused)| (&**refusers, refused.count))
     }
 
     fn release(&mut self, now: Instant) {
@@ -229,9 +274,15 @@ impl Queue {
             Place::Active => drop(self.active.insert(order(&entry), key.clone())),
             Place::BackingOff(until) => drop(self.backing_off.insert((*until, sequence), key.clone())),
             Place::Recovering(until) => drop(self.recovering.insert((*until, sequence), key.clone())),
-            Place::Unschedulable(since, refusers) => {
+            Place::Unschedulable(since, refusers, likeness) => {
                 self.unschedulable.insert((*since, sequence), key.clone());
-                self.refused.entry(refusers.clone()).or_default().insert(key.clone());
+                let refused = self.refused.entry(refusers.clone()).or_default();
+                refused.count += 1;
+                refused.alike.entry(likeness.clone()).or_default().insert(key.clone());
+            }
+            Place::Held(since, refusers) => {
+                self.unschedulable.insert((*since, sequence), key.clone());
+                self.refused.entry(refusers.clone()).or_default().count += 1;
             }
             Place::Gated => {}
         }
@@ -244,18 +295,32 @@ impl Queue {
             Place::Active => drop(self.active.remove(&order(&entry))),
             Place::BackingOff(until) => drop(self.backing_off.remove(&(*until, entry.sequence))),
             Place::Recovering(until) => drop(self.recovering.remove(&(*until, entry.sequence))),
-            Place::Unschedulable(since, refusers) => {
+            Place::Unschedulable(since, refusers, likeness) => {
                 self.unschedulable.remove(&(*since, entry.sequence));
-                if let Some(keys) = self.refused.get_mut(refusers) {
-                    keys.remove(key);
-                    if keys.is_empty() {
-                        self.refused.remove(refusers);
-                    }
-                }
+                self.uncount(refusers, Some(likeness), key);
+            }
+            Place::Held(since, refusers) => {
+                self.unschedulable.remove(&(*since, entry.sequence));
+                self.uncount(refusers, None, key);
             }
             Place::Gated => {}
         }
         Some(entry)
+    }
+
+    fn uncount(&mut self, refusers: &Arc<Refusers>, likeness: Option<&Likeness>, key: &ObjectKey) {
+        let Some(refused) = self.refused.get_mut(refusers) else { return };
+        refused.count -= 1;
+        if let Some((likeness, keys)) = likeness.and_then(|likeness| Some((likeness, refused.alike.get_mut(likeness)?)))
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                refused.alike.remove(likeness);
+            }
+        }
+        if refused.count == 0 {
+            self.refused.remove(refusers);
+        }
     }
 }
 
@@ -342,8 +407,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_pods_that_an_event_helps_are_woken() {
         let (mut queue, now) = (Queue::default(), Instant::now());
-        for (name, refusers) in [("small", &["Fit"][..]), ("large", &["Fit"]), ("far", &["Affinity"]), ("odd", &[])] {
-            queue.add(pod(name, 0, &[]));
+        let all = [("small", 2, &["Fit"][..]), ("large", 1, &["Fit"]), ("far", 0, &["Affinity"]), ("odd", 0, &[])];
+        for (name, priority, refusers) in all {
+            queue.add(pod(name, priority, &[]));
             let taken = queue.next(now).unwrap();
             queue.failed(taken, &refusers.iter().copied().collect(), now);
         }
@@ -354,6 +420,41 @@ mod tests {
         let order = [next(&mut queue, later), next(&mut queue, later), next(&mut queue, later)];
         assert_eq!(order, [Some("small".to_owned()), Some("odd".to_owned()), None]);
         assert_eq!(queue.refused().map(|(_, count)| count).sum::<usize>(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_alike_is_asked_about_once() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for number in 0..50 {
+            queue.add(pod(&format!("p{number}"), 0, &[]));
+            let taken = queue.next(now).unwrap();
+            queue.failed(taken, &Refusers::from(["Fit"]), now);
+        }
+        let asked = std::cell::Cell::new(0);
+        let ask = |answer: bool| {
+            asked.set(asked.get() + 1);
+            answer
+        };
+        assert_eq!(queue.wake(now, |_, _| ask(false)), (0, 0));
+        assert_eq!(queue.wake(now, |_, _| ask(true)), (0, 50));
+        assert_eq!(asked.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_asked_about_who_is_held() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["a", "b"] {
+            queue.add(pod(name, 0, &[]));
+            let taken = queue.next(now).unwrap();
+            queue.failed(taken, &Refusers::from(["Fit"]), now);
+            queue.hold(&ObjectKey::new("", name));
+        }
+        assert_eq!(queue.wake(now, |_, _| true), (0, 0));
+        assert_eq!(queue.refused().map(|(_, count)| count).collect::<Vec<_>>(), [2], "they are refused nevertheless");
+        queue.let_be_helped(&ObjectKey::new("", "a"));
+        assert_eq!(queue.wake(now, |_, _| true), (0, 1));
+        assert_eq!(queue.wake_one(&ObjectKey::new("", "b"), now + Duration::from_secs(1)), Some(true));
+        assert_eq!(queue.refused().count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

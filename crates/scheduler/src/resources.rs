@@ -85,12 +85,41 @@ impl Resources {
 /// What a pod asks for: its containers and sidecars together, or its largest init container with the sidecars before it,
 /// whichever is more; pod-level requests win; overhead comes on top.
 pub(crate) fn pod_requests(pod: &Pod) -> Resources {
-    total(pod, |container| Resources::from_list(container.resources.as_ref().and_then(|r| r.requests.as_ref())))
+    total(pod, requested_of_all(pod), |container| {
+        Resources::from_list(container.resources.as_ref().and_then(|all| all.requests.as_ref()))
+    })
+}
+
+/// What a pod may use at most, reckoned like its requests; overhead comes on top of what is limited only.
+pub(crate) fn pod_limits(pod: &Pod) -> Resources {
+    let of_all = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()).and_then(|all| all.limits.as_ref());
+    let mut sum = needed(pod, of_all, |container| {
+        Resources::from_list(container.resources.as_ref().and_then(|all| all.limits.as_ref()))
+    });
+    let mut overhead = overhead(pod);
+    for (limit, more) in [
+        (sum.milli_cpu, &mut overhead.milli_cpu),
+        (sum.memory, &mut overhead.memory),
+        (sum.ephemeral_storage, &mut overhead.ephemeral_storage),
+    ] {
+        *more = if limit == 0 { 0 } else { *more };
+    }
+    overhead.extended.retain(|name, _| sum.amount(name) != 0);
+    sum.add(&overhead);
+    sum
+}
+
+fn requested_of_all(pod: &Pod) -> Option<&ResourceList> {
+    pod.spec.as_ref()?.resources.as_ref()?.requests.as_ref()
+}
+
+fn overhead(pod: &Pod) -> Resources {
+    Resources::from_list(pod.spec.as_ref().and_then(|spec| spec.overhead.as_ref()))
 }
 
 /// The same with assumed CPU and memory for containers that ask for none: for scores, never for fitting.
 pub(crate) fn pod_requests_for_score(pod: &Pod) -> Resources {
-    total(pod, |container| {
+    total(pod, requested_of_all(pod), |container| {
         let list = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let mut resources = Resources::from_list(list);
         if !list.is_some_and(|list| list.contains_key("cpu")) {
@@ -103,7 +132,14 @@ pub(crate) fn pod_requests_for_score(pod: &Pod) -> Resources {
     })
 }
 
-fn total(pod: &Pod, requests: impl Fn(&Container) -> Resources) -> Resources {
+fn total(pod: &Pod, of_all: Option<&ResourceList>, requests: impl Fn(&Container) -> Resources) -> Resources {
+    let mut sum = needed(pod, of_all, requests);
+    sum.add(&overhead(pod));
+    sum
+}
+
+/// What containers need together, or what the pod states `of_all` of them.
+fn needed(pod: &Pod, of_all: Option<&ResourceList>, requests: impl Fn(&Container) -> Resources) -> Resources {
     let Some(spec) = &pod.spec else { return Resources::default() };
     let mut sum = Resources::default();
     for container in &spec.containers {
@@ -123,8 +159,7 @@ fn total(pod: &Pod, requests: impl Fn(&Container) -> Resources) -> Resources {
     }
     sum.add(&sidecars);
     sum.raise_to(&largest_init);
-    let own = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    if let Some(own) = own {
+    if let Some(own) = of_all {
         let stated = Resources::from_list(Some(own));
         if own.contains_key("cpu") {
             sum.milli_cpu = stated.milli_cpu;
@@ -133,7 +168,6 @@ fn total(pod: &Pod, requests: impl Fn(&Container) -> Resources) -> Resources {
             sum.memory = stated.memory;
         }
     }
-    sum.add(&Resources::from_list(spec.overhead.as_ref()));
     sum
 }
 

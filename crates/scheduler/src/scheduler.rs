@@ -29,6 +29,7 @@ use crate::evictions::Evictions;
 use crate::execute::Executor;
 use crate::extender::Extender;
 use crate::framework::Surroundings;
+use crate::memory::Memory;
 use crate::metrics::SchedulerMetrics;
 use crate::nominated::Nominated;
 use crate::plugins::image_names;
@@ -87,6 +88,7 @@ pub(crate) struct Scheduler {
     queue: Queue,
     nominated: Nominated,
     evictions: Evictions,
+    memory: Memory,
     spared: mpsc::UnboundedSender<ObjectKey>,
     reserved: Reserved,
     promised: Promised,
@@ -122,9 +124,10 @@ impl Scheduler {
             () = shutdown.cancelled() => return None,
             () = async { caches.synced().await; nodes.synced().await } => {}
         }
+        deps.metrics.pods.know(&caches.pods);
         let name = profiles.first().map_or("default-scheduler", |profile| profile.scheduler_name.as_str());
         let recorder = Recorder::start(deps.client.clone(), name, "", shutdown.clone());
-        let executor = Executor { client: deps.client.clone(), recorder, clock: deps.clock.clone() };
+        let executor = Executor::new(deps.client.clone(), recorder, deps.clock.clone());
         let (finished, bindings) = mpsc::channel(FINISHED_BOUND);
         let (spare, spared) = mpsc::unbounded_channel();
         let changes = Changes {
@@ -152,6 +155,7 @@ impl Scheduler {
             queue: Queue::new(patience),
             nominated: Nominated::default(),
             evictions: Evictions::default(),
+            memory: Memory::default(),
             spared: spare,
             reserved: Reserved::default(),
             promised: Promised::default(),
@@ -207,6 +211,22 @@ impl Scheduler {
         let (nodes, placed, assumed) = self.cache.sizes();
         self.metrics.stands(self.queue.pending(), nodes, placed, assumed);
         self.metrics.refused(self.queue.refused());
+        self.metrics.binding(self.in_flight);
+    }
+
+    /// Promises a node to a pod that waits for it.
+    fn promise(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if let Some(before) = self.nominated.add(pod, node) {
+            self.cache.touch(&before);
+        }
+        self.cache.touch(node);
+    }
+
+    /// Takes back what a pod was promised.
+    fn take_back_promise(&mut self, pod: &ObjectKey) {
+        if let Some(node) = self.nominated.remove(pod) {
+            self.cache.touch(&node);
+        }
     }
 
     /// The profile whose business a pod is.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster {
+    mod extended_resources;
     mod extenders;
     mod harness;
     mod nodes;

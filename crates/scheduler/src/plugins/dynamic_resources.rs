@@ -2,9 +2,11 @@
 //!
 //! Pure. What was found for the chosen node is carried out by `bind_claims.rs` before the pod is bound.
 
+mod extended;
+
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodResourceClaim;
+use k8s_openapi::api::core::v1::{ContainerExtendedResourceRequest, PodResourceClaim};
 use k8s_openapi::api::resource::v1::{
     AllocationResult, DeviceClass, DeviceRequestAllocationResult, ResourceClaim, ResourceSlice,
 };
@@ -16,12 +18,15 @@ use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::selectors::node_selector_matches;
 
+pub(crate) use extended::{Extended, extended_names, is_made_for};
+
 pub(crate) struct DynamicResources;
 
 /// Upstream's bound of the consumers of one claim.
 const MOST_CONSUMERS: usize = 256;
 const NOT_HERE: &str = "resourceclaim not available on the node";
 const NOT_ENOUGH: &str = "cannot allocate all claims";
+const LEFT: &str = "cannot schedule extended resource claim";
 
 /// A claim of the pod, as the caches and what was just decided about it have it.
 #[derive(Debug, Clone)]
@@ -40,6 +45,8 @@ pub(crate) struct DeviceFacts {
     pub(crate) classes: Vec<Arc<DeviceClass>>,
     pub(crate) taken: Taken,
     pub(crate) selectors: Arc<Selectors>,
+    /// What the pod asks for of extended resources behind which classes stand.
+    pub(crate) extended: Option<Extended>,
 }
 
 /// What is done about one claim before its pod is bound.
@@ -48,6 +55,15 @@ pub(crate) struct ClaimPlan {
     pub(crate) claim: Arc<ResourceClaim>,
     /// What it gets; `None` where it is allocated already.
     pub(crate) allocation: Option<AllocationResult>,
+    /// Of a claim that has yet to be made for the pod's extended resources: which request is for which container.
+    pub(crate) mappings: Vec<ContainerExtendedResourceRequest>,
+}
+
+impl ClaimPlan {
+    /// Whether the claim has yet to be made.
+    pub(crate) fn is_unmade(&self) -> bool {
+        !self.mappings.is_empty()
+    }
 }
 
 /// How the entry of a pod names its claim.
@@ -90,13 +106,23 @@ pub(crate) fn not_ready(pod: &PodInfo, facts: &DeviceFacts) -> Option<String> {
 /// What must be done for a pod's claims on a node that passed the filter.
 pub(crate) fn claim_plans(pod: &PodInfo, node: &NodeInfo, facts: &DeviceFacts) -> Vec<ClaimPlan> {
     let Ok(claims) = claims_of(pod, facts) else { return Vec::new() };
-    let wanted = Wanted { claims, facts, refusal: None };
+    let wanted = Wanted { pod, claims, facts, refusal: None };
     let mut allocations = wanted.allocate(node).ok().flatten().unwrap_or_default().into_iter();
     let plan = |known: &&KnownClaim| ClaimPlan {
         claim: known.claim.clone(),
         allocation: if allocation(&known.claim).is_some() { None } else { allocations.next() },
+        mappings: Vec::new(),
     };
-    wanted.claims.iter().map(plan).collect()
+    let mut plans: Vec<ClaimPlan> = wanted.claims.iter().map(plan).collect();
+    if let Some((claim, mappings)) = wanted.extended(node) {
+        plans.push(ClaimPlan { claim: Arc::new(claim), allocation: allocations.next(), mappings });
+    }
+    plans
+}
+
+/// The claim that an attempt before this one made for the pod's extended resources, and that has to go.
+pub(crate) fn left_behind(facts: &DeviceFacts) -> Option<Arc<ResourceClaim>> {
+    facts.extended.as_ref()?.left().cloned()
 }
 
 /// An allocated claim that nobody else uses and that can't be used where the pod could run: it is given back, so that it
@@ -187,6 +213,7 @@ fn claims_of<'a>(pod: &PodInfo, facts: &'a DeviceFacts) -> Result<Vec<&'a KnownC
 
 /// A pod's claims in one cycle.
 struct Wanted<'a> {
+    pod: &'a PodInfo,
     claims: Vec<&'a KnownClaim>,
     facts: &'a DeviceFacts,
     refusal: Option<String>,
@@ -198,10 +225,10 @@ impl Plugin for DynamicResources {
     }
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
-        if claim_entries(cycle.pod).is_empty() {
+        let facts = cycle.surroundings.devices.as_ref()?;
+        if claim_entries(cycle.pod).is_empty() && facts.extended.is_none() {
             return None;
         }
-        let facts = cycle.surroundings.devices.as_ref()?;
         let (claims, refusal) = match claims_of(cycle.pod, facts) {
             Err(refusal) => (Vec::new(), Some(refusal)),
             Ok(claims) => {
@@ -209,7 +236,7 @@ impl Plugin for DynamicResources {
                 (claims, refusal)
             }
         };
-        Some(Box::new(Wanted { claims, facts, refusal }))
+        Some(Box::new(Wanted { pod: cycle.pod, claims, facts, refusal }))
     }
 
     fn may_help(&self, _pod: &PodInfo, event: &Event<'_>) -> bool {
@@ -256,10 +283,16 @@ fn is_usable_on(claim: &ResourceClaim, node: &NodeInfo) -> bool {
 }
 
 impl Wanted<'_> {
-    /// What the claims that have nothing yet would get on a node.
+    /// The claim that is made for the pod's extended resources on a node, where one is needed.
+    fn extended(&self, node: &NodeInfo) -> Option<(ResourceClaim, Vec<ContainerExtendedResourceRequest>)> {
+        self.facts.extended.as_ref()?.claim(self.pod, node)
+    }
+
+    /// What the claims that have nothing yet would get on a node; last the one that is yet to be made.
     fn allocate(&self, node: &NodeInfo) -> Result<Option<Vec<AllocationResult>>, String> {
         let open = self.claims.iter().filter(|known| allocation(&known.claim).is_none());
-        let open: Vec<&ResourceClaim> = open.map(|known| &*known.claim).collect();
+        let extended = self.extended(node).map(|(claim, _)| claim);
+        let open: Vec<&ResourceClaim> = open.map(|known| &*known.claim).chain(extended.as_ref()).collect();
         if open.is_empty() {
             return Ok(Some(Vec::new()));
         }
@@ -286,6 +319,9 @@ impl Evaluation for Wanted<'_> {
     }
 
     fn filter(&self, node: &NodeInfo) -> Verdict {
+        if left_behind(self.facts).is_some() {
+            return Verdict::unschedulable(LEFT);
+        }
         if self.claims.iter().any(|known| !is_usable_on(&known.claim, node)) {
             return Verdict::unresolvable(NOT_HERE);
         }

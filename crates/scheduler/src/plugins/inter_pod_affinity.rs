@@ -112,7 +112,7 @@ impl Plugin for InterPodAffinity {
         let keeps_away = |other: &PodInfo| !required_anti_affinity(&other.shape).is_empty();
         match event {
             Event::AssignedPodAdd(other) => !near.is_empty() && (unknown || all(&near, other)),
-            Event::AssignedPodDelete(other) => {
+            Event::AssignedPodDelete(other, _) => {
                 keeps_away(other) || (!away.is_empty() && (unknown || any(&away, pod, other, &surroundings)))
             }
             Event::AssignedPodUpdate { old, new } => {
@@ -400,7 +400,7 @@ mod tests {
         ] {
             let plugin = InterPodAffinity::default();
             assert_eq!(plugin.may_help(pod, &Event::AssignedPodAdd(other)), comes, "{} {}", pod.key, other.key);
-            assert_eq!(plugin.may_help(pod, &Event::AssignedPodDelete(other)), goes, "{} {}", pod.key, other.key);
+            assert_eq!(plugin.may_help(pod, &Event::AssignedPodDelete(other, None)), goes, "{} {}", pod.key, other.key);
         }
     }
 }

@@ -24,7 +24,7 @@ impl Plugin for NodePorts {
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         match event {
             Event::NodeAdd(_) => true,
-            Event::AssignedPodDelete(other) => {
+            Event::AssignedPodDelete(other, _) => {
                 pod.host_ports.iter().any(|port| other.host_ports.iter().any(|held| ports_conflict(port, held)))
             }
             _ => false,

@@ -4,9 +4,10 @@
 mod strategy;
 
 use crate::configuration::FitArgs;
-use crate::event::Event;
+use crate::event::{Event, EventKind, Freed};
 use crate::framework::{Cycle, Evaluation, Plugin, Reason, Verdict};
 use crate::node_info::NodeInfo;
+use crate::plugins::{Extended, extended_names};
 use crate::pod_info::PodInfo;
 use crate::resources::Resources;
 use strategy::Strategy;
@@ -34,8 +35,9 @@ impl NodeResourcesFit {
 struct Asked<'a> {
     pod: &'a PodInfo,
     strategy: &'a Strategy,
-    /// What the pod asks of resources that are neither CPU nor memory, and not ignored.
-    extended: Vec<(&'a str, i64)>,
+    /// What the pod asks of resources that are neither CPU nor memory, and not ignored; with whether a device class stands
+    /// behind the resource on nodes that have none of it.
+    extended: Vec<(&'a str, i64, bool)>,
 }
 
 impl Plugin for NodeResourcesFit {
@@ -45,31 +47,55 @@ impl Plugin for NodeResourcesFit {
 
     fn prepare<'a>(&'a self, cycle: &Cycle<'a>) -> Option<Box<dyn Evaluation + 'a>> {
         let asked = cycle.pod.requests.extended.iter().filter(|(name, amount)| **amount > 0 && !self.is_ignored(name));
-        let extended = asked.map(|(name, amount)| (name.as_str(), *amount)).collect();
+        let by_classes = cycle.surroundings.devices.as_ref().and_then(|facts| facts.extended.as_ref());
+        let by_classes = by_classes.map(Extended::names).unwrap_or_default();
+        let extended = asked.map(|(name, amount)| (name.as_str(), *amount, by_classes.contains(name))).collect();
         Some(Box::new(Asked { pod: cycle.pod, strategy: &self.strategy, extended }))
     }
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         let asked = &pod.requests;
         match event {
-            Event::AssignedPodDelete(_) => true,
+            Event::AssignedPodDelete(_, freed) => freed.is_none_or(|freed| self.could_be_room(pod, &freed)),
             Event::AssignedPodUpdate { old, new } => asks_for_more_than(asked, &new.requests, &old.requests),
-            Event::NodeAdd(node) => self.could_hold(asked, &node.allocatable),
+            Event::NodeAdd(node) => self.could_hold(pod, &node.allocatable),
             Event::NodeUpdate { old, new } => {
                 let before = Resources::from_list(old.status.as_ref().and_then(|status| status.allocatable.as_ref()));
                 let grew = new.allocatable.pods > before.pods || asks_for_more_than(asked, &before, &new.allocatable);
-                grew && self.could_hold(asked, &new.allocatable)
+                grew && self.could_hold(pod, &new.allocatable)
             }
+            Event::Object(change) => change.kind == EventKind::Devices && extended_names(pod).next().is_some(),
             _ => false,
         }
     }
 }
 
 impl NodeResourcesFit {
-    fn could_hold(&self, asked: &Resources, have: &Resources) -> bool {
-        have.pods > 0
-            && asked.named().all(|(name, amount)| amount <= have.amount(name) || amount == 0 || self.is_ignored(name))
+    /// Whether a pod has room on a node that another one has left, if those went who may have to go for it. Whoever is
+    /// promised the node is not woken by this but by the last of its victims.
+    fn could_be_room(&self, pod: &PodInfo, freed: &Freed<'_>) -> bool {
+        let mut used = Resources::default();
+        freed.keeps(pod.priority).for_each(|other| used.add(&other.requests));
+        let have = &freed.node.allocatable;
+        let has_room = |(name, amount): (&str, i64)| {
+            let (have, used) = (have.amount(name), used.amount(name));
+            amount <= have - used || amount == 0 || self.is_ignored(name) || (have == 0 && may_be_claimed(pod, name))
+        };
+        used.pods < have.pods && pod.requests.named().all(has_room)
     }
+
+    fn could_hold(&self, pod: &PodInfo, have: &Resources) -> bool {
+        let has = |(name, amount): (&str, i64)| {
+            let have = have.amount(name);
+            amount <= have || amount == 0 || self.is_ignored(name) || (have == 0 && may_be_claimed(pod, name))
+        };
+        have.pods > 0 && pod.requests.named().all(has)
+    }
+}
+
+/// Whether a device class may stand behind a resource: which ones there are is not known here.
+fn may_be_claimed(pod: &PodInfo, resource: &str) -> bool {
+    extended_names(pod).any(|name| name == resource)
 }
 
 /// Whether one of the resources that are asked for is less in `less` than in `more`.
@@ -95,8 +121,11 @@ impl Evaluation for Asked<'_> {
                 is_hopeless |= asked > have;
             }
         }
-        for (name, amount) in &self.extended {
+        for (name, amount, by_class) in &self.extended {
             let have = have.amount(name);
+            if *by_class && have == 0 {
+                continue;
+            }
             if *amount > have - used.amount(name) {
                 lacking.push(format!("Insufficient {name}").into());
                 is_hopeless |= *amount > have;
@@ -104,8 +133,8 @@ impl Evaluation for Asked<'_> {
         }
         match (lacking.is_empty(), is_hopeless) {
             (true, _) => Verdict::Fits,
-            (false, true) => Verdict::Unresolvable(lacking),
-            (false, false) => Verdict::Unschedulable(lacking),
+            (false, true) => Verdict::Unresolvable(lacking.into()),
+            (false, false) => Verdict::Unschedulable(lacking.into()),
         }
     }
 
@@ -200,7 +229,7 @@ mod tests {
         let (before, after) = (asking("a", "2", "1Gi"), asking("a", "1", "1Gi"));
         assert!(plugin.may_help(&waiting, &Event::AssignedPodUpdate { old: &before, new: &after }));
         assert!(!plugin.may_help(&waiting, &Event::AssignedPodUpdate { old: &after, new: &before }));
-        assert!(plugin.may_help(&waiting, &Event::AssignedPodDelete(&before)));
+        assert!(plugin.may_help(&waiting, &Event::AssignedPodDelete(&before, None)));
         assert!(!plugin.may_help(&waiting, &Event::AssignedPodAdd(&before)));
     }
 }

@@ -37,7 +37,7 @@ impl Plugin for NodeVolumeLimits {
 
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         match event {
-            Event::AssignedPodDelete(other) => !claim_names(other).is_empty(),
+            Event::AssignedPodDelete(other, _) => !claim_names(other).is_empty(),
             Event::Object(change) => match change.kind {
                 EventKind::Claim => is_own_claim(pod, &change.key),
                 EventKind::Attachment => change.action == Action::Delete,

@@ -131,7 +131,7 @@ impl Plugin for PodTopologySpread {
             keys().all(|key| labels.is_some_and(|labels| labels.contains_key(key)))
         };
         match event {
-            Event::AssignedPodAdd(other) | Event::AssignedPodDelete(other) => {
+            Event::AssignedPodAdd(other) | Event::AssignedPodDelete(other, _) => {
                 other.namespace() == pod.namespace() && selects(other)
             }
             Event::AssignedPodUpdate { old, new } => {

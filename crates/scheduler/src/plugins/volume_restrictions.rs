@@ -41,7 +41,7 @@ impl Plugin for VolumeRestrictions {
     fn may_help(&self, pod: &PodInfo, event: &Event<'_>) -> bool {
         match event {
             Event::NodeAdd(_) => true,
-            Event::AssignedPodDelete(other) => {
+            Event::AssignedPodDelete(other, _) => {
                 let shared = |(name, _): &(String, bool)| claim_names(other).iter().any(|(held, _)| held == name);
                 let same = |disk: &Volume| other.disks.iter().any(|held| conflict(disk, held));
                 (other.namespace() == pod.namespace() && claim_names(pod).iter().any(shared))

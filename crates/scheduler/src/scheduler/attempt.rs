@@ -9,15 +9,18 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::changes::EXTENDER;
-use crate::cycle::{Failure, Fitting, Prepared, Sample, best, find_fitting, prepare, score};
+use crate::cycle::{Failure, Fitting, Prepared, Sample, best, prepare, score};
 use crate::extender::Extender;
 use crate::framework::{Cycle, Surroundings, Verdict};
+use crate::likeness::Likeness;
+use crate::memory::Told;
 use crate::metrics::Ended;
 use crate::node_info::NodeInfo;
 use crate::plugins::not_ready;
 use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::queue::{Refusers, Taken};
+use crate::search::Search;
 
 /// What became of an attempt.
 pub(super) enum Outcome {
@@ -42,34 +45,64 @@ impl Scheduler {
         self.cache.settle();
         let topologies = profile.plugins.iter().flat_map(|entry| entry.plugin.topologies(&pod, &surroundings));
         self.cache.tally(topologies);
-        let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings).await;
+        // What devices there are changes without any node that does.
+        let is_memorable = surroundings.devices.is_none();
+        let likeness = (is_memorable && !self.memory.is_empty()).then(|| Likeness::of(&pod));
+        let mut told = likeness.as_ref().and_then(|likeness| self.memory.take(likeness));
+        let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings, told.as_mut()).await;
         self.next_node = (self.next_node + looked_at) % self.cache.nodes().len().max(1);
         self.metrics.decided(start.elapsed());
         match outcome {
             Outcome::Node(node) => self.bind(taken, node, &surroundings, &profile, start),
             Outcome::Unschedulable(failure) => {
-                self.give_up(taken, failure, &surroundings, &profile).await;
+                if is_memorable {
+                    told.get_or_insert_default();
+                }
+                self.give_up(taken, failure, &surroundings, &profile, told.as_mut()).await;
                 self.metrics.attempted(&profile.scheduler_name, Ended::Unschedulable, start.elapsed());
             }
             Outcome::Error(why) => {
                 self.metrics.attempted(&profile.scheduler_name, Ended::Error, start.elapsed());
                 self.metrics.queued("ScheduleAttemptFailure", 0, 1);
                 self.queue.retry(taken, Instant::now());
-                let executor = self.executor.clone();
+                let (executor, pod) = (self.executor.clone(), pod.clone());
                 tokio::spawn(async move { executor.report_unscheduled(&pod, "SchedulerError", &why).await });
+            }
+        }
+        if let Some(told) = told {
+            let likeness = likeness.unwrap_or_else(|| Likeness::of(&pod));
+            if likeness.is_shared() {
+                self.memory.put(likeness, told);
             }
         }
         self.status.heartbeat(Some(start.elapsed()));
     }
 
     /// Chooses a node, and says after how many nodes there were enough.
-    async fn choose(&self, pod: &PodInfo, profile: &Profile, surroundings: &Surroundings) -> (Outcome, usize) {
+    async fn choose(
+        &self,
+        pod: &PodInfo,
+        profile: &Profile,
+        surroundings: &Surroundings,
+        told: Option<&mut Told>,
+    ) -> (Outcome, usize) {
         let interested: Vec<&Extender> = self.extenders.iter().filter(|extender| extender.is_interested(pod)).collect();
         let nodes = self.cache.nodes();
         let mut found = {
             let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
+            let began = Instant::now();
             let prepared = prepare(&cycle, profile);
-            let found = self.find(&cycle, &prepared, profile);
+            let (name, filtering) = (profile.scheduler_name.as_str(), Instant::now());
+            self.metrics.ran("PreFilter", true, name, filtering - began);
+            let filters = prepared.iter().filter(|plugin| plugin.filters).map(|plugin| plugin.name);
+            self.metrics.evaluated(filters, "Filter", name);
+            let enough = if profile.scores() || !self.extenders.is_empty() {
+                Sample::of(nodes.len(), profile.percentage_of_nodes_to_score, self.next_node)
+            } else {
+                Sample { start: self.next_node % nodes.len().max(1), enough: 1 }
+            };
+            let found = self.search(pod, profile, surroundings).find(&prepared, enough, told);
+            self.metrics.ran("Filter", true, name, filtering.elapsed());
             if interested.is_empty() || found.nodes.is_empty() {
                 let looked_at = found.looked_at;
                 return (self.pick(&cycle, &prepared, found, &HashMap::new()), looked_at);
@@ -97,33 +130,13 @@ impl Scheduler {
         (self.pick(&cycle, &prepare(&cycle, profile), found, &outside), looked_at)
     }
 
-    /// The nodes that fit, with those on them that were promised a place there.
-    fn find(&self, cycle: &Cycle<'_>, prepared: &[Prepared<'_>], profile: &Profile) -> Fitting {
-        let pod = cycle.pod;
-        let enough = if profile.scores() || !self.extenders.is_empty() {
-            Sample::of(cycle.nodes.len(), profile.percentage_of_nodes_to_score, self.next_node)
-        } else {
-            Sample { start: self.next_node % cycle.nodes.len().max(1), enough: 1 }
-        };
-        if let Some(promised) = self.nominated.node_of(&pod.key)
-            && let Some(start) = cycle.nodes.iter().position(|node| node.name == promised)
-        {
-            let own = Sample { start, enough: 1 };
-            let found = find_fitting(cycle, prepared, own, &|node| self.nominated.seen_by(pod, node));
-            if found.nodes == [start] {
-                return Fitting { looked_at: 0, ..found };
-            }
-        }
-        if self.nominated.is_empty() {
-            return find_fitting(cycle, prepared, enough, &|_| None);
-        }
-        if prepared.iter().all(|plugin| plugin.evaluation.is_local()) {
-            return find_fitting(cycle, prepared, enough, &|node| self.nominated.seen_by(pod, node));
-        }
-        let seen: Vec<Arc<NodeInfo>> =
-            cycle.nodes.iter().map(|node| self.nominated.seen_by(pod, node).unwrap_or_else(|| node.clone())).collect();
-        let cycle = Cycle { nodes: &seen, cache: None, ..*cycle };
-        find_fitting(&cycle, &prepare(&cycle, profile), enough, &|_| None)
+    pub(super) fn search<'a>(
+        &'a self,
+        pod: &'a PodInfo,
+        profile: &'a Profile,
+        surroundings: &'a Surroundings,
+    ) -> Search<'a> {
+        Search { pod, profile, surroundings, cache: &self.cache, nominated: &self.nominated }
     }
 
     fn pick(
@@ -137,7 +150,9 @@ impl Scheduler {
             [] => Outcome::Unschedulable(found.failure),
             [only] => Outcome::Node(cycle.nodes[*only].name.clone()),
             nodes => {
+                let began = Instant::now();
                 let mut totals = score(cycle, prepared, nodes);
+                self.metrics.ran("Score", true, cycle.pod.scheduler_name(), began.elapsed());
                 for (total, at) in totals.iter_mut().zip(nodes) {
                     *total += outside.get(&cycle.nodes[*at].name).copied().unwrap_or_default();
                 }

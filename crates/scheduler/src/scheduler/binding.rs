@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::Scheduler;
 use crate::bind_claims::ClaimBinder;
 use crate::bind_volumes::VolumeBinder;
-use crate::event::Event;
 use crate::framework::Surroundings;
 use crate::metrics::Ended;
 use crate::plugins::{ClaimPlan, PodVolumes, claim_plans, volumes_for};
@@ -46,7 +45,7 @@ impl Scheduler {
         let volumes = info.map(|info| volumes_for(&taken.pod, info, surroundings)).unwrap_or_default();
         let devices = info.zip(surroundings.devices.as_ref());
         let claims = devices.map(|(info, facts)| claim_plans(&taken.pod, info, facts)).unwrap_or_default();
-        self.nominated.remove(&taken.pod.key);
+        self.take_back_promise(&taken.pod.key);
         self.evictions.forget(&taken.pod.key);
         self.reserved.add(&volumes, &node);
         self.promised.add(&claims);
@@ -61,6 +60,7 @@ impl Scheduler {
         };
         let extender =
             self.extenders.iter().find(|extender| extender.binds() && extender.is_interested(&taken.pod)).cloned();
+        let metrics = self.metrics.clone();
         self.in_flight += usize::from(volumes.is_empty() && claims.is_empty());
         tokio::spawn(async move {
             let mut written = Vec::new();
@@ -69,10 +69,13 @@ impl Scheduler {
                 if !volumes.is_empty() {
                     binder.bind(&taken.pod, &node, &volumes).await?;
                 }
-                match extender {
-                    Some(extender) => extender.bind(&taken.pod, &node).await?,
-                    None => executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string())?,
-                }
+                let asked = Instant::now();
+                let bound = match extender {
+                    Some(extender) => extender.bind(&taken.pod, &node).await,
+                    None => executor.bind(&taken.pod, &node).await.map_err(|error| error.to_string()),
+                };
+                metrics.asked_to_bind(bound.is_ok(), taken.pod.scheduler_name(), asked.elapsed());
+                bound?;
                 executor.report_scheduled(&taken.pod, &node);
                 Ok(())
             };
@@ -91,6 +94,7 @@ impl Scheduler {
             claims: self.caches.devices.claims.clone(),
             recorder: self.executor.recorder.clone(),
             clock: self.executor.clock.clone(),
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -104,9 +108,7 @@ impl Scheduler {
             return self.metrics.bound(binding.taken.attempts, binding.taken.first_attempt.elapsed());
         };
         let pod = binding.taken.pod.clone();
-        if let Some(placed) = self.cache.forget(&pod.key) {
-            self.happened(Event::AssignedPodDelete(&placed));
-        }
+        self.forget(&pod.key);
         let now = self.caches.pods.get(&pod.key);
         if now.is_none_or(|now| now.metadata.uid != pod.pod().metadata.uid || now.metadata.deletion_timestamp.is_some())
         {

@@ -8,7 +8,7 @@ use kedge_meta::ObjectKey;
 use tokio::time::Instant;
 
 use super::{Changes, Scheduler};
-use crate::event::{Event, other_cordon, other_labels, other_taints};
+use crate::event::{Event, Freed, other_cordon, other_features, other_labels, other_taints};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::queue::{Refusers, is_gated};
@@ -39,17 +39,53 @@ impl Scheduler {
         }
     }
 
-    /// A pod that others may have waited for is gone or going, or was spared.
+    /// A pod that others may have waited for is gone, or was spared.
     pub(super) fn has_left(&mut self, key: &ObjectKey) {
-        for pod in self.evictions.left(key) {
+        let left = self.evictions.left(key);
+        for pod in left.free {
             self.queue.wake_one(&pod, Instant::now());
         }
+        for pod in left.seen_off {
+            self.queue.let_be_helped(&pod);
+        }
+    }
+
+    /// A pod that others may have waited for is on its way out: that can take its time, in which something else may help
+    /// those who wait.
+    fn is_leaving(&mut self, key: &ObjectKey) {
+        for pod in self.evictions.leaving(key) {
+            self.queue.let_be_helped(&pod);
+        }
+    }
+
+    /// A pod does not count on its node any more.
+    fn take_off(&mut self, key: &ObjectKey) {
+        let node = self.cache.place_of_pod(key).map(str::to_owned);
+        if let Some(pod) = self.cache.remove_pod(key) {
+            self.has_room(node, &pod);
+        }
+    }
+
+    /// A pod is not where the scheduler wanted to have it.
+    pub(super) fn forget(&mut self, key: &ObjectKey) {
+        let node = self.cache.place_of_pod(key).map(str::to_owned);
+        if let Some(pod) = self.cache.forget(key) {
+            self.has_room(node, &pod);
+        }
+    }
+
+    fn has_room(&mut self, node: Option<String>, pod: &PodInfo) {
+        let node = node.and_then(|name| self.cache.node(&name)).cloned();
+        let nominated = std::mem::take(&mut self.nominated);
+        let freed = node.as_deref().map(|node| Freed { node, nominated: &nominated });
+        self.happened(Event::AssignedPodDelete(pod, freed));
+        self.nominated = nominated;
     }
 
     /// A pod that waits for a node is no more.
     fn stop_waiting(&mut self, key: &ObjectKey) {
         self.queue.remove(key);
-        self.nominated.remove(key);
+        self.take_back_promise(key);
         self.evictions.forget(key);
     }
 
@@ -61,8 +97,6 @@ impl Scheduler {
             name == EXTENDER || plugin.is_some_and(|plugin| plugin.may_help(pod, &event))
         };
         let helps = |pod: &PodInfo, refusers: &Refusers| refusers.iter().any(|name| asks(pod, name));
-        let evictions = &self.evictions;
-        let helps = |pod: &PodInfo, refusers: &Refusers| !evictions.waits(&pod.key) && helps(pod, refusers);
         let (active, backing_off) = self.queue.wake(Instant::now(), helps);
         if active + backing_off > 0 {
             self.metrics.queued(&event.name(), active, backing_off);
@@ -106,16 +140,12 @@ impl Scheduler {
         let key = object_key(&*pod);
         if is_gone || is_terminal(&pod) {
             self.stop_waiting(&key);
-            if let Some(placed) = self.cache.remove_pod(&key) {
-                self.happened(Event::AssignedPodDelete(&placed));
-            }
+            self.take_off(&key);
             return self.has_left(&key);
         }
         if self.cache.pod(&key).is_some_and(|placed| Some(&placed.uid) != pod.metadata.uid.as_ref()) {
             // Its namesake went while nobody looked.
-            if let Some(placed) = self.cache.remove_pod(&key) {
-                self.happened(Event::AssignedPodDelete(&placed));
-            }
+            self.take_off(&key);
             self.stop_waiting(&key);
             self.has_left(&key);
         }
@@ -152,7 +182,7 @@ impl Scheduler {
             Some(_) => {}
         }
         if new.shape.is_terminating {
-            self.has_left(&new.key);
+            self.is_leaving(&new.key);
         }
     }
 
@@ -166,7 +196,7 @@ impl Scheduler {
         }
         let promised = pod.pod().status.as_ref().and_then(|status| status.nominated_node_name.as_deref());
         if let Some(node) = promised.filter(|node| !node.is_empty() && self.nominated.node_of(&pod.key).is_none()) {
-            self.nominated.add(pod.clone(), node);
+            self.promise(pod.clone(), node);
         }
         self.metrics.queued("PodAdd", 1, 0);
         self.queue.add(pod);
@@ -193,7 +223,11 @@ fn is_terminal(pod: &Pod) -> bool {
 /// Whether a node changed in what filters look at.
 fn is_seen(old: &Node, new: &Node) -> bool {
     let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    other_labels(old, new) || other_taints(old, new) || other_cordon(old, new) || allocatable(old) != allocatable(new)
+    other_labels(old, new)
+        || other_taints(old, new)
+        || other_cordon(old, new)
+        || other_features(old, new)
+        || allocatable(old) != allocatable(new)
 }
 
 fn images(node: &Node) -> Option<&Vec<k8s_openapi::api::core::v1::ContainerImage>> {

@@ -6,19 +6,30 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::Scheduler;
-use crate::cycle::{Failure, prepare};
-use crate::extender::Spared;
-use crate::framework::{Cycle, Surroundings, Verdict};
-use crate::node_info::NodeInfo;
-use crate::plugins::to_give_back;
+use crate::cycle::Failure;
+use crate::extender::{Extender, Spared};
+use crate::framework::{Surroundings, Verdict};
+use crate::memory::Told;
+use crate::plugins::{left_behind, to_give_back};
 use crate::pod_info::PodInfo;
-use crate::preemption::{Candidate, Effort, candidates, cheapest, may_preempt, unhelpful_text};
+use crate::preemption::{Candidate, cheapest, may_preempt, unhelpful_text};
 use crate::profile::Profile;
 use crate::queue::Taken;
 
-const NEVER: &str = "preemption: not eligible due to preemptionPolicy=Never.";
 const NO_CANDIDATE: &str = "preemption: no candidate node for preemption";
-const LEAVING: &str = "preemption: not eligible due to a terminating pod on the nominated node.";
+
+/// Why nobody goes for a pod, in upstream's words.
+#[derive(Debug, thiserror::Error)]
+enum Hopeless {
+    #[error("preemption: not eligible due to preemptionPolicy=Never.")]
+    Never,
+    /// Others are going already.
+    #[error("preemption: not eligible due to a terminating pod on the nominated node.")]
+    Leaving,
+    /// It would be of no use anywhere.
+    #[error("{0}")]
+    Nowhere(String),
+}
 
 impl Scheduler {
     pub(super) async fn give_up(
@@ -27,38 +38,75 @@ impl Scheduler {
         failure: Failure,
         surroundings: &Surroundings,
         profile: &Profile,
+        told: Option<&mut Told>,
     ) {
         let pod = taken.pod.clone();
+        if let Some(left) = surroundings.devices.as_ref().and_then(left_behind) {
+            let binder = self.claim_binder();
+            tokio::spawn(async move { binder.remove(&left).await });
+        }
         let useless = surroundings.devices.as_ref().and_then(|facts| to_give_back(&pod, self.cache.nodes(), facts));
         if let Some(claim) = useless.filter(|_| failure.refused_by.contains("DynamicResources")) {
             let binder = self.claim_binder();
             tokio::spawn(async move { binder.give_back(&claim).await });
         }
         let mut message = failure.message();
+        let mut promised = None;
         if failure.total > 0 && profile.preemption.is_some() {
-            match self.preempt(&pod, &failure, surroundings, profile).await {
+            let began = Instant::now();
+            let found = self.preempt(&pod, &failure, surroundings, profile, told).await;
+            self.metrics.ran("PostFilter", found.is_ok(), &profile.scheduler_name, began.elapsed());
+            match found {
                 Ok(found) => {
-                    self.nominated.add(pod.clone(), &found.node);
-                    self.evictions.begin(&pod.key, found.victims.iter().map(|victim| victim.key.clone()));
-                    let (executor, pod, spared) = (self.executor.clone(), pod.clone(), self.spared.clone());
-                    tokio::spawn(async move {
-                        for victim in executor.preempt(&pod, &found.node, &found.victims).await {
-                            // The receiver only goes away with the scheduler itself.
-                            let _ = spared.send(victim);
-                        }
-                    });
+                    self.begin_preemption(&pod, &found);
+                    promised = Some(found.node.clone());
                 }
                 Err(why) => {
                     message.push(' ');
-                    message.push_str(&why);
+                    message.push_str(&why.to_string());
+                    if matches!(why, Hopeless::Nowhere(_)) && self.nominated.node_of(&pod.key).is_some() {
+                        self.take_back_promise(&pod.key);
+                        promised = Some(String::new());
+                    }
                 }
             }
         }
-        let executor = self.executor.clone();
-        tokio::spawn(async move { executor.report_unscheduled(&pod, "Unschedulable", &message).await });
         self.metrics.queued("ScheduleAttemptFailure", 0, 0);
         self.queue.failed(taken, &failure.refused_by, Instant::now());
+        if self.evictions.waits(&pod.key) {
+            self.queue.hold(&pod.key);
+        }
         tracing::debug!(waiting = self.queue.len(), refused_by = ?failure.refused_by, "a pod fits on no node");
+        let executor = self.executor.clone();
+        tokio::spawn(async move {
+            executor.report_promised(&pod, "Unschedulable", &message, promised.as_deref()).await;
+        });
+    }
+
+    /// Promises a node to a pod, and lets those go who have to; who matters less and was promised the node looks for another.
+    fn begin_preemption(&mut self, pod: &Arc<PodInfo>, found: &Candidate) {
+        for other in self.nominated.less_important(&found.node, pod.priority) {
+            self.take_back_promise(&other.key);
+            self.evictions.forget(&other.key);
+            self.queue.wake_one(&other.key, Instant::now());
+            let executor = self.executor.clone();
+            tokio::spawn(async move { executor.take_back_promise(&other).await });
+        }
+        self.promise(pod.clone(), &found.node);
+        self.evictions.begin(&pod.key, found.victims.iter().map(|victim| victim.key.clone()));
+        let (leaving, staying): (Vec<_>, Vec<_>) =
+            found.victims.iter().cloned().partition(|victim| victim.shape.is_terminating);
+        for victim in leaving {
+            self.evictions.leaving(&victim.key);
+        }
+        let (executor, pod, spared) = (self.executor.clone(), pod.clone(), self.spared.clone());
+        let node = found.node.clone();
+        tokio::spawn(async move {
+            for victim in executor.preempt(&pod, &node, &staying).await {
+                // The receiver only goes away with the scheduler itself.
+                let _ = spared.send(victim);
+            }
+        });
     }
 
     /// The node from which others go so that the pod fits, or upstream's words about why there is none.
@@ -68,24 +116,17 @@ impl Scheduler {
         failure: &Failure,
         surroundings: &Surroundings,
         profile: &Profile,
-    ) -> Result<Candidate, String> {
+        told: Option<&mut Told>,
+    ) -> Result<Arc<Candidate>, Hopeless> {
         if !may_preempt(pod) {
-            return Err(NEVER.to_owned());
+            return Err(Hopeless::Never);
         }
         if self.waits_for_victims(pod, failure) {
-            return Err(LEAVING.to_owned());
+            return Err(Hopeless::Leaving);
         }
-        let found = {
-            let nodes = self.cache.nodes();
-            let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
-            let said = profile.preemption.clone().unwrap_or_default();
-            let share = nodes.len() * usize::try_from(said.min_candidate_nodes_percentage).unwrap_or_default() / 100;
-            let enough = share.max(usize::try_from(said.min_candidate_nodes_absolute).unwrap_or_default());
-            let effort = Effort { start: rand::rng().random_range(0..nodes.len().max(1)), enough };
-            let budgets = self.caches.budgets.list();
-            let seen = |node: &Arc<NodeInfo>| self.nominated.seen_by(pod, node);
-            candidates(&cycle, &prepare(&cycle, profile), profile, failure, &budgets, effort, &seen)
-        };
+        let start = rand::rng().random_range(0..self.cache.nodes().len().max(1));
+        let budgets = self.caches.budgets.list();
+        let found = self.search(pod, profile, surroundings).candidates(failure, &budgets, start, told);
         let found = match found.is_empty() {
             true => Err(unhelpful_text(failure)),
             false => {
@@ -94,12 +135,18 @@ impl Scheduler {
             }
         };
         self.metrics.preempted(found.as_ref().map_or(0, |found| found.victims.len()));
-        found
+        found.map_err(Hopeless::Nowhere)
     }
 
     /// The candidates that all extenders leave, with the victims that they name.
-    async fn ask_extenders(&self, pod: &PodInfo, mut found: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
-        for extender in self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod)) {
+    async fn ask_extenders(&self, pod: &PodInfo, found: Vec<Arc<Candidate>>) -> Result<Vec<Arc<Candidate>>, String> {
+        let asked = self.extenders.iter().filter(|extender| extender.preempts() && extender.is_interested(pod));
+        let asked: Vec<&Extender> = asked.collect();
+        if asked.is_empty() {
+            return Ok(found);
+        }
+        let mut found: Vec<Candidate> = found.into_iter().map(Arc::unwrap_or_clone).collect();
+        for extender in asked {
             if found.is_empty() {
                 break;
             }
@@ -121,7 +168,7 @@ impl Scheduler {
                 Err(error) => return Err(format!("preemption: {error}")),
             }
         }
-        Ok(found)
+        Ok(found.into_iter().map(Arc::new).collect())
     }
 
     /// Makes the victims whole again: extenders may look at all of them.
@@ -134,14 +181,14 @@ impl Scheduler {
         }
     }
 
-    /// Whether pods are already leaving the node that the pod was promised; then it need only wait.
+    /// Whether pods are already leaving the node that the pod was promised, or are about to; then it need only wait.
     fn waits_for_victims(&self, pod: &PodInfo, failure: &Failure) -> bool {
-        let Some(node) = self.nominated.node_of(&pod.key).and_then(|name| self.cache.node(name)) else { return false };
-        let nodes = self.cache.nodes();
-        let hopeless = failure
-            .verdicts
-            .iter()
-            .any(|(at, verdict)| nodes[*at].name == node.name && matches!(verdict, Verdict::Unresolvable(_)));
-        !hopeless && node.pods.iter().any(|other| other.priority < pod.priority && other.is_leaving)
+        let Some(at) = self.nominated.node_of(&pod.key).and_then(|node| self.cache.place_of(node)) else {
+            return false;
+        };
+        let hopeless =
+            failure.verdicts.iter().any(|(other, verdict)| *other == at && matches!(verdict, Verdict::Unresolvable(_)));
+        let is_leaving = |other: &Arc<PodInfo>| other.priority < pod.priority && other.is_leaving;
+        !hopeless && (self.evictions.waits(&pod.key) || self.cache.nodes()[at].pods.iter().any(is_leaving))
     }
 }

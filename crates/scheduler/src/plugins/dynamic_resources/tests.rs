@@ -159,3 +159,69 @@ fn better_alternatives_are_liked_more() {
     let surroundings = Surroundings { devices: Some(world), ..Surroundings::default() };
     assert_eq!(score_in(&DynamicResources, &with_claim("c"), &nodes, &surroundings), [100, 87]);
 }
+
+/// A pod that asks for extended resources, behind which class `any` stands.
+fn with_extended(count: &str) -> PodInfo {
+    pod(json!({"metadata": {"name": "p", "namespace": "d", "uid": "p"}, "spec": {"containers": [
+        {"name": "c", "resources": {"requests": {"x.io/gpu": count}}}]}}))
+}
+
+fn with_class(pod: &PodInfo, left: &[Arc<ResourceClaim>]) -> DeviceFacts {
+    let class = json!({"metadata": {"name": "any"}, "spec": {"extendedResourceName": "x.io/gpu"}});
+    let mut facts = DeviceFacts { classes: vec![parse(class)], ..facts(vec![]) };
+    facts.extended = Extended::of(pod, &facts.classes, left);
+    facts
+}
+
+#[test]
+fn classes_stand_behind_extended_resources() {
+    let check = |count: &str, expected: [&str; 2]| {
+        let pod = with_extended(count);
+        assert_eq!(reasons(&pod, with_class(&pod, &[])), expected, "{count}");
+    };
+    check("2", ["", NOT_ENOUGH]);
+    check("3", [NOT_ENOUGH, NOT_ENOUGH]);
+    let own = node(json!({"metadata": {"name": "b"}, "status": {"allocatable": {"x.io/gpu": "4"}}}), vec![]);
+    let (pod, nodes) = (with_extended("2"), [own]);
+    let facts = with_class(&pod, &[]);
+    assert!(claim_plans(&pod, &nodes[0], &facts).is_empty(), "a plug-in's devices need no claim");
+    let surroundings = Surroundings { devices: Some(facts), ..Surroundings::default() };
+    assert_eq!(filter_in(&DynamicResources, &pod, &nodes, &surroundings), [Verdict::Fits]);
+}
+
+#[test]
+fn a_claim_is_planned_for_what_the_node_lacks() {
+    let (pod, at) = (with_extended("2"), node(json!({"metadata": {"name": "a"}}), vec![]));
+    let facts = with_class(&pod, &[]);
+    let plans = claim_plans(&pod, &at, &facts);
+    let [plan] = &plans[..] else { panic!("{plans:?}") };
+    assert!(plan.is_unmade() && is_made_for(&plan.claim, &pod));
+    let devices = plan.allocation.as_ref().and_then(|allocation| allocation.devices.as_ref()?.results.clone()).unwrap();
+    assert_eq!(devices.iter().map(|device| device.device.as_str()).collect::<Vec<_>>(), ["d0", "d1"]);
+    assert!(devices.iter().all(|device| device.request == plan.mappings[0].request_name));
+}
+
+#[test]
+fn what_an_attempt_left_behind_goes_first() {
+    let (pod, at) = (with_extended("1"), node(json!({"metadata": {"name": "a"}}), vec![]));
+    let claim = claim_plans(&pod, &at, &with_class(&pod, &[])).remove(0).claim;
+    let facts = with_class(&pod, std::slice::from_ref(&claim));
+    assert!(left_behind(&facts).is_some_and(|left| Arc::ptr_eq(&left, &claim)));
+    assert_eq!(reasons(&pod, facts), [LEFT, LEFT]);
+    assert!(left_behind(&with_class(&with_extended("1"), &[])).is_none());
+}
+
+#[test]
+fn the_other_resources_of_a_pod_must_still_fit() {
+    let fit = crate::plugins::new_plugin("NodeResourcesFit", &Default::default(), &[]).unwrap().unwrap();
+    let pod = with_extended("2");
+    let at = |amounts: Value| node(json!({"metadata": {"name": "a"}, "status": {"allocatable": amounts}}), vec![]);
+    let nodes = [at(json!({"pods": "9"})), at(json!({"pods": "9", "x.io/gpu": "1"})), at(json!({}))];
+    let with = Surroundings { devices: Some(with_class(&pod, &[])), ..Surroundings::default() };
+    let texts = |surroundings: &Surroundings| -> Vec<String> {
+        filter_in(&*fit, &pod, &nodes, surroundings).iter().map(|verdict| verdict.reasons().join(", ")).collect()
+    };
+    assert_eq!(texts(&with), ["", "Insufficient x.io/gpu", "Too many pods"]);
+    let without = ["Insufficient x.io/gpu", "Insufficient x.io/gpu", "Too many pods, Insufficient x.io/gpu"];
+    assert_eq!(texts(&Surroundings::default()), without);
+}
