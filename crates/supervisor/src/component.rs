@@ -119,6 +119,15 @@ fn figures(write: impl Fn(&mut Text) + Send + Sync + 'static) -> health::Figures
     })
 }
 
+/// The same without what is said of the process.
+pub(crate) fn only(write: impl Fn(&mut Text) + Send + Sync + 'static) -> health::Figures {
+    Arc::new(move || {
+        let mut text = Text::default();
+        write(&mut text);
+        text.finish()
+    })
+}
+
 fn read(flag: &'static str, path: &Path) -> Result<String, Error> {
     let wrong = |error: std::io::Error| Error::Flag { flag, value: path.display().to_string(), why: error.to_string() };
     std::fs::read_to_string(path).map_err(wrong)

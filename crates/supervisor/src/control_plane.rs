@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
-use crate::component::{CONTROLLER_MANAGER, Pages, SCHEDULER};
+use crate::component::{CONTROLLER_MANAGER, Pages, SCHEDULER, only};
 use crate::error::Error;
 use crate::options::Plan;
 use crate::signer::AuthoritySigner;
@@ -92,7 +92,7 @@ impl ControlPlane {
         let client = self.counted(plan, "system:kube-controller-manager", &metrics.component.requests);
         let (shown, asked) = (metrics.clone(), plan.options.controller_manager_port);
         let write = move |text: &mut Text| shown.write(text);
-        pages.show(CONTROLLER_MANAGER, asked, client.clone(), write, shutdown.clone()).await?;
+        pages.show(CONTROLLER_MANAGER, asked, client.clone(), write, None, shutdown.clone()).await?;
         let (config, deps) = (controllers(plan, &self.pki), self.controller_deps(plan, client, metrics)?);
         let token = shutdown.clone();
         components.spawn(async move {
@@ -103,7 +103,9 @@ impl ControlPlane {
         let client = self.counted(plan, "system:kube-scheduler", &metrics.component.requests);
         let (shown, asked) = (metrics.clone(), plan.options.scheduler_port);
         let write = move |text: &mut Text| shown.write(text);
-        pages.show(SCHEDULER, asked, client.clone(), write, shutdown.clone()).await?;
+        let of_pods = metrics.clone();
+        let of_pods = only(move |text: &mut Text| of_pods.write_pods(text));
+        pages.show(SCHEDULER, asked, client.clone(), write, Some(of_pods), shutdown.clone()).await?;
         let deps = kedge_scheduler::Deps {
             client,
             informers: self.informers.clone(),

@@ -95,6 +95,7 @@ pub async fn run_controller_manager(
         component: component(NAME, options.flags.clone(), &clock),
         config: Some(Arc::new(configz::controller_manager(&options, &config))),
         figures: figures(move |text| shown.write(text)),
+        of_pods: None,
         board: board.clone(),
         clock: clock.clone(),
     };

@@ -102,6 +102,8 @@ pub(crate) struct About {
     /// For `/configz`: a name, and the settings in force under it; there is no such page where absent.
     pub(crate) config: Option<Arc<(&'static str, Value)>>,
     pub(crate) figures: Figures,
+    /// For `/metrics/resources`; there is no such page where absent.
+    pub(crate) of_pods: Option<Figures>,
     pub(crate) board: StatusBoard,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -216,6 +218,9 @@ impl About {
             response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             return response;
         }
+        if let ("/metrics/resources", Some(of_pods)) = (path, &self.of_pods) {
+            return typed(METRICS_TYPE, of_pods());
+        }
         let shown = |path: &&str| *path != "/configz" || self.config.is_some();
         let page = match path {
             "/metrics" => return typed(METRICS_TYPE, (self.figures)()),
@@ -324,6 +329,7 @@ mod tests {
             component: Arc::new(kedge_zpages::Component { name: "kube-scheduler", started, flags }),
             config: Some(Arc::new(("componentconfig", json!({"kind": "KubeSchedulerConfiguration"})))),
             figures: Arc::new(|| "up 1\n".to_owned()),
+            of_pods: Some(Arc::new(|| "asked 2\n".to_owned())),
             board: StatusBoard::new(clock.clone()),
             clock,
         };
@@ -338,6 +344,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in {text}");
         };
         check("/metrics", "", 200, METRICS_TYPE, "up 1\n").await;
+        check("/metrics/resources", "", 200, METRICS_TYPE, "asked 2\n").await;
         let config = r#"{"componentconfig":{"kind":"KubeSchedulerConfiguration"}}"#;
         check("/configz", "", 200, "application/json", config).await;
         check("/flagz", "*/*", 200, "text/plain; charset=utf-8", "kube-scheduler flagz\n").await;

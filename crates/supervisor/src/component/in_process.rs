@@ -55,6 +55,7 @@ impl Pages {
         asked_port: Option<u16>,
         client: Client,
         write: impl Fn(&mut Text) + Send + Sync + 'static,
+        of_pods: Option<health::Figures>,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let Some(listener) = self.listen(owner, asked_port).await? else { return Ok(()) };
@@ -62,6 +63,7 @@ impl Pages {
             component: component(owner.name, self.flags.clone(), &self.clock),
             config: None,
             figures: figures(write),
+            of_pods,
             board: self.board.clone(),
             clock: self.clock.clone(),
         };

@@ -10,7 +10,7 @@ use kedge_zpages::Flags;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    HealthOptions, LeaderOptions, component, configz, counted_client, failed, figures, health, read, surroundings,
+    HealthOptions, LeaderOptions, component, configz, counted_client, failed, figures, health, only, read, surroundings,
 };
 use crate::error::Error;
 use crate::kubelet::chain;
@@ -42,12 +42,13 @@ pub async fn run_scheduler(options: SchedulerOptions, shutdown: CancellationToke
     let kubeconfig = options.kubeconfig.as_deref().or((!named.as_os_str().is_empty()).then_some(named));
     let client = counted_client(kubeconfig, &metrics.component.requests).await?;
     let (clock, board) = surroundings();
-    let shown = metrics.clone();
+    let (shown, of_pods) = (metrics.clone(), metrics.clone());
     let leader = merged(options.leader, &configuration.leader_election);
     let about = health::About {
         component: component(NAME, options.flags, &clock),
         config: Some(Arc::new(configz::scheduler(&configuration, &leader, kubeconfig))),
         figures: figures(move |text| shown.write(text)),
+        of_pods: Some(only(move |text| of_pods.write_pods(text))),
         board: board.clone(),
         clock: clock.clone(),
     };
