@@ -12,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::{ObjectKey, Quantity};
 use kube::Resource;
@@ -22,7 +23,7 @@ use serde::de::DeserializeOwned;
 use crate::discovery::discover;
 use crate::error::ReconcileError;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
-use usage::{Amounts, format, is_scoped, of_claim, of_pod, of_service, scopes_match};
+use usage::{Amounts, format, is_scoped, of_claim, of_pod, of_resource_claim, of_service, scopes_match};
 
 /// How often kinds without an informer are counted again.
 const RECOUNT: Duration = Duration::from_secs(10);
@@ -35,8 +36,9 @@ pub(crate) fn start(mut starter: Starter<'_>) {
     let pods = feed::<Pod>(&mut starter, &quotas, &queue);
     let services = feed::<Service>(&mut starter, &quotas, &queue);
     let claims = feed::<PersistentVolumeClaim>(&mut starter, &quotas, &queue);
+    let devices = feed::<ResourceClaim>(&mut starter, &quotas, &queue);
     let workers = starter.context.config.concurrency;
-    let controller = Quotas { context: starter.context.clone(), quotas, pods, services, claims };
+    let controller = Quotas { context: starter.context.clone(), quotas, pods, services, claims, devices };
     starter.work(Arc::new(controller), queue, workers);
 }
 
@@ -63,6 +65,7 @@ struct Quotas {
     pods: Informer<Pod>,
     services: Informer<Service>,
     claims: Informer<PersistentVolumeClaim>,
+    devices: Informer<ResourceClaim>,
 }
 
 impl Controller for Quotas {
@@ -102,6 +105,7 @@ impl Quotas {
         if !is_scoped(spec) {
             self.services.in_namespace(namespace).iter().for_each(|service| add(of_service(service)));
             self.claims.in_namespace(namespace).iter().for_each(|claim| add(of_claim(claim)));
+            self.devices.in_namespace(namespace).iter().for_each(|claim| add(of_resource_claim(claim)));
         }
         used
     }

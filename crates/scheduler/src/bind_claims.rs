@@ -353,6 +353,8 @@ fn text(error: &kube::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::ContainerExtendedResourceRequest;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
     fn claim(version: &str, allocated: bool) -> Arc<ResourceClaim> {
         let status = if allocated { json!({"allocation": {}}) } else { json!({}) };
@@ -377,6 +379,22 @@ mod tests {
         );
         promised.settle(&plans, &[]);
         assert_eq!(promised.allocations().count(), 0, "what was not written is free again");
+        let request = ContainerExtendedResourceRequest { request_name: "r".to_owned(), ..Default::default() };
+        let unmade = [ClaimPlan { mappings: vec![request], ..plans[0].clone() }];
+        promised.add(&unmade);
+        promised.settle(&unmade, &[]);
+        assert_eq!(promised.allocations().count(), 0, "nothing was made");
+        promised.add(&unmade);
+        let made = Arc::new(ResourceClaim {
+            metadata: ObjectMeta { uid: Some("other".to_owned()), ..open.metadata.clone() },
+            ..ResourceClaim::clone(&open)
+        });
+        promised.settle(&unmade, std::slice::from_ref(&made));
+        assert!(promised.knows(&made) && !promised.knows(&open), "it counts under its own name now");
+        promised.forget_shown(&Informer::fixed([]));
+        assert_eq!(promised.allocations().count(), 1, "the cache may not have it yet");
+        promised.forget_shown(&Informer::fixed([ResourceClaim::clone(&made)]));
+        assert_eq!(promised.allocations().count(), 0);
         let reserved = [ClaimPlan { claim: open.clone(), allocation: None, mappings: Vec::new() }];
         promised.add(&reserved);
         assert!(!promised.show(open).is_promised);

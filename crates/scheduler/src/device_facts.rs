@@ -10,14 +10,13 @@ use kedge_client::{Informer, Informers, Subscription};
 use kedge_meta::ObjectKey;
 
 use crate::bind_claims::Promised;
-use crate::event::{EventKind, ObjectChange};
+use crate::event::{DEVICE_CLASS, EventKind, ObjectChange};
 use crate::framework::Surroundings;
 use crate::plugins::{ClaimName, DeviceFacts, Extended, allocation, claim_entries, claim_name, extended_names};
 use crate::pod_info::PodInfo;
 
 const CLAIM: &str = "ResourceClaim";
 const SLICE: &str = "ResourceSlice";
-const CLASS: &str = "DeviceClass";
 
 /// The caches of everything about devices.
 pub(crate) struct DeviceCaches {
@@ -99,7 +98,7 @@ impl DeviceChanges {
         tokio::select! {
             change = self.claims.next() => ObjectChange::new(EventKind::Devices, CLAIM, &change),
             change = self.slices.next() => ObjectChange::new(EventKind::Devices, SLICE, &change),
-            change = self.classes.next() => ObjectChange::new(EventKind::Devices, CLASS, &change),
+            change = self.classes.next() => ObjectChange::new(EventKind::Devices, DEVICE_CLASS, &change),
         }
     }
 
@@ -108,6 +107,6 @@ impl DeviceChanges {
         let claim = self.claims.try_next().map(|change| ObjectChange::new(EventKind::Devices, CLAIM, &change));
         claim
             .or_else(|| self.slices.try_next().map(|change| ObjectChange::new(EventKind::Devices, SLICE, &change)))
-            .or_else(|| self.classes.try_next().map(|change| ObjectChange::new(EventKind::Devices, CLASS, &change)))
+            .or_else(|| self.classes.try_next().map(|change| ObjectChange::new(EventKind::Devices, DEVICE_CLASS, &change)))
     }
 }

@@ -23,6 +23,9 @@ pub(crate) enum EventKind {
     Devices,
 }
 
+/// The name of the kind of device classes.
+pub(crate) const DEVICE_CLASS: &str = "DeviceClass";
+
 /// What became of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {

@@ -74,6 +74,11 @@ impl Evictions {
         }
     }
 
+    /// Whether it is known for whom a pod waits.
+    pub(crate) fn knows(&self, pod: &ObjectKey) -> bool {
+        self.victims_by_pod.contains_key(pod)
+    }
+
     /// Whether a pod waits for others of which some are not even on their way.
     pub(crate) fn waits(&self, pod: &ObjectKey) -> bool {
         self.victims_by_pod.get(pod).is_some_and(|victims| victims.values().any(|is_leaving| !is_leaving))
@@ -109,7 +114,7 @@ mod tests {
         assert!(evictions.leaving(&key("v1")).is_empty() && evictions.waits(&key("a")));
         assert_eq!(evictions.leaving(&key("v2")), [key("a")]);
         assert!(evictions.leaving(&key("v2")).is_empty(), "it is said once");
-        assert!(!evictions.waits(&key("a")));
+        assert!(!evictions.waits(&key("a")) && evictions.knows(&key("a")));
         assert_eq!(evictions.left(&key("v2")), Left::default(), "another one is still there");
         assert_eq!(evictions.left(&key("v1")).free, [key("a")]);
         evictions.begin(&key("a"), [key("v1"), key("v2")]);

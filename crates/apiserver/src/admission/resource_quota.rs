@@ -4,6 +4,8 @@
 //! quota's status is written in the same commit as the object. Invariant: two creations never share the last place, since
 //! both need the quota as they saw it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, Quantity};
 use kedge_store::{Condition, Expect, Record, Write};
@@ -186,6 +188,7 @@ fn usage(group: &str, resource: &str, object: &Value) -> Vec<(String, Quantity)>
             }
         }
         ("", "persistentvolumeclaims") => usage.extend(claim_usage(object)),
+        ("resource.k8s.io", "resourceclaims") => usage.extend(device_usage(object)),
         ("", "replicationcontrollers" | "resourcequotas" | "secrets" | "configmaps") => {
             usage.push((resource.to_owned(), one));
         }
@@ -206,8 +209,48 @@ fn claim_usage(claim: &Value) -> Vec<(String, Quantity)> {
     usage
 }
 
+/// So many devices count where a claim asks for all: what an allocation can hold at most.
+const ALL_DEVICES: i64 = 32;
+
+/// The devices that a claim may get, by class; of alternatives, the most of each class.
+fn device_usage(claim: &Value) -> Vec<(String, Quantity)> {
+    let count = |asked: &Value| match object::text(asked, &["allocationMode"]) {
+        "All" => ALL_DEVICES,
+        _ => asked["count"].as_i64().unwrap_or(1),
+    };
+    let mut by_class: BTreeMap<&str, i64> = BTreeMap::new();
+    for request in object::list(claim, &["spec", "devices", "requests"]) {
+        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
+        for asked in object::at(request, &["exactly"]).into_iter().chain(object::list(request, &["firstAvailable"])) {
+            let known = most.entry(object::text(asked, &["deviceClassName"])).or_default();
+            *known = (*known).max(count(asked));
+        }
+        most.into_iter().for_each(|(class, count)| *by_class.entry(class).or_default() += count);
+    }
+    let named = |(class, count): (&str, i64)| {
+        (format!("{class}.deviceclass.resource.k8s.io/devices"), Quantity::from_units(count))
+    };
+    by_class.into_iter().map(named).collect()
+}
+
+/// What containers may ask for of extended resources; such amounts are never overcommitted.
+fn extended_names(pod: &Value) -> BTreeSet<&str> {
+    let containers = ["containers", "initContainers"].iter().flat_map(|list| object::list(pod, &["spec", list]));
+    let requests = containers.filter_map(|container| object::at(container, &["resources", "requests"])?.as_object());
+    requests.flat_map(|requests| requests.keys().map(String::as_str)).filter(|name| name.contains('/')).collect()
+}
+
 fn pod_usage(pod: &Value) -> Vec<(String, Quantity)> {
     let mut usage = Vec::new();
+    for resource in extended_names(pod) {
+        let of = |list: &str| {
+            let containers = object::list(pod, &["spec", list]).iter();
+            let amounts = containers.filter_map(|c| object::text(c, &["resources", "requests", resource]).parse().ok());
+            amounts.collect::<Vec<Quantity>>()
+        };
+        let sum = of("containers").into_iter().fold(Quantity::ZERO, |sum, quantity| sum + quantity);
+        usage.push((format!("requests.{resource}"), of("initContainers").into_iter().fold(sum, Quantity::max)));
+    }
     for kind in ["requests", "limits"] {
         for resource in ["cpu", "memory", "ephemeral-storage"] {
             let of = |list: &str| {
@@ -271,6 +314,27 @@ fn matches_scope(scope: &Value, pod: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_and_extended_resources_are_counted() {
+        let asks =
+            |class: &str, count: i64| json!({"deviceClassName": class, "allocationMode": "ExactCount", "count": count});
+        let all = json!({"deviceClassName": "nic", "allocationMode": "All"});
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": asks("gpu", 2)},
+            {"name": "b", "firstAvailable": [asks("gpu", 3), asks("gpu", 1), asks("tpu", 4)]},
+            {"name": "c", "exactly": all}]}}});
+        let shown = |usage: Vec<(String, Quantity)>| -> Vec<String> {
+            usage.into_iter().map(|(name, amount)| format!("{name}={amount}")).collect()
+        };
+        let expected = ["gpu", "nic", "tpu"].map(|class| format!("{class}.deviceclass.resource.k8s.io/devices"));
+        let [gpu, nic, tpu] = expected;
+        let counted = shown(usage("resource.k8s.io", "resourceclaims", &claim));
+        assert_eq!(counted[1..], [format!("{gpu}=5"), format!("{nic}=32"), format!("{tpu}=4")]);
+        let container = |count: &str| json!({"resources": {"requests": {"x.io/gpu": count}}});
+        let pod = json!({"spec": {"containers": [container("1"), container("2")], "initContainers": [container("5")]}});
+        assert!(shown(pod_usage(&pod)).contains(&"requests.x.io/gpu=5".to_owned()));
+    }
 
     #[test]
     fn usage_is_counted() {

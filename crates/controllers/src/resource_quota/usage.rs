@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, ResourceQuotaSpec, ScopedResourceSelectorRequirement, Service,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kedge_meta::Quantity;
 
@@ -17,6 +18,7 @@ use crate::pods::is_terminal;
 /// Amounts by resource name.
 pub(crate) type Amounts = BTreeMap<String, Quantity>;
 
+const DEVICE_CLASS_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
 const STORAGE_CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 
 fn add(amounts: &mut Amounts, name: &str, amount: Quantity) {
@@ -139,6 +141,33 @@ pub(crate) fn of_claim(claim: &PersistentVolumeClaim) -> Amounts {
     used
 }
 
+/// So many devices count where a claim asks for all: what an allocation can hold at most.
+const ALL_DEVICES: i64 = 32;
+
+/// The devices that a claim may get, by class; of alternatives, the most of each class.
+pub(crate) fn of_resource_claim(claim: &ResourceClaim) -> Amounts {
+    let count = |mode: Option<&str>, count: Option<i64>| match mode {
+        Some("All") => ALL_DEVICES,
+        _ => count.unwrap_or(1),
+    };
+    let mut used = Amounts::new();
+    for request in claim.spec.devices.iter().flat_map(|devices| devices.requests.iter().flatten()) {
+        let exactly = request.exactly.iter();
+        let exactly =
+            exactly.map(|asked| (&asked.device_class_name, count(asked.allocation_mode.as_deref(), asked.count)));
+        let alternatives = request.first_available.iter().flatten();
+        let alternatives =
+            alternatives.map(|asked| (&asked.device_class_name, count(asked.allocation_mode.as_deref(), asked.count)));
+        let mut most = Amounts::new();
+        for (class, devices) in exactly.chain(alternatives) {
+            let name = format!("{class}{DEVICE_CLASS_SUFFIX}");
+            larger(&mut most, Amounts::from([(name, Quantity::from_units(devices))]));
+        }
+        sum(&mut used, &most);
+    }
+    used
+}
+
 /// Whether all scopes of a quota take a pod in.
 pub(crate) fn scopes_match(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
     let named = spec.scopes.iter().flatten().all(|scope| scope_matches(scope, pod));
@@ -246,6 +275,21 @@ mod tests {
         user.spec.get_or_insert_default().init_containers = Some(vec![container("50m")]);
         assert_eq!(show(&of_pod(&user, now)), "count/pods=1 cpu=300m pods=1 requests.cpu=300m");
         assert_eq!(show(&of_pod(&with_phase(user, "Failed"), now)), "count/pods=1");
+    }
+
+    #[test]
+    fn claims_use_devices_of_classes() {
+        let asks = |class: &str, count: i64| serde_json::json!({"name": "s", "deviceClassName": class, "count": count});
+        let all = serde_json::json!({"deviceClassName": "nic", "allocationMode": "All"});
+        let claim: ResourceClaim =
+            serde_json::from_value(serde_json::json!({"metadata": {}, "spec": {"devices": {"requests": [
+            {"name": "a", "exactly": asks("gpu", 2)},
+            {"name": "b", "firstAvailable": [asks("gpu", 3), asks("gpu", 1), asks("tpu", 4)]},
+            {"name": "c", "exactly": all}]}}}))
+            .unwrap();
+        let expected = "gpu.deviceclass.resource.k8s.io/devices=5 nic.deviceclass.resource.k8s.io/devices=32 \
+                        tpu.deviceclass.resource.k8s.io/devices=4";
+        assert_eq!(show(&of_resource_claim(&claim)), expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod strategy;
 
 use crate::configuration::FitArgs;
-use crate::event::{Event, EventKind, Freed};
+use crate::event::{DEVICE_CLASS, Event, Freed};
 use crate::framework::{Cycle, Evaluation, Plugin, Reason, Verdict};
 use crate::node_info::NodeInfo;
 use crate::plugins::{Extended, extended_names};
@@ -64,7 +64,7 @@ impl Plugin for NodeResourcesFit {
                 let grew = new.allocatable.pods > before.pods || asks_for_more_than(asked, &before, &new.allocatable);
                 grew && self.could_hold(pod, &new.allocatable)
             }
-            Event::Object(change) => change.kind == EventKind::Devices && extended_names(pod).next().is_some(),
+            Event::Object(change) => change.resource == DEVICE_CLASS && extended_names(pod).next().is_some(),
             _ => false,
         }
     }
@@ -146,6 +146,7 @@ impl Evaluation for Asked<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nominated::Nominated;
     use crate::plugins::test_world::{filter, node, pod, score};
     use serde_json::json;
 
@@ -214,6 +215,31 @@ mod tests {
         }
         let plugin = NodeResourcesFit::new(FitArgs::default(), &["example.org/gpu".to_owned()]);
         assert!(filter(&plugin, &gpu, &nodes)[0].fits());
+    }
+
+    #[test]
+    fn a_departure_helps_where_there_is_room_besides_what_is_promised() {
+        let important = |name: &str, cpu: &str, priority: i32| {
+            pod(json!({"metadata": {"name": name}, "spec": {"priority": priority, "containers": [
+                {"name": "c", "resources": {"requests": {"cpu": cpu}}}]}}))
+        };
+        let at = |pods: Vec<PodInfo>| {
+            node(json!({"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "4", "pods": "9"}}}), pods)
+        };
+        let (gone, waiting) = (important("gone", "1", 0), important("new", "3", 5));
+        let check = |node: &NodeInfo, promised: Option<&PodInfo>, expected: bool| {
+            let mut nominated = Nominated::default();
+            if let Some(promised) = promised {
+                nominated.add(std::sync::Arc::new(promised.clone()), "n");
+            }
+            let freed = Some(Freed { node, nominated: &nominated });
+            assert_eq!(NodeResourcesFit::default().may_help(&waiting, &Event::AssignedPodDelete(&gone, freed)), expected);
+        };
+        check(&at(vec![important("same", "1", 5)]), None, true);
+        check(&at(vec![important("same", "2", 5)]), None, false);
+        check(&at(vec![important("lower", "2", 4)]), None, true);
+        check(&at(vec![]), Some(&important("other", "2", 5)), false);
+        check(&at(vec![]), Some(&important("lower", "2", 4)), true);
     }
 
     #[test]

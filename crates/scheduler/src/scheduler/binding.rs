@@ -10,7 +10,7 @@ use crate::bind_claims::ClaimBinder;
 use crate::bind_volumes::VolumeBinder;
 use crate::framework::Surroundings;
 use crate::metrics::Ended;
-use crate::plugins::{ClaimPlan, PodVolumes, claim_plans, volumes_for};
+use crate::plugins::{ClaimPlan, PodVolumes, claim_plans, is_made_for, volumes_for};
 use crate::profile::Profile;
 use crate::queue::Taken;
 
@@ -82,6 +82,8 @@ impl Scheduler {
             let result: Result<(), String> = work.await;
             if result.is_err() {
                 claim_binder.unreserve(&taken.pod, &written).await;
+                // Those are gone, and so is what they were promised.
+                written.retain(|claim| !is_made_for(claim, &taken.pod));
             }
             // The receiver only goes away with the scheduler itself.
             let _ = finished.send(Binding { taken, volumes, claims, written, result, began }).await;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use kedge_meta::ObjectKey;
 use rand::Rng;
 use tokio::time::Instant;
 
@@ -62,6 +63,9 @@ impl Scheduler {
                     promised = Some(found.node.clone());
                 }
                 Err(why) => {
+                    if matches!(why, Hopeless::Leaving) {
+                        self.wait_for_leaving(&pod);
+                    }
                     message.push(' ');
                     message.push_str(&why.to_string());
                     if matches!(why, Hopeless::Nowhere(_)) && self.nominated.node_of(&pod.key).is_some() {
@@ -81,6 +85,18 @@ impl Scheduler {
         tokio::spawn(async move {
             executor.report_promised(&pod, "Unschedulable", &message, promised.as_deref()).await;
         });
+    }
+
+    /// Notes for whom a pod waits that others, or this scheduler in an earlier life, made leave the node that it was promised.
+    fn wait_for_leaving(&mut self, pod: &PodInfo) {
+        let node = self.nominated.node_of(&pod.key).and_then(|name| self.cache.node(name));
+        let Some(node) = node.filter(|_| !self.evictions.knows(&pod.key)) else { return };
+        let leaving: Vec<ObjectKey> =
+            node.pods.iter().filter(|other| makes_room(other, pod)).map(|other| other.key.clone()).collect();
+        self.evictions.begin(&pod.key, leaving.iter().cloned());
+        for victim in leaving {
+            self.evictions.leaving(&victim);
+        }
     }
 
     /// Promises a node to a pod, and lets those go who have to; who matters less and was promised the node looks for another.
@@ -188,7 +204,12 @@ impl Scheduler {
         };
         let hopeless =
             failure.verdicts.iter().any(|(other, verdict)| *other == at && matches!(verdict, Verdict::Unresolvable(_)));
-        let is_leaving = |other: &Arc<PodInfo>| other.priority < pod.priority && other.is_leaving;
-        !hopeless && (self.evictions.waits(&pod.key) || self.cache.nodes()[at].pods.iter().any(is_leaving))
+        let makes_room = |other: &Arc<PodInfo>| makes_room(other, pod);
+        !hopeless && (self.evictions.waits(&pod.key) || self.cache.nodes()[at].pods.iter().any(makes_room))
     }
+}
+
+/// Whether a pod is on its way out because a scheduler wanted its place for one that matters more.
+fn makes_room(pod: &PodInfo, important: &PodInfo) -> bool {
+    pod.priority < important.priority && pod.is_leaving
 }
