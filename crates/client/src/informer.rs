@@ -7,6 +7,7 @@
 mod groups;
 mod held;
 mod mailbox;
+mod packing;
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -32,8 +34,9 @@ use crate::failure::{FailureCause, classify, is_silence, of_status};
 use crate::failure_log::FailureLog;
 use crate::watched::{Watched, plain};
 use groups::Groups;
-use held::{Held, Packing, Warm};
+use held::{Held, REST_PERIOD, Warm};
 use mailbox::Mailbox;
+use packing::Packing;
 
 /// What an informer selects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -362,10 +365,16 @@ async fn follow<K>(
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut listed = HashSet::new();
     let what = format!("watch {}", K::plural(&K::DynamicType::default()));
+    let mut rest = tokio::time::interval(REST_PERIOD);
+    rest.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let event = tokio::select! {
             () = shutdown.cancelled() => return,
             event = stream.next() => event,
+            _ = rest.tick() => {
+                informer.warm.rest().await;
+                continue;
+            }
         };
         match event {
             Some(Ok(event)) => {

@@ -38,7 +38,7 @@ fn a_slow_subscriber_gets_the_newest_state_of_each_object() {
 
 #[test]
 fn packed_objects_are_told_and_found_as_others() {
-    let informer = Informer::<ConfigMap>::idle(Warm::with_most(Some(Packing::of_json()), 1));
+    let informer = Informer::<ConfigMap>::idle(Warm::with_most(Some(Packing::of_json()), 1, 1));
     let mut subscription = informer.subscribe();
     for name in ["a", "b", "c"] {
         informer.put(config_map(name, "1"));
