@@ -4,6 +4,9 @@
 //! yet confirmed by the API (assumed) counts as well. Nodes stand in an order in which neighbours are of different zones
 //! where that is possible, so that a stretch of them is a fair sample.
 
+#[cfg(test)]
+pub(crate) mod history;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 

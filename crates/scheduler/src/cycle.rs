@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::alike::Known;
 use crate::framework::{Cycle, Evaluation, Verdict};
 use crate::memory::Refusal;
 use crate::node_info::NodeInfo;
@@ -91,6 +92,13 @@ impl Failure {
     pub(crate) fn unresolvable(&self) -> usize {
         let helped = |(_, verdict): &&(usize, Verdict)| matches!(verdict, Verdict::Unschedulable(_));
         self.total - self.verdicts.iter().filter(helped).count()
+    }
+}
+
+impl Prepared<'_> {
+    /// Whether its score counts.
+    pub(crate) fn scores(&self) -> bool {
+        self.weight > 0
     }
 }
 
@@ -231,11 +239,20 @@ pub(crate) fn refusal(prepared: &[Prepared<'_>], node: &NodeInfo) -> Option<Refu
     verdicts.find(|(_, verdict)| !verdict.fits())
 }
 
-/// The weighed scores of nodes.
-pub(crate) fn score(cycle: &Cycle<'_>, prepared: &[Prepared<'_>], nodes: &[usize]) -> Vec<i64> {
+/// The weighed scores of nodes, with what is known of them for pods like this one.
+pub(crate) fn score(
+    cycle: &Cycle<'_>,
+    prepared: &[Prepared<'_>],
+    nodes: &[usize],
+    mut known: Option<&mut Known>,
+) -> Vec<i64> {
     let mut totals = vec![0; nodes.len()];
-    for Prepared { weight, evaluation, .. } in prepared.iter().filter(|plugin| plugin.weight > 0) {
-        let scores: Option<Vec<i64>> = nodes.iter().map(|at| evaluation.score(&cycle.nodes[*at])).collect();
+    for (at, Prepared { weight, evaluation, .. }) in prepared.iter().enumerate().filter(|(_, plugin)| plugin.scores()) {
+        let remembered = known.as_deref_mut().and_then(|known| known.scores(cycle, prepared, at, nodes));
+        let scores: Option<Vec<i64>> = match remembered {
+            Some(remembered) => remembered.into_iter().collect(),
+            None => nodes.iter().map(|at| evaluation.score(&cycle.nodes[*at])).collect(),
+        };
         let Some(mut scores) = scores else { continue };
         evaluation.normalize(&mut scores);
         for (total, score) in totals.iter_mut().zip(scores) {

@@ -3,6 +3,7 @@
 //! Deciding is pure: plugins look at a snapshot of the nodes and a pod, and know no clock, no API and no runtime. The
 //! edges (watching, binding, extenders, events, preemption's deletions) are in `scheduler`, `extender` and `execute`.
 
+mod alike;
 mod bind_claims;
 mod bind_volumes;
 mod cache;

@@ -43,10 +43,6 @@ struct OfNode {
 }
 
 impl Memory {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.told.is_empty()
-    }
-
     /// Takes out what pods of a likeness were told, to be put back with [`Self::put`].
     pub(crate) fn take(&mut self, likeness: &Likeness) -> Option<Told> {
         let at = self.told.iter().position(|(other, _)| other == likeness)?;
@@ -152,7 +148,6 @@ mod tests {
             Likeness::of(&pod(json!({"metadata": {"name": "p"}, "spec": spec})))
         };
         let mut memory = Memory::default();
-        assert!(memory.is_empty());
         for number in 0..=KEPT {
             memory.put(like(number), Told::default());
         }

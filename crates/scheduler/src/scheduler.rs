@@ -16,10 +16,12 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kedge_client::{Informer, Recorder, Subscription};
 use kedge_meta::{ComponentStatus, LabelSelector, ObjectKey};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::alike::Alike;
 use crate::bind_claims::Promised;
 use crate::bind_volumes::Reserved;
 use crate::cache::Cache;
@@ -85,6 +87,7 @@ pub(crate) struct Scheduler {
     status: ComponentStatus,
     caches: Caches,
     cache: Cache,
+    alike: Mutex<Alike>,
     queue: Queue,
     nominated: Nominated,
     evictions: Evictions,
@@ -152,6 +155,7 @@ impl Scheduler {
             status: deps.status.clone(),
             caches,
             cache: Cache::default(),
+            alike: Mutex::default(),
             queue: Queue::new(patience),
             nominated: Nominated::default(),
             evictions: Evictions::default(),

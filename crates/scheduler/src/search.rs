@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use crate::alike::Known;
 use crate::cache::Cache;
 use crate::cycle::{Failure, Fitting, Prepared, Sample, find_fitting, find_judged, fits, is_local, prepare, refusal};
 use crate::framework::{Cycle, Surroundings};
@@ -30,7 +31,13 @@ pub(crate) struct Search<'a> {
 impl<'a> Search<'a> {
     /// The nodes that fit, with those on them that were promised a place there. Where the pod was promised one that fits,
     /// there is no other.
-    pub(crate) fn find(&self, prepared: &[Prepared<'_>], sample: Sample, told: Option<&mut Told>) -> Fitting {
+    pub(crate) fn find(
+        &self,
+        prepared: &[Prepared<'_>],
+        sample: Sample,
+        told: Option<&mut Told>,
+        known: Option<&mut Known>,
+    ) -> Fitting {
         let (cycle, own) = (self.cycle(), self.own());
         if let Some(at) = own
             && fits(prepared, &self.seen(&cycle.nodes[at]))
@@ -43,7 +50,7 @@ impl<'a> Search<'a> {
             return find_fitting(&cycle, &prepare(&cycle, self.profile), sample, &|_| None);
         }
         let Some(told) = told.filter(|_| is_local(prepared)) else {
-            return find_fitting(&cycle, prepared, sample, &|node| self.nominated.seen_by(self.pod, node));
+            return self.find_among(&cycle, prepared, sample, known);
         };
         find_judged(&cycle, prepared, sample, &mut |at, node| {
             if let Some(known) = told.refusal(at, node).filter(|_| own != Some(at)) {
@@ -54,6 +61,24 @@ impl<'a> Search<'a> {
                 told.note(at, node, refusal.clone());
             }
             Some(refusal)
+        })
+    }
+
+    /// The nodes that fit, asked anew but for what is known of them for pods like this one. Nothing is known of nodes that
+    /// others were promised: these are not seen as they are.
+    fn find_among(
+        &self,
+        cycle: &Cycle<'_>,
+        prepared: &[Prepared<'_>],
+        sample: Sample,
+        known: Option<&mut Known>,
+    ) -> Fitting {
+        let Some(known) = known else {
+            return find_fitting(cycle, prepared, sample, &|node| self.nominated.seen_by(self.pod, node));
+        };
+        find_judged(cycle, prepared, sample, &mut |at, node| match self.nominated.seen_by(self.pod, node) {
+            Some(seen) => refusal(prepared, &seen),
+            None => known.refusal(prepared, at, node),
         })
     }
 
@@ -191,7 +216,7 @@ mod tests {
         fn find(&self, pod: &PodInfo, told: &mut Told) -> Fitting {
             let search = self.search(pod);
             let sample = Sample::of(self.cache.nodes().len(), 0, 0);
-            search.find(&prepare(&search.cycle(), &self.profile), sample, Some(told))
+            search.find(&prepare(&search.cycle(), &self.profile), sample, Some(told), None)
         }
 
         /// Lets a pod fail, and promises it a node; whom it displaces there, and how often something was said about a node.

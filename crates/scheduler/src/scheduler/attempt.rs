@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Scheduler;
 use super::changes::EXTENDER;
+use crate::alike::Known;
 use crate::cycle::{Failure, Fitting, Prepared, Sample, best, prepare, score};
 use crate::extender::Extender;
 use crate::framework::{Cycle, Surroundings, Verdict};
@@ -47,9 +48,9 @@ impl Scheduler {
         self.cache.tally(topologies);
         // What devices there are changes without any node that does.
         let is_memorable = surroundings.devices.is_none();
-        let likeness = (is_memorable && !self.memory.is_empty()).then(|| Likeness::of(&pod));
+        let likeness = is_memorable.then(|| Likeness::of(&pod));
         let mut told = likeness.as_ref().and_then(|likeness| self.memory.take(likeness));
-        let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings, told.as_mut()).await;
+        let (outcome, looked_at) = self.choose(&pod, &profile, &surroundings, likeness.as_ref(), told.as_mut()).await;
         self.next_node = (self.next_node + looked_at) % self.cache.nodes().len().max(1);
         self.metrics.decided(start.elapsed());
         match outcome {
@@ -69,11 +70,10 @@ impl Scheduler {
                 tokio::spawn(async move { executor.report_unscheduled(&pod, "SchedulerError", &why).await });
             }
         }
-        if let Some(told) = told {
-            let likeness = likeness.unwrap_or_else(|| Likeness::of(&pod));
-            if likeness.is_shared() {
-                self.memory.put(likeness, told);
-            }
+        if let (Some(told), Some(likeness)) = (told, likeness)
+            && likeness.is_shared()
+        {
+            self.memory.put(likeness, told);
         }
         self.status.heartbeat(Some(start.elapsed()));
     }
@@ -84,6 +84,7 @@ impl Scheduler {
         pod: &PodInfo,
         profile: &Profile,
         surroundings: &Surroundings,
+        likeness: Option<&Likeness>,
         told: Option<&mut Told>,
     ) -> (Outcome, usize) {
         let interested: Vec<&Extender> = self.extenders.iter().filter(|extender| extender.is_interested(pod)).collect();
@@ -101,11 +102,14 @@ impl Scheduler {
             } else {
                 Sample { start: self.next_node % nodes.len().max(1), enough: 1 }
             };
-            let found = self.search(pod, profile, surroundings).find(&prepared, enough, told);
+            let mut alike = self.alike.lock();
+            let mut known = likeness.and_then(|likeness| alike.known(&cycle, likeness, &prepared));
+            let search = self.search(pod, profile, surroundings);
+            let found = search.find(&prepared, enough, told, known.as_deref_mut());
             self.metrics.ran("Filter", true, name, filtering.elapsed());
             if interested.is_empty() || found.nodes.is_empty() {
                 let looked_at = found.looked_at;
-                return (self.pick(&cycle, &prepared, found, &HashMap::new()), looked_at);
+                return (self.pick(&cycle, &prepared, found, &HashMap::new(), known), looked_at);
             }
             found
         };
@@ -127,7 +131,7 @@ impl Scheduler {
             }
         }
         let cycle = Cycle { pod, nodes, surroundings, cache: Some(&self.cache) };
-        (self.pick(&cycle, &prepare(&cycle, profile), found, &outside), looked_at)
+        (self.pick(&cycle, &prepare(&cycle, profile), found, &outside, None), looked_at)
     }
 
     pub(super) fn search<'a>(
@@ -145,13 +149,14 @@ impl Scheduler {
         prepared: &[Prepared<'_>],
         found: Fitting,
         outside: &HashMap<String, i64>,
+        known: Option<&mut Known>,
     ) -> Outcome {
         match found.nodes.as_slice() {
             [] => Outcome::Unschedulable(found.failure),
             [only] => Outcome::Node(cycle.nodes[*only].name.clone()),
             nodes => {
                 let began = Instant::now();
-                let mut totals = score(cycle, prepared, nodes);
+                let mut totals = score(cycle, prepared, nodes, known);
                 self.metrics.ran("Score", true, cycle.pod.scheduler_name(), began.elapsed());
                 for (total, at) in totals.iter_mut().zip(nodes) {
                     *total += outside.get(&cycle.nodes[*at].name).copied().unwrap_or_default();
