@@ -272,6 +272,7 @@ impl Lifecycle {
         if rate.is_none() != state.was_suspended {
             state.was_suspended = rate.is_none();
             match rate {
+                None if !state.census.was_any_ready() => tracing::debug!("no node has been ready yet"),
                 None => tracing::warn!("no node is ready: suspecting our own view, evictions are suspended"),
                 Some(_) => tracing::info!("a node is ready again: evictions resume"),
             }

@@ -37,6 +37,7 @@ pub(crate) struct Census {
     nodes: HashMap<String, (String, bool)>,
     /// Ready and other nodes of each zone.
     zones: BTreeMap<String, (usize, usize)>,
+    was_any_ready: bool,
 }
 
 impl Census {
@@ -48,6 +49,12 @@ impl Census {
         let (ready, unready) = self.zones.entry(zone.clone()).or_default();
         *(if is_ready { ready } else { unready }) += 1;
         self.nodes.insert(name.to_owned(), (zone, is_ready));
+        self.was_any_ready |= is_ready;
+    }
+
+    /// Whether any node has ever been ready: a cluster that has just begun is not one that is lost.
+    pub(crate) fn was_any_ready(&self) -> bool {
+        self.was_any_ready
     }
 
     /// No longer counts a node.
