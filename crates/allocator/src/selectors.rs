@@ -1,15 +1,13 @@
 //! Selectors of devices: CEL expressions about `device`.
 //!
-//! Invariant: compiling and evaluating are bounded
-//! (the length of an expression, how deep its loops lie in each other, the number of compiled ones kept).
+//! Invariant: compiling and evaluating are bounded: the length of an expression, what it may cost, the number of compiled
+//! ones that are kept.
 
 mod device;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cel::common::ast::{EntryExpr, Expr};
-use cel::parser::Expression;
 use cel::{Context, Program, Value};
 use k8s_openapi::api::resource::v1::{Device, DeviceSelector};
 use kedge_expressions::error_text;
@@ -19,9 +17,6 @@ use crate::allocate::AllocateError;
 
 /// Upstream's bound of an expression's length.
 const LONGEST: usize = 10 * 1024;
-/// Loops within loops.
-// DIVERGES: upstream estimates the cost of an expression; here loops may not lie deeper in each other than this.
-const DEEPEST: usize = 3;
 /// Compiled expressions that are kept.
 const MOST_KEPT: usize = 256;
 
@@ -65,11 +60,8 @@ impl Selectors {
         if expression.len() > LONGEST {
             return Err(CompileError(format!("too long: must have at most {LONGEST} bytes")));
         }
-        let program = kedge_expressions::compile(expression).map_err(CompileError)?;
-        if loop_depth(program.expression()) > DEEPEST {
-            return Err(CompileError("too complex, exceeds cost limit".to_owned()));
-        }
-        Ok(Arc::new(program))
+        let compiled = kedge_expressions::compile_selector(expression);
+        compiled.map(Arc::new).map_err(|error| CompileError(error.to_string()))
     }
 
     /// Whether a device is what all selectors of `owner` (a class or a claim) select.
@@ -101,27 +93,6 @@ impl Selectors {
             Ok(_) => Err("CEL result could not be converted to bool".to_owned()),
             Err(error) => Err(error_text(&error)),
         }
-    }
-}
-
-/// How deep loops lie in each other.
-fn loop_depth(expression: &Expression) -> usize {
-    let deepest = |list: &mut dyn Iterator<Item = &Expression>| list.map(loop_depth).max().unwrap_or_default();
-    match &expression.expr {
-        Expr::Call(call) => deepest(&mut call.target.iter().map(|target| &**target).chain(&call.args)),
-        Expr::Comprehension(all) => {
-            let inner = [&all.loop_cond, &all.loop_step, &all.result, &all.accu_init];
-            // A loop over nothing binds a name: it costs nothing.
-            let own = usize::from(!matches!(&all.iter_range.expr, Expr::List(list) if list.elements.is_empty()));
-            (own + deepest(&mut inner.into_iter())).max(loop_depth(&all.iter_range))
-        }
-        Expr::List(list) => deepest(&mut list.elements.iter()),
-        Expr::Select(select) => loop_depth(&select.operand),
-        Expr::Map(map) => deepest(&mut map.entries.iter().flat_map(|entry| match &entry.expr {
-            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-            EntryExpr::StructField(field) => vec![&field.value],
-        })),
-        _ => 0,
     }
 }
 

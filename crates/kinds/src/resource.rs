@@ -1,12 +1,13 @@
 //! The kinds of `resource.k8s.io`.
 //!
-//! `v1beta2` has the shape of `v1`. The shape of `v1beta1` differs and is not converted, so it must not be served. CEL
-//! expressions are taken as they are: only their length is looked at.
+//! `v1beta2` has the shape of `v1`. The shape of `v1beta1` differs and is not converted, so it must not be served.
 
 mod attributes;
 mod claim;
 mod device_class;
 mod names;
+mod policy;
+mod selectors;
 mod slice;
 
 use jiff::Timestamp;

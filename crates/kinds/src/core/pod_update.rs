@@ -321,34 +321,42 @@ pub(super) fn validate_resize(new: &Value, old: &Value, errors: &mut Vec<FieldEr
         for (index, (new, old)) in pairs {
             let field = SPEC.child(list);
             let item = field.index(index);
-            resized(new, old, list, &item.child("resources"), errors);
+            resized(new, old, list, &item, errors);
         }
     }
 }
 
 fn resized(new: &Value, old: &Value, list: &str, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let mut others_changed = at(new, &["resizePolicy"]) != at(old, &["resizePolicy"]);
     for amounts in ["requests", "limits"] {
         let before = map(old, &["resources", amounts]);
         let after = map(new, &["resources", amounts]);
         let removed = before.into_iter().flatten().any(|(name, _)| after.is_none_or(|after| !after.contains_key(name)));
         if removed {
             let what = if amounts == "requests" { "resource requests" } else { "resource limits" };
-            path.child(amounts).forbidden(errors, &format!("{what} cannot be removed"));
+            path.child("resources").child(amounts).forbidden(errors, &format!("{what} cannot be removed"));
         }
         let other = |name: &str| !matches!(name, "cpu" | "memory");
         let rest = |amounts: Option<&Map<String, Value>>| -> Map<String, Value> {
             amounts.into_iter().flatten().filter(|(name, _)| other(name)).map(|(a, b)| (a.clone(), b.clone())).collect()
         };
-        if rest(before) != rest(after) {
+        others_changed |= rest(before) != rest(after);
+    }
+    if list == "containers" {
+        if others_changed {
             SPEC.forbidden(errors, "only cpu and memory resources are mutable");
         }
+        return;
     }
-    let sidecar = text(old, &["restartPolicy"]) == "Always";
-    if list == "initContainers" && !sidecar && at(new, &["resources"]) != at(old, &["resources"]) {
-        SPEC.forbidden(errors, "resources for non-sidecar init containers are immutable");
+    if others_changed {
+        path.forbidden(errors, "only cpu and memory resources for init or sidecar containers are mutable");
     }
-    if at(new, &["resizePolicy"]) != at(old, &["resizePolicy"]) {
-        SPEC.forbidden(errors, "only cpu and memory resources are mutable");
+    let is_sidecar = text(old, &["restartPolicy"]) == "Always";
+    let restarts = |policy: &Value| text(policy, &["restartPolicy"]) == "RestartContainer";
+    let changed = at(new, &["resources"]) != at(old, &["resources"]);
+    if changed && !is_sidecar && items(new, &["resizePolicy"]).iter().any(restarts) {
+        let why = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+        path.forbidden(errors, why);
     }
 }
 
@@ -445,6 +453,29 @@ mod tests {
         );
         check("status", &|pod| pod["status"] = json!({"phase": "Succeeded"}), &[]);
         check("status", &|pod| pod["status"]["nominatedNodeName"] = json!("n1"), &[]);
+    }
+
+    #[test]
+    fn containers_that_come_first_are_resized_unless_that_restarts_them() {
+        let check = |policy: &str, change: Value, expected: &[&str]| {
+            let policy = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+            let mut old = pod();
+            old["spec"]["initContainers"] = json!([{"name": "i", "image": "i:1", "imagePullPolicy": "Always",
+                "terminationMessagePolicy": "File", "resources": {"requests": {"cpu": "1"}}, "resizePolicy": policy}]);
+            let mut new = old.clone();
+            new["spec"]["initContainers"][0]["resources"] = change;
+            let mut errors = Vec::new();
+            validate_resize(&new, &old, &mut errors);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        check("NotRequired", json!({"requests": {"cpu": "2"}}), &[]);
+        check("RestartContainer", json!({"requests": {"cpu": "1"}}), &[]);
+        let why = "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer \
+                   cannot be resized";
+        check("RestartContainer", json!({"requests": {"cpu": "2"}}), &[why]);
+        let why = "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are \
+                   mutable";
+        check("NotRequired", json!({"requests": {"cpu": "1", "ephemeral-storage": "1Gi"}}), &[why]);
     }
 
     #[test]

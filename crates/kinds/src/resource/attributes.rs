@@ -4,6 +4,7 @@ use kedge_meta::{FieldError, Quantity};
 use serde_json::Value;
 
 use super::names::{self, each, each_once};
+use super::policy::policy_errors;
 use crate::formats;
 use crate::path::Path;
 use crate::pod_spec::node_selector_errors;
@@ -34,10 +35,15 @@ pub(super) fn device_errors(device: &Value, by_device: bool, path: &Path<'_>, er
         let list = path.child("capacity");
         names::qualified_name(&list.key(name), name, errors);
         let at_name = list.key(name);
-        if at(capacity, &["requestPolicy"]).is_some() && !shared {
-            at_name.child("requestPolicy").forbidden(errors, "allowMultipleAllocations must be true");
+        let amount = text(capacity, &["value"]);
+        if let Some(policy) = at(capacity, &["requestPolicy"]) {
+            let path = at_name.child("requestPolicy");
+            match shared {
+                true => policy_errors(policy, amount, &path, errors),
+                false => path.forbidden(errors, "allowMultipleAllocations must be true"),
+            }
         }
-        if text(capacity, &["value"]).parse::<Quantity>().is_err() {
+        if amount.parse::<Quantity>().is_err() {
             at_name.child("value").required(errors, "");
         }
     }

@@ -8,6 +8,7 @@ use kedge_meta::FieldError;
 use serde_json::Value;
 
 use super::names::{self, each, each_once, own_name};
+use super::selectors::selectors;
 use super::{CLAIM_COLUMNS, NAME_AND_AGE, claim_row, name_and_age};
 use crate::path::Path;
 use crate::pod_spec::node_selector_errors;
@@ -45,6 +46,10 @@ impl Strategy for ResourceClaim {
         SPEC.immutable(errors, at(new, &["spec"]), at(old, &["spec"]));
     }
 
+    fn prepare_subresource_update(&self, _subresource: &str, new: &mut Value, old: &Value) {
+        forget_given_back(new, old);
+    }
+
     fn validate_subresource_update(&self, _subresource: &str, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         status_errors(new, old, errors);
     }
@@ -79,6 +84,27 @@ impl Strategy for ResourceClaimTemplate {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         name_and_age(object, now)
+    }
+}
+
+/// What names a device of an allocation or of a report.
+fn device_key(device: &Value) -> String {
+    ["driver", "pool", "device", "shareID"].map(|field| text(device, &[field])).join("/")
+}
+
+/// Drops what is reported of devices that have been given back.
+fn forget_given_back(new: &mut Value, old: &Value) {
+    let allocated = |claim: &Value| -> BTreeSet<String> {
+        items(claim, &["status", "allocation", "devices", "results"]).iter().map(device_key).collect()
+    };
+    let kept = allocated(new);
+    let given_back: BTreeSet<String> = allocated(old).difference(&kept).cloned().collect();
+    let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) else { return };
+    if let Some(devices) = status.get_mut("devices").and_then(Value::as_array_mut) {
+        devices.retain(|device| !given_back.contains(&device_key(device)));
+        if devices.is_empty() {
+            status.remove("devices");
+        }
     }
 }
 
@@ -158,7 +184,7 @@ fn request_errors(request: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>
 
 fn wanted_errors(request: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     names::class_name(&path.child("deviceClassName"), text(request, &["deviceClassName"]), errors);
-    names::selectors(request, path, errors);
+    selectors(request, None, path, errors);
     let count = int(request, &["count"]).unwrap_or_default();
     match text(request, &["allocationMode"]) {
         "All" if count != 0 => {
@@ -223,12 +249,11 @@ fn status_errors(new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
             path.child(field).required(errors, "");
         }
     });
-    let device = |device: &Value| ["driver", "pool", "device", "shareID"].map(|field| text(device, &[field])).join("/");
     let known = request_names(&new["spec"]);
-    let allocated: Vec<String> = items(status, &["allocation", "devices", "results"]).iter().map(device).collect();
-    each_once(status, "devices", &STATUS, (usize::MAX, device), errors, |reported, path, errors| {
-        if !allocated.contains(&device(reported)) {
-            path.invalid(errors, device(reported), "must be an allocated device in the claim");
+    let allocated: Vec<String> = items(status, &["allocation", "devices", "results"]).iter().map(device_key).collect();
+    each_once(status, "devices", &STATUS, (usize::MAX, device_key), errors, |reported, path, errors| {
+        if !allocated.contains(&device_key(reported)) {
+            path.invalid(errors, device_key(reported), "must be an allocated device in the claim");
         }
     });
     if is_set(status, &["reservedFor"]) {
@@ -324,6 +349,19 @@ mod tests {
         );
         let bare = "spec.devices.constraints[0].matchAttribute: Invalid value: \"x\": must include a domain";
         check(json!({"requests": [one], "constraints": [{"matchAttribute": "x"}]}), &[bare]);
+    }
+
+    #[test]
+    fn reports_go_with_their_devices() {
+        let claim = |results: Value, devices: Value| json!({"status": {"allocation": {"devices": {"results": results}}, "devices": devices}});
+        let [one, two] = ["one", "two"].map(|device| json!({"driver": "d.io", "pool": "p", "device": device}));
+        let old = claim(json!([one, two]), json!([one, two]));
+        let mut new = claim(json!([one]), json!([one, two]));
+        forget_given_back(&mut new, &old);
+        assert_eq!(new, claim(json!([one]), json!([one])));
+        let mut none = json!({"status": {"devices": [one]}});
+        forget_given_back(&mut none, &old);
+        assert_eq!(none, json!({"status": {}}));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use kedge_meta::FieldError;
 use serde_json::Value;
 
+use super::selectors::selectors;
 use super::{NAME_AND_AGE, name_and_age, names};
 use crate::formats;
 use crate::strategy::{Column, Strategy};
@@ -21,14 +22,11 @@ impl Strategy for DeviceClass {
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
-        let spec = &object["spec"];
-        names::selectors(spec, &SPEC, errors);
-        names::each(spec, "config", &SPEC, MOST_CONFIGURATIONS, errors, names::configuration);
-        let extended = text(spec, &["extendedResourceName"]);
-        if !extended.is_empty() && !is_extended(extended) {
-            let path = SPEC.child("extendedResourceName");
-            path.invalid(errors, extended, "must be a valid extended resource name");
-        }
+        spec_errors(&object["spec"], None, errors);
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        spec_errors(&new["spec"], Some(&old["spec"]), errors);
     }
 
     fn columns(&self) -> &[Column] {
@@ -37,6 +35,16 @@ impl Strategy for DeviceClass {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         name_and_age(object, now)
+    }
+}
+
+fn spec_errors(spec: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    selectors(spec, old, &SPEC, errors);
+    names::each(spec, "config", &SPEC, MOST_CONFIGURATIONS, errors, names::configuration);
+    let extended = text(spec, &["extendedResourceName"]);
+    if !extended.is_empty() && !is_extended(extended) {
+        let path = SPEC.child("extendedResourceName");
+        path.invalid(errors, extended, "must be a valid extended resource name");
     }
 }
 

@@ -142,20 +142,3 @@ pub(super) fn configuration(config: &Value, path: &Path<'_>, errors: &mut Vec<Fi
         Some(_) => {}
     }
 }
-
-/// What is wrong with selectors of devices.
-pub(super) fn selectors(object: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
-    const MOST: usize = 32;
-    const LONGEST: usize = 10 * 1024;
-    each(object, "selectors", path, MOST, errors, |selector, path, errors| {
-        let path = path.child("cel");
-        match at(selector, &["cel"]) {
-            None => path.required(errors, ""),
-            Some(cel) => {
-                if text(cel, &["expression"]).len() > LONGEST {
-                    path.child("expression").too_long(errors, LONGEST);
-                }
-            }
-        }
-    });
-}
