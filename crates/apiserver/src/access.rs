@@ -25,8 +25,14 @@ const BATCH: usize = 1024;
 /// Roles and bindings.
 const RBAC: &str = "/registry/rbac.authorization.k8s.io/";
 
-/// Only questions of nodes need these.
+/// What ties other objects to a node, for questions of nodes alone.
 const NODE_PREFIXES: [&str; 2] = ["/registry/pods/", "/registry/persistentvolumes/"];
+
+/// The same, each for questions about itself alone.
+const OWN_PREFIXES: [(&str, &str); 2] = [
+    ("volumeattachments", "/registry/storage.k8s.io/volumeattachments/"),
+    ("resourceslices", "/registry/resource.k8s.io/resourceslices/"),
+];
 
 /// Decides who may do what.
 pub(crate) struct Access {
@@ -34,6 +40,7 @@ pub(crate) struct Access {
     store: Arc<dyn Store>,
     rbac: Feed,
     nodes: [Feed; 2],
+    own: [(&'static str, Feed); 2],
 }
 
 /// A part of the store that the authorizer follows.
@@ -52,28 +59,37 @@ struct FeedState {
 impl Access {
     pub(crate) fn new(store: Arc<dyn Store>, modes: &[AuthorizationMode]) -> Self {
         let feed = |prefix| Feed { prefix, seen: AtomicU64::new(0), state: AsyncMutex::default() };
-        Self { authorizer: Authorizer::with_modes(modes), store, rbac: feed(RBAC), nodes: NODE_PREFIXES.map(feed) }
+        Self {
+            authorizer: Authorizer::with_modes(modes),
+            store,
+            rbac: feed(RBAC),
+            nodes: NODE_PREFIXES.map(feed),
+            own: OWN_PREFIXES.map(|(resource, prefix)| (resource, feed(prefix))),
+        }
     }
 
     /// Decides about a question.
     pub(crate) async fn decide(&self, attributes: &Attributes<'_>) -> Result<Decision, ApiStatus> {
-        self.prepare(attributes.user).await?;
+        let about = attributes.resource.map_or("", |resource| resource.resource);
+        self.prepare(attributes.user, Some(about)).await?;
         Ok(self.authorizer.authorize(attributes))
     }
 
     /// The authorizer, as new as the store for questions about `user`.
     pub(crate) async fn authorizer(&self, user: &UserInfo) -> Result<&Authorizer, ApiStatus> {
-        self.prepare(user).await?;
+        self.prepare(user, None).await?;
         Ok(&self.authorizer)
     }
 
-    async fn prepare(&self, user: &UserInfo) -> Result<(), ApiStatus> {
+    /// Takes in what a question of `user` needs: one about the resource `about`, or any.
+    async fn prepare(&self, user: &UserInfo, about: Option<&str>) -> Result<(), ApiStatus> {
         if user.groups.iter().any(|group| group == "system:masters") {
             return Ok(());
         }
         self.rbac.catch_up(&*self.store, &self.authorizer).await.map_err(store_error)?;
         if user.groups.iter().any(|group| group == "system:nodes") {
-            for feed in &self.nodes {
+            let own = self.own.iter().filter(|(resource, _)| about.is_none_or(|about| about == *resource));
+            for feed in self.nodes.iter().chain(own.map(|(_, feed)| feed)) {
                 feed.catch_up(&*self.store, &self.authorizer).await.map_err(store_error)?;
             }
         }
@@ -222,9 +238,9 @@ fn forget(authorizer: &Authorizer, key: &Key) {
 
 /// Resource, namespace and name of a key under one of the followed prefixes.
 fn parts(key: &Key) -> Option<(&str, &str, &str)> {
-    let text = key.as_str();
-    let rest = text.strip_prefix(RBAC).or_else(|| text.strip_prefix("/registry/"))?;
-    let mut parts = rest.split('/');
+    let mut parts = key.as_str().strip_prefix("/registry/")?.split('/').peekable();
+    // The group, but for core's.
+    let _ = parts.next_if(|part| part.contains('.'));
     match (parts.next(), parts.next(), parts.next()) {
         (Some(resource), Some(namespace), Some(name)) => Some((resource, namespace, name)),
         (Some(resource), Some(name), None) => Some((resource, "", name)),
@@ -241,6 +257,7 @@ mod tests {
         for (key, expected) in [
             ("/registry/rbac.authorization.k8s.io/roles/a/b", Some(("roles", "a", "b"))),
             ("/registry/rbac.authorization.k8s.io/clusterroles/system:node", Some(("clusterroles", "", "system:node"))),
+            ("/registry/storage.k8s.io/volumeattachments/a", Some(("volumeattachments", "", "a"))),
             ("/registry/pods/a/b", Some(("pods", "a", "b"))),
             ("/registry/pods", None),
         ] {

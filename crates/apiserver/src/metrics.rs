@@ -101,6 +101,11 @@ impl Running {
         *core.metrics.counts.lock().running.entry(labels.clone()).or_default() += 1;
         Self { core: Arc::clone(core), labels }
     }
+
+    /// As what it is counted.
+    pub(crate) fn labels(&self) -> &Labels {
+        &self.labels
+    }
 }
 
 impl Drop for Running {

@@ -25,7 +25,7 @@ use crate::body::Body;
 use crate::call::Call;
 use crate::core::Core;
 use crate::flow::Watching;
-use crate::metrics::{Labels, Sent, WatchList};
+use crate::metrics::{Sent, WatchList};
 use crate::negotiate::{Encoding, Form};
 use crate::present::View;
 use crate::query::{AtRevision, ListOptions};
@@ -67,7 +67,7 @@ pub(crate) async fn watch(core: &Core, call: &mut Call, resource: &Arc<Resource>
 
 /// The events as a body, each piece of which holds whole events.
 async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
-    let listing = core.metrics.watch_lists.begin(Labels::of(core, call));
+    let began = std::time::Instant::now();
     let view = View::of(call, resource)?;
     let protobuf = view.accepted.encoding == Encoding::Protobuf;
     let mut options = ListOptions::parse(&call.query)?;
@@ -99,7 +99,8 @@ async fn stream(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply
     }
     let is_listing = start.end_of_state.is_some();
     let mut watcher = Watcher::new(core, start, Arc::clone(resource), view, selection, &options, sent);
-    watcher.listing = is_listing.then_some(listing);
+    let running = call.running.as_ref().filter(|_| is_listing);
+    watcher.listing = running.map(|running| core.metrics.watch_lists.begin(running.labels(), began));
     watcher.watching = core.flow.watchers.watch(call);
     let place = call.place.take().filter(|_| !watcher.started.state.is_empty());
     watcher.place = place.map(|place| flow::hold(place, core.config.request_timeout));

@@ -22,6 +22,8 @@ mod custom_rules;
 mod custom_schemas;
 #[path = "api/deletion.rs"]
 mod deletion;
+#[path = "api/device_claims.rs"]
+mod device_claims;
 #[path = "api/discovery.rs"]
 mod discovery;
 #[path = "api/fairness.rs"]
@@ -44,12 +46,16 @@ mod local;
 mod metrics;
 #[path = "api/mutating_policies.rs"]
 mod mutating_policies;
+#[path = "api/node_restriction.rs"]
+mod node_restriction;
 #[path = "api/patches.rs"]
 mod patches;
 #[path = "api/pod_security.rs"]
 mod pod_security;
 #[path = "api/pods.rs"]
 mod pods;
+#[path = "api/resizes.rs"]
+mod resizes;
 #[path = "api/tokens.rs"]
 mod tokens;
 #[path = "api/validating_policies.rs"]

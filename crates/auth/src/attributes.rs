@@ -1,8 +1,8 @@
 //! What is asked of the authorizer, and what it answers.
 
-use kedge_meta::{FieldSelector, LabelSelector, UserInfo};
+use kedge_meta::{FieldSelector, UserInfo};
 
-/// A request about a resource.
+/// A request about a resource. That it may be limited to objects with some labels is nothing that any authorizer looks at.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ResourceAttributes<'a> {
     /// API group, empty for core.
@@ -19,8 +19,6 @@ pub struct ResourceAttributes<'a> {
     pub name: &'a str,
     /// What is asked about is limited to objects with these fields.
     pub fields: Option<&'a FieldSelector>,
-    /// What is asked about is limited to objects with these labels. No authorizer that there is looks at it.
-    pub labels: Option<&'a LabelSelector>,
 }
 
 /// A request: who wants to do what.

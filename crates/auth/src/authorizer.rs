@@ -106,14 +106,17 @@ impl Authorizer {
         said
     }
 
-    /// Takes in a committed change of `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`, `pods` or
-    /// `persistentvolumes`; `None` is a deletion. Other resources are ignored.
+    /// Takes in a committed change of `roles`, `clusterroles`, `rolebindings`, `clusterrolebindings`, or of what belongs to
+    /// nodes: `pods`, `persistentvolumes`, `volumeattachments`, `resourceslices`; `None` is a deletion. Other resources are
+    /// ignored.
     pub fn observe(&self, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
         match resource {
             "roles" | "clusterroles" | "rolebindings" | "clusterrolebindings" => {
                 self.state.write().rbac.observe(resource, namespace, name, object);
             }
-            "pods" | "persistentvolumes" => self.state.write().nodes.observe(resource, namespace, name, object),
+            _ if NodeIndex::follows(resource) => {
+                self.state.write().nodes.observe(resource, namespace, name, object);
+            }
             _ => {}
         }
     }
@@ -360,6 +363,58 @@ mod tests {
         let slices = "can only list/watch/deletecollection resourceslices with nodeName field selector";
         check("deletecollection", "resource.k8s.io", "resourceslices", "spec.nodeName=n1", "");
         check("list", "resource.k8s.io", "resourceslices", "", slices);
+    }
+
+    #[test]
+    fn what_is_a_nodes_own_is_for_it_alone() {
+        let authorizer = bootstrapped();
+        let node = UserInfo::authenticated("system:node:n1", ["system:nodes"]);
+        let claims = json!({"spec": {"nodeName": "n1", "resourceClaims": [{"name": "a", "resourceClaimName": "gpu"}],
+            "volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}});
+        let own = json!({"spec": {"nodeName": "n1"}});
+        let mirror = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}},
+            "spec": {"nodeName": "n1", "volumes": [{"secret": {"secretName": "stolen"}}]}});
+        authorizer.observe("pods", "d", "web", Some(&claims));
+        authorizer.observe("pods", "d", "mirror", Some(&mirror));
+        authorizer.observe("volumeattachments", "", "va", Some(&own));
+        authorizer.observe("resourceslices", "", "slice", Some(&own));
+        authorizer.observe("resourceslices", "", "network", Some(&json!({"spec": {"allNodes": true}})));
+        for (request, allowed) in [
+            ("get resource.k8s.io/resourceclaims d gpu", true),
+            ("get resource.k8s.io/resourceclaims d other", false),
+            ("list resource.k8s.io/resourceclaims d", false),
+            ("get resource.k8s.io/resourceclaims:status d gpu", false),
+            ("get storage.k8s.io/volumeattachments  va", true),
+            ("get storage.k8s.io/volumeattachments  other", false),
+            ("delete storage.k8s.io/volumeattachments  va", false),
+            ("create resource.k8s.io/resourceslices", true),
+            ("patch resource.k8s.io/resourceslices  slice", true),
+            ("get resource.k8s.io/resourceslices  network", false),
+            ("delete resource.k8s.io/resourceslices  other", false),
+            ("patch core/persistentvolumeclaims:status d data", true),
+            ("patch core/persistentvolumeclaims:status d other", false),
+            ("get core/persistentvolumeclaims:status d data", false),
+            ("patch core/persistentvolumeclaims d data", false),
+            ("get core/secrets d stolen", false),
+            ("get core/pods d mirror", true),
+            ("create core/pods:eviction d web", true),
+            ("update core/pods:resize d web", false),
+            ("update core/pods:ephemeralcontainers d web", false),
+            ("update core/pods d web", false),
+            ("delete core/nodes  n1", false),
+            ("list coordination.k8s.io/leases kube-node-lease", false),
+            ("get coordination.k8s.io/leases kube-system n1", false),
+            ("get storage.k8s.io/csinodes  n1", true),
+            ("get storage.k8s.io/csinodes  n2", false),
+            ("create certificates.k8s.io/podcertificaterequests d", false),
+        ] {
+            assert_eq!(asks(&authorizer, &node, request), allowed, "{request}");
+        }
+        for (resource, name) in [("volumeattachments", "va"), ("resourceslices", "slice")] {
+            authorizer.observe(resource, "", name, None);
+        }
+        assert!(!asks(&authorizer, &node, "get storage.k8s.io/volumeattachments  va"));
+        assert!(!asks(&authorizer, &node, "get resource.k8s.io/resourceslices  slice"));
     }
 
     #[test]

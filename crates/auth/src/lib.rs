@@ -22,7 +22,7 @@ pub use bootstrap::bootstrap_policy;
 pub use certificate::{end_of_certificate, user_from_certificate};
 pub use jws::{detached_signature, is_detached_signature};
 pub use legacy_token::{LegacyTokenClaims, is_legacy_token, legacy_token_claims};
-pub use node::secrets_of_pod;
+pub use node::{api_reference_of_pod, secrets_of_pod};
 pub use rule::PolicyRule;
 pub use token::{TokenClaims, TokenKeys, TokenSubject, extend_claims, service_account_claims};
 

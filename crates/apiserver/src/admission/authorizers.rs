@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cel::common::value::Val;
 use kedge_auth::{Attributes as Asked, Authorizer, ResourceAttributes};
 use kedge_expressions::{Authorize, Question, Verdict, authorizer, resource_check};
-use kedge_meta::{ApiStatus, FieldSelector, LabelSelector, UserInfo};
+use kedge_meta::{ApiStatus, FieldSelector, UserInfo};
 
 use super::Attributes;
 use crate::registry::Resource;
@@ -16,7 +16,6 @@ impl Authorize for Judge {
     fn authorize(&self, user: &UserInfo, question: &Question) -> Verdict {
         // Upstream asks without a selector that cannot be read.
         let fields = FieldSelector::parse(&question.field_selector).ok();
-        let labels = LabelSelector::parse(&question.label_selector).ok();
         let resource = ResourceAttributes {
             group: &question.group,
             version: "*",
@@ -25,7 +24,6 @@ impl Authorize for Judge {
             namespace: &question.namespace,
             name: &question.name,
             fields: fields.as_ref(),
-            labels: labels.as_ref(),
         };
         let resource = question.path.is_empty().then_some(resource);
         let asked = Asked { user, verb: &question.verb, resource, path: &question.path };

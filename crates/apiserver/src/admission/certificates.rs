@@ -77,22 +77,35 @@ fn check_subject(attributes: &Attributes<'_>, request: &Value) -> Result<(), Api
     if object::text(request, &["spec", "signerName"]) != CLIENT_SIGNER {
         return Ok(());
     }
-    let pem = STANDARD.decode(object::text(request, &["spec", "request"])).unwrap_or_default();
-    if organizations(&pem).iter().any(|organization| organization == "system:masters") {
+    let is_master = |subject: Subject| subject.organizations.iter().any(|name| name == "system:masters");
+    if subject_of(request).is_ok_and(is_master) {
         let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
         return Err(attributes.forbidden(&why));
     }
     Ok(())
 }
 
-/// The organizations of a PEM certificate request's subject.
-fn organizations(pem: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(pem);
+/// Whom a certificate is asked for.
+#[derive(Debug)]
+pub(super) struct Subject {
+    pub(super) common_name: String,
+    pub(super) organizations: Vec<String>,
+}
+
+/// The subject of a CertificateSigningRequest.
+pub(super) fn subject_of(request: &Value) -> Result<Subject, String> {
+    let pem = STANDARD.decode(object::text(request, &["spec", "request"])).unwrap_or_default();
+    let text = String::from_utf8_lossy(&pem);
+    if !text.contains("CERTIFICATE REQUEST-----") {
+        return Err("PEM block type must be CERTIFICATE REQUEST".to_owned());
+    }
     let body: String = text.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-    let der = STANDARD.decode(body).unwrap_or_default();
-    let Ok((_, request)) = X509CertificationRequest::from_der(&der) else { return Vec::new() };
+    let der = STANDARD.decode(body).map_err(|error| error.to_string())?;
+    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|error| error.to_string())?;
     let subject = &request.certification_request_info.subject;
-    subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect()
+    let organizations = subject.iter_organization().filter_map(|name| name.as_str().ok()).map(str::to_owned).collect();
+    let common_name = subject.iter_common_name().filter_map(|name| name.as_str().ok()).last();
+    Ok(Subject { common_name: common_name.unwrap_or_default().to_owned(), organizations })
 }
 
 /// The right to act for a signer: by its name, or for its whole domain.

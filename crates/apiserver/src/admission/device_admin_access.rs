@@ -19,22 +19,45 @@ pub(super) struct DeviceAdminAccess;
 #[async_trait]
 impl Plugin for DeviceAdminAccess {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create
-            && (attributes.is_main(GROUP, "resourceclaims") || attributes.is_main(GROUP, "resourceclaimtemplates"))
+        match attributes.operation {
+            Operation::Create => {
+                attributes.is_main(GROUP, "resourceclaims") || attributes.is_main(GROUP, "resourceclaimtemplates")
+            }
+            Operation::Update => attributes.resource.is(GROUP, "resourceclaims") && attributes.subresource == "status",
+            Operation::Delete | Operation::Connect => false,
+        }
     }
 
     async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        let Some(index) = asking(object) else { return Ok(()) };
+        let Some(path) = place(attributes, object) else { return Ok(()) };
         let found = attributes.core.object("", "namespaces", "", attributes.namespace).await?;
         let label = found.as_ref().map(|(_, namespace)| object::text(namespace, &["metadata", "labels", LABEL]));
         if label == Some("true") {
             return Ok(());
         }
-        let path = FieldPath::new("spec").child("devices").child("requests").index(index).child("adminAccess");
         let why = format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
         let kind = &attributes.resource.kind;
         Err(ApiStatus::invalid(&kind.group, &kind.kind, attributes.name, &[FieldError::forbidden(&path, &why)]))
     }
+}
+
+/// Where it is asked for, or given for the first time.
+fn place(attributes: &Attributes<'_>, object: &Value) -> Option<FieldPath> {
+    if attributes.operation == Operation::Create {
+        let requests = FieldPath::new("spec").child("devices").child("requests");
+        return asking(object).map(|index| requests.index(index).child("adminAccess"));
+    }
+    if attributes.old.is_some_and(|old| given(old).is_some()) {
+        return None;
+    }
+    let results = FieldPath::new("status").child("allocation").child("devices").child("results");
+    given(object).map(|index| results.index(index).child("adminAccess"))
+}
+
+/// The first device that is allocated with it.
+fn given(claim: &Value) -> Option<usize> {
+    let results = object::list(claim, &["status", "allocation", "devices", "results"]);
+    results.iter().position(|result| result["adminAccess"] == true)
 }
 
 /// The first request of a claim or a template that asks for it.

@@ -1,9 +1,10 @@
 //! LimitRanger: a namespace's LimitRanges fill in and bound what containers, pods and claims ask for.
 
 use async_trait::async_trait;
-use kedge_meta::{ApiStatus, Quantity};
+use kedge_meta::ApiStatus;
 use serde_json::{Map, Value, json};
 
+use super::pod_amounts::{Amounts, amounts, pod_amounts};
 use super::{Attributes, Operation, Plugin, objects};
 use crate::object;
 
@@ -13,14 +14,18 @@ pub(super) struct LimitRanger;
 #[async_trait]
 impl Plugin for LimitRanger {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        let pod = attributes.is_main("", "pods") && attributes.operation == Operation::Create;
+        let pod = match attributes.operation {
+            Operation::Create => attributes.is_main("", "pods"),
+            Operation::Update => attributes.resource.is("", "pods") && attributes.subresource == "resize",
+            Operation::Delete | Operation::Connect => false,
+        };
         let claim = attributes.is_main("", "persistentvolumeclaims")
             && matches!(attributes.operation, Operation::Create | Operation::Update);
         pod || claim
     }
 
     async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
-        if !attributes.is_main("", "pods") {
+        if !attributes.resource.is("", "pods") {
             return Ok(());
         }
         for range in objects(attributes.core, "", "limitranges", attributes.namespace).await? {
@@ -33,7 +38,7 @@ impl Plugin for LimitRanger {
         let mut errors = Vec::new();
         for range in objects(attributes.core, "", "limitranges", attributes.namespace).await? {
             for limit in object::list(&range, &["spec", "limits"]) {
-                match attributes.is_main("", "pods") {
+                match attributes.resource.is("", "pods") {
                     true => check_pod(limit, object, &mut errors),
                     false => check_claim(limit, object, &mut errors),
                 }
@@ -102,61 +107,28 @@ fn check_pod(limit: &Value, pod: &Value, errors: &mut Vec<String>) {
         "Container" => {
             for list in ["containers", "initContainers"] {
                 for container in object::list(pod, &["spec", list]) {
-                    let amounts = |kind: &str| quantities(object::at(container, &["resources", kind]));
-                    check(limit, "Container", &amounts("requests"), &amounts("limits"), errors);
+                    let of = |kind: &str| amounts(object::at(container, &["resources", kind]));
+                    check(limit, "Container", &of("requests"), &of("limits"), errors);
                 }
             }
         }
-        "Pod" => check(limit, "Pod", &pod_total(pod, "requests"), &pod_total(pod, "limits"), errors),
+        "Pod" => check(limit, "Pod", &pod_amounts(pod, "requests"), &pod_amounts(pod, "limits"), errors),
         _ => {}
     }
 }
 
 fn check_claim(limit: &Value, claim: &Value, errors: &mut Vec<String>) {
     if limit["type"] == "PersistentVolumeClaim" {
-        let requests = quantities(object::at(claim, &["spec", "resources", "requests"]));
-        check(limit, "PersistentVolumeClaim", &requests, &Vec::new(), errors);
+        let requests = amounts(object::at(claim, &["spec", "resources", "requests"]));
+        check(limit, "PersistentVolumeClaim", &requests, &Amounts::new(), errors);
     }
-}
-
-type Amounts = Vec<(String, Quantity)>;
-
-fn quantities(amounts: Option<&Value>) -> Amounts {
-    let all = amounts.and_then(Value::as_object).into_iter().flatten();
-    all.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.parse().ok()?))).collect()
-}
-
-fn amount(amounts: &Amounts, name: &str) -> Option<Quantity> {
-    amounts.iter().find(|(own, _)| own == name).map(|(_, quantity)| *quantity)
-}
-
-/// What a pod asks for in all: its containers together, or its greediest init container.
-fn pod_total(pod: &Value, kind: &str) -> Amounts {
-    let of = |list: &str| -> Vec<Amounts> {
-        let containers = object::list(pod, &["spec", list]).iter();
-        containers.map(|container| quantities(object::at(container, &["resources", kind]))).collect()
-    };
-    let mut total: Amounts = Vec::new();
-    for (name, quantity) in of("containers").into_iter().flatten() {
-        match total.iter_mut().find(|(own, _)| *own == name) {
-            Some((_, sum)) => *sum = *sum + quantity,
-            None => total.push((name, quantity)),
-        }
-    }
-    for (name, quantity) in of("initContainers").into_iter().flatten() {
-        match total.iter_mut().find(|(own, _)| *own == name) {
-            Some((_, sum)) => *sum = (*sum).max(quantity),
-            None => total.push((name, quantity)),
-        }
-    }
-    total
 }
 
 fn check(limit: &Value, what: &str, requests: &Amounts, limits: &Amounts, errors: &mut Vec<String>) {
     let text = |bound: &str, name: &str| object::text(limit, &[bound, name]).to_owned();
-    for (name, min) in quantities(limit.get("min")) {
+    for (name, min) in amounts(limit.get("min")) {
         let bound = text("min", &name);
-        match amount(requests, &name).or_else(|| amount(limits, &name)) {
+        match requests.get(&name).copied().or_else(|| limits.get(&name).copied()) {
             None => errors.push(format!("minimum {name} usage per {what} is {bound}.  No request is specified")),
             Some(request) if request < min => {
                 errors.push(format!("minimum {name} usage per {what} is {bound}, but request is {request}"));
@@ -165,9 +137,10 @@ fn check(limit: &Value, what: &str, requests: &Amounts, limits: &Amounts, errors
         }
     }
     let claim = what == "PersistentVolumeClaim";
-    for (name, max) in quantities(limit.get("max")) {
+    for (name, max) in amounts(limit.get("max")) {
         let bound = text("max", &name);
-        let (given, word) = if claim { (amount(requests, &name), "request") } else { (amount(limits, &name), "limit") };
+        let (given, word) =
+            if claim { (requests.get(&name).copied(), "request") } else { (limits.get(&name).copied(), "limit") };
         match given {
             None => errors.push(format!("maximum {name} usage per {what} is {bound}.  No {word} is specified")),
             Some(given) if given > max => {
@@ -176,9 +149,9 @@ fn check(limit: &Value, what: &str, requests: &Amounts, limits: &Amounts, errors
             Some(_) => {}
         }
     }
-    for (name, ratio) in quantities(limit.get("maxLimitRequestRatio")) {
+    for (name, ratio) in amounts(limit.get("maxLimitRequestRatio")) {
         let bound = text("maxLimitRequestRatio", &name);
-        let (Some(request), Some(given)) = (amount(requests, &name), amount(limits, &name)) else {
+        let (Some(request), Some(given)) = (requests.get(&name).copied(), limits.get(&name).copied()) else {
             errors.push(format!(
                 "{name} max limit to request ratio per {what} is {bound}, but no request is specified or request is 0"
             ));

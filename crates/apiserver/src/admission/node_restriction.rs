@@ -1,14 +1,25 @@
-//! NodeRestriction: a kubelet changes its own node, its own pods and its own lease, and nothing else.
+//! NodeRestriction: a kubelet changes its own node, its own pods, its own lease and what else is its own, and nothing else
+//! of that kind.
+//!
+//! The node authorizer decides by names; here is what only the object itself tells. Invariant: no object that a node writes
+//! gives it a right that it did not have.
+
+mod nodes;
+mod pods;
+mod tokens;
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, UserInfo};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Operation, Plugin, certificates};
 use crate::object;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
-const RESTRICTED_LABEL: &str = "node-restriction.kubernetes.io";
+/// Signers whose certificates speak for a node.
+const NODE_SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+
+/// What a node may write into the status of a claim.
+const CLAIM_FIELDS: [&str; 4] = ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"];
 
 #[derive(Debug, Default)]
 pub(super) struct NodeRestriction;
@@ -25,111 +36,74 @@ impl Plugin for NodeRestriction {
         node_of(attributes.user).is_some() && attributes.operation != Operation::Connect
     }
 
+    async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), ApiStatus> {
+        check(attributes, object).await
+    }
+
+    /// Nothing is admitted before it is deleted.
     async fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
-        let Some(node) = node_of(attributes.user) else { return Ok(()) };
-        let resource = attributes.resource;
-        let checked = if resource.is("", "pods") {
-            check_pod(attributes, node, object)
-        } else if resource.is("", "nodes") {
-            check_node(attributes, node, object)
-        } else if resource.is("", "serviceaccounts") && attributes.subresource == "token" {
-            return check_token(attributes, node, object).await;
-        } else if resource.is("coordination.k8s.io", "leases") {
-            check_lease(attributes, node)
-        } else if resource.is("storage.k8s.io", "csinodes") && attributes.name != node {
+        match attributes.operation {
+            Operation::Delete => check(attributes, object).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn check(attributes: &Attributes<'_>, object: &Value) -> Result<(), ApiStatus> {
+    let Some(node) = node_of(attributes.user) else { return Ok(()) };
+    if node.is_empty() {
+        let why = format!("could not determine node from user \"{}\"", attributes.user.username);
+        return Err(attributes.forbidden(&why));
+    }
+    let kind = &attributes.resource.kind;
+    let checked = match (&*kind.group, &*kind.resource) {
+        ("", "pods") => return pods::check(attributes, node, object).await,
+        ("", "serviceaccounts") => return tokens::check(attributes, node, object).await,
+        ("", "nodes") => nodes::check(attributes, node, object),
+        ("", "persistentvolumeclaims") => check_claim(attributes, node, object),
+        ("coordination.k8s.io", "leases") => check_lease(attributes, node),
+        ("storage.k8s.io", "csinodes") if attributes.name != node => {
             Err("can only access CSINode with the same name as the requesting node".to_owned())
-        } else {
-            Ok(())
-        };
-        checked.map_err(|why| attributes.forbidden(&why))
-    }
-}
-
-fn check_pod(attributes: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), String> {
-    let is_here = |pod: &Value| object::text(pod, &["spec", "nodeName"]) == node;
-    match (attributes.operation, attributes.subresource) {
-        (Operation::Create, "") => {
-            if object::annotation(pod, MIRROR).is_none() {
-                return Err(format!(
-                    "pod does not have \"{MIRROR}\" annotation, node \"{node}\" can only create mirror pods"
-                ));
-            }
-            if !is_here(pod) {
-                return Err(format!("node \"{node}\" can only create pods with spec.nodeName set to itself"));
-            }
-            check_owners(node, pod)
         }
-        (Operation::Delete, _) if !is_here(pod) => {
-            Err(format!("node \"{node}\" can only delete pods with spec.nodeName set to itself"))
-        }
-        (Operation::Update, "status") if !attributes.old.is_some_and(is_here) => {
-            Err(format!("node \"{node}\" can only update pod status for pods with spec.nodeName set to itself"))
-        }
-        (Operation::Update, "status") => {
-            let labels = |pod: &Value| object::at(pod, &["metadata", "labels"]).cloned();
-            match attributes.old.is_some_and(|old| labels(old) == labels(pod)) {
-                true => Ok(()),
-                false => Err(format!("node \"{node}\" cannot update labels through pod status")),
-            }
-        }
-        (Operation::Create | Operation::Delete, _) => Ok(()),
-        (_, subresource) => Err(format!("unexpected pod subresource \"{subresource}\"")),
-    }
-}
-
-fn check_owners(node: &str, pod: &Value) -> Result<(), String> {
-    let owners = object::list(pod, &["metadata", "ownerReferences"]);
-    let own = |owner: &Value| owner["apiVersion"] == "v1" && owner["kind"] == "Node" && owner["name"] == node;
-    match owners {
-        [] => Ok(()),
-        [owner] if own(owner) => Ok(()),
-        _ => Err(format!("node \"{node}\" can only create pods with an owner reference set to itself")),
-    }
-}
-
-fn check_node(attributes: &Attributes<'_>, node: &str, object: &Value) -> Result<(), String> {
-    let name = if attributes.name.is_empty() { object::name(object) } else { attributes.name };
-    if name != node {
-        return Err(format!("node \"{node}\" is not allowed to modify node \"{name}\""));
-    }
-    let restricted = |object: &Value| -> Vec<(String, Value)> {
-        let labels = object::at(object, &["metadata", "labels"]).and_then(Value::as_object);
-        let all = labels.into_iter().flatten().filter(|(key, _)| is_restricted(key));
-        all.map(|(key, value)| (key.clone(), value.clone())).collect()
+        ("resource.k8s.io", "resourceslices") => check_slice(attributes, node, object),
+        ("certificates.k8s.io", "certificatesigningrequests") => check_request(attributes, node, object),
+        _ => Ok(()),
     };
-    match attributes.operation {
-        Operation::Create => {
-            let labels = restricted(object);
-            let keys: Vec<&str> = labels.iter().map(|(key, _)| key.as_str()).collect();
-            match keys.is_empty() {
-                true => Ok(()),
-                false => {
-                    Err(format!("node \"{node}\" is not allowed to set the following labels: {}", keys.join(", ")))
-                }
-            }
-        }
-        Operation::Update => {
-            let Some(old) = attributes.old else { return Ok(()) };
-            if attributes.subresource.is_empty() {
-                let taints = |object: &Value| object::list(object, &["spec", "taints"]).to_vec();
-                if taints(old) != taints(object) {
-                    return Err(format!("node \"{node}\" is not allowed to modify taints"));
-                }
-            }
-            match restricted(old) == restricted(object) {
-                true => Ok(()),
-                false => Err(format!("is not allowed to modify labels: {RESTRICTED_LABEL}")),
-            }
-        }
-        Operation::Delete => Err(format!("node \"{node}\" is not allowed to delete node \"{name}\"")),
-        Operation::Connect => Ok(()),
-    }
+    checked.map_err(|why| attributes.forbidden(&why))
 }
 
-/// Labels by which administrators keep nodes apart.
-fn is_restricted(key: &str) -> bool {
-    let namespace = key.split_once('/').map_or("", |(namespace, _)| namespace);
-    namespace == RESTRICTED_LABEL || namespace.ends_with(&format!(".{RESTRICTED_LABEL}"))
+fn check_claim(attributes: &Attributes<'_>, node: &str, claim: &Value) -> Result<(), String> {
+    if attributes.subresource != "status" {
+        return Err("may only update PVC status".to_owned());
+    }
+    let Some(old) = attributes.old else { return Err("unexpected operation \"CREATE\"".to_owned()) };
+    let (old, new) = (without_own_fields(old), without_own_fields(claim));
+    if old == new {
+        return Ok(());
+    }
+    // DIVERGES: upstream appends a Go diff of the two claims; this names the fields that differ.
+    let names = old.as_object().into_iter().chain(new.as_object()).flat_map(Map::keys);
+    let mut differing: Vec<&str> = names.filter(|name| old.get(*name) != new.get(*name)).map(String::as_str).collect();
+    differing.sort_unstable();
+    differing.dedup();
+    Err(format!(
+        "node \"{node}\" is not allowed to update fields other than status.quantity and status.conditions: {}",
+        differing.join(", ")
+    ))
+}
+
+/// A claim without what its node may write, and without what is nobody's statement.
+fn without_own_fields(claim: &Value) -> Value {
+    let mut claim = claim.clone();
+    for (part, fields) in [("metadata", &["resourceVersion", "managedFields"][..]), ("status", &CLAIM_FIELDS[..])] {
+        if let Some(part) = claim.get_mut(part).and_then(Value::as_object_mut) {
+            part.retain(|name, _| !fields.contains(&name.as_str()));
+        }
+    }
+    if claim.get("status").and_then(Value::as_object).is_some_and(Map::is_empty) {
+        claim.as_object_mut().and_then(|claim| claim.remove("status"));
+    }
+    claim
 }
 
 fn check_lease(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
@@ -142,27 +116,50 @@ fn check_lease(attributes: &Attributes<'_>, node: &str) -> Result<(), String> {
     Ok(())
 }
 
-async fn check_token(attributes: &Attributes<'_>, node: &str, request: &Value) -> Result<(), ApiStatus> {
-    let reference = |name: &str| object::text(request, &["spec", "boundObjectRef", name]);
-    if reference("kind") != "Pod" || reference("name").is_empty() {
-        return Err(attributes.forbidden("node requested token not bound to a pod"));
-    }
-    if reference("uid").is_empty() {
-        return Err(attributes.forbidden("node requested token with a pod binding without a uid"));
-    }
-    let Some((_, pod)) = attributes.core.object("", "pods", attributes.namespace, reference("name")).await? else {
-        return Err(attributes.forbidden(&format!("pod \"{}\" not found", reference("name"))));
+/// The authorizer looks at what is there; what is new, and each of those that are deleted together, is seen here alone.
+fn check_slice(attributes: &Attributes<'_>, node: &str, slice: &Value) -> Result<(), String> {
+    let what = match attributes.operation {
+        Operation::Create => "create",
+        Operation::Delete => "delete",
+        Operation::Update | Operation::Connect => return Ok(()),
     };
-    if object::meta(&pod, "uid") != reference("uid") {
-        let why = format!(
-            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been \
-             deleted and then recreated",
-            reference("uid")
-        );
-        return Err(attributes.forbidden(&why));
+    match object::text(slice, &["spec", "nodeName"]) == node {
+        true => Ok(()),
+        false => Err(format!("can only {what} ResourceSlice with the same NodeName as the requesting node")),
     }
-    if object::text(&pod, &["spec", "nodeName"]) != node {
-        return Err(attributes.forbidden("node requested token bound to a pod scheduled on a different node"));
+}
+
+fn check_request(attributes: &Attributes<'_>, node: &str, request: &Value) -> Result<(), String> {
+    let signer = object::text(request, &["spec", "signerName"]);
+    if attributes.operation != Operation::Create || !NODE_SIGNERS.contains(&signer) {
+        return Ok(());
     }
-    Ok(())
+    let subject = certificates::subject_of(request).map_err(|error| format!("unable to parse csr: {error}"))?;
+    match subject.common_name.strip_prefix("system:node:") == Some(node) {
+        true => Ok(()),
+        false => Err(format!("can only create a node CSR with CN=system:node:{node}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_claim_without_its_nodes_fields_is_the_same() {
+        let claim = |labels: Value, status: Value| {
+            without_own_fields(
+                &json!({"metadata": {"name": "c", "labels": labels, "resourceVersion": "1"}, "status": status}),
+            )
+        };
+        let (labels, phase) = (|| json!({"a": "b"}), |capacity: &str| json!({"phase": "Bound", "capacity": capacity}));
+        assert_eq!(claim(labels(), phase("1Gi")), claim(labels(), phase("2Gi")));
+        assert_ne!(claim(labels(), phase("1Gi")), claim(json!({}), phase("1Gi")));
+        assert_ne!(claim(labels(), phase("1Gi")), claim(labels(), json!({"phase": "Lost"})));
+        let mut bare = claim(labels(), json!({"conditions": []}));
+        bare.as_object_mut().unwrap().remove("status");
+        assert_eq!(claim(labels(), json!({"conditions": []})), bare);
+    }
 }

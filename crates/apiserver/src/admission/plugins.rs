@@ -5,10 +5,10 @@
 
 use super::member::{Member, Steps};
 use super::{
-    Plugin, always_pull_images, certificates, declared_features, default_toleration_seconds, device_admin_access,
-    device_taints, limit_ranger, match_conditions, namespace_lifecycle, node_restriction, pod_security,
-    pod_topology_labels, policies, priority, privileged, rbac_escalation, resource_quota, runtime_class,
-    service_account, service_allocation, storage, taint_nodes, webhooks,
+    Plugin, always_pull_images, certificates, claim_status, default_toleration_seconds, device_admin_access,
+    device_taints, limit_ranger, match_conditions, namespace_lifecycle, node_declared_features, node_restriction,
+    pod_resize, pod_security, pod_topology_labels, policies, priority, privileged, rbac_escalation, resource_quota,
+    runtime_class, service_account, service_allocation, storage, taint_nodes, webhooks,
 };
 use crate::config::Config;
 
@@ -39,13 +39,13 @@ const fn on(name: &'static str, steps: Steps, make: Make) -> Entry {
 const CERTIFICATES: &str = "CertificateApproval";
 
 /// In upstream's order.
-static PLUGINS: [Entry; 18] = [
+static PLUGINS: [Entry; 19] = [
     on("NamespaceLifecycle", Steps::VALIDATE, || Box::new(namespace_lifecycle::NamespaceLifecycle)),
     on("LimitRanger", Steps::BOTH, || Box::new(limit_ranger::LimitRanger)),
     on("ServiceAccount", Steps::ADMIT, || Box::new(service_account::ServiceAccount)),
     Entry {
         is_on_by_default: false,
-        ..on("NodeRestriction", Steps::VALIDATE, || Box::new(node_restriction::NodeRestriction))
+        ..on("NodeRestriction", Steps::BOTH, || Box::new(node_restriction::NodeRestriction))
     },
     on("TaintNodesByCondition", Steps::ADMIT, || Box::new(taint_nodes::TaintNodesByCondition)),
     Entry {
@@ -63,12 +63,15 @@ static PLUGINS: [Entry; 18] = [
     on(CERTIFICATES, Steps::BOTH, || Box::new(certificates::Certificates)),
     on("DefaultIngressClass", Steps::ADMIT, || Box::new(storage::DefaultIngressClass)),
     on("PodTopologyLabels", Steps::ADMIT, || Box::new(pod_topology_labels::PodTopologyLabels)),
-    on("NodeDeclaredFeatureValidator", Steps::VALIDATE, || Box::new(declared_features::NodeDeclaredFeatureValidator)),
+    on("NodeDeclaredFeatureValidator", Steps::VALIDATE, || {
+        Box::new(node_declared_features::NodeDeclaredFeatureValidator)
+    }),
+    on("PodResizeValidator", Steps::VALIDATE, || Box::new(pod_resize::PodResizeValidator)),
     on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota)),
 ];
 
-/// Upstream's plugins that are not here, or are part of another one.
-const WITHOUT_EFFECT: [&str; 15] = [
+/// Upstream's plugins that are not here, are part of another one, or only act on what its gates keep off.
+const WITHOUT_EFFECT: [&str; 18] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "CertificateSigning",
@@ -78,10 +81,13 @@ const WITHOUT_EFFECT: [&str; 15] = [
     "EventRateLimit",
     "ExtendedResourceToleration",
     "ImagePolicyWebhook",
+    "JobValidation",
     "LimitPodHardAntiAffinityTopology",
     "NamespaceAutoProvision",
     "NamespaceExists",
     "OwnerReferencesPermissionEnforcement",
+    "PodGroupProtection",
+    "PodGroupWorkloadExists",
     "PodNodeSelector",
     "PodTolerationRestriction",
 ];
@@ -123,6 +129,7 @@ pub(super) fn selected(config: &Config) -> Vec<Member> {
     plugins.insert(quota, Member::unnamed(Steps::ADMIT, Box::new(device_taints::DeviceTaintTimes)));
     // Upstream's validation does this.
     plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(device_admin_access::DeviceAdminAccess)));
+    plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(claim_status::ClaimStatusRights)));
     plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(match_conditions::MatchConditions)));
     if !config.allow_privileged {
         plugins.insert(quota, Member::unnamed(Steps::VALIDATE, Box::new(privileged::DenyPrivileged)));
@@ -153,7 +160,7 @@ mod tests {
             selected(&config).len()
         };
         let usual = count(&[], &[], true);
-        assert_eq!(usual, PLUGINS.len() - 2 + 5);
+        assert_eq!(usual, PLUGINS.len() - 2 + 6);
         assert_eq!(count(&["NodeRestriction"], &[], true), usual + 1);
         assert_eq!(count(&["NodeRestriction"], &["NodeRestriction"], true), usual);
         assert_eq!(count(&[], &["LimitRanger", "ResourceQuota"], true), usual - 2);

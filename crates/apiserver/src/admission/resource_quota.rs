@@ -1,16 +1,17 @@
-//! ResourceQuota: nothing is created in a namespace beyond its quotas.
+//! ResourceQuota: nothing is created in a namespace, and nothing in it grows, beyond its quotas.
 //!
 //! What is used is counted anew at each admission, so it is right also where no controller keeps the status, and the
 //! quota's status is written in the same commit as the object. Invariant: two creations never share the last place, since
 //! both need the quota as they saw it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use kedge_meta::{ApiStatus, Quantity};
 use kedge_store::{Condition, Expect, Record, Write};
 use serde_json::{Map, Value, json};
 
+use super::pod_amounts::{has_pod_level, pod_amounts};
 use super::{Attributes, Effects, Operation, Plugin, objects, records};
 use crate::{encode, object};
 
@@ -20,10 +21,16 @@ pub(super) struct ResourceQuota;
 #[async_trait]
 impl Plugin for ResourceQuota {
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.operation == Operation::Create
-            && attributes.subresource.is_empty()
-            && attributes.resource.kind.namespaced
-            && attributes.resource.is_stored()
+        let resource = attributes.resource;
+        let may_grow = match (attributes.operation, attributes.subresource) {
+            (Operation::Create, "") => true,
+            (Operation::Update, "resize") => resource.is("", "pods"),
+            (Operation::Update, "") => {
+                ["pods", "services", "persistentvolumeclaims"].iter().any(|name| resource.is("", name))
+            }
+            _ => false,
+        };
+        may_grow && resource.kind.namespaced && resource.is_stored()
     }
 
     async fn reserve(
@@ -32,12 +39,26 @@ impl Plugin for ResourceQuota {
         object: &mut Value,
         effects: &mut Effects,
     ) -> Result<(), ApiStatus> {
+        if !may_use_more(attributes, object) {
+            return Ok(());
+        }
         let quotas = records(attributes.core, "", "resourcequotas", attributes.namespace).await?;
         for record in quotas {
             let quota = crate::core::decode(&record)?;
             charge(attributes, object, &record, quota, effects).await?;
         }
         Ok(())
+    }
+}
+
+/// Whether an object can use more of anything than it did.
+fn may_use_more(attributes: &Attributes<'_>, object: &Value) -> bool {
+    let is_terminating = |pod: &Value| object::at(pod, &["spec", "activeDeadlineSeconds"]).is_some();
+    let Some(old) = attributes.old else { return true };
+    match attributes.is_main("", "pods") {
+        // It may come into the scope of another quota.
+        true => is_terminating(old) != is_terminating(object),
+        false => old.get("spec") != object.get("spec"),
     }
 }
 
@@ -49,21 +70,25 @@ async fn charge(
     effects: &mut Effects,
 ) -> Result<(), ApiStatus> {
     let kind = &attributes.resource.kind;
-    if !in_scopes(&quota, new, attributes.resource.is("", "pods")) {
+    let in_scopes = |object: &Value| in_scopes(&quota, object, attributes.resource.is("", "pods"));
+    if !in_scopes(new) {
         return Ok(());
     }
     let hard = object::at(&quota, &["spec", "hard"]).and_then(Value::as_object).cloned().unwrap_or_default();
     let usage = |object: &Value| usage(&kind.group, &kind.resource, object);
-    let stated = usage(new);
+    // An update is held to what it uses more of, and a creation to everything.
+    let had = attributes.old.filter(|old| in_scopes(old)).map(usage).unwrap_or_default();
+    let stated = match attributes.old {
+        None => usage(new),
+        Some(_) => grown(usage(new), &had),
+    };
     let touched: Vec<String> = hard.keys().filter(|name| stated.iter().any(|(own, _)| own == *name)).cloned().collect();
     check_stated(attributes, &quota, &hard, new)?;
     if touched.is_empty() {
         return Ok(());
     }
     let existing = objects(attributes.core, &kind.group, &kind.resource, attributes.namespace).await?;
-    let counted = existing
-        .iter()
-        .filter(|object| counts(object) && in_scopes(&quota, object, attributes.resource.is("", "pods")));
+    let counted = existing.iter().filter(|object| counts(object) && in_scopes(object));
     let before: Vec<(String, Quantity)> = counted.flat_map(usage).collect();
     let mut used = object::at(&quota, &["status", "used"]).and_then(Value::as_object).cloned().unwrap_or_default();
     let over = add_up(&hard, &before, &stated, &touched, &mut used);
@@ -78,6 +103,13 @@ async fn charge(
     effects.writes.push(Write::Put { key: record.key.clone(), value, ttl: None });
     effects.conditions.push(Condition { key: record.key.clone(), expect: Expect::Modified(record.modified) });
     Ok(())
+}
+
+/// What there is more of than there was.
+fn grown(now: Vec<(String, Quantity)>, had: &[(String, Quantity)]) -> Vec<(String, Quantity)> {
+    let before = |name: &str| had.iter().find(|(own, _)| own == name).map_or(Quantity::ZERO, |(_, amount)| *amount);
+    let more = now.into_iter().map(|(name, amount)| (before(&name), name, amount));
+    more.filter(|(before, _, amount)| amount > before).map(|(before, name, amount)| (name, amount - before)).collect()
 }
 
 /// Something that there would be too much of, each amount as text.
@@ -127,26 +159,27 @@ fn check_stated(
     hard: &Map<String, Value>,
     pod: &Value,
 ) -> Result<(), ApiStatus> {
-    if !attributes.resource.is("", "pods") {
+    if !attributes.resource.is("", "pods") || has_pod_level(pod) {
         return Ok(());
     }
     let mut missing = Vec::new();
     for (name, kind, resource) in [
         ("cpu", "requests", "cpu"),
+        ("limits.cpu", "limits", "cpu"),
+        ("limits.memory", "limits", "memory"),
         ("memory", "requests", "memory"),
         ("requests.cpu", "requests", "cpu"),
         ("requests.memory", "requests", "memory"),
-        ("limits.cpu", "limits", "cpu"),
-        ("limits.memory", "limits", "memory"),
     ] {
         if !hard.contains_key(name) {
             continue;
         }
-        let containers = object::list(pod, &["spec", "containers"]).iter();
-        let silent: Vec<&str> = containers
+        let containers = ["containers", "initContainers"].iter().flat_map(|list| object::list(pod, &["spec", list]));
+        let mut silent: Vec<&str> = containers
             .filter(|container| object::at(container, &["resources", kind, resource]).is_none())
             .map(|container| object::text(container, &["name"]))
             .collect();
+        silent.sort_unstable();
         if !silent.is_empty() {
             missing.push(format!("{name} for: {}", silent.join(",")));
         }
@@ -233,40 +266,26 @@ fn device_usage(claim: &Value) -> Vec<(String, Quantity)> {
     by_class.into_iter().map(named).collect()
 }
 
-/// What containers may ask for of extended resources; such amounts are never overcommitted.
-fn extended_names(pod: &Value) -> BTreeSet<&str> {
-    let containers = ["containers", "initContainers"].iter().flat_map(|list| object::list(pod, &["spec", list]));
-    let requests = containers.filter_map(|container| object::at(container, &["resources", "requests"])?.as_object());
-    requests.flat_map(|requests| requests.keys().map(String::as_str)).filter(|name| name.contains('/')).collect()
-}
-
 fn pod_usage(pod: &Value) -> Vec<(String, Quantity)> {
     let mut usage = Vec::new();
-    for resource in extended_names(pod) {
-        let of = |list: &str| {
-            let containers = object::list(pod, &["spec", list]).iter();
-            let amounts = containers.filter_map(|c| object::text(c, &["resources", "requests", resource]).parse().ok());
-            amounts.collect::<Vec<Quantity>>()
-        };
-        let sum = of("containers").into_iter().fold(Quantity::ZERO, |sum, quantity| sum + quantity);
-        usage.push((format!("requests.{resource}"), of("initContainers").into_iter().fold(sum, Quantity::max)));
-    }
-    for kind in ["requests", "limits"] {
-        for resource in ["cpu", "memory", "ephemeral-storage"] {
-            let of = |list: &str| {
-                let containers = object::list(pod, &["spec", list]).iter();
-                let amounts = containers.filter_map(|c| object::text(c, &["resources", kind, resource]).parse().ok());
-                amounts.collect::<Vec<Quantity>>()
-            };
-            let sum = of("containers").into_iter().fold(Quantity::ZERO, |sum, quantity| sum + quantity);
-            let total = of("initContainers").into_iter().fold(sum, Quantity::max);
-            usage.push((format!("{kind}.{resource}"), total));
-            if kind == "requests" {
-                usage.push((resource.to_owned(), total));
-            }
+    for (name, amount) in pod_amounts(pod, "requests") {
+        if is_extended(&name) {
+            usage.push((format!("requests.{name}"), amount));
+        } else if matches!(&*name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
+            usage.push((format!("requests.{name}"), amount));
+            usage.push((name, amount));
         }
     }
+    let limits = pod_amounts(pod, "limits").into_iter();
+    let counted = limits.filter(|(name, _)| matches!(&**name, "cpu" | "memory" | "ephemeral-storage"));
+    usage.extend(counted.map(|(name, amount)| (format!("limits.{name}"), amount)));
     usage
+}
+
+/// Whether a resource is of somebody else's making, as devices are.
+fn is_extended(name: &str) -> bool {
+    let is_native = name.contains("kubernetes.io/") && !name.starts_with("deviceclass.resource.kubernetes.io/");
+    name.contains('/') && !is_native && !name.starts_with("requests.")
 }
 
 /// Whether a quota looks at an object at all.
@@ -343,10 +362,18 @@ mod tests {
         let usage = usage("", "pods", &pod);
         let of = |name: &str| usage.iter().find(|(own, _)| own == name).map(|(_, quantity)| quantity.to_string());
         for (name, expected) in
-            [("pods", "1"), ("count/pods", "1"), ("requests.cpu", "1"), ("cpu", "1"), ("limits.cpu", "0")]
+            [("pods", "1"), ("count/pods", "1"), ("requests.cpu", "1"), ("cpu", "1"), ("limits.cpu", "")]
         {
-            assert_eq!(of(name).as_deref(), Some(expected), "{name}");
+            assert_eq!(of(name).unwrap_or_default(), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn devices_and_huge_pages_are_counted() {
+        let requests = json!({"example.com/gpu": "2", "hugepages-2Mi": "4Mi", "kubernetes.io/x": "1"});
+        let pod = json!({"spec": {"containers": [{"resources": {"requests": requests, "limits": requests}}]}});
+        let names: Vec<String> = pod_usage(&pod).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["requests.example.com/gpu", "requests.hugepages-2Mi", "hugepages-2Mi"]);
     }
 
     #[test]

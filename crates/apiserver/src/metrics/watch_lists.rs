@@ -32,9 +32,10 @@ pub(crate) struct WatchList {
 }
 
 impl WatchLists {
-    pub(crate) fn begin(&self, labels: Labels) -> WatchList {
-        let labels = [labels.group, labels.resource, labels.scope.to_owned(), labels.version];
-        WatchList { durations: Arc::clone(&self.0), began: Instant::now(), labels }
+    /// A watch that was asked for at `began`.
+    pub(crate) fn begin(&self, labels: &Labels, began: Instant) -> WatchList {
+        let labels = [&*labels.group, &*labels.resource, labels.scope, &*labels.version].map(str::to_owned);
+        WatchList { durations: Arc::clone(&self.0), began, labels }
     }
 
     pub(super) fn write(&self, text: &mut String) {

@@ -44,7 +44,8 @@ pub(super) async fn evict(core: &Core, call: &mut Call, resource: &Arc<Resource>
     let described = options.described(true);
     let told = Told { options: &described, dry_run: options.dry_run, notes: &call.notes, seen: Seen::As(&kind) };
     let attributes = Attributes::of(core, call, resource, Operation::Create, told);
-    core.admission.ask(&attributes, &mut eviction).await?;
+    core.admission.admit(&attributes, &mut eviction).await?;
+    core.admission.validate(&attributes, &eviction).await?;
     let mut delete: DeleteOptions = match eviction.get("deleteOptions") {
         Some(options) => {
             serde_json::from_value(options.clone()).map_err(|error| ApiStatus::bad_request(error.to_string()))?

@@ -143,7 +143,6 @@ async fn decide(core: &Core, user: &UserInfo, review: &Value, resource: &Resourc
         namespace,
         name: object_name,
         fields: selectors.fields.as_ref(),
-        labels: selectors.labels.as_ref(),
     });
     let verb = text(about.or(path), "verb");
     let asked_path = text(path, "path");

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 
 use crate::object;
 
-/// The selectors of a review.
+/// The selectors of a review. Those of labels are checked, and no authorizer looks at them.
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
     pub(super) fields: Option<FieldSelector>,
-    pub(super) labels: Option<LabelSelector>,
     /// What was left out, for `status.evaluationError`.
     pub(super) ignored: Vec<String>,
 }
@@ -38,9 +37,8 @@ impl Selectors {
             selectors.fields = read;
         }
         if let Some(selector) = labels {
-            let (read, ignored) = read_labels(selector);
-            selectors.ignore("labelSelector", ignored, read.is_none());
-            selectors.labels = read;
+            let (is_read, ignored) = read_labels(selector);
+            selectors.ignore("labelSelector", ignored, !is_read);
         }
         Ok(selectors)
     }
@@ -130,17 +128,16 @@ fn read_fields(selector: &Value) -> (Option<FieldSelector>, bool) {
     (Some(terms).filter(|terms| !terms.is_empty()).map(FieldSelector::new), is_partial)
 }
 
-/// The same of labels.
-fn read_labels(selector: &Value) -> (Option<LabelSelector>, bool) {
+/// Whether labels can be read, and whether some cannot.
+fn read_labels(selector: &Value) -> (bool, bool) {
     let requirements = object::list(selector, &["requirements"]);
     if requirements.is_empty() {
-        let read = LabelSelector::parse(object::text(selector, &["rawSelector"])).ok();
-        return (read.clone(), read.is_none());
+        let is_read = LabelSelector::parse(object::text(selector, &["rawSelector"])).is_ok();
+        return (is_read, !is_read);
     }
     let is_known =
         |item: &&Value| matches!(object::text(item, &["operator"]), "In" | "NotIn" | "Exists" | "DoesNotExist");
     let known: Vec<&Value> = requirements.iter().filter(is_known).collect();
-    let is_partial = known.len() < requirements.len();
     let read = LabelSelector::from_object(&json!({"matchExpressions": known}));
-    (read.filter(|selector| !selector.is_everything()), is_partial)
+    (read.is_some_and(|selector| !selector.is_everything()), known.len() < requirements.len())
 }

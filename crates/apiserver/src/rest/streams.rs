@@ -110,12 +110,12 @@ async fn check_may_create(core: &Core, call: &Call) -> Result<(), ApiStatus> {
 }
 
 /// The pod, if it is on a node.
-async fn running_pod(core: &Core, call: &Call) -> Result<Value, ApiStatus> {
+async fn running_pod(core: &Core, call: &mut Call) -> Result<Value, ApiStatus> {
     check_may_create(core, call).await?;
     if !kedge_streaming::is_upgrade_request(&call.headers) {
         return Err(ApiStatus::bad_request("Upgrade request required"));
     }
-    let target = call.resource();
+    let target = call.resource().clone();
     let pod = kubelet::pod(core, &target.namespace, &target.name).await?;
     let registry = core.registry.load();
     let resource = registry.storage("", "pods").expect("pods are built in");

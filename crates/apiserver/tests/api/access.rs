@@ -5,7 +5,6 @@ use kedge_auth::TokenKeys;
 use kedge_meta::UserInfo;
 use serde_json::{Value, json};
 
-use crate::crud::config_map;
 use crate::harness::{Answer, Harness, request, token_key_pem};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -297,35 +296,4 @@ async fn new_token(harness: &Harness) -> String {
     let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
     let answer = harness.post(path, wanted).await.expect(201);
     answer["status"]["token"].as_str().unwrap().to_owned()
-}
-
-#[tokio::test]
-async fn nodes_keep_to_themselves() {
-    let harness = Harness::new().await;
-    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-    let kubelet = || UserInfo::authenticated("system:node:n1", ["system:nodes"]);
-    let created = harness.call_as(kubelet(), Method::POST, "/api/v1/nodes", node("n1")).await.expect(201);
-    assert_eq!(created["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
-    let other = harness.call_as(kubelet(), Method::POST, "/api/v1/nodes", node("n2")).await;
-    other.refused(403, "Forbidden", "node \"n1\" is not allowed to modify node \"n2\"");
-    harness.post(MAPS, config_map("a", json!({}))).await.expect(201);
-    assert_eq!(send(&harness, kubelet(), &[], &format!("{MAPS}/a")).await.code, 403);
-}
-
-#[tokio::test]
-async fn admin_access_to_devices_needs_a_label() {
-    let harness = Harness::new().await;
-    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
-    let asking = |access: bool| {
-        let exactly = json!({"deviceClassName": "any", "adminAccess": access});
-        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"generateName": "c-"},
-            "spec": {"devices": {"requests": [{"name": "r", "exactly": exactly}]}}})
-    };
-    harness.post(claims, asking(false)).await.expect(201);
-    let why = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the \
-               `resource.kubernetes.io/admin-access: true` label on the containing namespace";
-    harness.post(claims, asking(true)).await.refused(422, "Invalid", why);
-    let label = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
-    harness.patch("/api/v1/namespaces/default", label).await.expect(200);
-    harness.post(claims, asking(true)).await.expect(201);
 }

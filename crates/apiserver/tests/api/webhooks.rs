@@ -257,3 +257,23 @@ async fn connections_bindings_and_evictions_are_asked_about() {
     assert_eq!(requests[1]["object"]["command"], json!(["ls", "-l"]));
     assert_eq!((&requests[0]["operation"], &requests[0]["object"]["container"]), (&json!("CONNECT"), &json!("c")));
 }
+
+#[tokio::test]
+async fn a_connection_is_made_with_what_a_webhook_makes_of_its_options() {
+    let patch = patching(&json!([{"op": "replace", "path": "/container", "value": "other"}]));
+    let (harness, server) = (Harness::new().await, HookServer::start(move |_| patch.clone()).await);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    harness.post("/api/v1/nodes", node).await.expect(201);
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    harness.post(pods, pod).await.expect(201);
+    let rules = json!({"rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"],
+        "resources": ["pods/attach"]}]});
+    configure(&harness, "Mutating", "m", json!([webhook("m", server.client_config(), rules)])).await;
+    let upgrade = [("connection", "Upgrade"), ("upgrade", "SPDY/3.1")];
+    let attach = harness.raw(Method::POST, &format!("{pods}/p/attach?stdout=true&container=c"), &upgrade, "").await;
+    assert!(attach.text.contains("container other is not valid for pod p"), "{}", attach.text);
+}
