@@ -221,6 +221,16 @@ pub(crate) fn with_resize(mut actions: Vec<Action>) -> Vec<Action> {
     actions
 }
 
+/// The containers that a plan ends and starts again.
+pub(crate) fn restarted(actions: &[Action]) -> Vec<String> {
+    let ends = |name: &str| actions.iter().any(|action| matches!(action, Action::Kill(kill) if kill.name == name));
+    let starts = actions.iter().filter_map(|action| match action {
+        Action::Start(name) | Action::StartInit(name) => Some(name),
+        _ => None,
+    });
+    starts.filter(|name| ends(name)).cloned().collect()
+}
+
 fn kill(what: &str, record: &ContainerRecord, reason: KillReason, again: bool) -> Kill {
     let name = &record.name;
     let cause = match reason {

@@ -70,23 +70,26 @@ const OF_THE_STARTER: [&str; 10] = [
     "tlsCertFile",
     "tlsPrivateKeyFile",
 ];
-/// They are fixed.
-const FIXED: [&str; 10] = [
-    "address",
-    "authorization",
-    "enableDebuggingHandlers",
-    "enableServer",
-    "hairpinMode",
-    "imageServiceEndpoint",
-    "readOnlyPort",
-    "tlsCipherSuites",
-    "tlsCurvePreferences",
-    "tlsMinVersion",
-];
+/// They are fixed, with the values that are how it is here.
+fn unchangeable() -> [(&'static str, Value); 10] {
+    let times = json!({ "cacheAuthorizedTTL": "5m0s", "cacheUnauthorizedTTL": "30s" });
+    [
+        ("address", json!("0.0.0.0")),
+        ("authorization", json!({ "mode": "Webhook", "webhook": times })),
+        ("enableDebuggingHandlers", json!(true)),
+        ("enableServer", json!(true)),
+        ("hairpinMode", json!("promiscuous-bridge")),
+        ("imageServiceEndpoint", Value::Null),
+        ("readOnlyPort", Value::Null),
+        ("tlsCipherSuites", Value::Null),
+        ("tlsCurvePreferences", Value::Null),
+        ("tlsMinVersion", Value::Null),
+    ]
+}
 
 /// What becomes of a field with this value.
 pub(super) fn support(field: &str, value: &Value, starter: Starter) -> Support {
-    let is_listed = [&TUNING[..], &OF_THE_STARTER, &FIXED].iter().any(|list| list.contains(&field));
+    let is_listed = TUNING.contains(&field) || OF_THE_STARTER.contains(&field);
     if is_listed && (is_empty(value) || starter == Starter::Kubelet && OF_THE_STARTER.contains(&field)) {
         return Support::AsItIs;
     }
@@ -96,8 +99,10 @@ pub(super) fn support(field: &str, value: &Value, starter: Starter) -> Support {
     if OF_THE_STARTER.contains(&field) {
         return Support::NotUsed("`kedge up` decides it when it starts the kubelet");
     }
-    if FIXED.contains(&field) {
-        return Support::NotUsed("it cannot be chosen here");
+    if let Some((_, usual)) = unchangeable().into_iter().find(|(name, _)| *name == field) {
+        // Go knows an unset switch from one that is off.
+        let known = agrees(value, &usual) || is_empty(value) && !value.is_boolean();
+        return if known { Support::AsItIs } else { Support::NotUsed("it cannot be chosen here") };
     }
     let Some((_, supported)) = fixed().into_iter().find(|(name, _)| *name == field) else { return Support::Used };
     if is_empty(value) || supported.contains(value) {
@@ -155,6 +160,16 @@ fn fixed() -> Vec<(&'static str, Vec<Value>)> {
     ]
 }
 
+/// Whether a value asks for nothing but the usual one: each of its fields does, or is empty.
+fn agrees(value: &Value, usual: &Value) -> bool {
+    match (value, usual) {
+        (Value::Object(fields), Value::Object(usual)) => fields
+            .iter()
+            .all(|(name, field)| is_empty(field) || usual.get(name).is_some_and(|usual| agrees(field, usual))),
+        _ => value == usual,
+    }
+}
+
 /// Go's zero values, which mean the default.
 fn is_empty(value: &Value) -> bool {
     match value {
@@ -175,12 +190,12 @@ mod tests {
 
     #[test]
     fn no_field_is_in_two_lists() {
-        let fixed = fixed();
+        let (fixed, unchangeable) = (fixed(), unchangeable());
         let all: Vec<&str> = TUNING
             .iter()
             .chain(&OF_THE_STARTER)
-            .chain(&FIXED)
             .copied()
+            .chain(unchangeable.iter().map(|(name, _)| *name))
             .chain(fixed.iter().map(|(name, _)| *name))
             .collect();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
@@ -195,11 +210,21 @@ mod tests {
             ("shutdownGracePeriod", json!("0s"), Support::AsItIs),
             ("shutdownGracePeriod", json!("30s"), Support::Refused("an empty value".to_owned())),
             ("memorySwap", json!({}), Support::AsItIs),
+            (
+                "authorization",
+                json!({ "mode": "Webhook", "webhook": { "cacheAuthorizedTTL": "5m0s" } }),
+                Support::AsItIs,
+            ),
+            ("address", json!("0.0.0.0"), Support::AsItIs),
             ("maxPods", json!(5), Support::Used),
             ("noSuchField", json!(5), Support::Used),
         ] {
             assert_eq!(support(field, &value, Starter::Up), expected, "{field}");
         }
+        for value in [json!({ "mode": "AlwaysAllow" }), json!({ "webhook": { "cacheAuthorizedTTL": "1m0s" } })] {
+            assert!(matches!(support("authorization", &value, Starter::Kubelet), Support::NotUsed(_)), "{value}");
+        }
+        assert!(matches!(support("enableServer", &json!(false), Starter::Up), Support::NotUsed(_)));
         assert!(matches!(support("port", &json!(1), Starter::Up), Support::NotUsed(_)));
         assert_eq!(support("port", &json!(1), Starter::Kubelet), Support::AsItIs);
         assert_eq!(support("syncFrequency", &json!("0s"), Starter::Up), Support::AsItIs);

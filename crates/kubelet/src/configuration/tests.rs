@@ -118,8 +118,7 @@ fn a_file_of_kubeadm_is_taken() {
         ..LaunchSettings::default()
     };
     assert_eq!(alone.launch(), &expected);
-    let unused: Vec<&str> = alone.warnings().iter().filter_map(|warning| warning.split(' ').next()).collect();
-    assert_eq!(unused, ["authorization"]);
+    assert!(alone.warnings().is_empty(), "{:?}", alone.warnings());
 }
 
 #[test]

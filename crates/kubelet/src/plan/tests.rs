@@ -199,3 +199,22 @@ fn a_resize_comes_between_kills_and_starts() {
     assert_eq!(with_resize(vec![]), [Action::Resize]);
     assert_eq!(with_resize(vec![Action::KillPod]), [Action::KillPod]);
 }
+
+#[test]
+fn what_is_killed_and_started_is_a_restart() {
+    let changed = |name: &str| {
+        let mut record = container(name, Running, 0);
+        record.notes.hash = "0".to_owned();
+        record
+    };
+    let restarted_in = |policy: &str, containers: Vec<ContainerRecord>, verdicts: Verdicts| {
+        let state = runtime(vec![sandbox(0, true)], containers);
+        restarted(&plan_pod(&apps(policy, &["a", "b", "c"]), &state, &|_: &str| verdicts))
+    };
+    let all = |third| vec![changed("a"), changed("b"), third];
+    assert_eq!(restarted_in("Always", all(container("c", Exited, 1)), Verdicts::default()), ["a", "b"]);
+    let failed = Verdicts { liveness: Some(false), ..Verdicts::default() };
+    assert_eq!(restarted_in("Never", all(container("c", Running, 0)), failed), ["a", "b"]);
+    let unchanged = ["a", "b", "c"].map(|name| container(name, Running, 0)).to_vec();
+    assert!(restarted_in("Always", unchanged, Verdicts::default()).is_empty());
+}

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kedge_client::EventType;
+use kedge_cri::v1;
 
 use super::{SANDBOX_RETRY, Worker};
 use crate::kill;
-use crate::plan::{Action, Kill, KillReason};
+use crate::plan::{self, Action, Kill, KillReason};
 use crate::pod_gate;
+use crate::reference;
 use crate::runtime_state::PodRuntime;
 use crate::sandbox::sandbox_config;
 use crate::spec;
@@ -34,8 +36,15 @@ impl Worker {
             false => Vec::new(),
         };
         let before = self.agent.states.get(self.uid());
+        let mut down = plan::restarted(&actions);
         let count = actions.len();
         for (index, action) in actions.into_iter().enumerate() {
+            if let Action::Start(name) | Action::StartInit(name) | Action::StartEphemeral(name) = &action {
+                if !down.is_empty() && !self.starts_at_once(name).await {
+                    self.progress().await;
+                }
+                down.retain(|known| known != name);
+            }
             let result = match action {
                 Action::KillPod => self.kill_pod().await,
                 Action::Kill(kill) => self.kill(&kill).await,
@@ -68,7 +77,8 @@ impl Worker {
             if let Err(wait) = result {
                 return sooner(retry, wait);
             }
-            if index + 1 < count {
+            // As with upstream, what is only restarted is not shown as gone.
+            if index + 1 < count && down.is_empty() {
                 self.progress().await;
             }
         }
@@ -80,6 +90,20 @@ impl Worker {
         if self.refresh().await.is_ok() {
             self.publish(false);
         }
+    }
+
+    /// Whether a container runs as soon as it is started: nothing has to be pulled, and no hook belongs to its start.
+    async fn starts_at_once(&self, name: &str) -> bool {
+        let Some(container) = spec::find_container(&self.pod, name) else { return true };
+        let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        if hook.is_some() || spec::image_pull_policy(&container) == "Always" {
+            return false;
+        }
+        let Ok(image) = reference::with_default_tag(container.image.as_deref().unwrap_or_default()) else {
+            return false;
+        };
+        let wanted = v1::ImageSpec { image, ..Default::default() };
+        matches!(self.agent.runtime.image_status(wanted).await, Ok(Some(_)))
     }
 
     fn grace(&self) -> Duration {

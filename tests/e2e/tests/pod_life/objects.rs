@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kedge_e2e::{ApiProxy, HostOptions, Node, condition, container, eventually, manifest, script_spec};
+use kedge_e2e::{ApiProxy, HostOptions, Node, busybox_image, condition, container, eventually, manifest, script_spec};
 use serde_json::{Value, json};
 
 #[test]
@@ -13,10 +13,40 @@ fn objects_tell_the_life_of_a_pod() {
     generations(&node, &api);
     websockets(&node, &api);
     watched(&node);
+    restarted(&node);
     classes(&node);
     status_fields(&node);
     collections(&node);
     templates_and_leases(&node);
+}
+
+/// What kubectl shows of the events of a watch on pods.
+struct Watch {
+    process: std::process::Child,
+    file: std::path::PathBuf,
+}
+
+impl Watch {
+    /// Starts one on the pods with a label; `fields` is a JSONPath template of what is shown of an event.
+    fn start(node: &Node, label: &str, fields: &str) -> Self {
+        let file = node.host.file(&format!("watch-{label}"));
+        let output = std::fs::File::create(&file).expect("a file can be made");
+        let path = format!("jsonpath={fields}{{\"\\n\"}}");
+        let mut command =
+            node.kubectl.command(&["get", "pods", "-l", label, "-w", "--output-watch-events", "-o", &path]);
+        let process = command.stdout(output).stderr(std::process::Stdio::null()).spawn().expect("kubectl runs");
+        Self { process, file }
+    }
+
+    /// Everything that it showed, once `text` is in it; then it ends.
+    fn until(mut self, what: &str, text: &str) -> String {
+        let seen = eventually(what, Duration::from_secs(30), || {
+            let seen = std::fs::read_to_string(&self.file).unwrap_or_default();
+            if seen.contains(text) { Ok(seen) } else { Err(seen) }
+        });
+        self.process.kill().and_then(|()| self.process.wait()).expect("our own child can be ended");
+        seen
+    }
 }
 
 fn generation(pod: &Value) -> i64 {
@@ -80,12 +110,11 @@ fn websockets(node: &Node, api: &ApiProxy) {
 
 /// A watch shows a pod's life to its end, and its status can be replaced.
 fn watched(node: &Node) {
-    let file = std::fs::File::create(node.host.file("watch")).expect("a file can be made");
-    let path =
-        "jsonpath={.type} {.object.metadata.name} {.object.status.phase} {.object.metadata.deletionTimestamp}{\"\\n\"}";
-    let mut command =
-        node.kubectl.command(&["get", "pods", "-l", "time=now", "-w", "--output-watch-events", "-o", path]);
-    let mut watch = command.stdout(file).stderr(std::process::Stdio::null()).spawn().expect("kubectl runs");
+    let watch = Watch::start(
+        node,
+        "time=now",
+        "{.type} {.object.metadata.name} {.object.status.phase} {.object.metadata.deletionTimestamp}",
+    );
     let spec = script_spec("trap 'exit 0' TERM; while true; do sleep 0.1; done", "", "");
     node.kubectl.apply(&manifest("seen", &spec).replace("{app: seen}", "{app: seen, time: now}"));
     let mut pod = node.ready("seen");
@@ -100,11 +129,7 @@ fn watched(node: &Node) {
         if replaced && condition(&answer, "Ready").is_null() { Ok(()) } else { Err(put.all()) }
     });
     node.kubectl.run(&["delete", "pod", "seen", "--timeout=60s"]);
-    let seen = eventually("the watch's end of the pod", Duration::from_secs(30), || {
-        let seen = std::fs::read_to_string(node.host.file("watch")).unwrap_or_default();
-        if seen.contains("DELETED seen") { Ok(seen) } else { Err(seen) }
-    });
-    watch.kill().and_then(|()| watch.wait()).expect("our own child can be ended");
+    let seen = watch.until("the watch's end of the pod", "DELETED seen");
     let first = seen.lines().next().unwrap_or_default();
     assert!(first.starts_with("ADDED seen Pending"), "{seen}");
     let marked =
@@ -112,6 +137,30 @@ fn watched(node: &Node) {
     assert!(seen.contains("MODIFIED seen Running") && marked, "{seen}");
     let list = node.kubectl.run(&["get", "pods", "-l", "time=now", "-o", "name"]);
     assert_eq!(list, "");
+}
+
+/// A container that takes another image is started again at once, and its pod is never seen unready for that.
+fn restarted(node: &Node) {
+    const OTHER: &str = "localhost/busybox:other";
+    let archive = node.host.file("other.tar");
+    busybox_image(OTHER, &archive);
+    let loaded = node.host.kedge("image", &["load", archive.to_str().expect("paths of tests are text")]);
+    assert!(loaded.ok, "{}", loaded.all());
+    let watch = Watch::start(
+        node,
+        "app=again",
+        "{.object.status.containerStatuses[0].restartCount} {.object.status.conditions[?(@.type==\"Ready\")].status}",
+    );
+    node.script("again", "trap 'exit 0' TERM; while true; do sleep 0.1; done", "", "");
+    node.ready("again");
+    let patch = json!({"spec": {"containers": [{"name": "c", "image": OTHER}]}});
+    node.kubectl.run(&["patch", "pod", "again", "-p", &patch.to_string()]);
+    let seen = watch.until("the restart", "1 True");
+    let states: Vec<&str> = seen.lines().skip_while(|line| *line != "0 True").collect();
+    assert!(!states.is_empty() && states.iter().all(|line| line.ends_with("True")), "{seen}");
+    let pod = node.get("pod", "again");
+    assert_eq!(container(&pod, "c")["lastState"]["terminated"]["exitCode"], 0, "{pod:#}");
+    node.kubectl.run(&["delete", "pod", "again", "--timeout=60s"]);
 }
 
 fn generations(node: &Node, api: &ApiProxy) {
