@@ -53,7 +53,7 @@ async fn kill_in_turn(
     }
     // Whoever's turn does not come in time is stopped all the same.
     let _ = tokio::time::timeout(grace.saturating_sub(began.elapsed()), turn).await;
-    let left = grace.saturating_sub(began.elapsed()).max(Duration::from_secs(MINIMUM_GRACE));
+    let left = rest_of(grace, began.elapsed());
     let container = spec::find_container(pod, &record.name);
     match stop_signal::stop(agent, container.as_ref(), record, left).await {
         Err(error) if !error.is_not_found() => {
@@ -62,6 +62,12 @@ async fn kill_in_turn(
         }
         _ => Ok(()),
     }
+}
+
+/// What is left of a grace period. The runtime counts whole seconds; one that has only begun is not taken off, as with
+/// upstream.
+fn rest_of(grace: Duration, used: Duration) -> Duration {
+    grace.saturating_sub(Duration::from_secs(used.as_secs())).max(Duration::from_secs(MINIMUM_GRACE))
 }
 
 async fn run_pre_stop(agent: &Agent, pod: &Pod, record: &ContainerRecord, grace: Duration) {
@@ -219,6 +225,20 @@ mod tests {
         };
         let pod = Pod { spec: Some(spec), ..Pod::default() };
         assert_eq!(["c", "i", "b", "a"].map(|name| place(&pod, name)), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn a_second_that_has_only_begun_is_not_taken_off_the_grace_period() {
+        let check = |grace: u64, used: u64, expected: u64| {
+            assert_eq!(rest_of(Duration::from_secs(grace), Duration::from_millis(used)), Duration::from_secs(expected));
+        };
+        check(30, 0, 30);
+        check(30, 1, 30);
+        check(30, 999, 30);
+        check(30, 1_000, 29);
+        check(30, 27_300, 3);
+        check(30, 45_000, 2);
+        check(0, 0, 2);
     }
 
     #[test]
