@@ -77,7 +77,8 @@ pub(crate) fn plain<K>(event: Event<Watched<K>>) -> Event<K> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::core::v1::{ConfigMap, Service};
+    use kube::core::{ObjectList, WatchEvent};
 
     use super::*;
 
@@ -88,5 +89,18 @@ mod tests {
         let text = r#"{"metadata": {"name": "a", "managedFields": [{"manager": "m"}]}}"#;
         let object: Watched<ConfigMap> = serde_json::from_str(text).expect("it is one");
         assert_eq!((object.meta().name.as_deref(), &object.meta().managed_fields), (Some("a"), &None));
+    }
+
+    #[test]
+    fn regress_a_condition_without_a_time_stops_no_watch() {
+        let status = r#"{"conditions": [{"type": "A", "status": "True", "lastTransitionTime": null}]}"#;
+        let object =
+            format!(r#"{{"apiVersion": "v1", "kind": "Service", "metadata": {{"name": "a"}}, "status": {status}}}"#);
+        let event = format!(r#"{{"type": "MODIFIED", "object": {object}}}"#);
+        let event: WatchEvent<Watched<Service>> = serde_json::from_str(&event).expect("it is one");
+        assert!(matches!(event, WatchEvent::Modified(service) if service.meta().name.as_deref() == Some("a")));
+        let list = format!(r#"{{"metadata": {{}}, "items": [{object}]}}"#);
+        let list: ObjectList<Watched<Service>> = serde_json::from_str(&list).expect("it is one");
+        assert_eq!(list.items.len(), 1);
     }
 }
