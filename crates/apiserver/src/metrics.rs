@@ -14,6 +14,7 @@ use crate::core::Core;
 
 mod alerts;
 mod attempts;
+mod expressions;
 mod health;
 mod histogram;
 mod labels;
@@ -25,6 +26,7 @@ mod watch_lists;
 
 pub(crate) use alerts::Alerts;
 pub(crate) use attempts::Attempts;
+pub(crate) use expressions::Expressions;
 pub(crate) use health::Healthchecks;
 pub(crate) use histogram::Histogram;
 pub(crate) use labels::Labels;
@@ -82,6 +84,7 @@ pub(crate) struct Metrics {
     counts: Mutex<Counts>,
     pub(crate) alerts: Alerts,
     pub(crate) attempts: Attempts,
+    pub(crate) expressions: Expressions,
     pub(crate) healthchecks: Healthchecks,
     pub(crate) port_repairs: PortRepairs,
     pub(crate) tokens: Tokens,
@@ -211,6 +214,7 @@ impl Metrics {
         }
         self.alerts.write(text);
         self.attempts.write(text);
+        self.expressions.write(text);
         self.port_repairs.write(text);
         self.tokens.write(text);
         self.watch_events.write(text);

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::conditions::has_condition;
 use crate::instances::Instances;
 use crate::json::{items, text, texts, truth};
+use crate::timing::Timing;
 use crate::version::{Version, name};
 
 /// What may be done with a custom resource, in the order in which upstream's discovery has it.
@@ -22,22 +23,22 @@ pub fn storage_version(definition: &Value) -> &str {
     versions.iter().find(|version| truth(version, &["storage"])).map_or("", name)
 }
 
-/// The kinds of a definition, each with its version.
-pub fn kinds(definition: &Value) -> Vec<(Kind, Arc<Version>)> {
+/// The kinds of a definition, each with its version; its rules are compiled and evaluated by `timing`.
+pub fn kinds(definition: &Value, timing: &Arc<dyn Timing>) -> Vec<(Kind, Arc<Version>)> {
     let is_served = |version: &&Value| truth(version, &["served"]);
     let versions = items(definition, &["spec", "versions"]).iter();
-    versions.filter(is_served).map(|version| kind(definition, version)).collect()
+    versions.filter(is_served).map(|version| kind(definition, version, timing)).collect()
 }
 
 fn owned(text: &str) -> Cow<'static, str> {
     Cow::Owned(text.to_owned())
 }
 
-fn kind(definition: &Value, version: &Value) -> (Kind, Arc<Version>) {
+fn kind(definition: &Value, version: &Value, timing: &Arc<dyn Timing>) -> (Kind, Arc<Version>) {
     let group = text(definition, &["spec", "group"]);
     let names = |field: &str| text(definition, &["status", "acceptedNames", field]);
     let list = |field: &str| texts(definition, &["status", "acceptedNames", field]).map(owned).collect();
-    let read = Arc::new(Version::of(definition, version));
+    let read = Arc::new(Version::of(definition, version, timing));
     let ending = has_condition(definition, "Terminating");
     let kind = Kind {
         group: owned(group),

@@ -23,6 +23,7 @@ mod review;
 mod rules;
 mod schema_rules;
 mod structural;
+mod timing;
 mod validations;
 mod version;
 
@@ -30,4 +31,5 @@ pub use conditions::{CLEANUP_FINALIZER, Condition, has_condition, set_condition}
 pub use definition::{kinds, storage_version};
 pub use definition_strategy::DefinitionStrategy;
 pub use names::{NameBook, settle};
+pub use timing::{Timing, Untimed};
 pub use version::Version;

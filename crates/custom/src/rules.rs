@@ -20,6 +20,7 @@ use crate::check::{correlated, key_of};
 use crate::json::{items, text, truth};
 use crate::node::{Additional, Node};
 use crate::place::Place;
+use crate::timing::Timing;
 
 pub(crate) use cost::estimate;
 pub(crate) use types::scope;
@@ -77,16 +78,22 @@ impl Rule {
         }
     }
 
-    fn compiled(&self) -> &Compiled {
+    fn compiled(&self, timing: &dyn Timing) -> &Compiled {
         self.compiled.get_or_init(|| {
-            let program = compile(&self.source);
-            let message = Some(&self.message_source).filter(|source| !source.is_empty());
-            Compiled {
-                uses_old: program.as_ref().is_ok_and(|program| program.references().variables().contains(&"oldSelf")),
-                program: program.map(Arc::new),
-                message: message.and_then(|source| compile(source).ok()).map(Arc::new),
-            }
+            let mut compiled = None;
+            timing.compile(&mut || compiled = Some(self.compile()));
+            compiled.unwrap_or_else(|| self.compile())
         })
+    }
+
+    fn compile(&self) -> Compiled {
+        let program = compile(&self.source);
+        let message = Some(&self.message_source).filter(|source| !source.is_empty());
+        Compiled {
+            uses_old: program.as_ref().is_ok_and(|program| program.references().variables().contains(&"oldSelf")),
+            program: program.map(Arc::new),
+            message: message.and_then(|source| compile(source).ok()).map(Arc::new),
+        }
     }
 
     /// What is said of a value that does not meet the rule.
@@ -102,11 +109,12 @@ impl Rule {
 pub(crate) struct Checker<'a> {
     budget: u64,
     errors: &'a mut Vec<FieldError>,
+    timing: &'a dyn Timing,
 }
 
 impl<'a> Checker<'a> {
-    pub(crate) fn new(errors: &'a mut Vec<FieldError>) -> Self {
-        Self { budget: OBJECT_LIMIT, errors }
+    pub(crate) fn new(errors: &'a mut Vec<FieldError>, timing: &'a dyn Timing) -> Self {
+        Self { budget: OBJECT_LIMIT, errors, timing }
     }
 
     /// Visits a position; `old` is what stood there before, and `kept` says that it is within what has not changed.
@@ -116,7 +124,8 @@ impl<'a> Checker<'a> {
         }
         let kept = kept || old == Some(value);
         if !node.rules.is_empty() {
-            self.evaluate_all(value, old.filter(|old| !old.is_null()), kept, node, place);
+            let (timing, old) = (self.timing, old.filter(|old| !old.is_null()));
+            timing.evaluate(&mut || self.evaluate_all(value, old, kept, node, place));
         }
         match value {
             Value::Object(fields) => {
@@ -144,7 +153,7 @@ impl<'a> Checker<'a> {
 
     fn evaluate_all(&mut self, value: &Value, old: Option<&Value>, kept: bool, node: &Node, place: &Place<'_>) {
         for rule in &node.rules.0 {
-            let uses_old = rule.compiled().uses_old;
+            let uses_old = rule.compiled(self.timing).uses_old;
             if uses_old && old.is_none() && !rule.optional_old {
                 continue;
             }
@@ -166,7 +175,7 @@ impl<'a> Checker<'a> {
     ) -> Option<FieldError> {
         let kind = Value::from(node.kind.as_str());
         let invalid = |why: String| Some(FieldError::invalid(&place.path(), &kind, &why));
-        let program = match &rule.compiled().program {
+        let program = match &rule.compiled(self.timing).program {
             Ok(program) => program,
             Err(error) => return invalid(format!("rule compile error: {error}")),
         };
@@ -194,7 +203,11 @@ impl<'a> Checker<'a> {
     }
 
     fn message(&self, rule: &Rule, context: &Context<'_, '_>) -> String {
-        let made = rule.compiled().message.as_ref().and_then(|program| evaluate(program.expression(), context).ok());
+        let made = rule
+            .compiled(self.timing)
+            .message
+            .as_ref()
+            .and_then(|program| evaluate(program.expression(), context).ok());
         match made {
             Some(Outcome::String(text)) => {
                 let text = text.trim();
@@ -237,14 +250,48 @@ fn below(place: &Place<'_>, path: &str) -> FieldPath {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
+    use crate::timing::Untimed;
+
+    /// Counts what is compiled and what is evaluated.
+    #[derive(Debug, Default)]
+    struct Counting([AtomicUsize; 2]);
+
+    impl Timing for Counting {
+        fn compile(&self, work: &mut dyn FnMut()) {
+            self.0[0].fetch_add(1, Ordering::Relaxed);
+            work();
+        }
+
+        fn evaluate(&self, work: &mut dyn FnMut()) {
+            self.0[1].fetch_add(1, Ordering::Relaxed);
+            work();
+        }
+    }
+
+    #[test]
+    fn work_is_done_by_whoever_has_a_clock() {
+        let rule = |rule: &str| json!([{"rule": rule}]);
+        let items = json!({"type": "integer", "x-kubernetes-validations": rule("self > 0")});
+        let list = json!({"type": "array", "items": items});
+        let node = Node::read(&json!({"type": "object", "x-kubernetes-validations": rule("size(self.list) > 1"),
+            "properties": {"list": list}}));
+        let (counting, mut errors) = (Counting::default(), Vec::new());
+        for value in [json!({"list": [1, 2]}), json!({"list": [0, 1]})] {
+            Checker::new(&mut errors, &counting).visit(&value, None, false, &node, &Place::ROOT);
+        }
+        assert_eq!(counting.0.map(AtomicUsize::into_inner), [2, 6]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
 
     #[track_caller]
     fn table(schema: Value, value: Value, old: Option<Value>, expected: &[&str]) {
         let (mut errors, node) = (Vec::new(), Node::read(&schema));
-        Checker::new(&mut errors).visit(&value, old.as_ref(), false, &node, &Place::ROOT.child("spec"));
+        Checker::new(&mut errors, &Untimed).visit(&value, old.as_ref(), false, &node, &Place::ROOT.child("spec"));
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(texts, expected);
     }

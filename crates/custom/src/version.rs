@@ -2,6 +2,8 @@
 //!
 //! Invariant: everything that depends on the schema alone is made once, here.
 
+use std::sync::Arc;
+
 use kedge_meta::{FieldError, FieldErrorKind, FieldPath};
 use kedge_schema::{OwnedSchema, Schema};
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use crate::json::{at, text, truth};
 use crate::node::Node;
 use crate::place::Place;
 use crate::rules::Checker;
+use crate::timing::{Timing, Untimed};
 use crate::{check, defaults, list_types, prune};
 
 /// A version of a definition, made ready.
@@ -24,16 +27,17 @@ pub struct Version {
     deprecation: Option<String>,
     /// As the definition has it, in its short form.
     source: String,
+    timing: Arc<dyn Timing>,
 }
 
 impl Version {
     /// Reads a version of a definition.
-    pub(crate) fn of(definition: &Value, version: &Value) -> Self {
+    pub(crate) fn of(definition: &Value, version: &Value, timing: &Arc<dyn Timing>) -> Self {
         let kind = text(definition, &["spec", "names", "kind"]);
         let plain = || format!("{}/{} {kind} is deprecated", text(definition, &["spec", "group"]), name(version));
         let warning = at(version, &["deprecationWarning"]).and_then(Value::as_str);
         let deprecation = truth(version, &["deprecated"]).then(|| warning.map_or_else(plain, str::to_owned));
-        Self { deprecation, ..Self::read(version) }
+        Self { deprecation, timing: Arc::clone(timing), ..Self::read(version) }
     }
 
     /// Reads the schema of a version.
@@ -48,6 +52,7 @@ impl Version {
             root,
             deprecation: None,
             source: version.to_string(),
+            timing: Arc::new(Untimed),
         }
     }
 
@@ -122,7 +127,7 @@ impl Version {
             errors.push(FieldError::invalid(&FieldPath::new("<nil>"), &Value::Null, why));
             return;
         }
-        Checker::new(errors).visit(object, old, false, &self.root, &Place::ROOT);
+        Checker::new(errors, &*self.timing).visit(object, old, false, &self.root, &Place::ROOT);
     }
 
     /// The schema of a selectable field, by its dotted path.

@@ -24,7 +24,7 @@ pub(super) fn resources(core: &Core, definition: &Value) -> Vec<Arc<Resource>> {
             Custom { definition, version, retired: retired.clone(), converter: converter.clone() },
         ))
     };
-    kedge_custom::kinds(definition).into_iter().map(resource).collect()
+    kedge_custom::kinds(definition, &core.metrics.expressions.timing()).into_iter().map(resource).collect()
 }
 
 /// What discovery shows of the version that is stored.

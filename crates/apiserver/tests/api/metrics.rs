@@ -4,6 +4,7 @@ use http::Method;
 use kedge_auth::TokenSubject;
 use serde_json::{Value, json};
 
+use crate::custom::{TOOLS, define, tool, tools};
 use crate::harness::{Answer, Events, Harness, token_keys};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -20,6 +21,23 @@ async fn value(harness: &Harness, series: &str) -> Option<f64> {
     let family = ["_bucket", "_count", "_sum"].iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name);
     assert!(text.contains(&format!("# TYPE {family} ")), "{family} is not announced");
     line
+}
+
+#[tokio::test]
+async fn rules_of_custom_resources_are_timed() {
+    let harness = Harness::new().await;
+    let rules = json!([{"rule": "self.size > 0"}]);
+    let spec =
+        json!({"type": "object", "x-kubernetes-validations": rules, "properties": {"size": {"type": "integer"}}});
+    define(&harness, tools(spec)).await;
+    let count = async |name: &str| {
+        value(&harness, &format!("apiserver_cel_{name}_duration_seconds_count")).await.unwrap_or_default()
+    };
+    assert_eq!((count("compilation").await, count("evaluation").await), (0.0, 0.0));
+    for name in ["a", "b"] {
+        harness.post(TOOLS, tool(name, json!({"size": 1}))).await.expect(201);
+    }
+    assert_eq!((count("compilation").await, count("evaluation").await), (1.0, 2.0));
 }
 
 #[tokio::test]
