@@ -20,6 +20,7 @@ mod authorizers;
 mod certificates;
 mod chain;
 mod claim_status;
+mod configuration;
 mod default_toleration_seconds;
 mod device_admin_access;
 mod device_taints;
@@ -50,6 +51,7 @@ mod taint_nodes;
 mod webhooks;
 
 pub(crate) use chain::Chain;
+pub use configuration::PluginConfigurations;
 pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::{missing_records, node_ports};

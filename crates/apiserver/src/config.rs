@@ -43,6 +43,8 @@ pub struct Config {
     pub enable_admission_plugins: Vec<String>,
     /// Admission plugins that are off.
     pub disable_admission_plugins: Vec<String>,
+    /// Which pods are let in where no namespace says it, and whom nothing concerns.
+    pub pod_security: kedge_pod_security::Configuration,
     /// Whether bootstrap tokens say who somebody is.
     pub enable_bootstrap_token_auth: bool,
     /// Whether containers may be privileged.
@@ -83,6 +85,7 @@ impl Default for Config {
             authorization_modes: AuthorizationMode::USUAL.to_vec(),
             enable_admission_plugins: vec!["NodeRestriction".to_owned()],
             disable_admission_plugins: Vec::new(),
+            pod_security: kedge_pod_security::Configuration::default(),
             enable_bootstrap_token_auth: true,
             allow_privileged: true,
             kubelet_preferred_address_types: ["InternalIP", "Hostname", "InternalDNS", "ExternalIP", "ExternalDNS"]

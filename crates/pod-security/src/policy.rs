@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
 /// How much a pod may do; the later ones allow less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Level {
     /// Everything.
     #[default]
@@ -19,7 +20,7 @@ pub enum Level {
 }
 
 /// The release whose standards count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Version {
     /// Of release 1.x.
     Minor(u32),
@@ -29,7 +30,7 @@ pub enum Version {
 }
 
 /// A level as of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LevelVersion {
     /// The level.
     pub level: Level,
@@ -38,7 +39,7 @@ pub struct LevelVersion {
 }
 
 /// What a namespace asks for. By default nothing is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Policy {
     /// Pods that violate this are refused.
     pub enforce: LevelVersion,
@@ -60,7 +61,7 @@ pub struct LabelError {
 }
 
 impl Level {
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "privileged" => Ok(Self::Privileged),
             "baseline" => Ok(Self::Baseline),
@@ -71,7 +72,7 @@ impl Level {
 }
 
 impl Version {
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "latest" {
             return Ok(Self::Latest);
         }
@@ -84,9 +85,9 @@ impl Version {
 }
 
 impl Policy {
-    /// What labels ask for, and which of them can't be read. What can't be read is enforced as restricted, and neither
-    /// audited nor warned of.
-    pub fn of_labels(labels: &Value) -> (Self, Vec<LabelError>) {
+    /// What labels ask for over `defaults`, and which of them can't be read. What can't be read is enforced as restricted,
+    /// and neither audited nor warned of.
+    pub fn of_labels(labels: &Value, defaults: &Self) -> (Self, Vec<LabelError>) {
         let mut errors = Vec::new();
         let mut level = |name: &str, otherwise: Level| {
             let parsed = read(labels, name, Level::parse, &mut errors)?;
@@ -100,14 +101,14 @@ impl Policy {
         };
         let (enforce_version, audit_version, warn_version) =
             (version("enforce-version"), version("audit-version"), version("warn-version"));
-        let make = |level: Option<(Level, bool)>, version: Option<Version>| LevelVersion {
-            level: level.map(|(level, _)| level).unwrap_or_default(),
-            version: version.unwrap_or_default(),
+        let make = |level: Option<(Level, bool)>, version: Option<Version>, default: LevelVersion| LevelVersion {
+            level: level.map_or(default.level, |(level, _)| level),
+            version: version.unwrap_or(default.version),
         };
         let mut policy = Self {
-            enforce: make(enforce, enforce_version),
-            audit: make(audit, audit_version),
-            warn: make(warn, warn_version),
+            enforce: make(enforce, enforce_version, defaults.enforce),
+            audit: make(audit, audit_version, defaults.audit),
+            warn: make(warn, warn_version, defaults.warn),
         };
         // Who is refused pods is to be warned of what makes them, too.
         if warn.is_none() && enforce.is_some_and(|(_, is_good)| is_good) && policy.enforce.level > policy.warn.level {
@@ -177,10 +178,25 @@ mod tests {
     fn check(labels: &[(&str, &str)], expected: [&str; 3], wrong: &[&str]) {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|(name, value)| (format!("{PREFIX}{name}"), json!(value))).collect();
-        let (policy, errors) = Policy::of_labels(&labels.clone().into());
+        let (policy, errors) = Policy::of_labels(&labels.clone().into(), &Policy::default());
         let seen = [policy.enforce, policy.audit, policy.warn].map(|one| one.to_string());
         assert_eq!(seen, expected, "{labels:?}");
         assert_eq!(errors.iter().map(|error| error.value.as_str()).collect::<Vec<_>>(), wrong);
+    }
+
+    #[test]
+    fn labels_count_over_defaults() {
+        let baseline = LevelVersion { level: Level::Baseline, version: Version::Minor(30) };
+        let defaults = Policy { enforce: baseline, warn: baseline, ..Policy::default() };
+        let check = |labels: Value, expected: [&str; 3]| {
+            let policy = Policy::of_labels(&labels, &defaults).0;
+            assert_eq!([policy.enforce, policy.audit, policy.warn].map(|one| one.to_string()), expected, "{labels}");
+        };
+        check(json!({}), ["baseline:v1.30", "privileged:latest", "baseline:v1.30"]);
+        let strict = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+        check(strict, ["restricted:v1.30", "privileged:latest", "restricted:v1.30"]);
+        let free = json!({"pod-security.kubernetes.io/enforce": "privileged"});
+        check(free, ["privileged:v1.30", "privileged:latest", "baseline:v1.30"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! PodSecurity: what the labels of a namespace ask of its pods.
 
 use http::Method;
-use kedge_apiserver::Config;
+use kedge_apiserver::{Config, PluginConfigurations};
+use kedge_meta::UserInfo;
 use serde_json::{Value, json};
 
 use crate::harness::Harness;
@@ -84,4 +85,40 @@ async fn images_are_always_pulled_where_that_is_on() {
     never["spec"]["containers"][0]["imagePullPolicy"] = json!("Never");
     let created = harness.post(PODS, never).await.expect(201);
     assert_eq!(created["spec"]["containers"][0]["imagePullPolicy"], "Always");
+}
+
+/// What stands in a file of `--admission-control-config-file`.
+fn configured(defaults: Value, exemptions: Value) -> Config {
+    let configuration = json!({"apiVersion": "pod-security.admission.config.k8s.io/v1", "kind": "PodSecurityConfiguration",
+        "defaults": defaults, "exemptions": exemptions});
+    let file = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AdmissionConfiguration",
+        "plugins": [{"name": "PodSecurity", "configuration": configuration}]});
+    let read = PluginConfigurations::read(&file.to_string(), &|_| Ok(String::new())).unwrap();
+    Config { pod_security: read.pod_security, ..Config::default() }
+}
+
+#[tokio::test]
+async fn a_file_says_what_counts_without_labels_and_who_is_exempt() {
+    let exemptions = json!({"namespaces": ["free"], "usernames": ["installer"], "runtimeClasses": ["kata"]});
+    let harness = Harness::with(configured(json!({"enforce": "baseline"}), exemptions)).await;
+    namespace(&harness, json!({})).await;
+    let text = "violates PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
+    harness.post(PODS, pod("a", true)).await.refused(403, "Forbidden", text);
+
+    let installer = UserInfo::authenticated("installer", ["system:masters"]);
+    harness.call_as(installer, Method::POST, PODS, pod("b", true)).await.expect(201);
+    let class = json!({"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata"}, "handler": "kata"});
+    harness.post("/apis/node.k8s.io/v1/runtimeclasses", class).await.expect(201);
+    let mut isolated = pod("c", true);
+    isolated["spec"]["runtimeClassName"] = json!("kata");
+    harness.post(PODS, isolated).await.expect(201);
+
+    let labels = json!({LEVEL: "restricted"});
+    let free = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "free", "labels": labels}});
+    let created = harness.post("/api/v1/namespaces", free).await;
+    let warning = "namespace \\\"free\\\" is exempt from Pod Security, and the policy (enforce=restricted:latest) will be ignored";
+    assert!(created.code == 201 && created.warnings()[0].contains(warning), "{:?}", created.warnings());
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    harness.post("/api/v1/namespaces/free/serviceaccounts", account).await.expect(201);
+    harness.post("/api/v1/namespaces/free/pods", pod("d", true)).await.expect(201);
 }

@@ -123,6 +123,9 @@ pub(crate) struct ApiServerFlags {
     /// Admission plugins that are off.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     disable_admission_plugins: Vec<String>,
+    /// What plugins are told: an AdmissionConfiguration of apiserver.config.k8s.io/v1 [default: none].
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
     /// Whether bootstrap tokens are good.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set)]
@@ -200,6 +203,7 @@ impl ApiServerFlags {
             authorization_modes: self.authorization_mode,
             enable_admission_plugins: self.enable_admission_plugins,
             disable_admission_plugins: self.disable_admission_plugins,
+            admission_control_config_file: self.admission_control_config_file,
             enable_bootstrap_token_auth: self.enable_bootstrap_token_auth,
             allow_privileged: self.allow_privileged,
             anonymous_auth: self.anonymous_auth,

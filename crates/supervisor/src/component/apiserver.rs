@@ -1,11 +1,11 @@
 //! `kube-apiserver`: the API server as a process of its own, over an etcd or over a store of its own.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kedge_apiserver::{ApiServer, Config, Deps, FrontProxy};
+use kedge_apiserver::{ApiServer, Config, Deps, FrontProxy, PluginConfigurations};
 use kedge_audit::{Audit, AuditOptions};
 use kedge_auth::{AuthorizationMode, TokenKeys};
 use kedge_client::{Informers, client_from_service};
@@ -87,6 +87,8 @@ pub struct ApiServerOptions {
     pub enable_admission_plugins: Vec<String>,
     /// Plugins that are off.
     pub disable_admission_plugins: Vec<String>,
+    /// What plugins are told: an AdmissionConfiguration.
+    pub admission_control_config_file: Option<PathBuf>,
     /// Whether bootstrap tokens are good.
     pub enable_bootstrap_token_auth: bool,
     /// Whether containers may be privileged.
@@ -170,6 +172,18 @@ fn check_plugins(options: &ApiServerOptions) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// What a file says of plugins; files that it names are looked for beside it.
+fn plugin_configurations(path: Option<&Path>) -> Result<PluginConfigurations, Error> {
+    const FLAG: &str = "--admission-control-config-file";
+    let Some(path) = path else { return Ok(PluginConfigurations::default()) };
+    let beside = |name: &str| {
+        let place = path.parent().unwrap_or(Path::new("")).join(name);
+        std::fs::read_to_string(&place).map_err(|error| format!("{}: {error}", place.display()))
+    };
+    let wrong = |why: String| Error::Flag { flag: FLAG, value: path.display().to_string(), why };
+    PluginConfigurations::read(&read(FLAG, path)?, &beside).map_err(wrong)
 }
 
 /// Waits for the etcd; `None` where `shutdown` came first.
@@ -259,6 +273,7 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
         authorization_modes: options.authorization_modes.clone(),
         enable_admission_plugins: options.enable_admission_plugins.clone(),
         disable_admission_plugins: options.disable_admission_plugins.clone(),
+        pod_security: plugin_configurations(options.admission_control_config_file.as_deref())?.pod_security,
         enable_bootstrap_token_auth: options.enable_bootstrap_token_auth,
         allow_privileged: options.allow_privileged,
         kubelet_preferred_address_types: options.kubelet_preferred_address_types.clone(),
