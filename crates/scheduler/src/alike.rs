@@ -124,12 +124,7 @@ impl Known {
     }
 
     /// The first plugin that refuses the node at a place, with its verdict.
-    pub(crate) fn refusal(
-        &mut self,
-        prepared: &[Prepared<'_>],
-        at: usize,
-        node: &NodeInfo,
-    ) -> Option<Refusal> {
+    pub(crate) fn refusal(&mut self, prepared: &[Prepared<'_>], at: usize, node: &NodeInfo) -> Option<Refusal> {
         let known = &mut self.nodes[at];
         if known.filtered != node.version() {
             let mut local = self.local.iter().filter(|at| prepared[**at].filters);

@@ -107,6 +107,8 @@ impl DeviceChanges {
         let claim = self.claims.try_next().map(|change| ObjectChange::new(EventKind::Devices, CLAIM, &change));
         claim
             .or_else(|| self.slices.try_next().map(|change| ObjectChange::new(EventKind::Devices, SLICE, &change)))
-            .or_else(|| self.classes.try_next().map(|change| ObjectChange::new(EventKind::Devices, DEVICE_CLASS, &change)))
+            .or_else(|| {
+                self.classes.try_next().map(|change| ObjectChange::new(EventKind::Devices, DEVICE_CLASS, &change))
+            })
     }
 }

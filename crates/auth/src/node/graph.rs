@@ -1,9 +1,11 @@
 //! What belongs to which node: pods and what they refer to, attachments of volumes, slices of devices.
 //!
 //! Not here: what a node may do with it. Invariant: the references of a node are exactly those of the pods that are bound
-//! to it, and mirror pods have none: who writes them is the node itself.
+//! to it, and mirror pods have none: who writes them is the node itself. Names that many pods have are held once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -11,11 +13,19 @@ use super::references::{Reference, VolumeReferences, references_of, volume_refer
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Where a pod runs, and what it refers to.
+#[derive(Debug)]
+struct BoundPod {
+    node: Arc<str>,
+    references: Box<[Arc<Reference>]>,
+}
+
 /// Follows the objects that tie others to nodes.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    pods: HashMap<(String, String), (String, Vec<Reference>)>,
-    counts_by_node: HashMap<String, HashMap<Reference, usize>>,
+    pods: HashMap<Arc<str>, HashMap<Box<str>, BoundPod>>,
+    counts_by_node: HashMap<Arc<str>, HashMap<Arc<Reference>, u32>>,
+    references: HashSet<Arc<Reference>>,
     volumes: HashMap<String, VolumeReferences>,
     nodes_by_attachment: HashMap<String, String>,
     nodes_by_slice: HashMap<String, String>,
@@ -39,33 +49,43 @@ impl Graph {
     }
 
     fn observe_pod(&mut self, namespace: &str, name: &str, object: Option<&Value>) {
-        let key = (namespace.to_owned(), name.to_owned());
-        if let Some((node, references)) = self.pods.remove(&key) {
-            self.forget(&node, &references);
-        }
+        self.forget_pod(namespace, name);
         let Some(pod) = object else { return };
         let Some(node) = node_name(pod) else { return };
         let is_mirror = pod["metadata"]["annotations"].get(MIRROR).is_some();
         let references = if is_mirror { Vec::new() } else { references_of(pod, namespace) };
+        let references: Box<[_]> = references.into_iter().map(|found| shared(&mut self.references, found)).collect();
+        let node =
+            self.counts_by_node.get_key_value(&*node).map_or_else(|| Arc::from(node), |(known, _)| known.clone());
         let counts = self.counts_by_node.entry(node.clone()).or_default();
         for reference in &references {
             *counts.entry(reference.clone()).or_default() += 1;
         }
-        self.pods.insert(key, (node, references));
+        let namespace = self.pods.get_key_value(namespace).map_or_else(|| namespace.into(), |(known, _)| known.clone());
+        self.pods.entry(namespace).or_default().insert(name.into(), BoundPod { node, references });
     }
 
-    fn forget(&mut self, node: &str, references: &[Reference]) {
-        let Some(counts) = self.counts_by_node.get_mut(node) else { return };
+    fn forget_pod(&mut self, namespace: &str, name: &str) {
+        let Some(pods) = self.pods.get_mut(namespace) else { return };
+        let Some(BoundPod { node, references }) = pods.remove(name) else { return };
+        if pods.is_empty() {
+            self.pods.remove(namespace);
+        }
+        let Some(counts) = self.counts_by_node.get_mut(&node) else { return };
         for reference in references {
-            if let Some(count) = counts.get_mut(reference) {
+            if let Some(count) = counts.get_mut(&reference) {
                 *count -= 1;
                 if *count == 0 {
-                    counts.remove(reference);
+                    counts.remove(&reference);
                 }
+            }
+            // The set and this one are the last two.
+            if Arc::strong_count(&reference) == 2 {
+                self.references.remove(&reference);
             }
         }
         if counts.is_empty() {
-            self.counts_by_node.remove(node);
+            self.counts_by_node.remove(&node);
         }
     }
 
@@ -75,8 +95,8 @@ impl Graph {
         let is_of = |nodes: &HashMap<String, String>| nodes.get(name).is_some_and(|of| of == node);
         match resource {
             "pods" => {
-                let pod = self.pods.get(&(namespace.to_owned(), name.to_owned()));
-                pod.is_some_and(|(of, _)| of == node)
+                let pod = self.pods.get(namespace).and_then(|pods| pods.get(name));
+                pod.is_some_and(|pod| &*pod.node == node)
             }
             "secrets" => refers("secrets") || self.has_volume_with(node, namespace, name),
             "configmaps" => refers("configmaps"),
@@ -108,6 +128,16 @@ impl Graph {
     }
 }
 
+/// The one that is held of equal values.
+fn shared<T: Eq + Hash>(known: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    if let Some(same) = known.get(&value) {
+        return same.clone();
+    }
+    let value = Arc::new(value);
+    known.insert(value.clone());
+    value
+}
+
 fn set<T>(known: &mut HashMap<String, T>, name: &str, value: Option<T>) {
     match value {
         Some(value) => known.insert(name.to_owned(), value),
@@ -117,4 +147,27 @@ fn set<T>(known: &mut HashMap<String, T>, name: &str, value: Option<T>) {
 
 fn node_name(object: &Value) -> Option<String> {
     object["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_no_pod_refers_to_is_forgotten() {
+        let mut graph = Graph::default();
+        let pod = |node: &str| json!({"spec": {"nodeName": node, "serviceAccountName": "default"}});
+        let mut observe = |name: &str, pod: Option<Value>| {
+            graph.observe("pods", "d", name, pod.as_ref());
+            let related = ["n1", "n2"].map(|node| graph.relates(node, "serviceaccounts", "d", "default"));
+            (related, graph.references.len(), graph.counts_by_node.len(), graph.pods.len())
+        };
+        assert_eq!(observe("a", Some(pod("n1"))), ([true, false], 1, 1, 1));
+        assert_eq!(observe("b", Some(pod("n2"))), ([true, true], 1, 2, 1));
+        assert_eq!(observe("a", Some(pod("n2"))), ([false, true], 1, 1, 1));
+        assert_eq!(observe("a", None), ([false, true], 1, 1, 1));
+        assert_eq!(observe("b", None), ([false, false], 0, 0, 0));
+    }
 }

@@ -233,7 +233,10 @@ mod tests {
                 nominated.add(std::sync::Arc::new(promised.clone()), "n");
             }
             let freed = Some(Freed { node, nominated: &nominated });
-            assert_eq!(NodeResourcesFit::default().may_help(&waiting, &Event::AssignedPodDelete(&gone, freed)), expected);
+            assert_eq!(
+                NodeResourcesFit::default().may_help(&waiting, &Event::AssignedPodDelete(&gone, freed)),
+                expected
+            );
         };
         check(&at(vec![important("same", "1", 5)]), None, true);
         check(&at(vec![important("same", "2", 5)]), None, false);
