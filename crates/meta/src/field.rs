@@ -18,7 +18,7 @@ impl FieldPath {
     pub fn child(&self, name: &str) -> Self {
         match self.0.is_empty() {
             true => Self(name.to_owned()),
-            false => Self(format!("{}.{name}", self.0)),
+            false => self.with([".", name, ""]),
         }
     }
 
@@ -29,7 +29,15 @@ impl FieldPath {
 
     /// The path of a map entry.
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.with(["[", key, "]"])
+    }
+
+    /// Paths are made for every field of every object that is written: in one piece, and without `format!`.
+    fn with(&self, parts: [&str; 3]) -> Self {
+        let mut path = String::with_capacity(self.0.len() + parts.iter().map(|part| part.len()).sum::<usize>());
+        path.push_str(&self.0);
+        parts.into_iter().for_each(|part| path.push_str(part));
+        Self(path)
     }
 }
 
