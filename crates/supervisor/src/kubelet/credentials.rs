@@ -80,10 +80,7 @@ impl Credentials {
         }
         let files =
             ServerFiles { certificate, key, client_authorities: self.client_authority.iter().cloned().collect() };
-        let mut tls = files.server_config()?;
-        // Exec and port-forward upgrade HTTP/1.1 connections.
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(tls)
+        Ok(files.server_config()?)
     }
 
     fn own_files(&self) -> Result<(PathBuf, PathBuf), Error> {

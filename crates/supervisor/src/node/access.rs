@@ -60,8 +60,5 @@ pub(crate) fn kubelet_tls(dir: &Path) -> Result<Arc<ServerConfig>, Error> {
         key: dir.join("kubelet.key"),
         client_authorities: vec![dir.join("ca.crt")],
     };
-    let mut tls = files.server_config()?;
-    // Exec and port-forward upgrade HTTP/1.1 connections.
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
+    Ok(Arc::new(files.server_config()?))
 }
