@@ -13,6 +13,11 @@ use kedge_supervisor::Flags;
 
 use crate::arguments::{Command, KubeletArguments};
 
+/// Objects are trees of small pieces, made on one thread and dropped on another: a third of the time of a write was glibc's
+/// `malloc` and `free`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // The sandbox image is this binary under another name; it must start without a runtime, in next to no memory.
     if called("pause") {

@@ -6,6 +6,21 @@
 use std::ops::Range;
 use std::time::Duration;
 
+/// mimalloc's `mi_option_arena_eager_commit`.
+const ARENA_EAGER_COMMIT: libmimalloc_sys::mi_option_t = 4;
+
+/// Before anything is allocated: mimalloc takes pages from the kernel as they are needed. It would ask for a gigabyte at
+/// once, which the kernel gives in huge pages, of which an idle process needs a corner each.
+// SAFETY: the section holds addresses of functions of this type, which the C library calls before `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static TAKES_LITTLE: extern "C" fn() = take_little;
+
+extern "C" fn take_little() {
+    // SAFETY: it sets a number, and no other thread is there yet.
+    unsafe { libmimalloc_sys::mi_option_set(ARENA_EAGER_COMMIT, 0) };
+}
+
 /// Unmaps the pages of this program's code and constants. They stay in the page cache, and each comes back at its next use.
 /// What the loader reads once, to write addresses into other parts, is the larger half of it.
 pub fn release_code() {
@@ -20,13 +35,15 @@ pub fn release_code() {
     }
 }
 
-/// Gives pages that the allocator holds but nobody uses back to the kernel.
+/// Gives pages that the allocators hold but nobody uses back to the kernel: mimalloc's, where the program allocates by it,
+/// and the C library's.
 pub fn release_heap() {
-    // SAFETY: `malloc_trim` may be called at any time from any thread; it only touches free memory.
-    #[cfg(target_env = "gnu")]
+    // SAFETY: both may be called at any time from any thread; they only touch free memory.
     unsafe {
-        libc::malloc_trim(0)
-    };
+        libmimalloc_sys::mi_collect(true);
+        #[cfg(target_env = "gnu")]
+        libc::malloc_trim(0);
+    }
 }
 
 /// The processor time that this process has used since its start, user and system together.
@@ -85,6 +102,12 @@ mod tests {
             7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6\nAnonymous:             0 kB\n\
             9000-a000 r-xp 00000000 00:00 0 [vdso]\nAnonymous:             0 kB\n";
         assert_eq!(untouched_ranges(maps, "/usr/bin/kedge"), [0x1000..0x2000, 0x2000..0x5000]);
+    }
+
+    #[test]
+    fn pages_are_taken_as_they_are_needed() {
+        // SAFETY: it reads a number.
+        assert_eq!(unsafe { libmimalloc_sys::mi_option_get(ARENA_EAGER_COMMIT) }, 0);
     }
 
     #[test]
