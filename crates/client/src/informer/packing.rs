@@ -75,7 +75,7 @@ impl Pattern {
         if self.text.is_empty() {
             self.text = json[json.len().saturating_sub(PATTERN)..].into();
         }
-        if self.packed % SAMPLED == 0 && self.next.len() + json.len() <= PATTERN {
+        if self.packed.is_multiple_of(SAMPLED) && self.next.len() + json.len() <= PATTERN {
             self.next.extend_from_slice(json);
         }
         self.packed += 1;
