@@ -40,8 +40,11 @@ impl PodFigures {
     }
 }
 
+/// The amounts of a pod that a family shows.
+type Amounts = fn(&Pod) -> Resources;
+
 fn write(pods: &[Arc<Pod>], text: &mut Text) {
-    let families: [(&str, &str, fn(&Pod) -> Resources); 2] = [
+    let families: [(&str, &str, Amounts); 2] = [
         (LIMIT, "Resources limit for workloads on the cluster,", pod_limits),
         (REQUEST, "Resources requested by workloads on the cluster,", pod_requests),
     ];

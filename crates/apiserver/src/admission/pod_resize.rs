@@ -58,12 +58,15 @@ fn refused(attributes: &Attributes<'_>, why: &str, reason: &str) -> ApiStatus {
     status
 }
 
+/// Counts an amount in the unit of a resource.
+type Count = fn(Quantity) -> i64;
+
 /// What is asked for beyond what there is, for people.
 fn excess(requests: &Amounts, allocatable: &Amounts) -> Vec<String> {
-    let units: [(&str, fn(Quantity) -> i64); 2] = [("cpu", Quantity::millis), ("memory", Quantity::units)];
+    let units: [(&str, Count); 2] = [("cpu", Quantity::millis), ("memory", Quantity::units)];
     let of = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
     let lacking = units.into_iter().filter(|(name, _)| of(requests, name) > of(allocatable, name));
-    let text = |(name, count): (&str, fn(Quantity) -> i64)| {
+    let text = |(name, count): (&str, Count)| {
         let (requested, allocatable) = (count(of(requests, name)), count(of(allocatable, name)));
         format!("{name}, requested: {requested}, allocatable: {allocatable}")
     };
