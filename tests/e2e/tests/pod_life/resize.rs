@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use kedge_e2e::{BUSYBOX, HostOptions, Node, condition, container, eventually};
+use kedge_e2e::{BUSYBOX, HostOptions, Node, Output, condition, container, eventually};
 use serde_json::{Value, json};
 
 /// A container's YAML; `resources` are `cpu request/cpu limit/memory request/memory limit`.
@@ -33,10 +33,28 @@ fn amounts(text: &str) -> Value {
 }
 
 fn resize(node: &Node, pod: &str, containers: &[(&str, &str)]) {
+    let answer = try_resize(node, pod, containers);
+    assert!(answer.ok, "{}", answer.all());
+}
+
+fn try_resize(node: &Node, pod: &str, containers: &[(&str, &str)]) -> Output {
     let list: Vec<Value> =
         containers.iter().map(|(name, text)| json!({ "name": name, "resources": amounts(text) })).collect();
     let patch = json!({ "spec": { "containers": list } }).to_string();
-    node.kubectl.run(&["patch", "pod", pod, "--subresource=resize", "-p", &patch]);
+    node.kubectl.try_run(&["patch", "pod", pod, "--subresource=resize", "-p", &patch])
+}
+
+/// Asks for more than the node has, which the API server refuses unless the node's status says for a moment that it has it.
+fn resize_beyond(node: &Node, pod: &str, containers: &[(&str, &str)]) {
+    let refused = try_resize(node, pod, containers);
+    let why = "node didn't have enough allocatable resources: cpu, requested: 5000000, allocatable: ";
+    assert!(!refused.ok && refused.stderr.contains(why), "{}", refused.all());
+    let boast = json!({ "status": { "allocatable": { "cpu": "6000" } } }).to_string();
+    eventually("a resize that only the kubelet refuses", Duration::from_secs(30), || {
+        node.kubectl.run(&["patch", "node", "node-1", "--subresource=status", "-p", &boast]);
+        let answer = try_resize(node, pod, containers);
+        if answer.ok { Ok(()) } else { Err(answer.all()) }
+    });
 }
 
 /// Waits until nothing of a resize is left to do and the containers have the resources.
@@ -246,7 +264,9 @@ fn refusals(node: &Node) {
     let spec = sleeper("a", "100m/-/32Mi/-", &[]);
     node.pod("greedy", &format!("  terminationGracePeriodSeconds: 1\n  containers:\n{spec}"));
     node.ready("greedy");
-    resize(node, "greedy", &[("a", "5000/-/32Mi/-")]);
+    // Of the node as it says itself.
+    let allocatable = node.get("node", "node-1")["status"]["allocatable"]["cpu"].clone();
+    resize_beyond(node, "greedy", &[("a", "5000/-/32Mi/-")]);
     let seen =
         node.until("greedy", "being infeasible", |seen| condition(seen, "PodResizePending")["reason"] == "Infeasible");
     let pending = condition(&seen, "PodResizePending");
@@ -255,8 +275,7 @@ fn refusals(node: &Node) {
     assert_eq!(pending["observedGeneration"], seen["metadata"]["generation"]);
     assert_eq!(container(&seen, "a")["allocatedResources"]["cpu"], "100m");
     node.event("greedy", "ResizeInfeasible Pod resize Infeasible: {");
-    let capacity = node.get("node", "node-1")["status"]["allocatable"]["cpu"].clone();
-    let whole: u64 = capacity.as_str().and_then(|text| text.parse().ok()).expect("whole CPUs");
+    let whole: u64 = allocatable.as_str().and_then(|text| text.parse().ok()).expect("whole CPUs");
     // All of the node's CPUs: the other pods have some of them.
     resize(node, "greedy", &[("a", &format!("{whole}/-/32Mi/-"))]);
     node.until("greedy", "being deferred", |seen| condition(seen, "PodResizePending")["reason"] == "Deferred");
@@ -280,7 +299,7 @@ fn resizes_survive_a_restart_of_kedge() {
     node.ready("kept");
     resize(&node, "kept", &[("a", "150m/300m/32Mi/96Mi")]);
     let before = resized(&node, "kept", &[("a", "150m/300m/32Mi/96Mi")]);
-    resize(&node, "kept", &[("a", "5000/5000/32Mi/96Mi")]);
+    resize_beyond(&node, "kept", &[("a", "5000/5000/32Mi/96Mi")]);
     node.until("kept", "being infeasible", |seen| condition(seen, "PodResizePending")["reason"] == "Infeasible");
     node.host.kill();
     node.host.start();
