@@ -96,7 +96,7 @@ impl<K: ReplicaKind> Replicas<K> {
     ) -> (Attempt, Option<ReconcileError>) {
         let owner = object_reference(set);
         let control = PodControl { context: &self.context, expectations: &self.expectations, key, owner: &owner };
-        let (reason, result) = match plan_scale(set.wanted(), pods, &self.related(key, set), now) {
+        let (reason, result) = match plan_scale(set.wanted(), pods, || self.related(key, set), now) {
             Scale::Keep => return (Attempt::Succeeded, None),
             Scale::Create(count) => {
                 let Some(template) = set.template() else { return (Attempt::None, None) };

@@ -52,7 +52,7 @@ impl World {
     /// One look at the world, and what follows from it; whether it was anything.
     fn look(&mut self) -> bool {
         let known: Vec<Arc<Pod>> = self.pods.values().cloned().collect();
-        match plan_scale(self.wanted, &known, &known, Timestamp::UNIX_EPOCH) {
+        match plan_scale(self.wanted, &known, || known.clone(), Timestamp::UNIX_EPOCH) {
             Scale::Keep => return false,
             Scale::Create(count) => (0..count).for_each(|_| self.add()),
             Scale::Delete(pods) => pods.iter().for_each(|pod| {

@@ -24,8 +24,14 @@ pub(crate) enum Scale {
     Delete(Vec<Arc<Pod>>),
 }
 
-/// Compares the pods there are with how many are wanted.
-pub(crate) fn plan_scale(wanted: i32, pods: &[Arc<Pod>], related: &[Arc<Pod>], now: Timestamp) -> Scale {
+/// Compares the pods there are with how many are wanted. For the pods of related sets is asked only where some have to go: who
+/// answers looks at all pods of the namespace.
+pub(crate) fn plan_scale(
+    wanted: i32,
+    pods: &[Arc<Pod>],
+    related: impl FnOnce() -> Vec<Arc<Pod>>,
+    now: Timestamp,
+) -> Scale {
     let mut active: Vec<Arc<Pod>> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
     let wanted = usize::try_from(wanted).unwrap_or_default();
     if active.len() < wanted {
@@ -36,7 +42,7 @@ pub(crate) fn plan_scale(wanted: i32, pods: &[Arc<Pod>], related: &[Arc<Pod>], n
         return Scale::Keep;
     }
     if surplus < active.len() {
-        sort_for_deletion(&mut active, related, now);
+        sort_for_deletion(&mut active, &related(), now);
     }
     active.truncate(surplus);
     Scale::Delete(active)
@@ -115,7 +121,7 @@ mod tests {
     fn scaling() {
         let check = |wanted: i32, pods: Vec<Pod>, expected: &str| {
             let pods = arcs(pods);
-            let actual = match plan_scale(wanted, &pods, &pods, Timestamp::UNIX_EPOCH) {
+            let actual = match plan_scale(wanted, &pods, || pods.clone(), Timestamp::UNIX_EPOCH) {
                 Scale::Keep => "keep".to_owned(),
                 Scale::Create(count) => format!("create {count}"),
                 Scale::Delete(pods) => {
