@@ -53,6 +53,8 @@ pub(crate) fn plan_scale(
 pub(crate) enum Attempt {
     /// Not made: the cache lags, or the set is being deleted.
     None,
+    /// There are as many as there should be.
+    Settled,
     Succeeded,
     /// With the reason, `FailedCreate` or `FailedDelete`, and the error's text.
     Failed(&'static str, String),
@@ -101,7 +103,7 @@ fn plan_conditions(mut conditions: Vec<Condition>, attempt: &Attempt, now: Times
             message: Some(message.clone()),
             last_transition_time: Some(Time(now)),
         }),
-        Attempt::Succeeded => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
+        Attempt::Settled | Attempt::Succeeded => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
         Attempt::None | Attempt::Failed(..) => {}
     }
     conditions
