@@ -49,17 +49,21 @@ impl DeviceCaches {
     /// Tells the plugin about devices, where the pod has claims.
     pub(crate) fn add_to(&self, surroundings: &mut Surroundings, pod: &PodInfo, promised: &mut Promised) {
         let entries = claim_entries(pod);
-        let extended = extended_names(pod).next().and_then(|_| {
-            let claims = self.claims.in_namespace(pod.namespace());
-            Extended::of(pod, &self.classes.list(), &claims)
-        });
+        let asks_for_extended = extended_names(pod).next().is_some();
+        if entries.is_empty() && !asks_for_extended {
+            return;
+        }
+        let classes = self.classes.list();
+        let extended = asks_for_extended
+            .then(|| Extended::of(pod, &classes, &self.claims.in_namespace(pod.namespace())))
+            .flatten();
         if entries.is_empty() && extended.is_none() {
             return;
         }
         promised.forget_shown(&self.claims);
         let mut facts = DeviceFacts {
             slices: self.slices.list(),
-            classes: self.classes.list(),
+            classes,
             selectors: self.selectors.clone(),
             extended,
             ..DeviceFacts::default()
