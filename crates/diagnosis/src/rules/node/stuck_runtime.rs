@@ -1,12 +1,18 @@
 //! E5: the runtime's calls hang, so that the kubelet no longer knows what runs.
 
+use jiff::Timestamp;
+use serde_json::Value;
+
 use crate::evidence::{Evidence, Place};
+use crate::facts::LogFact;
 use crate::finding::{Certainty, Finding, Repair, Subject};
 use crate::object::{condition, subject, text};
 use crate::rules::lines::{is_of_kubelet, one_of_each_machine, told_within};
 use crate::rules::{Explains, Layer, Rule, Scope};
 
 const WORDS: &str = "PLEG is not healthy";
+/// Of a kubelet that has just started, which is told apart from one whose first round hangs by how long it says so.
+const FIRST_ROUND: &str = "pleg has yet to be successful";
 /// The kubelet says it every few seconds while it lasts.
 const SPAN: i64 = 120;
 /// Processes in an uninterruptible wait that are quoted.
@@ -24,15 +30,18 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
     let mut found = Vec::new();
     for (index, item, node) in evidence.objects("Node") {
         let Some(ready) = condition(node, "Ready").filter(|ready| ready["status"] == "False") else { continue };
-        if !text(&ready["message"]).contains(WORDS) {
+        let message = text(&ready["message"]);
+        let is_starting = message.contains(FIRST_ROUND) && is_new(ready, evidence.gathered);
+        if !message.contains(WORDS) || is_starting {
             continue;
         }
         let name = text(&node["metadata"]["name"]);
-        let told = format!("{name}: {}", text(&ready["message"]));
+        let told = format!("{name}: {message}");
         let proof = with_waiting(evidence, &Place::Node(name.to_owned()), vec![index]);
         found.push(Finding::failure(subject(node), item, Certainty::Proven, told, proof, repair()).on_node(name));
     }
-    let told = told_within(evidence, SPAN, |line| is_of_kubelet(line) && line.text.contains(WORDS), |_| false);
+    let says_so = |line: &LogFact| line.text.contains(WORDS) && !line.text.contains(FIRST_ROUND);
+    let told = told_within(evidence, SPAN, |line| is_of_kubelet(line) && says_so(line), |_| false);
     found.extend(told.iter().map(|told| {
         let place = &told.item.place;
         let text = format!("the kubelet waits for the runtime: {}", told.line.text.trim());
@@ -41,6 +50,12 @@ fn find(evidence: &Evidence) -> Vec<Finding> {
         finding
     }));
     one_of_each_machine(found)
+}
+
+/// Whether a condition is as it is since a moment ago.
+fn is_new(condition: &Value, now: Timestamp) -> bool {
+    let since = text(&condition["lastTransitionTime"]).parse::<Timestamp>();
+    since.is_ok_and(|since| now.as_second() - since.as_second() < SPAN)
 }
 
 /// The same proof with the processes that wait for a disk or a server.
@@ -76,8 +91,18 @@ mod tests {
 
     #[test]
     fn the_first_round_of_a_kubelet_is_no_trouble() {
-        let starting = "E0722 kubelet.go:2000] \"Skipping pod synchronization\" err=\"[container runtime status check may not have completed yet, PLEG is not yet healthy: pleg has yet to be successful]\"";
-        assert_eq!(found_among(&RULE, [logged("kubelet", starting)]), [""; 0]);
+        let message = "PLEG is not healthy: pleg has yet to be successful";
+        let starting = format!(
+            "E0722 kubelet.go:2000] \"Skipping pod synchronization\" err=\"[container runtime status check may not have \
+             completed yet, {message}]\""
+        );
+        assert_eq!(found_among(&RULE, [logged("kubelet", &starting)]), [""; 0]);
+        let since = |seconds: i64| {
+            let since = jiff::Timestamp::from_second(now().as_second() - seconds).unwrap().to_string();
+            let ready = json!([{"type": "Ready", "status": "False", "message": message, "lastTransitionTime": since}]);
+            found(&RULE, [node("one", ready)]).len()
+        };
+        assert_eq!((since(20), since(600)), (0, 1), "but one that lasts is");
         let down = node("one", json!([{"type": "Ready", "status": "False", "message": "container runtime is down"}]));
         assert_eq!(found(&RULE, [down]), [""; 0]);
     }
