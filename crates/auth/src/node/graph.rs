@@ -27,6 +27,8 @@ pub(super) struct Graph {
     counts_by_node: HashMap<Arc<str>, HashMap<Arc<Reference>, u32>>,
     references: HashSet<Arc<Reference>>,
     volumes: HashMap<String, VolumeReferences>,
+    /// Names of volumes by namespace and name of the Secrets that they need.
+    volumes_by_secret: HashMap<(String, String), HashSet<String>>,
     nodes_by_attachment: HashMap<String, String>,
     nodes_by_slice: HashMap<String, String>,
 }
@@ -41,11 +43,27 @@ impl Graph {
     pub(super) fn observe(&mut self, resource: &str, namespace: &str, name: &str, object: Option<&Value>) {
         match resource {
             "pods" => self.observe_pod(namespace, name, object),
-            "persistentvolumes" => set(&mut self.volumes, name, object.and_then(volume_references)),
+            "persistentvolumes" => self.observe_volume(name, object.and_then(volume_references)),
             "volumeattachments" => set(&mut self.nodes_by_attachment, name, object.and_then(node_name)),
             "resourceslices" => set(&mut self.nodes_by_slice, name, object.and_then(node_name)),
             _ => {}
         }
+    }
+
+    fn observe_volume(&mut self, name: &str, volume: Option<VolumeReferences>) {
+        for secret in self.volumes.remove(name).into_iter().flat_map(|before| before.secrets) {
+            if let Some(volumes) = self.volumes_by_secret.get_mut(&secret) {
+                volumes.remove(name);
+                if volumes.is_empty() {
+                    self.volumes_by_secret.remove(&secret);
+                }
+            }
+        }
+        let Some(volume) = volume else { return };
+        for secret in &volume.secrets {
+            self.volumes_by_secret.entry(secret.clone()).or_default().insert(name.to_owned());
+        }
+        self.volumes.insert(name.to_owned(), volume);
     }
 
     fn observe_pod(&mut self, namespace: &str, name: &str, object: Option<&Value>) {
@@ -122,9 +140,9 @@ impl Graph {
 
     /// Whether a volume of the node needs a Secret.
     fn has_volume_with(&self, node: &str, namespace: &str, name: &str) -> bool {
-        let needs =
-            |volume: &&VolumeReferences| volume.secrets.iter().any(|(of, secret)| of == namespace && secret == name);
-        self.volumes.values().filter(needs).any(|volume| self.uses(node, volume))
+        let volumes = self.volumes_by_secret.get(&(namespace.to_owned(), name.to_owned()));
+        let mut volumes = volumes.into_iter().flatten().filter_map(|volume| self.volumes.get(volume));
+        volumes.any(|volume| self.uses(node, volume))
     }
 }
 
@@ -154,6 +172,28 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn secrets_follow_the_volumes_that_need_them() {
+        let mut graph = Graph::default();
+        let volume = |secret: &str| {
+            json!({"spec": {"claimRef": {"namespace": "d", "name": "c"}, "csi": {"driver": "x", "volumeHandle": "h",
+                "nodePublishSecretRef": {"namespace": "s", "name": secret}}}})
+        };
+        let pod =
+            json!({"spec": {"nodeName": "n", "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
+        graph.observe("pods", "d", "p", Some(&pod));
+        let mut observe = |name: &str, volume: Option<Value>| {
+            graph.observe("persistentvolumes", "", name, volume.as_ref());
+            let related = ["one", "two"].map(|secret| graph.relates("n", "secrets", "s", secret));
+            (related, graph.volumes_by_secret.len())
+        };
+        assert_eq!(observe("a", Some(volume("one"))), ([true, false], 1));
+        assert_eq!(observe("b", Some(volume("one"))), ([true, false], 1));
+        assert_eq!(observe("a", Some(volume("two"))), ([true, true], 2));
+        assert_eq!(observe("b", None), ([false, true], 1));
+        assert_eq!(observe("a", None), ([false, false], 0));
+    }
 
     #[test]
     fn what_no_pod_refers_to_is_forgotten() {
