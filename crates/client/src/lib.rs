@@ -36,6 +36,7 @@ pub use queue::Queue;
 pub use request_metrics::RequestMetrics;
 pub use selector::label_selector;
 pub use service_account::service_account_client;
+pub use watched::Watched;
 
 /// The API client of the kube crate.
 pub use kube::Client;

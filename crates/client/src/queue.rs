@@ -1,7 +1,7 @@
-//! The work queue of a controller: keys, each at most once, with delays and back-off for each key.
+//! The work queue of a controller: keys, each at most once, with delays, back-off and rest for each key.
 //!
-//! Invariants: a key is processed by one worker at a time; a key that is added while it is processed comes again after
-//! it is done; the queue holds at most one entry for each key.
+//! Invariants: a key is processed by one worker at a time; a key that is added while it is processed or rests comes again
+//! after that; the queue holds at most one entry for each key.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
@@ -34,6 +34,8 @@ struct State<T> {
     waiting: HashSet<T>,
     processing: HashSet<T>,
     again: HashSet<T>,
+    /// Processed, and not to be given out before then. They count as processed until they have rested.
+    resting: BTreeMap<(Instant, u64), T>,
     delayed: BTreeMap<(Instant, u64), T>,
     due: HashMap<T, (Instant, u64)>,
     failures: HashMap<T, u32>,
@@ -63,6 +65,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
             waiting: HashSet::new(),
             processing: HashSet::new(),
             again: HashSet::new(),
+            resting: BTreeMap::new(),
             delayed: BTreeMap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
@@ -134,7 +137,7 @@ impl<T: Clone + Eq + Hash> Queue<T> {
                     }
                     return key;
                 }
-                state.delayed.first_key_value().map(|((due, _), _)| *due)
+                state.next_due()
             };
             match due {
                 Some(due) => tokio::select! {
@@ -149,15 +152,25 @@ impl<T: Clone + Eq + Hash> Queue<T> {
     /// Ends the processing of a key.
     pub fn done(&self, key: &T) {
         let mut state = self.state.lock();
-        state.processing.remove(key);
-        if let Some(measured) = &mut state.measured {
-            measured.done(key);
-        }
-        if state.again.remove(key) {
-            state.add_again(key.clone());
+        state.worked(key);
+        if state.rested(key) {
             drop(state);
             self.changed.notify_one();
         }
+    }
+
+    /// Ends the processing of a key, which is not given out again for so long, however often it is added.
+    pub fn rest(&self, key: &T, pause: Duration) {
+        if pause.is_zero() {
+            return self.done(key);
+        }
+        let mut state = self.state.lock();
+        state.worked(key);
+        state.sequence += 1;
+        let until = (Instant::now() + pause, state.sequence);
+        state.resting.insert(until, key.clone());
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// How many keys are ready to be taken.
@@ -208,7 +221,34 @@ impl<T: Clone + Eq + Hash> State<T> {
         self.delayed.insert((due, self.sequence), key);
     }
 
+    /// A worker is through with a key.
+    fn worked(&mut self, key: &T) {
+        if let Some(measured) = &mut self.measured {
+            measured.done(key);
+        }
+    }
+
+    /// A key may be given out again; true where that is wanted already.
+    fn rested(&mut self, key: &T) -> bool {
+        self.processing.remove(key);
+        let is_wanted = self.again.remove(key);
+        if is_wanted {
+            self.add_again(key.clone());
+        }
+        is_wanted
+    }
+
+    /// When a key comes that has to wait.
+    fn next_due(&self) -> Option<Instant> {
+        let firsts = [self.delayed.first_key_value(), self.resting.first_key_value()];
+        firsts.into_iter().flatten().map(|((due, _), _)| *due).min()
+    }
+
     fn release(&mut self, now: Instant) {
+        while let Some(entry) = self.resting.first_entry().filter(|entry| entry.key().0 <= now) {
+            let key = entry.remove();
+            self.rested(&key);
+        }
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 return;
@@ -277,6 +317,28 @@ mod tests {
         assert!(queue.is_empty(), "a key is not given out twice at a time");
         queue.done(&key);
         assert_eq!(queue.next().await, "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_rests_comes_once_after_that_and_others_do_not_wait() {
+        let (queue, start) = (Queue::new(), Instant::now());
+        queue.add("large");
+        let key = queue.next().await;
+        queue.rest(&key, Duration::from_millis(100));
+        for name in ["large", "large", "small"] {
+            queue.add(name);
+        }
+        assert_eq!((queue.next().await, start.elapsed()), ("small", Duration::ZERO));
+        queue.done(&"small");
+        assert_eq!((queue.next().await, start.elapsed()), ("large", Duration::from_millis(100)));
+        queue.rest(&"large", Duration::from_millis(100));
+        let nothing = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(nothing.is_err(), "nobody asked for it");
+        queue.add("large");
+        assert_eq!((queue.next().await, start.elapsed()), ("large", Duration::from_millis(1100)));
+        queue.rest(&"large", Duration::ZERO);
+        queue.add("large");
+        assert_eq!((queue.next().await, start.elapsed()), ("large", Duration::from_millis(1100)));
     }
 
     #[tokio::test(start_paused = true)]

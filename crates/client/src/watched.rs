@@ -13,9 +13,16 @@ use serde::{Deserialize, Deserializer};
 
 use crate::unowned;
 
-/// An object that is watched.
+/// An object that is watched: `metadata.managedFields` is not read, and always absent.
 #[derive(Debug, Clone)]
-pub(crate) struct Watched<K>(K);
+pub struct Watched<K>(K);
+
+impl<K> Watched<K> {
+    /// The object as its users know it.
+    pub fn into_inner(self) -> K {
+        self.0
+    }
+}
 
 impl<'de, K: Deserialize<'de>> Deserialize<'de> for Watched<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -130,13 +130,13 @@ impl Controller for Daemons {
         let template = daemon_template(&spec.template);
         let view = View::new(spec, &template, &nodes, &pods, hash_of(&revisions.current), now);
         let lag = self.expectations.lag(key, &self.pods, now);
-        let mut next = Next::Done.sooner(lag);
+        let (mut next, mut is_idle) = (Next::Done.sooner(lag), true);
         let mut result = Ok(());
         if lag.is_some() {
             self.context.metrics.workloads().waits_for_pods(Waiting::DaemonSets);
         } else {
             match self.manage(key, &set, &view).await {
-                Ok(look_again) => next = next.sooner(look_again),
+                Ok(managed) => (next, is_idle) = (next.sooner(managed.look_again), managed.is_idle),
                 Err(error) => result = Err(error),
             }
         }
@@ -144,18 +144,21 @@ impl Controller for Daemons {
         result?;
         self.truncate(&history, key, spec.revision_history_limit, &revisions, &pods).await?;
         let min_ready = spec.min_ready_seconds.unwrap_or_default();
-        Ok(next.sooner(pods.iter().filter_map(|pod| time_to_available(pod, min_ready, now)).min()))
+        next = next.sooner(pods.iter().filter_map(|pod| time_to_available(pod, min_ready, now)).min());
+        Ok(if is_idle { next.after_idle_look_at(nodes.len() + pods.len()) } else { next })
     }
+}
+
+/// What became of a look at the nodes.
+struct Managed {
+    look_again: Option<Duration>,
+    /// No pod was made or deleted.
+    is_idle: bool,
 }
 
 impl Daemons {
     /// Brings the nodes in order, or else moves an update on.
-    async fn manage(
-        &self,
-        key: &ObjectKey,
-        set: &DaemonSet,
-        view: &View<'_>,
-    ) -> Result<Option<Duration>, ReconcileError> {
+    async fn manage(&self, key: &ObjectKey, set: &DaemonSet, view: &View<'_>) -> Result<Managed, ReconcileError> {
         let mut plan = plan_nodes(view);
         let look_again = self.plan_ended(key, set, &mut plan, view.now);
         if plan.create.is_empty() && plan.delete.is_empty() {
@@ -168,7 +171,7 @@ impl Daemons {
         control.delete_many(&plan.delete).await?;
         let pods: Vec<Pod> = plan.create.iter().map(|node| pod_for(set, view.template, view.hash, node)).collect();
         control.create_many(&pods).await?;
-        Ok(look_again)
+        Ok(Managed { look_again, is_idle: plan.create.is_empty() && plan.delete.is_empty() })
     }
 
     /// Pods that ended are replaced, with growing pauses for each node.

@@ -161,13 +161,15 @@ impl Controller for Jobs {
             plan if !plan.discard.is_empty() || !plan.terminate.is_empty() => JobAction::PodsDeleted,
             _ => JobAction::Tracking,
         };
+        let is_idle = action == JobAction::Tracking && plan.release.is_empty();
         let result = self.execute(key, &job, plan).await;
         self.context.metrics.jobs().synced(&job, action, result.is_ok(), began.elapsed());
         if result.is_ok() {
             self.failures.lock().insert(key.clone(), updated);
         }
         result?;
-        Ok(Next::Done.sooner(lag).sooner(look_again))
+        let next = Next::Done.sooner(lag).sooner(look_again);
+        Ok(if is_idle { next.after_idle_look_at(pods.len()) } else { next })
     }
 }
 

@@ -10,7 +10,6 @@ mod ranking;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -29,16 +28,6 @@ use crate::runtime::{Context, Controller, Next, Outcome, Starter};
 use kind::ReplicaKind;
 use plan::{Attempt, Scale, plan_next_look, plan_scale, plan_status};
 pub(crate) use ranking::sort_for_deletion;
-
-/// A set with fewer pods is looked at again at once.
-const LARGE: usize = 500;
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-
-/// How long a set is left alone after a look that changed no pods. Each look is at all pods, and each of them tells several times
-/// how it is while it starts: looks at sets of 10,000 pods took more processor time than their creation.
-fn pause_after(pods: usize) -> Duration {
-    if pods < LARGE { Duration::ZERO } else { Duration::from_micros(10 * pods as u64).min(LONGEST_PAUSE) }
-}
 
 /// Starts the controller of ReplicaSets.
 pub(crate) fn start(starter: Starter<'_>) {
@@ -90,13 +79,11 @@ impl<K: ReplicaKind> Controller for Replicas<K> {
             false => (Attempt::None, None),
         };
         self.write_status(key, &set, &pods, &attempt, now).await?;
-        if matches!(attempt, Attempt::None | Attempt::Settled) {
-            // The key is still taken: what its pods tell meanwhile is one reason to look again, and not one for each.
-            tokio::time::sleep(pause_after(pods.len())).await;
-        }
-        match error {
-            Some(error) => Err(error),
-            None => Ok(Next::Done.sooner(lag).sooner(plan_next_look(set.min_ready_seconds(), &pods, now))),
+        let next = Next::Done.sooner(lag).sooner(plan_next_look(set.min_ready_seconds(), &pods, now));
+        match (error, attempt) {
+            (Some(error), _) => Err(error),
+            (None, Attempt::None | Attempt::Settled) => Ok(next.after_idle_look_at(pods.len())),
+            (None, _) => Ok(next),
         }
     }
 }
@@ -161,20 +148,5 @@ impl<K: ReplicaKind> Replicas<K> {
         let sets = Api::<K>::namespaced(self.context.client.clone(), &key.namespace);
         sets.replace_status(&key.name, &PostParams::default(), &changed).await?;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_large_sets_are_left_alone_and_not_for_long() {
-        let check = |pods: usize, millis: u64| assert_eq!(pause_after(pods), Duration::from_millis(millis), "{pods}");
-        check(0, 0);
-        check(499, 0);
-        check(500, 5);
-        check(10_000, 100);
-        check(1_000_000, 250);
     }
 }

@@ -40,15 +40,47 @@ pub(crate) enum Next {
     Done,
     /// Look again after this long.
     After(Duration),
+    /// Leave it alone for `pause`, whatever changes; then look again after `again`, if that is said.
+    Rest { pause: Duration, again: Option<Duration> },
 }
+
+/// A look at fewer objects may follow the last one at once.
+const LARGE: usize = 500;
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 impl Next {
     /// The earlier of two.
     pub(crate) fn sooner(self, other: Option<Duration>) -> Next {
-        match (self, other) {
-            (next, None) => next,
-            (Next::Done, Some(delay)) => Next::After(delay),
-            (Next::After(one), Some(other)) => Next::After(one.min(other)),
+        let of = |one: Option<Duration>| one.into_iter().chain(other).min();
+        match self {
+            Next::Done => other.map_or(Next::Done, Next::After),
+            Next::After(one) => Next::After(other.map_or(one, |other| one.min(other))),
+            Next::Rest { pause, again } => Next::Rest { pause, again: of(again) },
+        }
+    }
+
+    /// This, after a look at so many objects that had nothing to do: the more there were, the longer until the next one.
+    ///
+    /// Each of them tells several times how it is while it starts, and each time all are looked at: looks at sets of 10,000
+    /// pods took more processor time than their creation.
+    pub(crate) fn after_idle_look_at(self, objects: usize) -> Next {
+        if objects < LARGE {
+            return self;
+        }
+        let pause = Duration::from_micros(10 * objects as u64).min(LONGEST_PAUSE);
+        match self {
+            Next::Done => Next::Rest { pause, again: None },
+            Next::After(again) => Next::Rest { pause, again: Some(again) },
+            Next::Rest { pause: other, again } => Next::Rest { pause: pause.max(other), again },
+        }
+    }
+
+    /// How long to leave it alone, and after which time to look again.
+    fn times(self) -> (Duration, Option<Duration>) {
+        match self {
+            Next::Done => (Duration::ZERO, None),
+            Next::After(delay) => (Duration::ZERO, Some(delay)),
+            Next::Rest { pause, again } => (pause, again),
         }
     }
 }
@@ -198,13 +230,16 @@ async fn work<C: Controller>(
             () = shutdown.cancelled() => return,
             outcome = AssertUnwindSafe(Box::pin(controller.reconcile(&key))).catch_unwind() => outcome,
         };
+        let mut pause = Duration::ZERO;
         match outcome {
             Ok(Ok(next)) => {
                 queue.forget(&key);
                 health.succeeded(name, started.elapsed());
-                if let Next::After(delay) = next {
+                let (rest, again) = next.times();
+                if let Some(delay) = again {
                     queue.add_after(key.clone(), delay);
                 }
+                pause = rest;
             }
             Ok(Err(error)) => {
                 report(name, &key, &error, queue.failures(&key));
@@ -216,7 +251,7 @@ async fn work<C: Controller>(
                 queue.retry(key.clone());
             }
         }
-        queue.done(&key);
+        queue.rest(&key, pause);
     }
 }
 
@@ -243,6 +278,33 @@ mod tests {
     use jiff::Timestamp;
     use kedge_meta::{ManualClock, StatusBoard};
     use parking_lot::Mutex;
+
+    #[test]
+    fn only_large_sets_are_left_alone_and_not_for_long() {
+        let check = |objects: usize, millis: u64| {
+            let (pause, again) = Next::Done.after_idle_look_at(objects).times();
+            assert_eq!((pause, again), (Duration::from_millis(millis), None), "{objects}");
+        };
+        check(0, 0);
+        check(499, 0);
+        check(500, 5);
+        check(10_000, 100);
+        check(1_000_000, 250);
+    }
+
+    #[test]
+    fn the_next_look_is_the_earliest_that_was_asked_for() {
+        let seconds = Duration::from_secs;
+        let check = |next: Next, pause: u64, again: Option<u64>| {
+            assert_eq!(next.times(), (Duration::from_millis(pause), again.map(seconds)), "{next:?}");
+        };
+        check(Next::Done.sooner(None), 0, None);
+        check(Next::Done.sooner(Some(seconds(2))), 0, Some(2));
+        check(Next::After(seconds(1)).sooner(Some(seconds(2))), 0, Some(1));
+        check(Next::Done.after_idle_look_at(1000).sooner(Some(seconds(2))), 10, Some(2));
+        check(Next::After(seconds(3)).after_idle_look_at(1000).sooner(Some(seconds(2))), 10, Some(2));
+        check(Next::After(seconds(1)).after_idle_look_at(1000).after_idle_look_at(2000), 20, Some(1));
+    }
 
     struct Flaky(Mutex<Vec<String>>);
 

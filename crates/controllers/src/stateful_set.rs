@@ -98,14 +98,15 @@ impl Controller for StatefulSets {
         let update = name_of(&revisions.current.metadata);
         let view = View { set: &set, spec, current: name_of(&current.metadata), update, now };
         let plan = plan::plan(&view, &pods);
-        let look_again = plan.look_again;
+        let next = Next::Done.sooner(plan.look_again);
+        let next = if plan.changes_no_pod() { next.after_idle_look_at(pods.len()) } else { next };
         let result = self.execute(key, &set, spec, &plan, &current, &revisions).await;
         self.write_status(key, &set, plan).await?;
         result?;
         let live: HashSet<String> =
             pods.iter().map(|pod| revision_of(pod).to_owned()).chain([name_of(&current.metadata).to_owned()]).collect();
         history.truncate(key, &revisions.others, &live, spec.revision_history_limit.unwrap_or(10)).await?;
-        Ok(Next::Done.sooner(look_again))
+        Ok(next)
     }
 }
 

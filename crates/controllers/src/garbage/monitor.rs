@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use kedge_client::{Backoff, Client, is_silence};
+use kedge_client::{Backoff, Client, Watched, is_silence};
+use kube::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -141,7 +142,8 @@ async fn listed(mut listed: watch::Receiver<bool>) {
 
 async fn follow(kind: Arc<ApiKind>, client: Client, seen: mpsc::Sender<Seen>, tell_listed: watch::Sender<bool>) {
     let config = watcher::Config::default().page_size(500);
-    let mut events = std::pin::pin!(watcher::watcher(kind.api_for_all(&client), config));
+    let objects = Api::<Watched<Metadata>>::all_with(client, &kind.resource);
+    let mut events = std::pin::pin!(watcher::watcher(objects, config));
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut uids = HashSet::new();
     while let Some(event) = events.next().await {
@@ -151,12 +153,13 @@ async fn follow(kind: Arc<ApiKind>, client: Client, seen: mpsc::Sender<Seen>, te
                 continue;
             }
             Ok(Event::InitApply(object)) => {
+                let object = object.into_inner();
                 uids.extend(object.metadata.uid.clone());
                 Seen::There(kind.clone(), Box::new(object))
             }
             Ok(Event::InitDone) => Seen::Only(kind.clone(), std::mem::take(&mut uids)),
-            Ok(Event::Apply(object)) => Seen::There(kind.clone(), Box::new(object)),
-            Ok(Event::Delete(object)) => Seen::Gone(Box::new(object)),
+            Ok(Event::Apply(object)) => Seen::There(kind.clone(), Box::new(object.into_inner())),
+            Ok(Event::Delete(object)) => Seen::Gone(Box::new(object.into_inner())),
             Err(error) if is_silence(&error) => continue,
             Err(error) => {
                 tracing::debug!(resource = kind.resource.plural, %error, "failed to watch metadata; retrying");

@@ -39,6 +39,13 @@ pub(crate) struct Plan {
     pub(crate) look_again: Option<Duration>,
 }
 
+impl Plan {
+    /// Whether every pod stays as it is.
+    pub(crate) fn changes_no_pod(&self) -> bool {
+        self.create.is_empty() && self.delete.is_empty() && self.recreate.is_empty() && self.condemned.is_empty()
+    }
+}
+
 impl View<'_> {
     fn start(&self) -> i32 {
         self.spec.ordinals.as_ref().and_then(|ordinals| ordinals.start).unwrap_or_default()
