@@ -18,7 +18,7 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const CHUNK: usize = 64 << 10;
 
 /// After so many bytes others get their turn.
-const TURN: usize = 256 << 10;
+const TURN: usize = 64 << 10;
 
 /// Bodies above this take their time to leave.
 const LARGE: usize = 64 << 10;

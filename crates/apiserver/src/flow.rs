@@ -76,6 +76,8 @@ pub(crate) struct Flow {
     writing: Arc<AtomicUsize>,
     /// Conditions are to be written.
     changed: Notify,
+    /// A request waits for seats, which other levels may have to lend.
+    scarce: Notify,
 }
 
 /// A request's place; given back when dropped.
@@ -124,6 +126,7 @@ impl Flow {
             reading: Arc::default(),
             writing: Arc::default(),
             changed: Notify::new(),
+            scarce: Notify::new(),
         }
     }
 
@@ -152,7 +155,7 @@ impl Flow {
         let request = level::Request { schema, work, hash, is_watch, about: Arc::new(about) };
         call.classified = Some(classified);
         let began = Instant::now();
-        let entered = matched.level.enter(request, self.wait).await;
+        let entered = matched.level.enter(request, self.wait, &self.scarce).await;
         call.notes.waited(began.elapsed());
         let seats = entered.map_err(|Refused(seconds)| refusal(seconds))?;
         let mutating = !matches!(call.method, Method::GET | Method::HEAD | Method::OPTIONS);

@@ -5,8 +5,11 @@
 use crate::allocation::{Class, allocate};
 use crate::demand::Observed;
 
-/// How slowly a smoothed demand falls.
+/// How slowly a smoothed demand falls in [`PERIOD`].
 const SMOOTHING: f64 = 0.977;
+
+/// Nanoseconds.
+const PERIOD: f64 = 10e9;
 
 /// Of a level's seats, how many one request may take.
 const REQUEST_FRACTION: f64 = 0.15;
@@ -44,6 +47,10 @@ pub struct Limits {
     pub current: u64,
     /// What it needed in the last period.
     pub observed: Observed,
+    /// What it needs at this moment, where somebody waits; otherwise 0.
+    ///
+    /// DIVERGES: upstream looks at the period that has passed alone.
+    pub wanted: f64,
     /// What it needed, falling slowly.
     pub smoothed: f64,
     /// What it is given seats for.
@@ -128,9 +135,11 @@ fn share(left: i64, nominal: u64, levels: &mut [&mut Limits]) -> f64 {
 fn smooth(level: &mut Limits) {
     if level.observed.nanos > 0 {
         let envelope = level.observed.average + level.observed.deviation;
-        level.smoothed = envelope.max(SMOOTHING * level.smoothed + (1.0 - SMOOTHING) * envelope);
+        // However often this is asked, it falls alike.
+        let kept = SMOOTHING.powf(level.observed.nanos as f64 / PERIOD);
+        level.smoothed = envelope.max(kept * level.smoothed + (1.0 - kept) * envelope);
     }
-    level.target = level.smoothed.max(needed(level) as f64);
+    level.target = level.smoothed.max(level.wanted).max(needed(level) as f64);
 }
 
 /// What a level is not to go below in this period.
@@ -180,6 +189,21 @@ mod tests {
         levels.iter_mut().for_each(|level| level.observed = Observed { nanos: 10, ..Observed::default() });
         rebalance(&mut levels);
         assert!(levels[0].smoothed > 85.0 && levels[0].current > 80, "{levels:?}");
+    }
+
+    #[test]
+    fn demand_is_forgotten_alike_however_often_it_is_asked_for() {
+        let idle = |nanos| Observed { nanos, ..Observed::default() };
+        let left_after = |times: u64| {
+            let mut level = [Limits { smoothed: 90.0, ..level((50, 10, 150), (0.0, 0.0)) }];
+            for _ in 0..times {
+                level[0].observed = idle(60_000_000_000 / times);
+                rebalance(&mut level);
+            }
+            level[0].smoothed
+        };
+        assert!((left_after(1) - left_after(600)).abs() < 1e-6);
+        assert!((left_after(6) - 90.0 * SMOOTHING.powi(6)).abs() < 1e-6);
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Arguments {
 }
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Looks often for what has arrived: those that read large lists would delay what the others measure.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).event_interval(8).enable_all().build();
     let result = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(&Arguments::parse())));
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use kedge_fairness::{
     TimedHistogram, Work,
 };
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::counts::{Counts, SEAT_BOUNDS, UTILIZATION_BOUNDS, WAITING_BOUNDS};
 use super::dump::{About, Executing, Totals};
@@ -132,7 +132,9 @@ impl Level {
         let now = self.now();
         let mut state = self.state.lock();
         let observed = state.demand.reset(now);
-        Limits { observed, ..state.limits }
+        let ((waiting, _), (in_use, wanted)) = (state.queues.requests(), state.queues.seats());
+        let wanted = if waiting > 0 { (in_use + wanted) as f64 } else { 0.0 };
+        Limits { observed, wanted, ..state.limits }
     }
 
     /// Other limits from now on.
@@ -165,8 +167,13 @@ impl Level {
         self.state.lock().counts.retain(|schema, counts| keep(schema) || counts.is_busy());
     }
 
-    /// Gives a request its seats, after waiting for them no longer than `wait`.
-    pub(super) async fn enter(self: &Arc<Self>, request: Request, wait: Duration) -> Result<Seats, Refused> {
+    /// Gives a request its seats, after waiting for them no longer than `wait`. Says that it waits by `scarce`.
+    pub(super) async fn enter(
+        self: &Arc<Self>,
+        request: Request,
+        wait: Duration,
+        scarce: &Notify,
+    ) -> Result<Seats, Refused> {
         let (ticket, receiver, arrived) = {
             let now = self.now();
             let mut state = self.state.lock();
@@ -192,6 +199,7 @@ impl Level {
                 }
             }
         };
+        scarce.notify_one();
         let mut waiting = Wait { level: self, ticket, request, receiver, arrived, is_over: false };
         if let Ok(Ok(running)) = tokio::time::timeout(wait, &mut waiting.receiver).await {
             return Ok(waiting.ran(running));

@@ -157,10 +157,17 @@ fn imagine(levels: &mut BTreeMap<String, PriorityLevel>, schemas: &mut Vec<FlowS
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
+    use futures::FutureExt;
+    use kedge_fairness::Work;
     use kedge_store::{Key, Revision};
     use serde_json::json;
+    use tokio::sync::Notify;
 
+    use super::super::dump::About;
+    use super::super::level::Request;
     use super::*;
 
     fn record(object: &Value) -> Record {
@@ -180,6 +187,27 @@ mod tests {
         let digest = Digest { groups: &groups, ..Digest::default() };
         assert_eq!(&*plan.find(&digest).unwrap().name, EXEMPT);
         assert_eq!(&*plan.find(&Digest::default()).unwrap().name, CATCH_ALL);
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_lent_what_others_do_not_need() {
+        let epoch = Instant::now();
+        let (levels, schemas) = (records("PriorityLevelConfiguration"), records("FlowSchema"));
+        let plan = Plan::new(&Plan::default(), &levels, &schemas, 600, epoch);
+        let level = &plan.levels["global-default"];
+        let about = Arc::new(About { user: String::new(), verb: "list", path: String::new(), distinguisher: None });
+        let request = Request { schema: "x".into(), work: Work::of(8), hash: 0, is_watch: false, about };
+        let (scarce, wait) = (Notify::new(), Duration::from_secs(3600));
+        let mut running = Vec::new();
+        let seats = level.state.lock().limits.current;
+        for _ in 0..seats / 8 {
+            running.push(level.enter(request.clone(), wait, &scarce).await.unwrap());
+        }
+        let mut waiting = Box::pin(level.enter(request, wait, &scarce));
+        assert!((&mut waiting).now_or_never().is_none(), "all seats are taken");
+        scarce.notified().await;
+        plan.rebalance(600);
+        running.push(waiting.await.unwrap());
     }
 
     #[test]

@@ -15,6 +15,11 @@ use crate::own_request::send;
 /// How often seats are shared out anew.
 const PERIOD: Duration = Duration::from_secs(10);
 
+/// How often at most where somebody waits for them.
+///
+/// DIVERGES: upstream lets them wait for the period's end, also beside levels that have nothing to do.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// So often the condition of a schema is written within [`WINDOW`].
 const WRITES: usize = 6;
 
@@ -27,9 +32,16 @@ const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
 pub(crate) async fn keep_up(core: Arc<Core>) {
     let mut period = tokio::time::interval(PERIOD);
     let mut written = HashMap::new();
+    let mut shared_out = Instant::now();
     loop {
         tokio::select! {
             _ = period.tick() => core.flow.rebalance(&core).await,
+            () = core.flow.scarce.notified() => {
+                tokio::time::sleep(PAUSE.saturating_sub(shared_out.elapsed())).await;
+                core.flow.rebalance(&core).await;
+                shared_out = Instant::now();
+                continue;
+            }
             () = core.flow.changed.notified() => {}
         }
         write_conditions(&core, &mut written).await;
