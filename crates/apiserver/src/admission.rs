@@ -56,6 +56,7 @@ pub(crate) use notes::Notes;
 pub use plugins::{UnknownPlugin, check_plugins};
 pub(crate) use service_allocation::{missing_records, node_ports};
 pub(crate) use service_ledger::{Ledger, NODE_PORTS, known_ranges};
+pub use webhooks::WebhookCredentials;
 
 /// The group and the resources by which people decide what is let in.
 const DECIDERS: (&str, [&str; 6]) = (

@@ -11,6 +11,7 @@ use kedge_store::Store;
 use kedge_zpages::Flags;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::WebhookCredentials;
 use crate::cidr::Cidr;
 use crate::front_proxy::FrontProxy;
 
@@ -132,6 +133,8 @@ pub struct Deps {
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// The certificate by which extension API servers know that headers name who asks (`--proxy-client-cert-file`).
     pub proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+    /// How webhooks are shown who asks.
+    pub webhook_credentials: WebhookCredentials,
     /// Records requests; none where absent.
     pub audit: Option<Arc<Audit>>,
 }

@@ -50,7 +50,7 @@ mod update;
 mod watch;
 mod write;
 
-pub use admission::{PluginConfigurations, UnknownPlugin, check_plugins};
+pub use admission::{PluginConfigurations, UnknownPlugin, WebhookCredentials, check_plugins};
 pub use body::{Body, BoxError};
 pub use cidr::{Cidr, ParseCidrError};
 pub use config::{Config, Deps};

@@ -52,6 +52,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many requests one HTTP/2 connection may have open; a client's watches share one.
 const MAX_STREAMS: u32 = 1000;
 
+/// What one HTTP/2 stream may have ready to leave. A connection writes all of it in one turn, while others wait.
+const SEND_BUFFER: usize = 128 << 10;
+
 /// Why a server can't be made or served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,7 +76,7 @@ impl ApiServer {
     pub async fn new(config: Config, deps: Deps) -> Result<Arc<Self>, Error> {
         let core = Arc::new(Core {
             flow: Flow::new(&config),
-            admission: Chain::new(&config, Arc::clone(&deps.store)),
+            admission: Chain::new(&config, Arc::clone(&deps.store), deps.webhook_credentials),
             access: Access::new(Arc::clone(&deps.store), &config.authorization_modes),
             registry: ArcSwap::from_pointee(Registry::builtin()),
             verified_tokens: VerifiedTokens::default(),
@@ -228,7 +231,9 @@ async fn connection(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());
     let timer = TokioTimer::new();
-    builder.http2().timer(timer).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(Duration::from_secs(30));
+    let mut http2 = builder.http2();
+    http2.timer(timer).keep_alive_interval(Duration::from_secs(30));
+    http2.max_concurrent_streams(MAX_STREAMS).max_send_buf_size(SEND_BUFFER);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     watcher.watch(connection).await
 }

@@ -281,6 +281,7 @@ async fn api_server(
             &pki.dir.join("front-proxy-client.crt"),
             &pki.dir.join("front-proxy-client.key"),
         )?),
+        webhook_credentials: Default::default(),
         kubelet_tls: Some(Arc::new(kedge_pki::following_client_config(
             &pki.dir.join("apiserver-kubelet-client.crt"),
             &pki.dir.join("apiserver-kubelet-client.key"),

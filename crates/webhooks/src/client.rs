@@ -12,17 +12,18 @@ use http_body_util::{BodyExt, Full, Limited};
 use serde_json::Value;
 
 use crate::connect::{Connector, Resolver};
+use crate::credentials::Credentials;
 use crate::failure;
 use crate::handshakes::Handshakes;
 use crate::metrics::Conversions;
 use crate::pool::{Connections, Pool, innermost};
 use crate::target::{Service, Target};
-use crate::tls;
+use crate::tls::{self, Identity};
 
 /// How much of an answer is read at least; large questions have large answers.
 const ANSWER_LIMIT: usize = 16 << 20;
 
-type Place = (Option<Service>, String, Vec<u8>);
+type Place = ((Option<Service>, String, Vec<u8>), Option<Identity>);
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +65,7 @@ impl Client {
     pub async fn post(
         &self,
         target: &Target,
+        credentials: &Credentials,
         document: &Value,
         timeout: Duration,
         tells: bool,
@@ -76,11 +78,13 @@ impl Client {
             false => target.url.clone(),
         };
         let failed = |why: &str| CallError::new(format!("Post \"{url}\": {why}"));
-        let connections = self.connections(target).map_err(CallError::new)?;
+        let shown = credentials.shown_to(target).map_err(CallError::new)?;
+        let connections = self.connections(target, shown.identity).map_err(CallError::new)?;
         let body = document.to_string();
         let limit = ANSWER_LIMIT.max(body.len().saturating_mul(4));
         let mut request = Request::post(&url).body(Full::from(body)).map_err(|error| failed(&error.to_string()))?;
         let headers = request.headers_mut();
+        headers.extend(shown.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
         headers.insert(USER_AGENT, HeaderValue::from_static("kube-apiserver-admission"));
@@ -99,9 +103,10 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| CallError::new(format!("couldn't decode the answer: {error}")))
     }
 
-    fn connections(&self, target: &Target) -> Result<Connections<Full<Bytes>>, String> {
-        self.pool.connections(target.place(), || {
-            let tls = tls::client_config(&target.authorities, target.takes_http2())?;
+    fn connections(&self, target: &Target, identity: Option<Identity>) -> Result<Connections<Full<Bytes>>, String> {
+        let place = (target.place(), identity);
+        self.pool.connections(place.clone(), || {
+            let tls = tls::client_config(&target.authorities, target.takes_http2(), place.1.as_ref())?;
             let (resolver, handshakes) = (Arc::clone(&self.resolver), Arc::clone(&self.handshakes));
             Ok(Connector::new(resolver, target.service.clone(), tls, handshakes))
         })

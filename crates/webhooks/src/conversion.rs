@@ -9,6 +9,7 @@ use kedge_meta::{is_label_value, is_qualified_name};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
+use crate::credentials::Credentials;
 use crate::target::Target;
 
 const GROUP: &str = "apiextensions.k8s.io";
@@ -86,7 +87,8 @@ impl Converter {
         let review = json!({"kind": "ConversionReview", "apiVersion": format!("{GROUP}/{version}"),
             "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": objects}});
         let target = self.target.as_ref().map_err(|why| called(why.clone()))?;
-        let answer = self.client.post(target, &review, TIMEOUT, true).await;
+        let nobody = Credentials::default();
+        let answer = self.client.post(target, &nobody, &review, TIMEOUT, true).await;
         let mut answer = answer.map_err(|error| called(error.text))?;
         let converted = converted(&mut answer, &uid, version);
         let converted =

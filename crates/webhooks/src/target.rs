@@ -62,10 +62,16 @@ impl Target {
         (self.service.clone(), authority, self.authorities.clone())
     }
 
+    /// The host and port under which it is known.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        let url: Uri = self.url.parse().unwrap_or_default();
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        (host, url.port_u16().unwrap_or(443))
+    }
+
     /// Whether HTTP/2 may be spoken: several calls over one connection would all go to one endpoint of a Service.
     pub(crate) fn takes_http2(&self) -> bool {
-        let url: Uri = self.url.parse().unwrap_or_default();
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+        let (host, _) = self.host_and_port();
         let is_loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         self.service.is_none() && (is_loopback || host.eq_ignore_ascii_case("localhost"))
     }

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
 use crate::handshakes::is_sha1;
@@ -15,8 +15,15 @@ static SYSTEM: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
     Arc::new(store)
 });
 
+/// A certificate with those that lead to its authority, and its key; PEM.
+pub(crate) type Identity = (Vec<u8>, Vec<u8>);
+
 /// How to speak TLS with what shows a certificate of these authorities (PEM; the system's where empty).
-pub(crate) fn client_config(authorities: &[u8], takes_http2: bool) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn client_config(
+    authorities: &[u8],
+    takes_http2: bool,
+    identity: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, String> {
     let roots = match authorities.is_empty() {
         true => Arc::clone(&SYSTEM),
         false => {
@@ -32,7 +39,17 @@ pub(crate) fn client_config(authorities: &[u8], takes_http2: bool) -> Result<Arc
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match identity {
+        Some((certificate, key)) => {
+            let unusable = |error: &dyn std::fmt::Display| format!("unusable client certificate: {error}");
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+            let chain = chain.map_err(|error| unusable(&error))?;
+            let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(&error))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| unusable(&error))?
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = match takes_http2 {
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         false => vec![b"http/1.1".to_vec()],

@@ -96,6 +96,7 @@ impl ControlPlane {
             front_proxy: None,
             kubelet_tls: None,
             proxy_identity: None,
+            webhook_credentials: Default::default(),
             audit: None,
         };
         let server = ApiServer::new(Config::default(), deps).await.expect("a server over an empty store starts");

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::member::{Member, Times};
 use super::policies::MutatingPolicies;
-use super::webhooks::Webhooks;
+use super::webhooks::{WebhookCredentials, Webhooks};
 use super::{Attributes, Effects, member, plugins, policies, webhooks};
 use crate::config::Config;
 use crate::core::Core;
@@ -41,12 +41,12 @@ struct Rounds {
 
 impl Chain {
     /// The plugins that are on, in upstream's order; allocation comes last, when nothing can go wrong any more.
-    pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(config: &Config, store: Arc<dyn Store>, credentials: WebhookCredentials) -> Self {
         Self {
             plugins: plugins::selected(config),
             mutating_policies: MutatingPolicies::new(config),
             policies: plugins::policies(config),
-            webhooks: Webhooks::new(config, store),
+            webhooks: Webhooks::new(config, store, credentials),
             times: [policies::MUTATING, webhooks::MUTATING, webhooks::VALIDATING].map(Times::new),
         }
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use kedge_meta::ApiStatus;
 use kedge_store::Store;
-use kedge_webhooks::{Client, Hook, HookKind, Metrics};
+use kedge_webhooks::{Client, Credentials, Hook, HookKind, Metrics};
 use serde_json::Value;
 
 use super::Attributes;
@@ -31,9 +31,28 @@ pub(super) const VALIDATING: &str = "ValidatingAdmissionWebhook";
 const MUTATING_PREFIX: &str = "/registry/admissionregistration.k8s.io/mutatingwebhookconfigurations/";
 const VALIDATING_PREFIX: &str = "/registry/admissionregistration.k8s.io/validatingwebhookconfigurations/";
 
+/// How this server shows webhooks who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WebhookCredentials {
+    /// Those that change objects.
+    pub mutating: Credentials,
+    /// Those that only refuse.
+    pub validating: Credentials,
+}
+
+impl WebhookCredentials {
+    fn of(&self, kind: HookKind) -> &Credentials {
+        match kind {
+            HookKind::Mutating => &self.mutating,
+            HookKind::Validating => &self.validating,
+        }
+    }
+}
+
 /// The webhooks and the way to them.
 pub(crate) struct Webhooks {
     client: Arc<Client>,
+    credentials: WebhookCredentials,
     metrics: Metrics,
     mutating: Option<Configurations>,
     validating: Option<Configurations>,
@@ -52,10 +71,11 @@ pub(crate) struct Rounds {
 
 impl Webhooks {
     /// All webhooks in the store, found through its Services.
-    pub(crate) fn new(config: &Config, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(config: &Config, store: Arc<dyn Store>, credentials: WebhookCredentials) -> Self {
         let is_on = |name: &str| !config.disable_admission_plugins.iter().any(|off| off == name);
         Self {
             client: Arc::new(Client::new(Arc::new(resolver::Endpoints::new(store)))),
+            credentials,
             metrics: Metrics::default(),
             mutating: is_on(MUTATING).then(|| Configurations::new(MUTATING_PREFIX)),
             validating: is_on(VALIDATING).then(|| Configurations::new(VALIDATING_PREFIX)),

@@ -99,7 +99,7 @@ async fn counted_cluster() -> (Harness, u16, String, Arc<AtomicUsize>) {
     let file = |name: &str| dir.path().join(name);
     let identity = kedge_pki::following_identity(&file("client.crt"), &file("client.key")).unwrap();
     let identities = Identities { proxy_identity: Some(identity), ..Identities::default() };
-    let harness = Harness::build(Arc::new(kedge_store::MemoryStore::new()), Default::default(), identities).await;
+    let harness = Harness::known(identities).await;
     (harness, port, base64::engine::general_purpose::STANDARD.encode(servers.certificate_pem()), connections)
 }
 

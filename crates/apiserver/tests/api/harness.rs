@@ -28,6 +28,7 @@ pub(crate) struct Harness {
 pub(crate) struct Identities {
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub(crate) proxy_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+    pub(crate) webhook_credentials: kedge_apiserver::WebhookCredentials,
     pub(crate) audit: Option<Arc<kedge_audit::Audit>>,
 }
 
@@ -65,6 +66,11 @@ impl Harness {
         Self::build(store, config, Identities::default()).await
     }
 
+    /// A server with identities of its own.
+    pub(crate) async fn known(identities: Identities) -> Self {
+        Self::build(Arc::new(MemoryStore::new()), Config::default(), identities).await
+    }
+
     pub(crate) async fn build(store: Arc<dyn Store>, config: Config, identities: Identities) -> Self {
         let clock = ManualClock::new(parse_time("2026-01-02T03:04:05Z").unwrap());
         let board = StatusBoard::new(Arc::new(clock.clone()));
@@ -78,6 +84,7 @@ impl Harness {
             front_proxy: None,
             kubelet_tls: identities.kubelet_tls,
             proxy_identity: identities.proxy_identity,
+            webhook_credentials: identities.webhook_credentials,
             audit: identities.audit,
         };
         let server = ApiServer::new(config, deps).await.unwrap();

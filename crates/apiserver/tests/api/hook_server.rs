@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -15,18 +16,29 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::harness::Harness;
 
+/// Who called, as far as that was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) has_certificate: bool,
+    pub(crate) authorization: String,
+}
+
 /// A webhook that runs until it is dropped.
 pub(crate) struct HookServer {
     pub(crate) address: SocketAddr,
     /// PEM in base64, as configurations have it.
     pub(crate) bundle: String,
+    /// A client certificate that it takes, and its key; PEM.
+    pub(crate) client: (String, String),
     seen: Arc<Mutex<Vec<Value>>>,
+    callers: Arc<Mutex<Vec<Caller>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -36,7 +48,8 @@ impl Drop for HookServer {
     }
 }
 
-fn certificate() -> (rustls::ServerConfig, String) {
+/// How it serves, its authority in base64, and a client certificate of that authority.
+fn certificate() -> (rustls::ServerConfig, String, (String, String)) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,12 +58,20 @@ fn certificate() -> (rustls::ServerConfig, String) {
     let names = ["127.0.0.1", "hook.default.svc"].map(str::to_owned).to_vec();
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let client_key = KeyPair::generate().unwrap();
+    let client = CertificateParams::new(Vec::new()).unwrap().signed_by(&client_key, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let verifier = verifier.allow_unauthenticated().build().unwrap();
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let mut config = builder.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    let builder = builder.with_client_cert_verifier(verifier);
+    let mut config = builder.with_single_cert(vec![leaf.der().clone()], key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (config, base64::engine::general_purpose::STANDARD.encode(authority.pem()))
+    let bundle = base64::engine::general_purpose::STANDARD.encode(authority.pem());
+    (config, bundle, (client.pem(), client_key.serialize_pem()))
 }
 
 impl HookServer {
@@ -67,24 +88,34 @@ impl HookServer {
     pub(crate) async fn start_slow(
         answer: impl Fn(Value) -> BoxFuture<'static, Value> + Send + Sync + 'static,
     ) -> Self {
-        let (config, bundle) = certificate();
+        let (config, bundle, client) = certificate();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let callers = Arc::new(Mutex::new(Vec::new()));
         let (acceptor, log, answer) = (TlsAcceptor::from(Arc::new(config)), Arc::clone(&seen), Arc::new(answer));
+        let visitors = Arc::clone(&callers);
         let task = tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let (acceptor, log, answer) = (acceptor.clone(), Arc::clone(&log), Arc::clone(&answer));
+                let visitors = Arc::clone(&visitors);
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(tcp).await else { return };
-                    let service = service_fn(move |request| respond(request, Arc::clone(&log), answer.clone()));
+                    let has_certificate = stream.get_ref().1.peer_certificates().is_some();
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let authorization = request.headers().get(AUTHORIZATION);
+                        let authorization =
+                            authorization.map_or_else(String::new, |value| value.to_str().unwrap().to_owned());
+                        visitors.lock().unwrap().push(Caller { has_certificate, authorization });
+                        respond(request, Arc::clone(&log), answer.clone())
+                    });
                     let connection = auto::Builder::new(TokioExecutor::new());
                     let _ = connection.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
-        Self { address, bundle, seen, task }
+        Self { address, bundle, client, seen, callers, task }
     }
 
     /// One that lets everything pass.
@@ -122,6 +153,11 @@ impl HookServer {
     /// The same with the envelopes.
     pub(crate) fn reviews(&self) -> Vec<Value> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Who asked it so far.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        self.callers.lock().unwrap().clone()
     }
 
     pub(crate) fn forget(&self) {

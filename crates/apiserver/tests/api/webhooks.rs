@@ -1,11 +1,14 @@
 //! Admission webhooks that answer: what they are asked, what they refuse, what they change.
 
+use base64::Engine;
 use http::Method;
+use kedge_apiserver::WebhookCredentials;
+use kedge_webhooks::Credentials;
 use serde_json::{Value, json};
 
 use crate::custom::{TOOLS, define, tool, tools};
-use crate::harness::Harness;
-use crate::hook_server::{HookServer, MAPS, configure, map, patching, path_of, rule, webhook};
+use crate::harness::{Harness, Identities};
+use crate::hook_server::{Caller, HookServer, MAPS, configure, map, patching, path_of, rule, webhook};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -44,6 +47,39 @@ async fn a_refusal_reaches_the_client_as_the_webhook_put_it() {
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
+}
+
+/// The credentials of a user for all hosts.
+fn credentials(user: &Value) -> Credentials {
+    let kubeconfig = json!({"users": [{"name": "*", "user": user}]}).to_string();
+    Credentials::read(&kubeconfig, std::path::Path::new("/")).unwrap()
+}
+
+#[tokio::test]
+async fn webhooks_are_shown_who_asks_where_that_is_configured() {
+    let server = HookServer::allowing().await;
+    let in_base64 = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let (certificate, key) = &server.client;
+    let certificate = json!({"client-certificate-data": in_base64(certificate), "client-key-data": in_base64(key)});
+    let webhook_credentials = WebhookCredentials {
+        mutating: credentials(&json!({"token": "secret"})),
+        validating: credentials(&certificate),
+    };
+    let identities = Identities { webhook_credentials, ..Identities::default() };
+    let (harness, anonymous) = (Harness::known(identities).await, Harness::new().await);
+    for harness in [&harness, &anonymous] {
+        for kind in ["Mutating", "Validating"] {
+            let name = kind.to_ascii_lowercase();
+            configure(harness, kind, "w", json!([webhook(&name, server.client_config(), json!({}))])).await;
+        }
+        harness.post(MAPS, map("a")).await.expect(201);
+    }
+    let shown = |has_certificate: bool, authorization: &str| Caller {
+        has_certificate,
+        authorization: authorization.to_owned(),
+    };
+    let expected = [shown(false, "Bearer secret"), shown(true, ""), shown(false, ""), shown(false, "")];
+    assert_eq!(server.callers(), expected);
 }
 
 #[tokio::test]

@@ -125,12 +125,15 @@ pub struct RequestHeaderOptions {
 /// Serves until `shutdown`, then ends in order.
 pub async fn run_apiserver(options: ApiServerOptions, shutdown: CancellationToken) -> Result<(), Error> {
     check_plugins(&options)?;
+    // What is wrong with the configuration is said before the store is waited for.
+    let plugins = plugin_configurations(options.admission_control_config_file.as_deref())?;
+    let config = config(&options, &plugins)?;
     let (clock, board) = surroundings();
     let tls = server_tls(&options)?;
     let Some(backend) = open_store(&options, &shutdown).await? else { return Ok(()) };
     let backend = Arc::new(backend);
     let store = backend.store();
-    let server = server(&options, &store, &board, &clock, &shutdown).await?;
+    let server = server((&options, config, plugins), &store, &board, &clock, &shutdown).await?;
     let Some(server) = server else { return close(&store).await };
     let address = SocketAddr::new(options.bind_address, options.secure_port);
     let listen = |source| Error::Listen { address: address.to_string(), source };
@@ -211,13 +214,12 @@ async fn open_store(options: &ApiServerOptions, shutdown: &CancellationToken) ->
 
 /// Writes the bootstrap objects, again and again where the store does not answer; `None` where `shutdown` came first.
 async fn server(
-    options: &ApiServerOptions,
+    (options, config, plugins): (&ApiServerOptions, Config, PluginConfigurations),
     store: &Arc<dyn Store>,
     board: &StatusBoard,
     clock: &Arc<dyn Clock>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Arc<ApiServer>>, Error> {
-    let config = config(options)?;
     let audit = Audit::open(&options.audit).await?;
     loop {
         let deps = Deps {
@@ -230,6 +232,7 @@ async fn server(
             front_proxy: front_proxy(options)?,
             kubelet_tls: kubelet_tls(options)?.map(Arc::new),
             proxy_identity: proxy_identity(options)?,
+            webhook_credentials: plugins.webhook_credentials.clone(),
             audit: audit.clone(),
         };
         match shutdown.run_until_cancelled(ApiServer::new(config.clone(), deps)).await {
@@ -243,7 +246,7 @@ async fn server(
     }
 }
 
-fn config(options: &ApiServerOptions) -> Result<Config, Error> {
+fn config(options: &ApiServerOptions, plugins: &PluginConfigurations) -> Result<Config, Error> {
     let advertise_address = match options.advertise_address {
         Some(address) => address,
         None if !options.bind_address.is_unspecified() => options.bind_address,
@@ -273,7 +276,7 @@ fn config(options: &ApiServerOptions) -> Result<Config, Error> {
         authorization_modes: options.authorization_modes.clone(),
         enable_admission_plugins: options.enable_admission_plugins.clone(),
         disable_admission_plugins: options.disable_admission_plugins.clone(),
-        pod_security: plugin_configurations(options.admission_control_config_file.as_deref())?.pod_security,
+        pod_security: plugins.pod_security.clone(),
         enable_bootstrap_token_auth: options.enable_bootstrap_token_auth,
         allow_privileged: options.allow_privileged,
         kubelet_preferred_address_types: options.kubelet_preferred_address_types.clone(),

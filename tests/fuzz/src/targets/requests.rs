@@ -111,6 +111,7 @@ fn deps() -> Deps {
         front_proxy: None,
         kubelet_tls: None,
         proxy_identity: None,
+        webhook_credentials: Default::default(),
     }
 }
 

@@ -219,7 +219,8 @@ impl<'a> Asking<'a> {
         let target = hook.target.as_ref().map_err(|why| calling(format!("could not get REST client: {why}"), 500))?;
         let uid = new_uid();
         let question = self.question(invocation, &uid, version);
-        let answer = self.webhooks.client.post(target, &question.review(), hook.timeout, true).await;
+        let credentials = self.webhooks.credentials.of(self.kind);
+        let answer = self.webhooks.client.post(target, credentials, &question.review(), hook.timeout, true).await;
         let answer = answer.map_err(|error| calling(format!("failed to call webhook: {}", error.text), error.code))?;
         let verdict = question.verdict(&answer, self.kind == HookKind::Mutating);
         let verdict = verdict.map_err(|why| calling(format!("received invalid webhook response: {why}"), 503))?;
