@@ -9,8 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// The stack of such a thread: volumes are made by shallow code.
-const STACK_BYTES: usize = 1 << 20;
+/// The stack of such a thread. Where the API server is in the same process, its answers are made on it, for which the threads
+/// of the runtime have two MiB; only what is touched takes memory.
+const STACK_BYTES: usize = 4 << 20;
 
 /// One kind of work of one pod.
 pub(crate) struct Outside<T> {
