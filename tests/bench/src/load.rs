@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::connection::{Call, Connection};
 use crate::figures::{Figure, milliseconds, percentile};
+use crate::server::cpu_time;
 use crate::target::Target;
 
 /// What counts requests ends after this even if it is not through, so that a run stays bounded.
@@ -45,6 +46,8 @@ pub(crate) struct Measure {
     pub(crate) elapsed: Duration,
     /// Microseconds, sorted.
     pub(crate) latencies: Vec<u32>,
+    /// The server's, where it is known.
+    pub(crate) processor_time: Option<Duration>,
 }
 
 /// Puts a load on a target. `call` makes the request of a number; numbers are handed out in order, each once.
@@ -59,18 +62,21 @@ where
     let (count, patience) = until.bounds();
     let (call, next) = (Arc::new(call), Arc::new(AtomicU64::new(0)));
     let mut tasks = JoinSet::new();
-    let began = Instant::now();
+    let used = || target.process.map(cpu_time);
+    let (began, before) = (Instant::now(), used());
     for connection in connections {
         let (call, next) = (call.clone(), next.clone());
         tasks.spawn(client(connection, call, next, count, began + patience));
     }
-    let mut measure = Measure { clients, requests: 0, bytes: 0, elapsed: Duration::ZERO, latencies: Vec::new() };
+    let (elapsed, latencies) = (Duration::ZERO, Vec::new());
+    let mut measure = Measure { clients, requests: 0, bytes: 0, elapsed, latencies, processor_time: None };
     while let Some(done) = tasks.join_next().await {
         let (latencies, bytes) = done??;
         measure.latencies.extend(latencies);
         measure.bytes += bytes;
     }
     measure.elapsed = began.elapsed();
+    measure.processor_time = used().zip(before).map(|(after, before)| after.saturating_sub(before));
     measure.requests = measure.latencies.len() as u64;
     measure.latencies.sort_unstable();
     Ok(measure)
@@ -110,6 +116,11 @@ impl Measure {
 
     /// As a figure of the API table.
     pub(crate) fn figure(&self, what: impl Into<String>, compare: &'static str) -> Figure {
+        let mut note = format!("{} clients, {} requests", self.clients, self.requests);
+        if let Some(used) = self.processor_time {
+            let each = used.as_secs_f64() * 1e6 / self.requests.max(1) as f64;
+            note.push_str(&format!(", {each:.0} \u{b5}s each of the server's processor time"));
+        }
         Figure {
             bench: "api",
             what: what.into(),
@@ -118,7 +129,7 @@ impl Measure {
             p50_milliseconds: Some(milliseconds(percentile(&self.latencies, 0.5))),
             p99_milliseconds: Some(milliseconds(percentile(&self.latencies, 0.99))),
             megabytes_per_second: Some(self.bytes as f64 / 1e6 / self.elapsed.as_secs_f64()),
-            note: format!("{} clients, {} requests", self.clients, self.requests),
+            note,
             compare,
         }
     }

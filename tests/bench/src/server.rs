@@ -46,6 +46,7 @@ impl Server {
         let (admin, url) = (dir.join("data").join("admin.conf"), format!("https://127.0.0.1:{port}"));
         loop {
             if let Some(target) = ready(&admin, &url).await {
+                let target = Target { process: Some(process.id()), ..target };
                 let (ready_after, cpu) = (began.elapsed(), cpu_time(process.id()));
                 return Ok(Self { process, target, ready_after, cpu });
             }

@@ -26,6 +26,8 @@ pub(crate) struct Target {
     pub(crate) bearer: Option<String>,
     /// Whether clients speak HTTP/2.
     pub(crate) http2: bool,
+    /// The server's process, where it is one of this benchmark's own.
+    pub(crate) process: Option<u32>,
 }
 
 impl Target {
@@ -116,6 +118,7 @@ impl Kubeconfig {
             tls: Arc::new(tls(cluster, user)?),
             bearer: user.token.as_ref().map(|token| format!("Bearer {token}")),
             http2: false,
+            process: None,
         })
     }
 }
