@@ -16,7 +16,7 @@ use crate::core::{Core, new_uid, random_suffix};
 use crate::present::View;
 use crate::registry::Resource;
 use crate::reply::Reply;
-use crate::write::{self, Expected, Refusal, WriteOptions};
+use crate::write::{self, Expected, Refusal, Sent, WriteOptions};
 use crate::{convert, object};
 
 /// How many generated names are tried.
@@ -33,19 +33,22 @@ const MAX_BASE: usize = 58;
 pub(crate) async fn create(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
     let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
-    let mut object = write::read_object(core, call, Expected::of(resource), options.validation).await?;
+    let sent = Sent::read(core, call, Expected::of(resource), options.validation).await?;
     let namespace = call.resource().namespace.clone();
-    if resource.kind.namespaced {
-        write::place_namespace(&mut object, &namespace)?;
-    } else {
-        object::metadata_mut(&mut object).remove("namespace");
-    }
-    if !object::meta(&object, "resourceVersion").is_empty() {
-        return Err(ApiStatus::bad_request("resourceVersion should not be set on objects to be created"));
-    }
-    call.warnings.extend(resource.kind.strategy.warnings(&object, None));
+    let wanted = || {
+        let mut object = sent.object()?;
+        if resource.kind.namespaced {
+            write::place_namespace(&mut object, &namespace)?;
+        } else {
+            object::metadata_mut(&mut object).remove("namespace");
+        }
+        if !object::meta(&object, "resourceVersion").is_empty() {
+            return Err(ApiStatus::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        Ok(object)
+    };
     let new = New { core, user: &call.user, resource, options: &options, now: call.now };
-    let created = new.create(object, true).await?;
+    let created = new.create(&wanted, true).await?;
     call.warnings.extend(created.warnings);
     Ok(view.object(resource, StatusCode::CREATED, &created.stored))
 }
@@ -53,9 +56,12 @@ pub(crate) async fn create(core: &Core, call: &mut Call, resource: &Arc<Resource
 /// An object that is there now.
 pub(crate) struct Created {
     pub(crate) stored: Bytes,
-    /// What admission has to say about it.
+    /// What its kind and admission have to say about it.
     pub(crate) warnings: Vec<String>,
 }
+
+/// What is to be created, as it was sent: each time the same.
+pub(crate) type Wanted<'a> = dyn Fn() -> Result<Value, ApiStatus> + Send + Sync + 'a;
 
 /// A creation, whichever verb it came by.
 pub(crate) struct New<'a> {
@@ -67,36 +73,40 @@ pub(crate) struct New<'a> {
 }
 
 impl New<'_> {
-    /// Creates the object. `notes_manager` is false where managed fields are there.
-    pub(crate) async fn create(&self, mut object: Value, notes_manager: bool) -> Result<Created, ApiStatus> {
-        self.resource.kind.default(&mut object);
-        if notes_manager {
-            // What admission adds is nobody's, as with upstream.
-            write::note_manager(self.resource, "", None, &mut object, &self.options.manager, self.now);
-        }
-        let base = match object::name(&object).is_empty() {
-            true => object::meta(&object, "generateName").to_owned(),
-            false => String::new(),
-        };
+    /// Creates the object, which is asked for again where the creation has to be tried again. `notes_manager` is false
+    /// where managed fields are there.
+    pub(crate) async fn create(&self, wanted: &Wanted<'_>, notes_manager: bool) -> Result<Created, ApiStatus> {
+        let kind = &self.resource.kind;
+        let mut object = wanted()?;
+        let mut warnings = kind.strategy.warnings(&object, None);
+        let name = object::name(&object).to_owned();
+        let base = if name.is_empty() { object::meta(&object, "generateName").to_owned() } else { String::new() };
         let attempts = if base.is_empty() { ATTEMPTS } else { NAME_ATTEMPTS };
         for _ in 0..attempts {
-            let mut attempt = object.clone();
+            kind.default(&mut object);
+            if notes_manager {
+                // What admission adds is nobody's, as with upstream.
+                write::note_manager(self.resource, "", None, &mut object, &self.options.manager, self.now);
+            }
             if !base.is_empty() {
                 let base: String = base.chars().take(MAX_BASE).collect();
                 // DIVERGES: upstream's mutating webhooks see no name yet.
-                object::set_meta(&mut attempt, "name", &format!("{base}{}", random_suffix(SUFFIX)));
+                object::set_meta(&mut object, "name", &format!("{base}{}", random_suffix(SUFFIX)));
             }
-            match self.attempt(&mut attempt).await {
-                Ok(created) => return Ok(created),
+            match self.attempt(&mut object).await {
+                Ok(created) => {
+                    warnings.extend(created.warnings);
+                    return Ok(Created { warnings, ..created });
+                }
                 Err(Refusal::Status(status)) => return Err(status),
-                Err(Refusal::Conflict) if base.is_empty() && self.exists(&attempt).await? => {
-                    return Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&attempt)));
+                Err(Refusal::Conflict) if base.is_empty() && self.exists(&object).await? => {
+                    return Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&object)));
                 }
                 // A generated name was taken, or something that is written together with the object has changed.
-                Err(Refusal::Conflict) => {}
+                Err(Refusal::Conflict) => object = wanted()?,
             }
         }
-        Err(ApiStatus::already_exists(&self.resource.group_resource, object::name(&object)))
+        Err(ApiStatus::already_exists(&self.resource.group_resource, &name))
     }
 
     async fn exists(&self, object: &Value) -> Result<bool, ApiStatus> {

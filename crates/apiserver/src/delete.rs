@@ -36,71 +36,76 @@ const ATTEMPTS: usize = 50;
 /// What a deletion does to an object.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Plan {
-    /// It goes.
+    /// It goes as it is.
     Remove,
-    /// It becomes this and stays for now.
-    Mark(Value),
+    /// It was marked, and stays for now.
+    Mark,
     /// Its deletion goes on as it did before.
     Keep,
 }
 
-/// Decides what a deletion does.
-pub(crate) fn plan(resource: &Resource, old: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
-    let mut new = old.clone();
+/// Decides what a deletion does, and marks an object that stays.
+pub(crate) fn plan(resource: &Resource, object: &mut Value, options: &DeleteOptions, now: Timestamp) -> Plan {
+    let strategy = &resource.kind.strategy;
     let requested = options.grace_period_seconds.map(|seconds| seconds.max(0));
-    let grace = resource.kind.strategy.grace_period(old, requested);
-    let graceful = match grace {
-        None => false,
-        Some(_) if object::is_deleting(old) => match shorten(&mut new, requested) {
-            Some(()) => true,
+    let has_begun = object::is_deleting(object);
+    let grace = match strategy.grace_period(object, requested) {
+        Some(_) if has_begun => match shortened(object, requested) {
+            Some(shorter) => Some(shorter),
             None => return Plan::Keep,
         },
-        Some(seconds) => {
-            mark(&mut new, now, seconds);
-            true
-        }
+        grace => grace.map(|seconds| (now, seconds)),
     };
-    object::set_finalizers(&mut new, finalizers(resource, old, options));
-    let keeps_spec =
-        resource.kind.strategy.has_spec_finalizers() && !object::list(old, &["spec", "finalizers"]).is_empty();
-    if object::finalizers(&new).is_empty() && !keeps_spec {
-        let seconds = object::at(&new, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
-        return if graceful && seconds.unwrap_or(0) > 0 { Plan::Mark(new) } else { Plan::Remove };
+    let finalizers = finalizers(resource, object, options);
+    let keeps_spec = strategy.has_spec_finalizers() && !object::list(object, &["spec", "finalizers"]).is_empty();
+    if finalizers.is_empty() && !keeps_spec && grace.is_none_or(|(_, seconds)| seconds == 0) {
+        return Plan::Remove;
     }
-    if !graceful && !object::is_deleting(&new) {
-        mark(&mut new, now, 0);
-    }
-    if resource.kind.strategy.has_spec_finalizers() {
-        object::child_mut(&mut new, "status").insert("phase".to_owned(), "Terminating".into());
-    }
-    if new == *old { Plan::Keep } else { Plan::Mark(new) }
+    let begins = (!has_begun).then_some((now, 0));
+    let is_marked = mark(object, grace.or(begins), !has_begun);
+    let is_kept = set_finalizers(object, &finalizers);
+    let is_told = strategy.has_spec_finalizers() && tell_phase(object);
+    if is_marked || is_kept || is_told { Plan::Mark } else { Plan::Keep }
 }
 
-/// Begins the deletion.
-fn mark(object: &mut Value, now: Timestamp, seconds: i64) {
-    let at = now + std::time::Duration::from_secs(seconds.unsigned_abs());
+/// Notes when a deletion began and how many seconds it has; whether there was anything to note.
+fn mark(object: &mut Value, grace: Option<(Timestamp, i64)>, begins: bool) -> bool {
+    let Some((began, seconds)) = grace else { return false };
+    let at = began + std::time::Duration::from_secs(seconds.unsigned_abs());
     let metadata = object::metadata_mut(object);
     metadata.insert("deletionTimestamp".to_owned(), format_time(at).into());
     metadata.insert("deletionGracePeriodSeconds".to_owned(), seconds.into());
-    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0) {
+    let generation = metadata.get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0);
+    if let (true, Some(generation)) = (begins, generation) {
         metadata.insert("generation".to_owned(), (generation + 1).into());
     }
+    true
 }
 
-/// A second deletion may only make the grace shorter.
-fn shorten(object: &mut Value, requested: Option<i64>) -> Option<()> {
+/// A second deletion may only make the grace shorter: when the first began, and how many seconds it has now.
+fn shortened(object: &Value, requested: Option<i64>) -> Option<(Timestamp, i64)> {
     let requested = requested?;
     let current = object::at(object, &["metadata", "deletionGracePeriodSeconds"]).and_then(Value::as_i64);
     if current.is_some_and(|current| requested >= current) {
         return None;
     }
     let at = parse_time(object::meta(object, "deletionTimestamp"))?;
-    let began = at - std::time::Duration::from_secs(current.unwrap_or(0).unsigned_abs());
-    let at = began + std::time::Duration::from_secs(requested.unsigned_abs());
-    let metadata = object::metadata_mut(object);
-    metadata.insert("deletionTimestamp".to_owned(), format_time(at).into());
-    metadata.insert("deletionGracePeriodSeconds".to_owned(), requested.into());
-    Some(())
+    Some((at - std::time::Duration::from_secs(current.unwrap_or(0).unsigned_abs()), requested))
+}
+
+/// Whether they are others than before.
+fn set_finalizers(object: &mut Value, finalizers: &[String]) -> bool {
+    let are_others = object::finalizers(object) != finalizers;
+    if are_others {
+        object::set_finalizers(object, finalizers.to_vec());
+    }
+    are_others
+}
+
+/// Whether the phase was another before.
+fn tell_phase(object: &mut Value) -> bool {
+    let before = object::child_mut(object, "status").insert("phase".to_owned(), "Terminating".into());
+    before.is_none_or(|before| before != "Terminating")
 }
 
 /// The finalizers with those that tell the garbage collector what to do with dependents.
@@ -131,8 +136,13 @@ fn finalizers(resource: &Resource, old: &Value, options: &DeleteOptions) -> Vec<
 
 /// What came of a deletion.
 pub(crate) enum Deleted {
-    /// It is gone; this was its last state.
-    Gone(bytes::Bytes),
+    /// It is gone.
+    Gone {
+        /// Its last state.
+        last: bytes::Bytes,
+        /// Its kind is one whose objects may take their time to go.
+        is_graceful: bool,
+    },
     /// It stays for now, like this.
     Staying(bytes::Bytes),
 }
@@ -165,10 +175,10 @@ impl Deletion<'_> {
     }
 
     async fn attempt(&self, record: &Record) -> Result<Deleted, Refusal> {
-        let old = crate::core::decode(record)?;
-        self.options.check_preconditions(self.resource, &old)?;
+        let mut object = crate::core::decode(record)?;
+        self.options.check_preconditions(self.resource, &object)?;
         let dry_run = self.options.is_dry_run()?;
-        let (shown, options) = (self.shown(record, &old).await?, self.options.described());
+        let (converted, options) = (self.converted(record).await?, self.options.described());
         let attributes = Attributes {
             core: self.core,
             user: self.user,
@@ -177,21 +187,22 @@ impl Deletion<'_> {
             operation: Operation::Delete,
             namespace: self.namespace,
             name: self.name,
-            old: Some(&shown),
+            old: Some(converted.as_ref().unwrap_or(&object)),
             told: Told { options: &options, dry_run, notes: self.notes, seen: self.seen },
         };
         self.core.admission.validate_deletion(&attributes).await?;
-        match plan(self.resource, &old, self.options, self.now) {
+        match plan(self.resource, &mut object, self.options, self.now) {
             Plan::Keep => Ok(Deleted::Staying(record.value.clone())),
             Plan::Remove => {
+                let is_graceful = self.resource.kind.strategy.grace_period(&object, None).is_some();
                 if dry_run {
-                    return Ok(Deleted::Gone(record.value.clone()));
+                    return Ok(Deleted::Gone { last: record.value.clone(), is_graceful });
                 }
-                let revision = write::remove(self.core, self.resource, record, &old).await?;
-                Ok(Deleted::Gone(record.value_at(revision)))
+                let revision = write::remove(self.core, self.resource, record, &object).await?;
+                Ok(Deleted::Gone { last: record.value_at(revision), is_graceful })
             }
-            Plan::Mark(new) => {
-                let template = crate::encode::template(&new);
+            Plan::Mark => {
+                let template = crate::encode::template(&object);
                 if dry_run {
                     return Ok(Deleted::Staying(template.render(record.modified)));
                 }
@@ -202,14 +213,15 @@ impl Deletion<'_> {
             }
         }
     }
-}
 
-impl Deletion<'_> {
-    /// The object as admission sees it: in the version of the request, unless nobody outside is asked.
-    async fn shown(&self, record: &Record, stored: &Value) -> Result<Value, ApiStatus> {
+    /// The object as admission sees it, in the version of the request, where that is another than what is stored and
+    /// somebody outside is asked.
+    async fn converted(&self, record: &Record) -> Result<Option<Value>, ApiStatus> {
+        let is_stored = self.resource.is_storage_version && self.resource.converter().is_none();
         match self.seen {
-            Seen::Nothing => Ok(stored.clone()),
-            _ => convert::live(self.resource, record).await,
+            Seen::Nothing => Ok(None),
+            _ if is_stored => Ok(None),
+            _ => convert::live(self.resource, record).await.map(Some),
         }
     }
 }
@@ -224,8 +236,8 @@ pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource
     let deletion = Deletion { core, user, resource, namespace, name, options: &options, notes, seen: Seen::Plain, now };
     Ok(match deletion.run().await? {
         // Kinds with grace (pods) answer with the object in either case.
-        Deleted::Gone(last) if is_graceful(resource, &last) => view.object(resource, StatusCode::OK, &last),
-        Deleted::Gone(last) => {
+        Deleted::Gone { last, is_graceful: true } => view.object(resource, StatusCode::OK, &last),
+        Deleted::Gone { last, .. } => {
             let uid = crate::scan::text(&last, &["metadata", "uid"]).into_owned();
             reply::document(StatusCode::OK, view.accepted.encoding, &success(resource, name, &uid))
         }
@@ -236,11 +248,6 @@ pub(crate) async fn delete(core: &Core, call: &mut Call, resource: &Arc<Resource
             view.object(resource, code, &object)
         }
     })
-}
-
-fn is_graceful(resource: &Resource, stored: &[u8]) -> bool {
-    let object: Value = serde_json::from_slice(stored).unwrap_or_default();
-    resource.kind.strategy.grace_period(&object, None).is_some()
 }
 
 fn success(resource: &Resource, name: &str, uid: &str) -> Value {
@@ -288,10 +295,10 @@ mod tests {
     fn check(resource: &Resource, metadata: Value, options: DeleteOptions, expected: Option<Value>) {
         let old = json!({"metadata": metadata, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}});
         let now = parse_time("2026-01-01T00:00:00Z").unwrap();
-        match (plan(resource, &old, &options, now), expected) {
-            (Plan::Remove, None) => {}
-            (Plan::Mark(new), Some(metadata)) => assert_eq!(new["metadata"], metadata),
-            (Plan::Keep, Some(Value::Null)) => {}
+        let mut object = old.clone();
+        match (plan(resource, &mut object, &options, now), expected) {
+            (Plan::Mark, Some(metadata)) => assert_eq!(object["metadata"], metadata),
+            (Plan::Remove, None) | (Plan::Keep, Some(Value::Null)) => assert_eq!(object, old, "it is as it was"),
             (plan, expected) => panic!("{options:?}: {plan:?}, not {expected:?}"),
         }
     }

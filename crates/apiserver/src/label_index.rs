@@ -8,21 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use futures::FutureExt;
 use kedge_meta::{LabelSelector, Operator};
-use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Revision, Store, StoreError, Watch, WatchError};
+use kedge_store::{Key, Record, Revision, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::follow::{Follow, News};
 use crate::scan;
-
-/// How many changes are taken from the store at once.
-const BATCH: usize = 1024;
 
 /// The indexes, by store prefix of the resource.
 #[derive(Default)]
 pub(crate) struct LabelIndexes {
-    by_prefix: Mutex<HashMap<String, Arc<AsyncMutex<Option<Index>>>>>,
+    by_prefix: Mutex<HashMap<String, Arc<AsyncMutex<Index>>>>,
 }
 
 /// What an index knows.
@@ -35,11 +32,15 @@ pub(crate) struct Found {
 }
 
 struct Index {
+    follow: Follow,
+    terms: Terms,
+}
+
+#[derive(Default)]
+struct Terms {
     records: BTreeMap<Key, Record>,
     /// By `key=value`; neither can hold the sign.
     keys_by_term: HashMap<String, BTreeSet<Key>>,
-    revision: Revision,
-    watch: Box<dyn Watch>,
 }
 
 impl LabelIndexes {
@@ -58,9 +59,10 @@ impl LabelIndexes {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let slot = Arc::clone(self.by_prefix.lock().entry(prefix.to_owned()).or_default());
-        let mut slot = slot.lock().await;
-        let index = current(&mut slot, store, prefix).await?;
+        let index = Arc::clone(self.by_prefix.lock().entry(prefix.to_owned()).or_insert_with(|| Index::new(prefix)));
+        let mut index = index.lock().await;
+        index.catch_up(store).await?;
+        let Index { follow, terms: index } = &*index;
         // The requirement with the fewest candidates decides.
         let candidates = |requirement: &&kedge_meta::Requirement| -> Vec<&BTreeSet<Key>> {
             let terms = requirement.values.iter().map(|value| term(&requirement.key, value));
@@ -78,53 +80,32 @@ impl LabelIndexes {
             }
         };
         let is_exact = selector.requirements().len() == 1;
-        Ok(Some(Found { records, revision: index.revision, is_exact }))
+        Ok(Some(Found { records, revision: follow.revision(), is_exact }))
     }
-}
-
-async fn current<'a>(slot: &'a mut Option<Index>, store: &dyn Store, prefix: &str) -> Result<&'a Index, StoreError> {
-    let caught_up = match slot {
-        Some(index) => index.catch_up(store.refresh().await?),
-        None => Err(WatchError::Closed),
-    };
-    if caught_up.is_err() {
-        *slot = Some(Index::build(store, prefix).await?);
-    }
-    Ok(slot.as_ref().expect("it was built or is current"))
 }
 
 impl Index {
-    async fn build(store: &dyn Store, prefix: &str) -> Result<Self, StoreError> {
-        let page = store.list(ListRequest { prefix: prefix.to_owned(), ..ListRequest::default() }).await?;
-        let watch = store.watch(prefix, page.revision)?;
-        let (records, keys_by_term) = (BTreeMap::new(), HashMap::new());
-        let mut index = Self { records, keys_by_term, revision: page.revision, watch };
-        for record in page.records {
-            index.insert(record);
-        }
-        Ok(index)
+    fn new(prefix: &str) -> Arc<AsyncMutex<Self>> {
+        Arc::new(AsyncMutex::new(Self { follow: Follow::new(prefix), terms: Terms::default() }))
     }
 
-    /// Takes in what happened up to `revision`, and maybe more.
-    fn catch_up(&mut self, revision: Revision) -> Result<(), WatchError> {
-        if self.revision >= revision {
-            return Ok(());
-        }
-        while let Some(changes) = self.watch.next(BATCH).now_or_never() {
-            for change in changes? {
-                self.apply(&change);
+    /// Takes in what happened up to now.
+    async fn catch_up(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let Self { follow, terms } = self;
+        follow.catch_up(store, store.refresh().await?, &mut |news| terms.apply(news)).await
+    }
+}
+
+impl Terms {
+    fn apply(&mut self, news: News<'_>) {
+        match news {
+            News::Anew => *self = Self::default(),
+            News::There(record) => {
+                self.remove(&record.key);
+                self.insert(record.clone());
             }
+            News::Gone(key) => self.remove(key),
         }
-        self.revision = self.revision.max(self.watch.progress());
-        Ok(())
-    }
-
-    fn apply(&mut self, change: &Change) {
-        self.remove(&change.record.key);
-        if change.kind != ChangeKind::Deleted {
-            self.insert(change.record.clone());
-        }
-        self.revision = self.revision.max(change.revision);
     }
 
     fn insert(&mut self, record: Record) {

@@ -24,6 +24,7 @@ mod delete;
 mod documents;
 mod encode;
 mod flow;
+mod follow;
 mod front_proxy;
 mod handle;
 mod label_index;

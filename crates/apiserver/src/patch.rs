@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use kedge_meta::{ApiStatus, FieldError, FieldPath, StatusReason, format_time};
-use kedge_schema::{BodyFormat, FieldValidation, ResetFields, Writer};
+use kedge_schema::{BodyFormat, FieldValidation, ResetFields, Schema, Writer};
 use serde_json::Value;
 
 use crate::admission::Seen;
@@ -135,33 +135,34 @@ pub(crate) fn patched(
     reset: &ResetFields<'_>,
     validation: FieldValidation,
 ) -> Result<Edited, ApiStatus> {
-    let object = match patch {
-        Patch::Json(patch) => {
-            let patched = kedge_schema::json_patch(live.clone(), patch);
-            patched.map_err(kedge_schema::PatchError::into_status)?
-        }
-        Patch::Merge(patch) => {
-            let mut target = live.clone();
-            kedge_schema::merge_patch(&mut target, patch);
-            target
-        }
-        Patch::Strategic(patch) => {
-            let patched = kedge_schema::strategic_merge_patch(live.clone(), patch.clone(), expected.schema);
-            patched.map_err(kedge_schema::PatchError::into_status)?
-        }
-        Patch::Apply { patch, force } => return applied(live, patch, *force, expected, writer, reset),
-    };
+    if let Patch::Apply { patch, force } = patch {
+        return applied(live, patch, *force, expected, writer, reset);
+    }
+    let object = written_over(live, patch, expected.schema)?;
     check_kept(live, &object)?;
-    let shown = match patch {
-        Patch::Strategic(patch) => patch.to_string(),
-        _ => object.to_string(),
-    };
-    let decoded = expected.check_fields(object, validation);
-    let decoded = decoded.map_err(|error| {
+    let decoded = expected.check_fields(object, validation).map_err(|error| {
+        let shown = match patch {
+            Patch::Strategic(patch) => patch.to_string(),
+            _ => written_over(live, patch, expected.schema).unwrap_or_default().to_string(),
+        };
         let error = FieldError::invalid(&FieldPath::new("patch"), &Value::from(shown), &error.to_string());
         ApiStatus::invalid("", "", "", &[error])
     })?;
     Ok(Edited { warnings: decoded.warnings, ..Edited::new(decoded.value) })
+}
+
+/// The object with a patch written over it. (What is applied goes another way, in which owners count.)
+fn written_over(live: &Value, patch: &Patch, schema: Schema<'_>) -> Result<Value, ApiStatus> {
+    let patched = match patch {
+        Patch::Json(patch) => kedge_schema::json_patch(live.clone(), patch),
+        Patch::Strategic(patch) => kedge_schema::strategic_merge_patch(live.clone(), patch.clone(), schema),
+        Patch::Merge(patch) | Patch::Apply { patch, .. } => {
+            let mut target = live.clone();
+            kedge_schema::merge_patch(&mut target, patch);
+            Ok(target)
+        }
+    };
+    patched.map_err(kedge_schema::PatchError::into_status)
 }
 
 fn applied(
@@ -258,9 +259,8 @@ async fn create_by_apply(
     let decoded = Expected::of(resource).check_fields(applied, FieldValidation::Ignore);
     let decoded = decoded.map_err(|error| error.bad_request(&resource.kind.kind, &resource.kind.version))?;
     call.warnings.extend(decoded.warnings);
-    call.warnings.extend(resource.kind.strategy.warnings(&decoded.value, None));
     let new = New { core, user: &call.user, resource, options, now: call.now };
-    let created = new.create(decoded.value, false).await?;
+    let created = new.create(&|| Ok(decoded.value.clone()), false).await?;
     call.warnings.extend(created.warnings);
     Ok(view.object(resource, StatusCode::CREATED, &created.stored))
 }

@@ -19,7 +19,7 @@ use crate::create::New;
 use crate::present::View;
 use crate::registry::Resource;
 use crate::reply::Reply;
-use crate::write::{self, Expected, Refusal, WriteOptions};
+use crate::write::{self, Expected, Refusal, Sent, WriteOptions};
 use crate::{convert, encode, object};
 
 /// How often a change is tried where the client did not say from which version it was made.
@@ -72,10 +72,11 @@ pub(crate) struct Outcome {
 pub(crate) async fn update(core: &Core, call: &mut Call, resource: &Arc<Resource>) -> Reply {
     let view = View::of(call, resource)?;
     let options = WriteOptions::of(call)?;
-    let sent = write::read_object(core, call, Expected::of(resource), options.validation).await?;
+    let sent = Sent::read(core, call, Expected::of(resource), options.validation).await?;
     let target = call.resource().clone();
-    let mut sent = sent;
-    write::place(resource, &mut sent, &target.namespace, &target.name)?;
+    let mut object = sent.object()?;
+    write::place(resource, &mut object, &target.namespace, &target.name)?;
+    sent.keep(object);
     let update = Update {
         core,
         user: &call.user,
@@ -90,14 +91,18 @@ pub(crate) async fn update(core: &Core, call: &mut Call, resource: &Arc<Resource
     };
     let creates = resource.kind.strategy.creates_on_update() && target.subresource.is_empty();
     if creates && core.find(resource, &target.namespace, &target.name).await?.is_none() {
-        let mut new = sent;
-        object::metadata_mut(&mut new).remove("resourceVersion");
+        let wanted = || {
+            let mut new = sent.object()?;
+            write::place(resource, &mut new, &target.namespace, &target.name)?;
+            object::metadata_mut(&mut new).remove("resourceVersion");
+            Ok(new)
+        };
         let create = New { core, user: &call.user, resource, options: &options, now: call.now };
-        let created = create.create(new, true).await?;
+        let created = create.create(&wanted, true).await?;
         call.warnings.extend(created.warnings);
         return Ok(view.object(resource, StatusCode::CREATED, &created.stored));
     }
-    let outcome = update.run(&|_| Ok(Edited::new(sent.clone()))).await?;
+    let outcome = update.run(&|_| sent.object().map(Edited::new)).await?;
     call.warnings.extend(outcome.warnings);
     Ok(view.object(resource, StatusCode::OK, &outcome.stored))
 }

@@ -11,6 +11,7 @@ use kedge_custom::Version;
 use kedge_meta::{ApiStatus, format_time};
 use kedge_schema::{BodyFormat, DecodeError, Decoded, FieldValidation, ResetFields, Schema, Writer};
 use kedge_store::{CommitError, Condition, Durability, Expect, Record, Revision, Template, Transaction, Write};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::admission::{Effects, Notes};
@@ -138,11 +139,46 @@ pub(crate) async fn read_object(
     expected: Expected<'_>,
     validation: FieldValidation,
 ) -> Result<Value, ApiStatus> {
-    let format = negotiate::body_format(&call.headers)?;
-    let body = call.read_body(core.config.max_request_body_bytes).await?;
-    let (object, warnings) = decode_body(&body, format, expected, validation)?;
-    call.warnings.extend(warnings);
-    Ok(object)
+    Sent::read(core, call, expected, validation).await?.object()
+}
+
+/// An object that was sent, for writes that may have to be tried again: trees are dear to copy, so it is given away as it
+/// was read, and read once more where it is asked for again.
+pub(crate) struct Sent<'a> {
+    body: Bytes,
+    format: BodyFormat,
+    expected: Expected<'a>,
+    validation: FieldValidation,
+    object: Mutex<Option<Value>>,
+}
+
+impl<'a> Sent<'a> {
+    /// Reads the body of a call.
+    pub(crate) async fn read(
+        core: &Core,
+        call: &mut Call,
+        expected: Expected<'a>,
+        validation: FieldValidation,
+    ) -> Result<Self, ApiStatus> {
+        let format = negotiate::body_format(&call.headers)?;
+        let body = call.read_body(core.config.max_request_body_bytes).await?;
+        let (object, warnings) = decode_body(&body, format, expected, validation)?;
+        call.warnings.extend(warnings);
+        Ok(Self { body, format, expected, validation, object: Mutex::new(Some(object)) })
+    }
+
+    /// The object.
+    pub(crate) fn object(&self) -> Result<Value, ApiStatus> {
+        match self.object.lock().take() {
+            Some(object) => Ok(object),
+            None => decode_body(&self.body, self.format, self.expected, self.validation).map(|(object, _)| object),
+        }
+    }
+
+    /// Takes back what was given, for the next who asks.
+    pub(crate) fn keep(&self, object: Value) {
+        *self.object.lock() = Some(object);
+    }
 }
 
 /// An object out of a body, with the warnings that it earns.

@@ -114,6 +114,7 @@ pub(crate) fn remove(object: &mut Value, field: &str) -> Option<Value> {
 /// Makes a field of `new` what it is in `old`, absent where it is absent there.
 pub(crate) fn keep(new: &mut Value, old: &Value, field: &str) {
     match old.get(field) {
+        Some(value) if new.get(field) == Some(value) => {}
         Some(value) => set(new, field, value.clone()),
         None => {
             remove(new, field);

@@ -67,7 +67,7 @@ static PLUGINS: [Entry; 19] = [
         Box::new(node_declared_features::NodeDeclaredFeatureValidator)
     }),
     on("PodResizeValidator", Steps::VALIDATE, || Box::new(pod_resize::PodResizeValidator)),
-    on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota)),
+    on("ResourceQuota", Steps::RESERVE, || Box::new(resource_quota::ResourceQuota::default())),
 ];
 
 /// Upstream's plugins that are not here, are part of another one, or only act on what its gates keep off.

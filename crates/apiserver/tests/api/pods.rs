@@ -417,3 +417,48 @@ async fn the_last_place_of_a_quota_is_given_once() {
     let count = |code: u16| codes.iter().filter(|own| **own == code).count();
     assert_eq!((count(201), count(403)), (3, 5));
 }
+
+/// What a quota was once told of is brought up to date: by ends, deletions, other limits and scopes, and anew where the
+/// store has forgotten what came between.
+#[tokio::test]
+async fn a_quota_counts_what_comes_and_goes() {
+    let harness = harness().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota =
+        |spec: Value| json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"}, "spec": spec});
+    harness.post(quotas, quota(json!({"hard": {"requests.cpu": "2"}}))).await.expect(201);
+    let asking = |name: &str, cpu: &str| {
+        let mut asking = pod(name);
+        asking["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+        harness.post(PODS, asking)
+    };
+    let used = async || harness.get(&format!("{quotas}/q")).await.expect(200)["status"]["used"].clone();
+    for name in ["a", "b"] {
+        asking(name, "1").await.expect(201);
+    }
+    asking("c", "1").await.refused(403, "Forbidden", "used: requests.cpu=2, limited: requests.cpu=2");
+    let ended = json!({"status": {"phase": "Succeeded"}});
+    harness.patch(&format!("{PODS}/a/status"), ended).await.expect(200);
+    asking("c", "500m").await.expect(201);
+    assert_eq!(used().await, json!({"requests.cpu": "1500m"}));
+    harness.delete(&format!("{PODS}/b")).await.expect(200);
+    asking("d", "1").await.expect(201);
+    assert_eq!(used().await, json!({"requests.cpu": "1500m"}));
+    // Only pods that have a deadline.
+    let scoped = json!({"hard": {"pods": "1", "requests.cpu": "1"}, "scopes": ["Terminating"]});
+    harness.delete(&format!("{quotas}/q")).await.expect(200);
+    harness.post(quotas, quota(scoped)).await.expect(201);
+    asking("e", "4").await.expect(201);
+    let ends = |name: &str| {
+        let mut ends = pod(name);
+        ends["spec"]["activeDeadlineSeconds"] = json!(60);
+        ends["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "250m"}});
+        harness.post(PODS, ends)
+    };
+    ends("f").await.expect(201);
+    assert_eq!(used().await, json!({"pods": "1", "requests.cpu": "250m"}));
+    harness.delete(&format!("{PODS}/f")).await.expect(200);
+    harness.store.compact(harness.store.revision()).await.unwrap();
+    ends("g").await.expect(201);
+    ends("h").await.refused(403, "Forbidden", "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1");
+}

@@ -7,17 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use futures::FutureExt;
 use kedge_meta::ApiStatus;
-use kedge_store::{Change, ChangeKind, Key, ListRequest, Record, Store, Watch};
+use kedge_store::{Key, Record, Revision, Store, StoreError};
 use serde_json::Value;
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::policy::{Binding, Policy};
+use crate::follow::{Follow, News};
 use crate::reply::store_error;
-
-/// How many changes are taken from the store at once.
-const BATCH: usize = 256;
 
 /// Policies of one kind, with their bindings.
 pub(super) struct Known {
@@ -50,15 +47,14 @@ type Objects<T> = Arc<BTreeMap<Key, Arc<T>>>;
 
 /// A part of the store that is followed.
 struct Feed<T> {
-    prefix: String,
     /// The revision up to which `objects` are known.
     seen: AtomicU64,
     objects: ArcSwap<BTreeMap<Key, Arc<T>>>,
-    watch: AsyncMutex<Option<Box<dyn Watch>>>,
+    follow: AsyncMutex<Follow>,
 }
 
 /// What is read from an object once.
-pub(super) trait Read: Sized {
+pub(super) trait Read: Sized + Send + Sync {
     fn read(object: &Value) -> Self;
 }
 
@@ -66,51 +62,43 @@ impl<T: Read> Feed<T> {
     fn new(resource: &str) -> Self {
         let kind = kedge_kinds::builtin_by_resource("admissionregistration.k8s.io", "v1", resource)
             .expect("policies and bindings are built in");
-        let prefix = kind.prefix("");
-        Self { prefix, seen: AtomicU64::new(0), objects: ArcSwap::default(), watch: AsyncMutex::default() }
+        let follow = AsyncMutex::new(Follow::new(kind.prefix("")));
+        Self { seen: AtomicU64::new(0), objects: ArcSwap::default(), follow }
     }
 
     async fn all(&self, store: &dyn Store) -> Result<Objects<T>, ApiStatus> {
-        let revision = store.revision().0;
-        if self.seen.load(Ordering::Acquire) < revision {
-            let mut watch = self.watch.lock().await;
-            if !self.drain(watch.as_mut()) {
-                self.reload(&mut watch, store).await?;
-            }
-            self.seen.fetch_max(revision, Ordering::AcqRel);
+        let revision = store.revision();
+        if self.seen.load(Ordering::Acquire) < revision.0 {
+            self.catch_up(store, revision).await.map_err(store_error)?;
+            self.seen.fetch_max(revision.0, Ordering::AcqRel);
         }
         Ok(self.objects.load_full())
     }
 
-    /// Takes in what happened; `false` where it must begin anew.
-    fn drain(&self, watch: Option<&mut Box<dyn Watch>>) -> bool {
-        let Some(watch) = watch else { return false };
-        while let Some(changes) = watch.next(BATCH).now_or_never() {
-            let Ok(changes) = changes else { return false };
-            let mut next = BTreeMap::clone(&self.objects.load());
-            changes.iter().for_each(|change| observe(change, &mut next));
+    async fn catch_up(&self, store: &dyn Store, revision: Revision) -> Result<(), StoreError> {
+        let mut follow = self.follow.lock().await;
+        let mut next = None;
+        let mut tell = |news: News<'_>| {
+            let next = next.get_or_insert_with(|| BTreeMap::clone(&self.objects.load()));
+            observe(news, next);
+        };
+        follow.catch_up(store, revision, &mut tell).await?;
+        if let Some(next) = next {
             self.objects.store(Arc::new(next));
         }
-        true
-    }
-
-    async fn reload(&self, watch: &mut Option<Box<dyn Watch>>, store: &dyn Store) -> Result<(), ApiStatus> {
-        let request = ListRequest { prefix: self.prefix.clone(), ..ListRequest::default() };
-        let page = store.list(request).await.map_err(store_error)?;
-        let read = page.records.iter().filter_map(|record| Some((record.key.clone(), Arc::new(decoded(record)?))));
-        self.objects.store(Arc::new(read.collect()));
-        *watch = Some(store.watch(&self.prefix, page.revision).map_err(store_error)?);
-        self.drain(watch.as_mut());
         Ok(())
     }
 }
 
-fn observe<T: Read>(change: &Change, objects: &mut BTreeMap<Key, Arc<T>>) {
-    let record = &change.record;
-    match decoded(record).filter(|_| change.kind != ChangeKind::Deleted) {
-        Some(object) => objects.insert(record.key.clone(), Arc::new(object)),
-        None => objects.remove(&record.key),
-    };
+fn observe<T: Read>(news: News<'_>, objects: &mut BTreeMap<Key, Arc<T>>) {
+    match news {
+        News::Anew => objects.clear(),
+        News::There(record) => match decoded(record) {
+            Some(object) => drop(objects.insert(record.key.clone(), Arc::new(object))),
+            None => drop(objects.remove(&record.key)),
+        },
+        News::Gone(key) => drop(objects.remove(key)),
+    }
 }
 
 fn decoded<T: Read>(record: &Record) -> Option<T> {
