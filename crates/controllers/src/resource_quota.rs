@@ -3,8 +3,6 @@
 //! Not the admission, which holds writes to the quota. Invariant: only what a quota limits is counted, and kinds without
 //! an informer are listed by metadata and only for quotas that name them.
 
-mod usage;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +11,10 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::{ObjectKey, Quantity};
+use kedge_quota::{Amounts, Item, format, looks_at, of_claim, of_pod, of_resource_claim, of_service};
 use kube::Resource;
 use kube::api::{Api, ListParams, PostParams};
 use serde::Serialize;
@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use crate::discovery::discover;
 use crate::error::ReconcileError;
 use crate::runtime::{Context, Controller, Next, Outcome, Starter};
-use usage::{Amounts, format, is_scoped, of_claim, of_pod, of_resource_claim, of_service, scopes_match};
 
 /// How often kinds without an informer are counted again.
 const RECOUNT: Duration = Duration::from_secs(10);
@@ -74,7 +73,7 @@ impl Controller for Quotas {
     async fn reconcile(&self, key: &ObjectKey) -> Outcome {
         let Some(quota) = self.quotas.get(key) else { return Ok(Next::Done) };
         let Some(spec) = &quota.spec else { return Ok(Next::Done) };
-        let mut used = self.count(&key.namespace, spec);
+        let (mut used, looked_at) = self.count(&key.namespace, spec);
         let listed = plan_listed(spec);
         for (name, (group, resource)) in &listed {
             let count = self.list(&key.namespace, group, resource).await?;
@@ -86,12 +85,14 @@ impl Controller for Quotas {
             let quotas = Api::<ResourceQuota>::namespaced(self.context.client.clone(), &key.namespace);
             quotas.replace_status(&key.name, &PostParams::default(), &changed).await?;
         }
-        Ok(Next::Done.sooner((!listed.is_empty()).then_some(RECOUNT)))
+        // Nobody waits for the status of a full namespace: admission counts by itself.
+        Ok(Next::Done.sooner((!listed.is_empty()).then_some(RECOUNT)).after_idle_look_at(looked_at))
     }
 }
 
 impl Quotas {
-    fn count(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Amounts {
+    /// What is used, and how many objects that took to find out.
+    fn count(&self, namespace: &str, spec: &ResourceQuotaSpec) -> (Amounts, usize) {
         let now = self.context.now();
         let mut used = Amounts::new();
         let mut add = |amounts: Amounts| {
@@ -100,14 +101,18 @@ impl Quotas {
                 *entry = *entry + amount;
             }
         };
-        let pods = self.pods.in_namespace(namespace);
-        pods.iter().filter(|pod| scopes_match(spec, pod)).for_each(|pod| add(of_pod(pod, now)));
-        if !is_scoped(spec) {
-            self.services.in_namespace(namespace).iter().for_each(|service| add(of_service(service)));
-            self.claims.in_namespace(namespace).iter().for_each(|claim| add(of_claim(claim)));
-            self.devices.in_namespace(namespace).iter().for_each(|claim| add(of_resource_claim(claim)));
+        let (pods, claims) = (self.pods.in_namespace(namespace), self.claims.in_namespace(namespace));
+        let mut looked_at = pods.len() + claims.len();
+        pods.iter().filter(|pod| looks_at(spec, Item::Pod(pod))).for_each(|pod| add(of_pod(pod, now)));
+        let seen = claims.iter().filter(|claim| looks_at(spec, Item::Claim(claim)));
+        seen.for_each(|claim| add(of_claim(claim)));
+        if looks_at(spec, Item::Other) {
+            let (services, devices) = (self.services.in_namespace(namespace), self.devices.in_namespace(namespace));
+            looked_at += services.len() + devices.len();
+            services.iter().filter_map(|service| service.spec.as_ref()).for_each(|spec| add(of_service(spec)));
+            devices.iter().for_each(|claim| add(of_resource_claim(&claim.spec)));
         }
-        used
+        (used, looked_at)
     }
 
     async fn list(&self, namespace: &str, group: &str, resource: &str) -> Result<i64, ReconcileError> {
@@ -147,7 +152,7 @@ fn plan_listed(spec: &ResourceQuotaSpec) -> BTreeMap<String, (String, String)> {
 
 fn plan_status(spec: &ResourceQuotaSpec, used: &Amounts) -> ResourceQuotaStatus {
     let hard = spec.hard.clone().unwrap_or_default();
-    let amount = |name: &String| format(name, used.get(name).copied().unwrap_or_default());
+    let amount = |name: &String| ApiQuantity(format(name, used.get(name).copied().unwrap_or_default()));
     let used = hard.keys().map(|name| (name.clone(), amount(name))).collect();
     ResourceQuotaStatus { hard: Some(hard), used: Some(used) }
 }
@@ -155,7 +160,6 @@ fn plan_status(spec: &ResourceQuotaSpec, used: &Amounts) -> ResourceQuotaStatus 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
     fn spec(names: &[&str]) -> ResourceQuotaSpec {
         let hard = names.iter().map(|&name| (name.to_owned(), ApiQuantity("5".to_owned()))).collect();

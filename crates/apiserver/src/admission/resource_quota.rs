@@ -4,10 +4,10 @@
 //! status is written in the same commit as the object. Invariant: two creations never share the last place, since both need
 //! the quota as they saw it.
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::ResourceQuotaSpec;
 use kedge_meta::{ApiStatus, Quantity};
+use kedge_quota::{Amounts, format};
 use kedge_store::{Condition, Expect, Record, Write};
 use serde_json::{Map, Value};
 
@@ -19,7 +19,7 @@ mod tally;
 mod usage;
 
 use tally::Tallies;
-use usage::{in_scopes, usage};
+use usage::{Source, Subject};
 
 #[derive(Default)]
 pub(super) struct ResourceQuota {
@@ -33,6 +33,7 @@ impl Plugin for ResourceQuota {
         let may_grow = match (attributes.operation, attributes.subresource) {
             (Operation::Create, "") => true,
             (Operation::Update, "resize") => resource.is("", "pods"),
+            (Operation::Update, "status") => resource.is("", "persistentvolumeclaims"),
             (Operation::Update, "") => {
                 ["pods", "services", "persistentvolumeclaims"].iter().any(|name| resource.is("", name))
             }
@@ -69,26 +70,26 @@ impl ResourceQuota {
         mut quota: Value,
         effects: &mut Effects,
     ) -> Result<(), ApiStatus> {
-        let kind = &attributes.resource.kind;
-        let in_scopes = |object: &Value| in_scopes(&quota["spec"], object, attributes.resource.is("", "pods"));
-        if !in_scopes(new) {
+        let (kind, now) = (&attributes.resource.kind, attributes.core.clock.now());
+        let spec: ResourceQuotaSpec = serde_json::from_value(quota["spec"].clone()).map_err(ApiStatus::internal)?;
+        let subject = Subject::of(kind, Source::Object(new));
+        if !subject.is_seen_by(&spec) {
             return Ok(());
         }
         let hard = object::at(&quota, &["spec", "hard"]).and_then(Value::as_object).cloned().unwrap_or_default();
-        let usage = |object: &Value| usage(&kind.group, &kind.resource, object);
         // An update is held to what it uses more of, and a creation to everything.
-        let had = attributes.old.filter(|old| in_scopes(old)).map(usage).unwrap_or_default();
+        let had = attributes.old.map(|old| Subject::of(kind, Source::Object(old)));
+        let had = had.filter(|had| had.is_seen_by(&spec)).map(|had| had.uses(now)).unwrap_or_default();
         let stated = match attributes.old {
-            None => usage(new),
-            Some(_) => grown(usage(new), &had),
+            None => subject.uses(now),
+            Some(_) => grown(subject.uses(now), &had),
         };
-        let touched: Vec<String> =
-            hard.keys().filter(|name| stated.iter().any(|(own, _)| own == *name)).cloned().collect();
+        let touched: Vec<String> = hard.keys().filter(|name| stated.contains_key(*name)).cloned().collect();
         check_stated(attributes, &quota, &hard, new)?;
         if touched.is_empty() {
             return Ok(());
         }
-        let before = self.tallies.used(attributes, &record.key, &quota["spec"]).await?;
+        let before = self.tallies.used(attributes, &record.key, &spec).await?;
         let mut used = object::at(&quota, &["status", "used"]).and_then(Value::as_object).cloned().unwrap_or_default();
         let over = add_up(&hard, &before, &stated, &touched, &mut used);
         if !over.is_empty() {
@@ -105,20 +106,23 @@ impl ResourceQuota {
     }
 }
 
-/// Whether an object can use more of anything than it did.
+/// Whether an object can use more of anything than it did, or come into the scope of another quota.
 fn may_use_more(attributes: &Attributes<'_>, object: &Value) -> bool {
     let is_terminating = |pod: &Value| object::at(pod, &["spec", "activeDeadlineSeconds"]).is_some();
     let Some(old) = attributes.old else { return true };
-    match attributes.is_main("", "pods") {
-        // It may come into the scope of another quota.
-        true => is_terminating(old) != is_terminating(object),
-        false => old.get("spec") != object.get("spec"),
+    match (attributes.is_main("", "pods"), attributes.subresource) {
+        (true, _) => is_terminating(old) != is_terminating(object),
+        (false, "status") => {
+            let fields = ["allocatedResources", "currentVolumeAttributesClassName", "modifyVolumeStatus"];
+            fields.iter().any(|field| object::at(old, &["status", field]) != object::at(object, &["status", field]))
+        }
+        _ => old.get("spec") != object.get("spec"),
     }
 }
 
 /// What there is more of than there was.
-fn grown(now: Vec<(String, Quantity)>, had: &[(String, Quantity)]) -> Vec<(String, Quantity)> {
-    let before = |name: &str| had.iter().find(|(own, _)| own == name).map_or(Quantity::ZERO, |(_, amount)| *amount);
+fn grown(now: Amounts, had: &Amounts) -> Amounts {
+    let before = |name: &str| had.get(name).copied().unwrap_or(Quantity::ZERO);
     let more = now.into_iter().map(|(name, amount)| (before(&name), name, amount));
     more.filter(|(before, _, amount)| amount > before).map(|(before, name, amount)| (name, amount - before)).collect()
 }
@@ -134,20 +138,19 @@ struct Excess {
 /// Notes in `used` what will be used, and gives back what that is too much of.
 fn add_up(
     hard: &Map<String, Value>,
-    before: &BTreeMap<String, Quantity>,
-    wanted: &[(String, Quantity)],
+    before: &Amounts,
+    wanted: &Amounts,
     touched: &[String],
     used: &mut Map<String, Value>,
 ) -> Vec<Excess> {
     let mut over = Vec::new();
     for name in touched {
-        let asked = wanted.iter().filter(|(own, _)| own == name);
-        let wanted = asked.fold(Quantity::ZERO, |sum, (_, quantity)| sum + *quantity);
-        let before = before.get(name).copied().unwrap_or(Quantity::ZERO);
+        let of = |amounts: &Amounts| amounts.get(name).copied().unwrap_or(Quantity::ZERO);
+        let (before, wanted) = (of(before), of(wanted));
         let limited = hard[name].as_str().unwrap_or("0").to_owned();
-        used.insert(name.clone(), (before + wanted).to_string().into());
+        used.insert(name.clone(), format(name, before + wanted).into());
         if before + wanted > limited.parse().unwrap_or(Quantity::ZERO) {
-            let (requested, used) = (wanted.to_string(), before.to_string());
+            let (requested, used) = (format(name, wanted), format(name, before));
             over.push(Excess { name: name.clone(), requested, used, limited });
         }
     }

@@ -462,3 +462,45 @@ async fn a_quota_counts_what_comes_and_goes() {
     ends("g").await.expect(201);
     ends("h").await.refused(403, "Forbidden", "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1");
 }
+
+/// Scopes that are not about what a pod asks for: where its rules look, and what kind of storage a claim has.
+#[tokio::test]
+async fn quotas_hold_what_is_in_their_scope() {
+    let harness = harness().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = |name: &str, spec: Value| {
+        let whole = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": spec});
+        harness.post(quotas, whole)
+    };
+    quota("abroad", json!({"hard": {"pods": "0"}, "scopes": ["CrossNamespacePodAffinity"]})).await.expect(201);
+    let near = |term: Value| {
+        let mut near = pod("near");
+        near["spec"]["affinity"] = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}});
+        harness.post(PODS, near)
+    };
+    let text = "exceeded quota: abroad, requested: pods=1, used: pods=0, limited: pods=0";
+    near(json!({"topologyKey": "zone", "namespaces": ["other"]})).await.refused(403, "Forbidden", text);
+    near(json!({"topologyKey": "zone"})).await.expect(201);
+
+    let gold = json!({"scopeName": "VolumeAttributesClass", "operator": "In", "values": ["gold"]});
+    let spec = json!({"hard": {"requests.storage": "1536Mi"}, "scopeSelector": {"matchExpressions": [gold]}});
+    quota("gold", spec).await.expect(201);
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = |name: &str, class: Option<&str>| {
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+            "volumeAttributesClassName": class});
+        let whole =
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec});
+        harness.post(claims, whole)
+    };
+    for (name, class) in [("plain", None), ("silver", Some("silver")), ("first", Some("gold"))] {
+        claim(name, class).await.expect(201);
+    }
+    let text = "exceeded quota: gold, requested: requests.storage=1Gi, used: requests.storage=1Gi, limited: requests.storage=1536Mi";
+    claim("second", Some("gold")).await.refused(403, "Forbidden", text);
+    let used = harness.get(&format!("{quotas}/gold")).await.expect(200)["status"]["used"].clone();
+    assert_eq!(used, json!({"requests.storage": "1Gi"}));
+    // Who makes it gold comes into the scope.
+    let status = json!({"status": {"currentVolumeAttributesClassName": "gold"}});
+    harness.patch(&format!("{claims}/silver/status"), status).await.refused(403, "Forbidden", text);
+}
