@@ -126,6 +126,21 @@ async fn clients_find_what_is_defined() {
     assert!(patch.as_array().unwrap().iter().all(|form| form != "application/strategic-merge-patch+json"), "{patch}");
 }
 
+/// kubectl takes the fields that version 2 names for all that there are.
+#[tokio::test]
+async fn regress_what_is_free_at_its_root_is_published_as_any_object() {
+    let harness = Harness::new().await;
+    let mut all_free = tools(free());
+    all_free["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = free();
+    define(&harness, all_free).await;
+    let of = |document: &Value, path: &str| document.pointer(path).unwrap()["io.a.v1.Tool"].clone();
+    let kinds = json!([{"group": "a.io", "version": "v1", "kind": "Tool"}]);
+    let old = harness.get("/openapi/v2").await.expect(200);
+    assert_eq!(of(&old, "/definitions"), json!({"type": "object", "x-kubernetes-group-version-kind": kinds}));
+    let new = of(&harness.get("/openapi/v3/apis/a.io/v1").await.expect(200), "/components/schemas");
+    assert!(new["x-kubernetes-preserve-unknown-fields"] == true && new["properties"]["metadata"].is_object(), "{new}");
+}
+
 #[tokio::test]
 async fn a_status_and_a_scale_are_apart() {
     let harness = Harness::new().await;

@@ -59,10 +59,11 @@ fn object(resource: &ServedResource, mut schema: Value, dialect: Dialect) -> Val
     if !schema.is_object() {
         schema = json!({});
     }
-    schema["x-kubernetes-group-version-kind"] = kinds(resource, &resource.kind);
+    // kubectl would take every field that is named here for all that there are.
     if schema["x-kubernetes-preserve-unknown-fields"] == true && dialect == Dialect::V2 {
-        return schema;
+        return json!({"type": "object", "x-kubernetes-group-version-kind": kinds(resource, &resource.kind)});
     }
+    schema["x-kubernetes-group-version-kind"] = kinds(resource, &resource.kind);
     schema["type"] = json!("object");
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
