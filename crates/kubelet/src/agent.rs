@@ -72,6 +72,8 @@ pub(crate) struct Agent {
     pub(crate) restarts: Mutex<BackoffTable<(String, String, String)>>,
     /// Ends every task of the node agent; containers go on.
     pub(crate) shutdown: CancellationToken,
+    /// Cancelled once it is known which pods are here.
+    pub(crate) pods_known: CancellationToken,
     /// What the runtime's handlers can do.
     pub(crate) handlers: Mutex<Vec<v1::RuntimeHandler>>,
     /// What the runtime can do, whatever the handler.

@@ -95,6 +95,7 @@ impl Manager {
         tokio::spawn(relist(agent.clone(), changed, shutdown.clone()));
         if tokio::time::timeout(WAIT_FOR_API, pods.synced()).await.is_err() {
             manager.take_checkpoints();
+            agent.pods_known.cancel();
         }
         let mut subscription = pods.subscribe();
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
@@ -108,6 +109,7 @@ impl Manager {
                         manager.api_change(change);
                     }
                     manager.api_is_synced(&pods);
+                    agent.pods_known.cancel();
                 }
                 Some(scan) = scanned.recv() => manager.static_change(scan),
                 Some(uid) = gone_workers.recv() => manager.worker_gone(&uid),

@@ -216,6 +216,7 @@ fn new_agent(
         handlers: Mutex::default(),
         features: Mutex::default(),
         shutdown: shutdown.clone(),
+        pods_known: CancellationToken::new(),
         clock: deps.clock,
         runtime: deps.runtime,
         config,

@@ -1,5 +1,7 @@
 //! From a path to its handler.
 
+use std::time::Duration;
+
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +13,12 @@ use super::{
     resource, stats, streams, text,
 };
 use crate::spec;
+
+/// Paths that name a pod.
+const ABOUT_ONE_POD: [&str; 6] = ["attach", "checkpoint", "containerLogs", "exec", "portForward", "run"];
+
+/// How long a request about a pod waits until it is known which pods are here.
+const WAIT_FOR_PODS: Duration = Duration::from_secs(10);
 
 /// Answers one request.
 pub(super) async fn handle(
@@ -26,6 +34,10 @@ pub(super) async fn handle(
         return text(StatusCode::FORBIDDEN, message);
     }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    if ABOUT_ONE_POD.contains(&parts[0]) {
+        // Just after a start nobody may say yet that a pod is not here.
+        let _ = tokio::time::timeout(WAIT_FOR_PODS, server.agent.pods_known.cancelled()).await;
+    }
     if matches!(*request.method(), Method::GET | Method::HEAD)
         && let Some(response) = read(server, &parts, &path, request.uri().query().unwrap_or_default()).await
     {
