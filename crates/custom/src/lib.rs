@@ -10,6 +10,7 @@ mod conditions;
 mod defaults;
 mod definition;
 mod definition_strategy;
+mod embedded;
 mod formats;
 mod instances;
 mod json;

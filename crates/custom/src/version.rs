@@ -13,7 +13,7 @@ use crate::node::Node;
 use crate::place::Place;
 use crate::rules::Checker;
 use crate::timing::{Timing, Untimed};
-use crate::{check, defaults, list_types, prune};
+use crate::{check, defaults, embedded, list_types, prune};
 
 /// A version of a definition, made ready.
 #[derive(Debug)]
@@ -112,6 +112,7 @@ impl Version {
             repeated.retain(|error| !known.contains(error));
         }
         errors.append(&mut repeated);
+        embedded::check(object, &self.root, &Place::ROOT, errors);
         self.check_rules(object, old, errors);
     }
 

@@ -46,6 +46,7 @@ use kedge_meta::formats;
 pub use deprecation::{Deprecation, deprecation};
 pub use generic::Generic;
 pub use kind::{Backing, Kind, StrategyRef, Subresource};
+pub use metadata::embedded_metadata_errors;
 pub use registry::{builtin, builtin_by_resource, builtins};
 pub use strategy::{Column, NameRule, Propagation, ScalePaths, Strategy, UnsupportedField, WriteContext};
 pub use table::{age, human_duration, scale_selector};

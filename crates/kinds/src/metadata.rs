@@ -98,6 +98,25 @@ pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What is wrong with the metadata of an object that lies within another one, of any kind. Paths begin with `metadata`.
+pub fn embedded_metadata_errors(metadata: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = Path::root("metadata");
+    for (field, is_prefix) in [("generateName", true), ("name", false)] {
+        let name = text(metadata, &[field]);
+        if !name.is_empty() {
+            name_errors(NameRule::PathSegment, name, is_prefix, &path.child(field), &mut errors);
+        }
+    }
+    let namespace = text(metadata, &["namespace"]);
+    if !namespace.is_empty() {
+        path.child("namespace").check(&mut errors, namespace, formats::label(namespace));
+    }
+    shared_errors(metadata, &path, &mut errors);
+    finalizer_errors(metadata, &path.child("finalizers"), &mut errors);
+    errors
+}
+
 pub(crate) fn validate_update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
     let _ = kind;
     let mut errors = Vec::new();

@@ -73,6 +73,15 @@ pub struct FieldError {
 }
 
 impl FieldError {
+    /// The same of an object that lies at `parent`.
+    pub fn below(mut self, parent: &FieldPath) -> Self {
+        let parent = parent.to_string();
+        if !parent.is_empty() {
+            self.field = format!("{parent}.{}", self.field);
+        }
+        self
+    }
+
     /// The value is there but wrong. Strings are quoted in the text, other values printed as JSON.
     pub fn invalid(path: &FieldPath, value: &serde_json::Value, why: &str) -> Self {
         Self::make(FieldErrorKind::Invalid, path, format!("Invalid value: {value}: {why}"))
