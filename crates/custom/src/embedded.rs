@@ -4,32 +4,15 @@ use kedge_kinds::embedded_metadata_errors;
 use kedge_meta::{FieldError, formats};
 use serde_json::Value;
 
-use crate::node::{Additional, Node};
+use crate::node::Node;
 use crate::place::Place;
 
 /// Appends what is wrong with the objects within `value`.
 pub(crate) fn check(value: &Value, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(fields) => {
-            if node.embedded {
-                embedded(value, place, errors);
-            }
-            for (name, value) in fields {
-                match (node.properties.get(name), &node.additional) {
-                    (Some(property), _) => check(value, property, &place.child(name), errors),
-                    (None, Additional::Schema(values)) => check(value, values, &place.key(name), errors),
-                    _ => {}
-                }
-            }
-        }
-        Value::Array(list) => {
-            let Some(items) = &node.items else { return };
-            for (index, item) in list.iter().enumerate() {
-                check(item, items, &place.index(index), errors);
-            }
-        }
-        _ => {}
+    if node.embedded && value.is_object() {
+        embedded(value, place, errors);
     }
+    node.for_each_below(value, place, &mut |value, node, place| check(value, node, place, errors));
 }
 
 fn embedded(object: &Value, place: &Place<'_>, errors: &mut Vec<FieldError>) {

@@ -5,34 +5,19 @@ use std::collections::HashMap;
 use kedge_meta::FieldError;
 use serde_json::{Map, Value};
 
-use crate::node::{Additional, Node};
+use crate::node::Node;
 use crate::place::Place;
 
 /// Appends what stands twice where it may stand once.
 pub(crate) fn check(value: &Value, node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                match (node.properties.get(name), &node.additional) {
-                    (Some(property), _) => check(value, property, &place.child(name), errors),
-                    (None, Additional::Schema(values)) => check(value, values, &place.key(name), errors),
-                    _ => {}
-                }
-            }
+    if let Value::Array(list) = value {
+        match node.list_type.as_str() {
+            "set" => repeated(list.iter().map(Value::to_string), list, place, errors),
+            "map" => keyed(list, node, place, errors),
+            _ => {}
         }
-        Value::Array(list) => {
-            match node.list_type.as_str() {
-                "set" => repeated(list.iter().map(Value::to_string), list, place, errors),
-                "map" => keyed(list, node, place, errors),
-                _ => {}
-            }
-            let Some(items) = &node.items else { return };
-            for (index, item) in list.iter().enumerate() {
-                check(item, items, &place.index(index), errors);
-            }
-        }
-        _ => {}
     }
+    node.for_each_below(value, place, &mut |value, node, place| check(value, node, place, errors));
 }
 
 fn keyed(list: &[Value], node: &Node, place: &Place<'_>, errors: &mut Vec<FieldError>) {

@@ -9,6 +9,7 @@ use kedge_expressions::Pattern;
 use serde_json::Value;
 
 use crate::json::{at, items, text, texts, truth};
+use crate::place::Place;
 use crate::rules::Rules;
 
 /// How deep a schema may be; upstream's bound is that of its decoder.
@@ -127,6 +128,33 @@ impl Node {
             (Some(property), _) => Some(property),
             (None, Additional::Schema(values)) => Some(values),
             _ => None,
+        }
+    }
+
+    /// Visits what lies directly below a value of this schema and has one of its own.
+    pub(crate) fn for_each_below(
+        &self,
+        value: &Value,
+        place: &Place<'_>,
+        visit: &mut dyn FnMut(&Value, &Self, &Place<'_>),
+    ) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match (self.properties.get(name), &self.additional) {
+                        (Some(property), _) => visit(value, property, &place.child(name)),
+                        (None, Additional::Schema(values)) => visit(value, values, &place.key(name)),
+                        _ => {}
+                    }
+                }
+            }
+            Value::Array(list) => {
+                let Some(items) = &self.items else { return };
+                for (index, item) in list.iter().enumerate() {
+                    visit(item, items, &place.index(index));
+                }
+            }
+            _ => {}
         }
     }
 
