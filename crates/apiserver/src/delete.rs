@@ -63,9 +63,9 @@ pub(crate) fn plan(resource: &Resource, object: &mut Value, options: &DeleteOpti
     }
     let begins = (!has_begun).then_some((now, 0));
     let is_marked = mark(object, grace.or(begins), !has_begun);
-    let is_kept = set_finalizers(object, &finalizers);
+    let is_held = set_finalizers(object, &finalizers);
     let is_told = strategy.has_spec_finalizers() && tell_phase(object);
-    if is_marked || is_kept || is_told { Plan::Mark } else { Plan::Keep }
+    if is_marked || is_held || is_told { Plan::Mark } else { Plan::Keep }
 }
 
 /// Notes when a deletion began and how many seconds it has; whether there was anything to note.

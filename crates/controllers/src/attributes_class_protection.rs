@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kedge_client::{Change, Informer, Queue, object_key};
 use kedge_meta::ObjectKey;
+use kedge_quota::attributes_classes;
 use kube::Resource;
 use kube::api::{Api, PostParams};
 
@@ -32,7 +33,7 @@ pub(crate) fn start(mut starter: Starter<'_>) {
         change => vec![object_key(&**change.object())],
     });
     starter.enqueue(&controller.volumes, &queue, |change| let_go(change, of_volume));
-    starter.enqueue(&controller.claims, &queue, |change| let_go(change, of_claim));
+    starter.enqueue(&controller.claims, &queue, |change| let_go(change, attributes_classes));
     let workers = starter.context.config.concurrency;
     starter.work(Arc::new(controller), queue, workers);
 }
@@ -41,16 +42,6 @@ pub(crate) fn start(mut starter: Starter<'_>) {
 fn of_volume(volume: &PersistentVolume) -> BTreeSet<&str> {
     let class = volume.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     class.into_iter().collect()
-}
-
-/// The classes that a claim wants, has, and is on its way to.
-fn of_claim(claim: &PersistentVolumeClaim) -> BTreeSet<&str> {
-    let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
-    let status = claim.status.as_ref();
-    let current = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
-    let change = status.and_then(|status| status.modify_volume_status.as_ref());
-    let target = change.and_then(|change| change.target_volume_attributes_class_name.as_deref());
-    [wanted, current, target].into_iter().flatten().filter(|class| !class.is_empty()).collect()
 }
 
 /// The classes that an object no longer names.
@@ -78,7 +69,7 @@ impl Controller for Protection {
         let is_used = || {
             let name = key.name.as_str();
             self.volumes.list().iter().any(|volume| of_volume(volume).contains(name))
-                || self.claims.list().iter().any(|claim| of_claim(claim).contains(name))
+                || self.claims.list().iter().any(|claim| attributes_classes(claim).contains(name))
         };
         let is_deleted = class.metadata.deletion_timestamp.is_some();
         let plan = plan(is_deleted, has_finalizer(&*class, FINALIZER), is_used);
@@ -108,7 +99,7 @@ mod tests {
             Arc::new(serde_json::from_value(claim).unwrap())
         };
         let names = |change: &Change<PersistentVolumeClaim>| {
-            let_go(change, of_claim).into_iter().map(|key| key.name).collect::<Vec<_>>()
+            let_go(change, attributes_classes).into_iter().map(|key| key.name).collect::<Vec<_>>()
         };
         let update = |old, new| Change::Updated { old, new };
         assert!(names(&update(claim("a", "a", ""), claim("b", "a", "b"))).is_empty());

@@ -12,5 +12,5 @@ mod services;
 pub use amounts::{Amounts, format};
 pub use claims::{of_claim, of_resource_claim};
 pub use pods::of_pod;
-pub use scopes::{Item, looks_at};
+pub use scopes::{Item, attributes_classes, looks_at};
 pub use services::of_service;

@@ -119,8 +119,8 @@ fn looks_into_other_namespaces(spec: &PodSpec) -> bool {
     })
 }
 
-/// The class that a claim is to have, the one that it has, and the one that it is on its way to.
-fn attributes_classes(claim: &PersistentVolumeClaim) -> BTreeSet<&str> {
+/// The VolumeAttributesClass that a claim is to have, the one that it has, and the one that it is on its way to.
+pub fn attributes_classes(claim: &PersistentVolumeClaim) -> BTreeSet<&str> {
     let wanted = claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
     let status = claim.status.as_ref();
     let has = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
